@@ -1,0 +1,4 @@
+// Enrichment joins a flight with its weather and its aircraft.
+package main
+
+func main() {}
