@@ -1,0 +1,218 @@
+//! The partition: the face of the state machine.
+
+use crate::command::Command;
+use crate::effect::{Effect, QueueView, TaskView};
+use crate::ids::{Millis, Offset, TaskId};
+use crate::policy::MethodPolicy;
+use crate::record::Record;
+use std::sync::Arc;
+
+/// What one step led to.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Facts to make durable, in order.
+    pub records: Vec<Record>,
+    /// What to do once they are.
+    pub effects: Vec<Effect>,
+}
+
+/// Limits of a partition.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Of the log's owner; the upper part of every token.
+    pub epoch: u64,
+    /// Bytes of requests, responses and envelopes that may stay in memory. Beyond it, blobs live in the log only.
+    pub resident_bytes_max: u64,
+    /// Unfinished tasks of one queue beyond which submissions are refused.
+    pub queue_tasks_max: u64,
+    /// How long leases from before a restart wait for their worker, ms.
+    pub reattach_grace_ms: u64,
+    /// How long a flow's call that matches no record waits for another call before it counts as diverged, ms.
+    pub divergence_grace_ms: u64,
+    /// How long an idle session is remembered, ms.
+    pub session_ttl_ms: u64,
+    /// Attempts in one frame at most.
+    pub frame_attempts_max: usize,
+}
+
+/// Figures since the last time they were taken.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// Every attached worker.
+    pub workers: Vec<WorkerFigures>,
+    /// Every queue.
+    pub queues: Vec<QueueFigures>,
+    /// Every method with something to tell.
+    pub methods: Vec<MethodFigures>,
+}
+
+/// One worker.
+#[derive(Debug, Clone)]
+pub struct WorkerFigures {
+    /// Its id.
+    pub worker: Arc<str>,
+    /// Its offer.
+    pub slots: u32,
+    /// Its window.
+    pub window: u32,
+    /// Unfinished attempts, suspended flows not counted.
+    pub in_flight: u32,
+    /// Suspended flows it keeps in memory.
+    pub suspended: u32,
+    /// Ended well.
+    pub succeeded: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Dispatch to outcome, ms, summed.
+    pub busy_ms: u64,
+}
+
+/// One queue.
+#[derive(Debug, Clone)]
+pub struct QueueFigures {
+    /// Its name.
+    pub queue: Arc<str>,
+    /// May start.
+    pub ready: u64,
+    /// Run.
+    pub running: u64,
+    /// Wait for a time.
+    pub waiting: u64,
+    /// Age of the oldest READY task, ms.
+    pub oldest_ready_ms: u64,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+/// One method.
+#[derive(Debug, Clone)]
+pub struct MethodFigures {
+    /// Full path.
+    pub method: Arc<str>,
+    /// Submitted.
+    pub submitted: u64,
+    /// Attempts by gRPC code.
+    pub outcomes: [u64; 17],
+    /// Put back for a retry.
+    pub retried: u64,
+    /// Dispatch to outcome, ms, summed.
+    pub busy_ms: u64,
+}
+
+/// The state machine of one partition.
+#[derive(Debug)]
+pub struct Partition {
+    config: Config,
+}
+
+impl Partition {
+    /// An empty partition.
+    pub fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// Rebuilds state from a record read from the log or a snapshot. `time` is its frame's.
+    pub fn replay(&mut self, record: Record, time: Millis) {
+        let _ = (record, time, &self.config);
+    }
+
+    /// To be called once after replay, before the first command: leases of before wait for their workers.
+    pub fn recovered(&mut self, now: Millis) {
+        let _ = now;
+    }
+
+    /// Takes one command. Adds to `step`.
+    pub fn apply(&mut self, command: Command, now: Millis, entropy: u64, step: &mut Step) {
+        let _ = (command, now, entropy, step);
+    }
+
+    /// Hands READY tasks to workers with room. To be called after the commands of a group. Adds to `step`.
+    pub fn dispatch(&mut self, now: Millis, entropy: u64, step: &mut Step) {
+        let _ = (now, entropy, step);
+    }
+
+    /// Tells where the blobs of the records since the last call were placed: they stand one after the other from
+    /// `area`, in the order of the records, and inside one in the order of its fields
+    /// (Submitted: request then envelope of each task; Succeeded: responses). Drops bytes beyond `resident_bytes_max`.
+    pub fn place(&mut self, area: Offset) {
+        let _ = area;
+    }
+
+    /// When `Command::Tick` is due next.
+    pub fn next_timer(&self) -> Option<Millis> {
+        None
+    }
+
+    /// A task.
+    pub fn task(&self, id: TaskId) -> Option<TaskView> {
+        let _ = id;
+        None
+    }
+
+    /// Tasks below `before` that `keep` accepts, newest first, at most `limit`, looking at no more than `scan` tasks;
+    /// and where to go on, if there is more.
+    pub fn tasks_before(
+        &self,
+        before: TaskId,
+        limit: usize,
+        scan: usize,
+        keep: &dyn Fn(&TaskView) -> bool,
+    ) -> (Vec<TaskView>, Option<TaskId>) {
+        let _ = (before, limit, scan, keep);
+        (Vec::new(), None)
+    }
+
+    /// Queues by name.
+    pub fn queues(&self, now: Millis) -> Vec<QueueView> {
+        let _ = now;
+        Vec::new()
+    }
+
+    /// Policies by method path.
+    pub fn policies(&self) -> Vec<MethodPolicy> {
+        Vec::new()
+    }
+
+    /// The policy of a method.
+    pub fn policy(&self, method: &str) -> Option<&MethodPolicy> {
+        let _ = method;
+        None
+    }
+
+    /// A key of the key-value space: value and version.
+    pub fn kv_get(&self, key: &str) -> Option<(bytes::Bytes, u64)> {
+        let _ = key;
+        None
+    }
+
+    /// Keys with a prefix, after `after`, in order.
+    pub fn kv_list(&self, prefix: &str, after: &str, limit: usize) -> Vec<(Arc<str>, bytes::Bytes, u64)> {
+        let _ = (prefix, after, limit);
+        Vec::new()
+    }
+
+    /// Takes the figures.
+    pub fn take_figures(&mut self, now: Millis) -> Figures {
+        let _ = now;
+        Figures::default()
+    }
+
+    /// The state as records, in batches, for a snapshot.
+    pub fn image(&self, now: Millis) -> Box<dyn Iterator<Item = Record> + '_> {
+        let _ = now;
+        Box::new(std::iter::empty())
+    }
+
+    /// Whether a live blob lies in `[from, to)` of the log.
+    pub fn needs(&self, from: Offset, to: Offset) -> bool {
+        let _ = (from, to);
+        false
+    }
+
+    /// Bytes of blobs in memory, and tasks known: for metrics and back-pressure.
+    pub fn load(&self) -> (u64, u64) {
+        (0, 0)
+    }
+}
