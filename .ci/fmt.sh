@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Formats everything that a person writes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.tools/bin:$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"
+ruff format --quiet
+ruff check --quiet --select I --fix
+mapfile -t modules < <(.ci/go_modules.sh)
+golangci-lint fmt "${modules[@]%/...}"
+cargo fmt --all
+buf format --write

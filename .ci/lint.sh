@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs every linter of the languages named, or of all, and says at the end which of them failed.
+#   .ci/lint.sh [python|go|rust|proto]...
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.tools/bin:$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"
+failed=()
+
+run() {
+  printf '%s\n' "lint: $*"
+  "$@" || failed+=("$*")
+}
+
+python() {
+  run ruff format --check --quiet
+  run ruff check --quiet
+  run mypy --no-error-summary
+  run lint-imports --no-logo
+}
+
+go_lint() {
+  mapfile -t modules < <(.ci/go_modules.sh)
+  run golangci-lint run "${modules[@]}"
+}
+
+rust() {
+  run cargo fmt --all --check
+  run cargo clippy --quiet --workspace --all-targets -- -D warnings
+}
+
+proto() {
+  run buf lint
+  run buf format --diff --exit-code
+}
+
+[ $# -gt 0 ] || set -- proto python go rust
+for language in "$@"; do
+  case $language in
+    go) go_lint ;;
+    python | rust | proto) "$language" ;;
+    *) echo "no linters for $language" >&2; exit 2 ;;
+  esac
+done
+[ ${#failed[@]} -eq 0 ] && exit 0
+printf 'failed: %s\n' "${failed[@]}" >&2
+exit 1
