@@ -1,22 +1,25 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Recipes are short; the logic is in .ci/.
-# Needed: git, make, a C compiler, Python 3.11, Go 1.26, Rust 1.95, Node 20. Everything else is put into .tools,
-# .venv, node_modules, target and build, which git ignores.
+# Two commands on a fresh machine: `make demo` and `make test`. Recipes are short; the logic is in
+# .ci/. Needed: git, make, a C compiler, Python 3.11, Go 1.26, Rust 1.95, Node 20. Everything else
+# goes into .tools, .venv, node_modules, target and build, which git ignores.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11
 FLIGHTS ?=
+export FLIGHTS
 
 UV := .tools/uv/bin/uv
 VENV := .venv/.stamp
 NODE := node_modules/.stamp
 PROTOC := .tools/.protoc
 GOLANGCI := .tools/.lint
+PYTEST := .venv/bin/pytest
 
 ##@ Set up
 .PHONY: setup
-setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders of this tree
+setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
 
+# A stamp depends on the file that pins its tool, so that a new version is installed by itself.
 $(UV): .ci/uv.txt
 	$(PYTHON) -m venv .tools/uv
 	.tools/uv/bin/pip install --quiet --disable-pip-version-check -r $<
@@ -31,17 +34,77 @@ $(NODE): package-lock.json
 	touch $@
 
 $(PROTOC) $(GOLANGCI): .tools/.%: .ci/tools/%/go.mod .ci/tools/%/go.sum
-	.ci/go-tools.sh $*
+	.ci/go_tools.sh $*
 	touch $@
 
 ##@ Contracts
-.PHONY: gen check-gen
+.PHONY: gen check-gen breaking
 gen: setup ## Generate sdk/*/gen from proto/
 	.ci/gen.sh
 
-check-gen: gen ## Fail when the committed sdk/*/gen differs from what proto/ gives
+check-gen: gen ## Fail when the committed sdk/*/gen is not what proto/ gives
 	.ci/check_gen.sh
 
-.PHONY: help
+breaking: setup ## Fail when proto/ breaks the committed baseline
+	.ci/breaking.sh
+
+##@ Code
+.PHONY: fmt lint build
+fmt: setup $(GOLANGCI) ## Format everything that a person writes
+	.ci/fmt.sh
+
+lint: setup $(GOLANGCI) ## Run every linter
+	.ci/lint.sh
+
+lint-%: setup $(GOLANGCI) ## Run the linters of python, go, rust or proto
+	.ci/lint.sh $*
+
+build: ## Build the release binaries into build/release
+	.ci/build.sh release
+
+##@ Tests
+.PHONY: test test-python test-go test-rust test-system test-tidy system
+test: test-tidy test-python test-go test-rust test-system ## Run every test
+
+test-python: setup ## Test the Python packages
+	$(PYTEST)
+
+test-go: ## Test the Go modules, with the race detector
+	go test -race $$(.ci/go_modules.sh)
+
+test-rust: ## Test the Rust crates
+	cargo test --workspace --locked
+
+test-system: setup ## Test the processes together
+	.ci/build.sh dev
+	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) tests/system
+
+test-tidy: setup ## Test the hygiene of the repository
+	$(PYTEST) tests/tidy
+
+system: test-system ## The same as test-system
+
+##@ Run
+.PHONY: demo bench bench-quick
+demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
+	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
+
+bench: setup build ## Measure, in full
+	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python bench/run.py
+
+bench-quick: setup build ## Measure, in a minute
+	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python bench/run.py --quick
+
+##@ Everything
+.PHONY: check ci clean help
+check: lint test ## What to run before a commit
+
+ci: ## What CI runs
+	.ci/run
+
+clean: ## Remove what was built; the tools stay
+	cargo clean --quiet
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
 help: ## Print this
 	@awk -f .ci/help.awk $(MAKEFILE_LIST)

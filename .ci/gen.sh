@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Generates sdk/{go,python,rust}/gen from proto/. One buf image feeds every generator. Everything is generated into a
-# scratch folder first: a failure leaves the tree alone, and an unchanged file keeps its time, so nothing is rebuilt.
-# Needs `make setup`.
+# Generates sdk/{go,python,rust}/gen from proto/. One buf image feeds every generator. Everything is
+# generated into a scratch folder first: a failure leaves the tree alone, and an unchanged file keeps
+# its time, so that nothing is rebuilt. Needs `make setup`.
 #   .ci/gen.sh [--root DIR]     another tree with the same layout, for tests
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,7 +19,7 @@ image=$out/image.binpb
 mapfile -t protos < <(cd proto && find . -name '*.proto' -printf '%P\n' | LC_ALL=C sort)
 mapfile -t with_service < <(cd proto && grep -l '^service ' "${protos[@]}")
 
-# google/rpc is left out for Go and Python, whose genproto module and googleapis-common-protos package have it.
+# google/rpc is left out for Go and Python: genproto and googleapis-common-protos have it.
 "$buf" generate "$image" --exclude-path google --output "$out"
 
 gen=$out/sdk/python/gen

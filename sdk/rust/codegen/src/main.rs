@@ -1,9 +1,10 @@
 //! Generates sdk/rust/gen from a descriptor set; no protoc, no build.rs.
 //!
-//! Usage: `plait-codegen DESCRIPTOR_SET OUT_DIR`. The output is a `mod.rs` that nests one module per proto package,
-//! and one file per package beside it. Bytes fields become `bytes::Bytes`, so a payload is a counted slice.
-//! It does not write the descriptor set that the SDK embeds: prost drops custom options, so decoding and encoding it
-//! here would lose the policies. `.ci/gen.sh` has buf write that one.
+//! Usage: `plait-codegen DESCRIPTOR_SET OUT_DIR`. The output is a `mod.rs` that nests one module per
+//! proto package, and one file per package beside it. Bytes fields become `bytes::Bytes`, so that a
+//! payload is a counted slice. It does not write the descriptor set that the SDK embeds: prost drops
+//! custom options, so decoding and encoding it here would lose the policies. `.ci/gen.sh` has buf
+//! write that one.
 
 use std::{env, fs, path::Path};
 

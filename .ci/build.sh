@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Builds every process that is not Python and gathers the binaries in build/PROFILE, where the
+# tests, the demo and the benchmarks look for them (PLAIT_BIN).
+#   .ci/build.sh dev|release
+set -euo pipefail
+cd "$(dirname "$0")/.."
+profile=${1:?usage: .ci/build.sh dev|release}
+folder=$profile
+[ "$profile" = dev ] && folder=debug # cargo's name for it
+crates=(plait-broker airport-ledger)
+
+cargo build --quiet --locked --profile "$profile" "${crates[@]/#/--package=}"
+mkdir -p "build/$profile"
+for crate in "${crates[@]}"; do
+  ln -sf "${CARGO_TARGET_DIR:-$PWD/target}/$folder/$crate" "build/$profile/"
+done
+mapfile -t modules < <(.ci/go_modules.sh)
+go build -o "build/$profile/" "${modules[@]}"

@@ -1,0 +1,28 @@
+"""The hand-written and the generated half of `plait` are one package, editable and as a wheel."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+
+def test_both_halves_import(root: Path):
+    import plait
+    from plait.v1 import task_pb2
+
+    assert Path(plait.__file__).is_relative_to(root / "sdk/python/src")
+    assert Path(task_pb2.__file__).is_relative_to(root / "sdk/python/gen")
+
+
+def test_the_wheel_holds_both_halves_and_no_example(root: Path, tmp_path: Path):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
+        cwd=root / "sdk/python",
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"plait/__init__.py", "plait/py.typed", "plait/v1/task_pb2.py"} <= set(names)
+    folders = {name.split("/")[0] for name in names}
+    assert folders == {"plait", "plait-0.1.0.dist-info"}
