@@ -15,6 +15,11 @@ pub mod plait {
             include!("plait.control.v1.rs");
         }
     }
+    pub mod log {
+        pub mod v1 {
+            include!("plait.log.v1.rs");
+        }
+    }
     pub mod v1 {
         include!("plait.v1.rs");
     }
