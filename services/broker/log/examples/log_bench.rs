@@ -1,0 +1,74 @@
+//! Measures durable commits of a [`FileLog`]: batches of 1, 128 and 1024 records of 300 bytes,
+//! each batch one frame. Prints one JSON line a batch size.
+//!
+//! `log_bench [DIR] [SECONDS]`: where (default: a directory under the current one, which is
+//! removed) and how long for each size (default 3). Segments are released as a broker would, after
+//! a snapshot, so that files are recycled. Measure on the disk that matters, not on a tmpfs.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use plait_broker_log::{FileLog, FileLogOptions, Log, LogError};
+
+const RECORD_BYTES: usize = 300;
+
+#[allow(clippy::disallowed_methods, reason = "a bench measures time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let dir = args
+        .next()
+        .map_or_else(|| PathBuf::from("log_bench.tmp"), PathBuf::from);
+    let seconds = args.next().map_or(Ok(3), |text| text.parse())?;
+    for batch in [1, 128, 1024] {
+        let dir = dir.join(format!("batch-{batch}"));
+        measure(&dir, batch, Duration::from_secs(seconds))?;
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::remove_dir(&dir)?;
+    Ok(())
+}
+
+fn measure(dir: &Path, batch: usize, time: Duration) -> Result<(), LogError> {
+    let opening = now();
+    let mut log = FileLog::open(dir, FileLogOptions::default())?;
+    let open_ms = opening.elapsed().as_secs_f64() * 1e3;
+    let body = vec![0x5a_u8; batch * RECORD_BYTES];
+    // Warm up: let the segments grow to their full size and the first files come back.
+    run(&mut log, &body, time / 3)?;
+    let start = now();
+    let mut commits = run(&mut log, &body, time)?;
+    let elapsed = start.elapsed().as_secs_f64();
+    commits.sort_unstable();
+    let at =
+        |share: f64| commits[((commits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    println!(
+        "{{\"batch\":{batch},\"records_per_s\":{:.0},\"commit_p50_us\":{:.0},\
+         \"commit_p99_us\":{:.0},\"commit_max_us\":{:.0},\"open_ms\":{open_ms:.1}}}",
+        (commits.len() * batch) as f64 / elapsed,
+        at(0.5),
+        at(0.99),
+        at(1.0),
+    );
+    Ok(())
+}
+
+fn run(log: &mut FileLog, body: &[u8], time: Duration) -> Result<Vec<Duration>, LogError> {
+    let start = now();
+    let mut commits = Vec::new();
+    while start.elapsed() < time {
+        let one = now();
+        log.append(&[IoSlice::new(body)])?;
+        commits.push(one.elapsed());
+        if log.segments().len() > 6 {
+            let tail = log.tail();
+            log.install_snapshot(tail, &mut |out| out.write_all(b"state"))?;
+            log.release(tail, &|_, _| false)?;
+        }
+    }
+    Ok(commits)
+}

@@ -1,0 +1,495 @@
+//! The local backend: a log in one directory. Appending, beginning segments, letting them go.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use crc32c::{crc32c, crc32c_append};
+
+use crate::disk::{Disk, DiskLock, LockError};
+use crate::format::{
+    FRAME_HEADER_LEN, FrameHeader, SEGMENT_HEADER_LEN, SegmentHeader, frame_size, segment_name,
+};
+use crate::manifest::Manifest;
+use crate::reader::{Frames, Shared};
+use crate::recovery::{self, Found, FoundLog};
+use crate::segment::Segment;
+use crate::snapshot::{self, FileSnapshotWriter};
+use crate::spare::{Spare, Spares};
+use crate::{
+    FrameIter, Log, LogError, LogReader, Offset, RealDisk, Released, SegmentInfo, Snapshot,
+    SnapshotInfo, SnapshotState, SnapshotWriter,
+};
+
+const LOCK: &str = "lock";
+
+/// From so many parts on they are joined first: one copy is cheaper than many descriptors, and
+/// the system takes at most 1,024 at once.
+const PARTS_JOINED: usize = 64;
+
+/// A new log's segments grow by this factor up to the full size, so that a small log stays small.
+const GROWTH: u64 = 4;
+
+/// How a [`FileLog`] lays out its files. The defaults suit production.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLogOptions {
+    /// The size of a segment file. Default 64 MiB. A frame that is larger gets its own.
+    pub segment_bytes: u64,
+    /// The size of a new log's first segment; the next ones grow up to `segment_bytes`.
+    /// Default 1 MiB, prepared before open returns (2 ms).
+    pub first_segment_bytes: u64,
+    /// The longest body of a frame. Default 256 MiB; the format bears 4 GiB.
+    pub body_bytes_max: u32,
+    /// How many released files are kept for later segments; the others are removed. Default 4.
+    pub spares_max: usize,
+    /// Whether a thread prepares files ahead. Default yes; without it they are prepared when
+    /// needed, on the appending thread (for simulation).
+    pub background: bool,
+    /// Whether open checks also the frames below the newest snapshot, which no restart reads.
+    /// Default no.
+    pub verify_all: bool,
+}
+
+impl Default for FileLogOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+            first_segment_bytes: 1024 * 1024,
+            body_bytes_max: 256 * 1024 * 1024,
+            spares_max: 4,
+            background: true,
+            verify_all: false,
+        }
+    }
+}
+
+impl FileLogOptions {
+    /// A segment holds at least its header and as much again.
+    fn sane(mut self) -> Self {
+        self.segment_bytes = self.segment_bytes.max(2 * SEGMENT_HEADER_LEN);
+        let first = self.first_segment_bytes;
+        self.first_segment_bytes = first.clamp(2 * SEGMENT_HEADER_LEN, self.segment_bytes);
+        self
+    }
+}
+
+/// What an open found and did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Whether there was no log yet.
+    pub created: bool,
+    /// How many frames were checked.
+    pub frames: u64,
+    /// How many bytes of a torn, never acknowledged frame were cut at the tail.
+    pub torn_bytes: u64,
+}
+
+/// A log in one directory, on the [`Disk`] it was opened on.
+///
+/// Dropping it proves the tail in the manifest (unless the log is poisoned) and lets the lock go.
+/// Readers may outlive it; its snapshot writers then fail with [`LogError::Poisoned`].
+#[derive(Debug)]
+pub struct FileLog {
+    shared: Arc<Shared>,
+    options: FileLogOptions,
+    manifest: Manifest,
+    active: Arc<Segment>,
+    /// Frames go into the active segment up to here.
+    active_limit: Offset,
+    tail: Offset,
+    spares: Spares,
+    scratch: Vec<u8>,
+    recovery: Recovery,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl FileLog {
+    /// Opens the log in a directory of the machine, creating both if they are absent. See
+    /// [`FileLog::open_on`].
+    pub fn open(dir: &Path, options: FileLogOptions) -> Result<Self, LogError> {
+        let path = dir.display().to_string();
+        let disk = RealDisk::new(dir).map_err(LogError::io("open the directory", path))?;
+        Self::open_on(Arc::new(disk), options)
+    }
+
+    /// Opens the log on a disk: takes the lock, checks everything from the newest snapshot to the
+    /// tail, cuts a torn tail, and makes the new epoch durable. Apart from the lock file, nothing
+    /// is written unless all is sound.
+    pub fn open_on(disk: Arc<dyn Disk>, options: FileLogOptions) -> Result<Self, LogError> {
+        let options = options.sane();
+        let lock = take_lock(&*disk)?;
+        let spares = Spares::new(Arc::clone(&disk), options.background);
+        let (found, created) = match recovery::inspect(&*disk, options.verify_all)? {
+            Found::Nothing { garbage } => (create(&*disk, &spares, &options, &garbage)?, true),
+            Found::Log(mut found) => {
+                recovery::repair(&*disk, &mut found)?;
+                (found, false)
+            }
+        };
+        for name in &found.spares {
+            let adopted = spares.adopt(name.clone(), options.segment_bytes);
+            adopted.map_err(LogError::io("adopt", disk.describe(name)))?;
+        }
+        let (frames, torn_bytes) = (found.tail.frames, found.tail.torn);
+        let recovery = Recovery {
+            created,
+            frames,
+            torn_bytes,
+        };
+        Ok(Self::assemble(
+            disk,
+            options,
+            found,
+            (spares, recovery, lock),
+        ))
+    }
+
+    fn assemble(
+        disk: Arc<dyn Disk>,
+        options: FileLogOptions,
+        found: FoundLog,
+        (spares, recovery, lock): (Spares, Recovery, Box<dyn DiskLock>),
+    ) -> Self {
+        let FoundLog {
+            manifest,
+            segments,
+            active,
+            snapshots,
+            tail,
+            ..
+        } = found;
+        let unread = |at| SnapshotInfo {
+            at,
+            state: SnapshotState::Unread,
+        };
+        let snapshots = snapshots.into_iter().map(unread).collect();
+        let shared = Shared::new(disk, manifest.log_id, segments, snapshots);
+        shared.set_floor(manifest.floor);
+        let capacity = active.bytes().max(options.first_segment_bytes);
+        Self {
+            shared: Arc::new(shared),
+            active_limit: active.base() + capacity.saturating_sub(SEGMENT_HEADER_LEN),
+            options,
+            manifest,
+            active,
+            tail: tail.at,
+            spares,
+            scratch: Vec::new(),
+            recovery,
+            _lock: lock,
+        }
+    }
+
+    /// What the open found and did.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    fn append_or_poison(&mut self, parts: &[IoSlice<'_>], len: u64) -> Result<Offset, LogError> {
+        let appended = self.try_append(parts, len);
+        if appended.is_err() {
+            self.shared.poison();
+        }
+        appended
+    }
+
+    fn try_append(&mut self, parts: &[IoSlice<'_>], len: u64) -> Result<Offset, LogError> {
+        let size = frame_size(len);
+        let empty = self.tail == self.active.base();
+        if !empty && size > self.active_limit.saturating_sub(self.tail) {
+            self.begin_next_segment(size)?;
+        }
+        let offset = self.tail;
+        self.write_frame(parts, offset, len)?;
+        self.active
+            .file
+            .sync()
+            .map_err(LogError::io("sync", &self.active.path))?;
+        self.tail = offset + size;
+        self.active.advance(self.tail);
+        self.shared.set_tail(self.tail);
+        self.prepare_ahead();
+        Ok(offset)
+    }
+
+    fn write_frame(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        offset: Offset,
+        len: u64,
+    ) -> Result<(), LogError> {
+        let body_sum = parts
+            .iter()
+            .fold(crc32c(&[]), |sum, part| crc32c_append(sum, part));
+        let (epoch, salt) = (self.manifest.epoch, self.active.header.salt);
+        let header = FrameHeader {
+            len: len as u32,
+            epoch,
+            salt,
+            body_sum,
+        }
+        .encode(offset);
+        let padding = [0; 8];
+        let padding = &padding[..(frame_size(len) - FRAME_HEADER_LEN - len) as usize];
+        let mut slices = Vec::with_capacity(PARTS_JOINED + 2);
+        slices.push(IoSlice::new(&header));
+        if parts.len() > PARTS_JOINED {
+            self.scratch.clear();
+            parts
+                .iter()
+                .for_each(|part| self.scratch.extend_from_slice(part));
+            slices.push(IoSlice::new(&self.scratch));
+        } else {
+            slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        }
+        slices.push(IoSlice::new(padding));
+        let position = self.active.position(offset);
+        let written = self.active.file.write_at(&mut slices, position);
+        written.map_err(LogError::io("write", &self.active.path))
+    }
+
+    fn begin_next_segment(&mut self, frame: u64) -> Result<(), LogError> {
+        let wanted = self.next_segment_bytes();
+        let oversize = frame > wanted - SEGMENT_HEADER_LEN;
+        let spare = if oversize {
+            self.spares.empty()
+        } else {
+            self.spares.take(wanted)
+        };
+        let spare = spare.map_err(LogError::io(
+            "create a segment in",
+            self.shared.disk.describe(""),
+        ))?;
+        let capacity = spare.bytes.max(wanted).max(SEGMENT_HEADER_LEN + frame);
+        let header = SegmentHeader {
+            log_id: self.manifest.log_id,
+            base: self.tail,
+            prev_base: self.active.base(),
+            epoch: self.manifest.epoch,
+            salt: self.shared.disk.entropy(),
+        };
+        self.active = Arc::new(begin_segment(&*self.shared.disk, header, spare)?);
+        self.active_limit = self.tail + capacity - SEGMENT_HEADER_LEN;
+        self.shared.add_segment(Arc::clone(&self.active));
+        Ok(())
+    }
+
+    fn next_segment_bytes(&self) -> u64 {
+        let active = self.active_limit - self.active.base() + SEGMENT_HEADER_LEN;
+        (active * GROWTH).min(self.options.segment_bytes)
+    }
+
+    /// Asks for the next file when the active one is used to a quarter: early enough for the
+    /// thread to be done in time, and never in a log that hardly grows.
+    fn prepare_ahead(&mut self) {
+        let used = self.tail - self.active.base();
+        if used >= (self.active_limit - self.active.base()) / 4 && self.spares.idle() {
+            self.spares.request(self.next_segment_bytes());
+        }
+    }
+
+    fn newest_intact_snapshot(&self) -> Offset {
+        let snapshots = self.shared.snapshots();
+        let intact = snapshots
+            .iter()
+            .filter(|s| s.state == SnapshotState::Intact);
+        intact.map(|s| s.at).max().unwrap_or(0)
+    }
+
+    /// Makes it durable that the segments `going` need not exist any more.
+    fn forget(&mut self, going: &[SegmentInfo], held: &[SegmentInfo]) -> Result<(), LogError> {
+        let floor = going
+            .iter()
+            .map(|s| s.end)
+            .fold(self.manifest.floor, Offset::max);
+        let kept = held.iter().filter(|s| s.base < floor && !going.contains(s));
+        let manifest = Manifest {
+            tail: self.tail,
+            floor,
+            kept: kept.map(|s| (s.base, s.end)).collect(),
+            ..self.manifest.clone()
+        };
+        manifest.store(&*self.shared.disk)?;
+        self.manifest = manifest;
+        self.shared.set_floor(floor);
+        Ok(())
+    }
+
+    /// Renames or removes a segment's file. A file that a reader still holds is never reused: the
+    /// reader would see the bytes of another segment.
+    fn let_go(&self, info: &SegmentInfo, room: bool) -> Result<Option<Spare>, LogError> {
+        let Some(segment) = self.shared.remove_segment(info.base) else {
+            return Ok(None);
+        };
+        let name = segment_name(info.base);
+        let disk = &self.shared.disk;
+        match Arc::try_unwrap(segment) {
+            Ok(segment) if room && info.bytes == self.options.segment_bytes => {
+                let spare = self.spares.new_name();
+                let renamed = disk.rename(&name, &spare);
+                renamed.map_err(LogError::io("rename", disk.describe(&name)))?;
+                Ok(Some(Spare {
+                    name: spare,
+                    file: segment.file,
+                    bytes: info.bytes,
+                }))
+            }
+            _ => {
+                recovery::remove(&**disk, &[name])?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, LogError> {
+    disk.lock(LOCK).map_err(|error| match error {
+        LockError::Held(pid) => LogError::Locked {
+            file: disk.describe(LOCK),
+            pid,
+        },
+        LockError::Io(source) => LogError::io("lock", disk.describe(LOCK))(source),
+    })
+}
+
+/// Begins a log: the first segment, then the manifest, from which on the segment must exist.
+fn create(
+    disk: &dyn Disk,
+    spares: &Spares,
+    options: &FileLogOptions,
+    garbage: &[String],
+) -> Result<FoundLog, LogError> {
+    recovery::remove(disk, garbage)?;
+    let spare = spares
+        .prepare(options.first_segment_bytes)
+        .map_err(LogError::io("create", disk.describe("")))?;
+    let (log_id, salt) = (disk.entropy(), disk.entropy());
+    let header = SegmentHeader {
+        log_id,
+        base: 0,
+        prev_base: 0,
+        epoch: 1,
+        salt,
+    };
+    let active = Arc::new(begin_segment(disk, header, spare)?);
+    let manifest = Manifest {
+        log_id,
+        epoch: 1,
+        ..Manifest::default()
+    };
+    manifest.store(disk)?;
+    Ok(FoundLog::new(manifest, active))
+}
+
+/// Makes a spare a segment: the header is durable before the name is, and the name before any
+/// frame.
+fn begin_segment(
+    disk: &dyn Disk,
+    header: SegmentHeader,
+    spare: Spare,
+) -> Result<Segment, LogError> {
+    let name = segment_name(header.base);
+    let path = disk.describe(&name);
+    let write = || -> io::Result<()> {
+        spare
+            .file
+            .write_at(&mut [IoSlice::new(&header.encode())], 0)?;
+        spare.file.sync()?;
+        disk.rename(&spare.name, &name)?;
+        disk.sync_dir()
+    };
+    write().map_err(LogError::io("begin", &path))?;
+    let bytes = spare.bytes.max(SEGMENT_HEADER_LEN);
+    Ok(Segment::new(header, spare.file, path, bytes))
+}
+
+impl Log for FileLog {
+    fn epoch(&self) -> u64 {
+        self.manifest.epoch
+    }
+
+    fn tail(&self) -> Offset {
+        self.tail
+    }
+
+    fn append(&mut self, parts: &[IoSlice<'_>]) -> Result<Offset, LogError> {
+        self.shared.check_poison()?;
+        let len = parts.iter().map(|part| part.len() as u64).sum();
+        let max = u64::from(self.options.body_bytes_max);
+        if len > max {
+            return Err(LogError::TooLarge { len, max });
+        }
+        self.append_or_poison(parts, len)
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::<Shared>::clone(&self.shared)
+    }
+
+    fn frames(&self, from: Offset) -> Result<FrameIter<'_>, LogError> {
+        Ok(Box::new(Frames::new(Arc::clone(&self.shared), from)?))
+    }
+
+    fn snapshot_writer(&self) -> Box<dyn SnapshotWriter> {
+        Box::new(FileSnapshotWriter(Arc::clone(&self.shared)))
+    }
+
+    fn load_snapshot(&self) -> Result<Option<Snapshot>, LogError> {
+        snapshot::load(&self.shared)
+    }
+
+    fn snapshots(&self) -> Vec<SnapshotInfo> {
+        self.shared.snapshots().clone()
+    }
+
+    fn release(
+        &mut self,
+        keep_from: Offset,
+        pinned: &dyn Fn(Offset, Offset) -> bool,
+    ) -> Result<Released, LogError> {
+        self.shared.check_poison()?;
+        let bound = keep_from.min(self.newest_intact_snapshot());
+        let held = self.segments();
+        let goes = |s: &&SegmentInfo| {
+            s.base != self.active.base() && s.end <= bound && !pinned(s.base, s.end)
+        };
+        let going: Vec<_> = held.iter().filter(goes).copied().collect();
+        if going.is_empty() {
+            return Ok(Released::default());
+        }
+        self.forget(&going, &held)?;
+        let mut spares = Vec::new();
+        for info in &going {
+            let room = self.spares.ready() + spares.len() < self.options.spares_max;
+            spares.extend(self.let_go(info, room)?);
+        }
+        // Only a durable new name may be written to: the old one could come back at a crash.
+        self.shared.sync_dir()?;
+        let recycled = spares.len();
+        spares
+            .into_iter()
+            .for_each(|spare| self.spares.offer(spare));
+        Ok(Released {
+            segments: going,
+            recycled,
+        })
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        self.shared.segment_infos()
+    }
+}
+
+impl Drop for FileLog {
+    fn drop(&mut self) {
+        if self.shared.check_poison().is_ok() {
+            self.manifest.tail = self.tail;
+            // Without it the next open only knows less about the tail.
+            let _ = self.manifest.store(&*self.shared.disk);
+        }
+        // The guard waits for a snapshot's rename under way; later ones see the poison.
+        let _no_commit = self.shared.snapshots();
+        self.shared.poison();
+    }
+}

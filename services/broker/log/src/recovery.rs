@@ -1,0 +1,412 @@
+//! Opening a directory: first look at everything, then change what must be.
+//!
+//! [`inspect`] only reads. Whatever is wrong, it says so and nothing was touched. [`repair`] cuts
+//! the torn tail and makes sure that what was found is on the disk, not only in a page cache:
+//! after a failed sync or a kill the last frame may be readable and yet not durable, so it is
+//! written once more and synced before anyone is told of it.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::disk::{self, Disk};
+use crate::format::{
+    BadFrame, FORMAT_VERSION, FRAME_ALIGN, FRAME_HEADER_LEN, offset_in_name, segment_name,
+};
+use crate::manifest::{self, Manifest};
+use crate::segment::{Segment, Step, Walk};
+use crate::{LogError, Offset, spare};
+
+/// What was found in a directory.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// No log yet. The names are what an open that did not finish left behind.
+    Nothing {
+        garbage: Vec<String>,
+    },
+    Log(FoundLog),
+}
+
+/// A log, found sound but for its tail.
+#[derive(Debug)]
+pub(crate) struct FoundLog {
+    pub(crate) manifest: Manifest,
+    /// Oldest first.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// The last of them, to be written on.
+    pub(crate) active: Arc<Segment>,
+    /// Oldest first, unread.
+    pub(crate) snapshots: Vec<Offset>,
+    pub(crate) spares: Vec<String>,
+    pub(crate) garbage: Vec<String>,
+    pub(crate) tail: Tail,
+}
+
+impl FoundLog {
+    /// A log that has just begun.
+    pub(crate) fn new(manifest: Manifest, active: Arc<Segment>) -> Self {
+        let (snapshots, spares, garbage) = Default::default();
+        let segments = vec![Arc::clone(&active)];
+        Self {
+            manifest,
+            segments,
+            active,
+            snapshots,
+            spares,
+            garbage,
+            tail: Tail::default(),
+        }
+    }
+}
+
+/// How the last segment ends.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    pub(crate) at: Offset,
+    /// Where the last frame of the last segment starts, if it has one.
+    pub(crate) last_frame: Option<Offset>,
+    /// How many bytes of a torn frame lie at `at`.
+    pub(crate) torn: u64,
+    /// How many frames were checked.
+    pub(crate) frames: u64,
+}
+
+#[derive(Debug, Default)]
+struct Listing {
+    bases: Vec<Offset>,
+    snapshots: Vec<Offset>,
+    spares: Vec<String>,
+    temporaries: Vec<String>,
+    manifest: bool,
+}
+
+impl Listing {
+    /// Names that are not ours are left alone.
+    fn read(disk: &dyn Disk) -> Result<Self, LogError> {
+        let names = disk
+            .list()
+            .map_err(LogError::io("list", disk.describe("")))?;
+        let mut listing = Self::default();
+        for name in names {
+            if let Some(base) = offset_in_name(&name, ".seg") {
+                listing.bases.push(base);
+            } else if let Some(at) = offset_in_name(&name, ".snap") {
+                listing.snapshots.push(at);
+            } else if name == manifest::NAME {
+                listing.manifest = true;
+            } else if name.starts_with(spare::PREFIX) {
+                listing.spares.push(name);
+            } else if name.ends_with(".tmp") {
+                listing.temporaries.push(name);
+            }
+        }
+        listing.bases.sort_unstable();
+        listing.snapshots.sort_unstable();
+        Ok(listing)
+    }
+}
+
+/// Looks at a directory and changes nothing. `verify_all`: check also the frames below the newest
+/// snapshot, which no restart reads.
+pub(crate) fn inspect(disk: &dyn Disk, verify_all: bool) -> Result<Found, LogError> {
+    let listing = Listing::read(disk)?;
+    if !listing.manifest {
+        return nothing(disk, listing);
+    }
+    let manifest = Manifest::load(disk)?;
+    let kept = open_kept(disk, &manifest)?;
+    let (chain, active) = open_chain(disk, &manifest, &listing)?;
+    let newest = listing.snapshots.last().copied().unwrap_or(0);
+    let verify_from = if verify_all { 0 } else { newest };
+    if verify_all {
+        check_kept(&kept, &manifest)?;
+    }
+    let proven = manifest.tail.max(newest);
+    let tail = Chain {
+        segments: &chain,
+        manifest: &manifest,
+    }
+    .check(verify_from, proven)?;
+    let is_kept = |base: &Offset| manifest.kept.iter().any(|(kept, _)| kept == base);
+    let released = listing
+        .bases
+        .iter()
+        .filter(|b| **b < manifest.floor && !is_kept(b));
+    let garbage = released
+        .map(|base| segment_name(*base))
+        .chain(listing.temporaries)
+        .collect();
+    let segments = kept.into_iter().chain(chain).collect();
+    let (snapshots, spares) = (listing.snapshots, listing.spares);
+    Ok(Found::Log(FoundLog {
+        manifest,
+        segments,
+        active,
+        snapshots,
+        spares,
+        garbage,
+        tail,
+    }))
+}
+
+/// Without a manifest there may be nothing but what the first open leaves when it is cut short:
+/// at most the first segment, empty.
+fn nothing(disk: &dyn Disk, listing: Listing) -> Result<Found, LogError> {
+    let lost = LogError::corrupt(&disk.describe(manifest::NAME), 0, "it is missing");
+    let first_only = listing.bases.is_empty() || listing.bases == [0];
+    if !first_only || !listing.snapshots.is_empty() {
+        return Err(lost);
+    }
+    for base in &listing.bases {
+        if Segment::open(disk, *base)?.header_after(*base)?.is_some() {
+            return Err(lost);
+        }
+    }
+    let segments = listing.bases.iter().map(|base| segment_name(*base));
+    let garbage = segments
+        .chain(listing.temporaries)
+        .chain(listing.spares)
+        .collect();
+    Ok(Found::Nothing { garbage })
+}
+
+fn open_segment(
+    disk: &dyn Disk,
+    manifest: &Manifest,
+    base: Offset,
+) -> Result<Arc<Segment>, LogError> {
+    let segment = Segment::open(disk, base)?;
+    if segment.header.log_id != manifest.log_id {
+        return Err(LogError::corrupt(
+            &segment.path,
+            16,
+            "a segment of another log",
+        ));
+    }
+    if segment.header.epoch > manifest.epoch {
+        let found = format!("epoch {} above the newest", segment.header.epoch);
+        return Err(LogError::corrupt(&segment.path, 40, found));
+    }
+    Ok(Arc::new(segment))
+}
+
+fn open_kept(disk: &dyn Disk, manifest: &Manifest) -> Result<Vec<Arc<Segment>>, LogError> {
+    let mut segments = Vec::new();
+    for (base, end) in &manifest.kept {
+        let segment = match open_segment(disk, manifest, *base) {
+            Err(error) if is_absent(&error) => {
+                return Err(missing(*base, "the manifest names it"));
+            }
+            other => other?,
+        };
+        check_length(&segment, *end)?;
+        segment.advance(*end);
+        segments.push(segment);
+    }
+    Ok(segments)
+}
+
+fn is_absent(error: &LogError) -> bool {
+    matches!(error, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn missing(base: Offset, detail: impl Into<String>) -> LogError {
+    LogError::MissingSegment {
+        base,
+        detail: detail.into(),
+    }
+}
+
+/// Opens every segment from the floor on, which must be a chain without a gap, and names the last.
+fn open_chain(
+    disk: &dyn Disk,
+    manifest: &Manifest,
+    listing: &Listing,
+) -> Result<(Vec<Arc<Segment>>, Arc<Segment>), LogError> {
+    let mut chain: Vec<Arc<Segment>> = Vec::new();
+    for base in listing.bases.iter().filter(|base| **base >= manifest.floor) {
+        let segment = open_segment(disk, manifest, *base)?;
+        let expected = chain.last().map_or(manifest.floor, |before| before.base());
+        let linked = if chain.is_empty() {
+            *base
+        } else {
+            segment.header.prev_base
+        };
+        if linked != expected {
+            let base = if chain.is_empty() {
+                manifest.floor
+            } else {
+                linked
+            };
+            return Err(missing(base, format!("{} follows it", segment.path)));
+        }
+        chain.push(segment);
+    }
+    match chain.last().cloned() {
+        Some(active) => Ok((chain, active)),
+        None => Err(missing(manifest.floor, "the log ends before it")),
+    }
+}
+
+fn check_length(segment: &Segment, end: Offset) -> Result<(), LogError> {
+    if segment.limit() < end {
+        let found = format!("the file ends here, its frames go on to offset {end}");
+        return Err(LogError::corrupt(&segment.path, segment.bytes(), found));
+    }
+    Ok(())
+}
+
+fn check_kept(kept: &[Arc<Segment>], manifest: &Manifest) -> Result<(), LogError> {
+    let chain = Chain {
+        segments: kept,
+        manifest,
+    };
+    for segment in kept {
+        chain.check_full(segment, segment.end(), &mut Tail::default())?;
+    }
+    Ok(())
+}
+
+/// Segments whose frames are to be checked.
+struct Chain<'a> {
+    segments: &'a [Arc<Segment>],
+    manifest: &'a Manifest,
+}
+
+impl Chain<'_> {
+    /// Checks the frames from `from` on and finds the tail, which cannot be below `proven`.
+    fn check(&self, from: Offset, proven: Offset) -> Result<Tail, LogError> {
+        let mut tail = Tail::default();
+        for pair in self.segments.windows(2) {
+            let end = pair[1].base();
+            check_length(&pair[0], end)?;
+            if end > from {
+                self.check_full(&pair[0], end, &mut tail)?;
+            }
+            pair[0].advance(end);
+        }
+        if let Some(last) = self.segments.last() {
+            self.check_last(last, proven, &mut tail)?;
+            last.advance(tail.at);
+        }
+        Ok(tail)
+    }
+
+    /// Checks a segment whose frames must end exactly at `end`.
+    fn check_full(
+        &self,
+        segment: &Arc<Segment>,
+        end: Offset,
+        tail: &mut Tail,
+    ) -> Result<(), LogError> {
+        let mut walk = Walk::new(Arc::clone(segment), segment.base(), end);
+        let bad = self.walk(&mut walk, tail)?;
+        if walk.at() == end {
+            return Ok(());
+        }
+        let found = bad.map_or_else(|| "a cut frame".to_owned(), |bad| bad.describe());
+        let found = format!("{found}, and the frames go on to offset {end}");
+        Err(segment.corrupt(walk.at(), found))
+    }
+
+    /// Finds where the last segment ends, and whether that can be the end of the log.
+    fn check_last(
+        &self,
+        segment: &Arc<Segment>,
+        proven: Offset,
+        tail: &mut Tail,
+    ) -> Result<(), LogError> {
+        tail.last_frame = None;
+        let mut walk = Walk::new(Arc::clone(segment), segment.base(), segment.limit());
+        let bad = self.walk(&mut walk, tail)?;
+        tail.at = walk.at();
+        let found = bad
+            .as_ref()
+            .map_or_else(|| "the file's end".to_owned(), BadFrame::describe);
+        if let Some(BadFrame::Version(version)) = bad {
+            let (file, found) = (segment.path.clone(), u32::from(version));
+            return Err(LogError::FutureFormat {
+                file,
+                found,
+                supported: FORMAT_VERSION,
+            });
+        }
+        if tail.at < proven {
+            let found = format!("{found}, but the log was durable up to offset {proven}");
+            return Err(segment.corrupt(tail.at, found));
+        }
+        if let Some(later) = segment.header_after(tail.at + FRAME_ALIGN)? {
+            let found = format!("{found}, but a frame follows at offset {later}");
+            return Err(segment.corrupt(tail.at, found));
+        }
+        tail.torn = bad
+            .map_or(0, |bad| torn(&bad))
+            .min(segment.limit() - tail.at);
+        Ok(())
+    }
+
+    /// Walks to the end or to what is not a frame.
+    fn walk(&self, walk: &mut Walk, tail: &mut Tail) -> Result<Option<BadFrame>, LogError> {
+        let mut epoch = walk.segment().header.epoch;
+        loop {
+            let frame = match walk.step()? {
+                Step::Frame(frame) => frame,
+                Step::Bad(bad) => return Ok(Some(bad)),
+                Step::End => return Ok(None),
+            };
+            if frame.epoch < epoch || frame.epoch > self.manifest.epoch {
+                let (found, newest) = (frame.epoch, self.manifest.epoch);
+                let found = format!("a frame of epoch {found}, not within {epoch} to {newest}");
+                return Err(walk.segment().corrupt(frame.offset, found));
+            }
+            epoch = frame.epoch;
+            tail.last_frame = Some(frame.offset);
+            tail.frames += 1;
+        }
+    }
+}
+
+/// How many bytes of a torn frame must be zeroed. Bytes without an intact salt are those of an
+/// earlier life of the file: they can never pass, and stay.
+fn torn(bad: &BadFrame) -> u64 {
+    match bad {
+        BadFrame::HeaderSum => FRAME_HEADER_LEN,
+        other => other.header().map_or(0, |header| header.size()),
+    }
+}
+
+/// Makes what was found durable and removes what is left over. The manifest's new epoch is the
+/// last step: with it the log is open.
+pub(crate) fn repair(disk: &dyn Disk, found: &mut FoundLog) -> Result<(), LogError> {
+    let last = &found.active;
+    rewrite(last, &found.tail).map_err(LogError::io("repair", &last.path))?;
+    remove(disk, &found.garbage)?;
+    disk.sync_dir()
+        .map_err(LogError::io("sync the directory", disk.describe("")))?;
+    found.manifest.epoch += 1;
+    found.manifest.tail = found.tail.at;
+    found.manifest.store(disk)
+}
+
+fn rewrite(last: &Segment, tail: &Tail) -> std::io::Result<()> {
+    disk::write_zeros(&*last.file, last.position(tail.at), tail.torn)?;
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut at = last.position(tail.last_frame.unwrap_or(tail.at));
+    let end = last.position(tail.at);
+    while at < end {
+        let piece = (end - at).min(buffer.len() as u64) as usize;
+        disk::read_exact(&*last.file, &mut buffer[..piece], at)?;
+        last.file
+            .write_at(&mut [IoSlice::new(&buffer[..piece])], at)?;
+        at += piece as u64;
+    }
+    last.file.sync()
+}
+
+/// Removes files that are left over.
+pub(crate) fn remove(disk: &dyn Disk, names: &[String]) -> Result<(), LogError> {
+    for name in names {
+        disk.remove(name)
+            .map_err(LogError::io("remove", disk.describe(name)))?;
+    }
+    Ok(())
+}
