@@ -83,11 +83,13 @@ func (Delivery) EnumDescriptor() ([]byte, []int) {
 	return file_plait_v1_options_proto_rawDescGZIP(), []int{0}
 }
 
-// How tasks of one method behave. Every field is optional; the default stands beside it.
+// How tasks of one method behave. Every field is optional; the default stands beside it. A field that is set, also to
+// 0 or "", wins over the service's default. Durations are whole milliseconds, at most 365 d. What a program of this
+// version does not know is refused, so that no policy is ignored silently.
 type TaskPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The queue its tasks wait in: 1 to 128 of [a-z0-9._-], case kept. Default: the full name of the service.
-	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// The queue its tasks wait in: 1 to 128 of [A-Za-z0-9._-], case kept. Default: the full name of the service.
+	Queue *string `protobuf:"bytes,1,opt,name=queue,proto3,oneof" json:"queue,omitempty"`
 	// Time for the whole task, from submission, queues and retries included. Default 24 h; 1 ms to 365 d.
 	Deadline *durationpb.Duration `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline.
@@ -96,20 +98,21 @@ type TaskPolicy struct {
 	Retry *RetryPolicy `protobuf:"bytes,4,opt,name=retry,proto3" json:"retry,omitempty"`
 	// Field path in the request, such as "order.id", whose value makes a submission idempotent: a second submission
 	// with the same value within the window answers with the first task. A singular string, bytes, integer, bool or enum.
-	// Default: none.
-	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// Default, and "": none.
+	IdempotencyKey *string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3,oneof" json:"idempotency_key,omitempty"`
 	// How long an idempotency key is remembered, from submission. Default, and at least: the retention of results.
 	IdempotencyWindow *durationpb.Duration `protobuf:"bytes,6,opt,name=idempotency_window,json=idempotencyWindow,proto3" json:"idempotency_window,omitempty"`
 	// Field path in the request: unfinished tasks of the queue with the same value run one at a time, in the order of
-	// submission, retries included. Same kinds as idempotency_key. Default: none.
-	OrderingKey string `protobuf:"bytes,7,opt,name=ordering_key,json=orderingKey,proto3" json:"ordering_key,omitempty"`
+	// submission, retries included. Same kinds as idempotency_key. Default, and "": none.
+	OrderingKey *string `protobuf:"bytes,7,opt,name=ordering_key,json=orderingKey,proto3,oneof" json:"ordering_key,omitempty"`
 	// Tasks of higher priority start first: 0 to 9. Default 4.
 	Priority *int32 `protobuf:"varint,8,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
-	// How many attempts may start in a period. Default: unlimited.
+	// How many attempts may start in a period. Default: unlimited. Only one of its key and that of concurrency, or the
+	// same in both.
 	RateLimit *RateLimit `protobuf:"bytes,9,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
 	// How many attempts may run at once. Default: unlimited.
 	Concurrency *ConcurrencyLimit `protobuf:"bytes,10,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
-	// What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE.
+	// What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts is 1.
 	Delivery Delivery `protobuf:"varint,11,opt,name=delivery,proto3,enum=plait.v1.Delivery" json:"delivery,omitempty"`
 	// How long a finished task and its result can be read. Default 24 h; 0 to 365 d.
 	Retention *durationpb.Duration `protobuf:"bytes,12,opt,name=retention,proto3" json:"retention,omitempty"`
@@ -117,7 +120,7 @@ type TaskPolicy struct {
 	DeadLetter *DeadLetterPolicy `protobuf:"bytes,13,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
 	// When a failing method is given a rest instead of burning attempts.
 	Breaker *BreakerPolicy `protobuf:"bytes,14,opt,name=breaker,proto3" json:"breaker,omitempty"`
-	// Whether answers may be cached; only for methods without effects.
+	// Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level IDEMPOTENT.
 	Cacheable     *CachePolicy `protobuf:"bytes,15,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -154,8 +157,8 @@ func (*TaskPolicy) Descriptor() ([]byte, []int) {
 }
 
 func (x *TaskPolicy) GetQueue() string {
-	if x != nil {
-		return x.Queue
+	if x != nil && x.Queue != nil {
+		return *x.Queue
 	}
 	return ""
 }
@@ -182,8 +185,8 @@ func (x *TaskPolicy) GetRetry() *RetryPolicy {
 }
 
 func (x *TaskPolicy) GetIdempotencyKey() string {
-	if x != nil {
-		return x.IdempotencyKey
+	if x != nil && x.IdempotencyKey != nil {
+		return *x.IdempotencyKey
 	}
 	return ""
 }
@@ -196,8 +199,8 @@ func (x *TaskPolicy) GetIdempotencyWindow() *durationpb.Duration {
 }
 
 func (x *TaskPolicy) GetOrderingKey() string {
-	if x != nil {
-		return x.OrderingKey
+	if x != nil && x.OrderingKey != nil {
+		return *x.OrderingKey
 	}
 	return ""
 }
@@ -262,18 +265,19 @@ func (x *TaskPolicy) GetCacheable() *CachePolicy {
 // min(initial_backoff * multiplier^(n-2), max_backoff). A google.rpc.RetryInfo in the handler's error wins over it.
 type RetryPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Attempts in all, the first included: 1 to 1000. Default 20.
-	MaxAttempts int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// The upper bound of the wait before the second attempt. Default 200 ms.
+	// Attempts in all, the first included: 1 to 1000. Default 20; 1 with AT_MOST_ONCE.
+	MaxAttempts *int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
+	// The upper bound of the wait before the second attempt: at least 1 ms. Default 200 ms.
 	InitialBackoff *durationpb.Duration `protobuf:"bytes,2,opt,name=initial_backoff,json=initialBackoff,proto3" json:"initial_backoff,omitempty"`
 	// The upper bound of every wait. Default 60 s. Must not be below initial_backoff.
 	MaxBackoff *durationpb.Duration `protobuf:"bytes,3,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
 	// Growth of the bound from one attempt to the next: 1.0 to 10.0, kept to three decimals. Default 2.0.
-	Multiplier float64 `protobuf:"fixed64,4,opt,name=multiplier,proto3" json:"multiplier,omitempty"`
-	// Codes that are retried beside the standard table (UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED, DEADLINE_EXCEEDED of an
-	// attempt, INTERNAL, UNKNOWN). Default: none.
+	Multiplier *float64 `protobuf:"fixed64,4,opt,name=multiplier,proto3,oneof" json:"multiplier,omitempty"`
+	// Codes to retry although the service's default has them in non_retryable_codes. Only codes of the standard table
+	// can be retried: UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED, DEADLINE_EXCEEDED of an attempt, INTERNAL, UNKNOWN. A
+	// handler whose failure can pass says so with one of them. Default: none.
 	RetryableCodes []code.Code `protobuf:"varint,5,rep,packed,name=retryable_codes,json=retryableCodes,proto3,enum=google.rpc.Code" json:"retryable_codes,omitempty"`
-	// Codes of the standard table that are not retried. A code in both lists is refused. Default: none.
+	// Codes of the standard table that are not retried. A code in both lists of one option is refused. Default: none.
 	NonRetryableCodes []code.Code `protobuf:"varint,6,rep,packed,name=non_retryable_codes,json=nonRetryableCodes,proto3,enum=google.rpc.Code" json:"non_retryable_codes,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -310,8 +314,8 @@ func (*RetryPolicy) Descriptor() ([]byte, []int) {
 }
 
 func (x *RetryPolicy) GetMaxAttempts() int32 {
-	if x != nil {
-		return x.MaxAttempts
+	if x != nil && x.MaxAttempts != nil {
+		return *x.MaxAttempts
 	}
 	return 0
 }
@@ -331,8 +335,8 @@ func (x *RetryPolicy) GetMaxBackoff() *durationpb.Duration {
 }
 
 func (x *RetryPolicy) GetMultiplier() float64 {
-	if x != nil {
-		return x.Multiplier
+	if x != nil && x.Multiplier != nil {
+		return *x.Multiplier
 	}
 	return 0
 }
@@ -355,13 +359,13 @@ func (x *RetryPolicy) GetNonRetryableCodes() []code.Code {
 type RateLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Attempts that may start in one period: 1 to 10^9. Required.
-	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
-	// The period. Default 1 s.
+	Limit *int64 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// The period: at least 1 ms. Default 1 s.
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
-	// How many may start at once after a rest. Default: limit.
-	Burst int64 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
-	// Field path in the request: each value has a limit of its own. Default: one limit for the method.
-	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	// How many may start at once after a rest: 1 to 10^9. Default: limit.
+	Burst *int64 `protobuf:"varint,3,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
+	// Field path in the request: each value has a limit of its own. Default, and "": one limit for the method.
+	Key           *string `protobuf:"bytes,4,opt,name=key,proto3,oneof" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,8 +401,8 @@ func (*RateLimit) Descriptor() ([]byte, []int) {
 }
 
 func (x *RateLimit) GetLimit() int64 {
-	if x != nil {
-		return x.Limit
+	if x != nil && x.Limit != nil {
+		return *x.Limit
 	}
 	return 0
 }
@@ -411,15 +415,15 @@ func (x *RateLimit) GetPeriod() *durationpb.Duration {
 }
 
 func (x *RateLimit) GetBurst() int64 {
-	if x != nil {
-		return x.Burst
+	if x != nil && x.Burst != nil {
+		return *x.Burst
 	}
 	return 0
 }
 
 func (x *RateLimit) GetKey() string {
-	if x != nil {
-		return x.Key
+	if x != nil && x.Key != nil {
+		return *x.Key
 	}
 	return ""
 }
@@ -428,11 +432,11 @@ func (x *RateLimit) GetKey() string {
 type ConcurrencyLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Attempts of the method at once. 0: unlimited. Default 0.
-	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Field path in the request that groups tasks for per_key_limit. Default: none.
-	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// Field path in the request that groups tasks for per_key_limit, and needs it. Default, and "": none.
+	Key *string `protobuf:"bytes,2,opt,name=key,proto3,oneof" json:"key,omitempty"`
 	// Attempts at once for one value of key. 0: unlimited. Needs key. Default 0.
-	PerKeyLimit   int32 `protobuf:"varint,3,opt,name=per_key_limit,json=perKeyLimit,proto3" json:"per_key_limit,omitempty"`
+	PerKeyLimit   *int32 `protobuf:"varint,3,opt,name=per_key_limit,json=perKeyLimit,proto3,oneof" json:"per_key_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -468,22 +472,22 @@ func (*ConcurrencyLimit) Descriptor() ([]byte, []int) {
 }
 
 func (x *ConcurrencyLimit) GetLimit() int32 {
-	if x != nil {
-		return x.Limit
+	if x != nil && x.Limit != nil {
+		return *x.Limit
 	}
 	return 0
 }
 
 func (x *ConcurrencyLimit) GetKey() string {
-	if x != nil {
-		return x.Key
+	if x != nil && x.Key != nil {
+		return *x.Key
 	}
 	return ""
 }
 
 func (x *ConcurrencyLimit) GetPerKeyLimit() int32 {
-	if x != nil {
-		return x.PerKeyLimit
+	if x != nil && x.PerKeyLimit != nil {
+		return *x.PerKeyLimit
 	}
 	return 0
 }
@@ -492,8 +496,9 @@ func (x *ConcurrencyLimit) GetPerKeyLimit() int32 {
 type DeadLetterPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Kept apart, inspectable and redrivable, beyond the retention of results. Default false.
-	Enabled bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	// How long it is kept. Default 30 d.
+	Enabled *bool `protobuf:"varint,1,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
+	// How long it is kept, from its failure. At least the retention of results. Default 30 d, or that retention where it
+	// is longer.
 	Retention     *durationpb.Duration `protobuf:"bytes,2,opt,name=retention,proto3" json:"retention,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -530,8 +535,8 @@ func (*DeadLetterPolicy) Descriptor() ([]byte, []int) {
 }
 
 func (x *DeadLetterPolicy) GetEnabled() bool {
-	if x != nil {
-		return x.Enabled
+	if x != nil && x.Enabled != nil {
+		return *x.Enabled
 	}
 	return false
 }
@@ -547,19 +552,19 @@ func (x *DeadLetterPolicy) GetRetention() *durationpb.Duration {
 type BreakerPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Turns the breaker off. Default false.
-	Disabled bool `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
-	// Outcomes in the window before it may open. Default 20.
-	MinCalls int32 `protobuf:"varint,2,opt,name=min_calls,json=minCalls,proto3" json:"min_calls,omitempty"`
-	// Share of failures that opens it, in permille. Default 500.
-	FailurePermille int32 `protobuf:"varint,3,opt,name=failure_permille,json=failurePermille,proto3" json:"failure_permille,omitempty"`
-	// The sliding window. Default 10 s.
+	Disabled *bool `protobuf:"varint,1,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
+	// Outcomes in the window before it may open: 1 to 1000000. Default 20.
+	MinCalls *int32 `protobuf:"varint,2,opt,name=min_calls,json=minCalls,proto3,oneof" json:"min_calls,omitempty"`
+	// Share of failures that opens it, in permille: 1 to 1000. Default 500.
+	FailurePermille *int32 `protobuf:"varint,3,opt,name=failure_permille,json=failurePermille,proto3,oneof" json:"failure_permille,omitempty"`
+	// The sliding window: 10 ms to 1 h. Default 10 s.
 	Window *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
-	// The first open time; doubles with each opening in a row. Default 5 s.
+	// The first open time; doubles with each opening in a row. At least 1 ms. Default 5 s.
 	Open *durationpb.Duration `protobuf:"bytes,5,opt,name=open,proto3" json:"open,omitempty"`
-	// The longest open time. Default 60 s.
+	// The longest open time; not below open. Default 60 s.
 	OpenMax *durationpb.Duration `protobuf:"bytes,6,opt,name=open_max,json=openMax,proto3" json:"open_max,omitempty"`
-	// Attempts let through while half open. Default 3.
-	HalfOpenProbes int32 `protobuf:"varint,7,opt,name=half_open_probes,json=halfOpenProbes,proto3" json:"half_open_probes,omitempty"`
+	// Attempts let through while half open: 1 to 1000. Default 3.
+	HalfOpenProbes *int32 `protobuf:"varint,7,opt,name=half_open_probes,json=halfOpenProbes,proto3,oneof" json:"half_open_probes,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -595,22 +600,22 @@ func (*BreakerPolicy) Descriptor() ([]byte, []int) {
 }
 
 func (x *BreakerPolicy) GetDisabled() bool {
-	if x != nil {
-		return x.Disabled
+	if x != nil && x.Disabled != nil {
+		return *x.Disabled
 	}
 	return false
 }
 
 func (x *BreakerPolicy) GetMinCalls() int32 {
-	if x != nil {
-		return x.MinCalls
+	if x != nil && x.MinCalls != nil {
+		return *x.MinCalls
 	}
 	return 0
 }
 
 func (x *BreakerPolicy) GetFailurePermille() int32 {
-	if x != nil {
-		return x.FailurePermille
+	if x != nil && x.FailurePermille != nil {
+		return *x.FailurePermille
 	}
 	return 0
 }
@@ -637,8 +642,8 @@ func (x *BreakerPolicy) GetOpenMax() *durationpb.Duration {
 }
 
 func (x *BreakerPolicy) GetHalfOpenProbes() int32 {
-	if x != nil {
-		return x.HalfOpenProbes
+	if x != nil && x.HalfOpenProbes != nil {
+		return *x.HalfOpenProbes
 	}
 	return 0
 }
@@ -728,17 +733,17 @@ var File_plait_v1_options_proto protoreflect.FileDescriptor
 
 const file_plait_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\x8e\x06\n" +
+	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xcc\x06\n" +
 	"\n" +
-	"TaskPolicy\x12\x14\n" +
-	"\x05queue\x18\x01 \x01(\tR\x05queue\x125\n" +
+	"TaskPolicy\x12\x19\n" +
+	"\x05queue\x18\x01 \x01(\tH\x00R\x05queue\x88\x01\x01\x125\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12B\n" +
 	"\x0fattempt_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eattemptTimeout\x12+\n" +
-	"\x05retry\x18\x04 \x01(\v2\x15.plait.v1.RetryPolicyR\x05retry\x12'\n" +
-	"\x0fidempotency_key\x18\x05 \x01(\tR\x0eidempotencyKey\x12H\n" +
-	"\x12idempotency_window\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x11idempotencyWindow\x12!\n" +
-	"\fordering_key\x18\a \x01(\tR\vorderingKey\x12\x1f\n" +
-	"\bpriority\x18\b \x01(\x05H\x00R\bpriority\x88\x01\x01\x122\n" +
+	"\x05retry\x18\x04 \x01(\v2\x15.plait.v1.RetryPolicyR\x05retry\x12,\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\tH\x01R\x0eidempotencyKey\x88\x01\x01\x12H\n" +
+	"\x12idempotency_window\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x11idempotencyWindow\x12&\n" +
+	"\fordering_key\x18\a \x01(\tH\x02R\vorderingKey\x88\x01\x01\x12\x1f\n" +
+	"\bpriority\x18\b \x01(\x05H\x03R\bpriority\x88\x01\x01\x122\n" +
 	"\n" +
 	"rate_limit\x18\t \x01(\v2\x13.plait.v1.RateLimitR\trateLimit\x12<\n" +
 	"\vconcurrency\x18\n" +
@@ -748,38 +753,56 @@ const file_plait_v1_options_proto_rawDesc = "" +
 	"\vdead_letter\x18\r \x01(\v2\x1a.plait.v1.DeadLetterPolicyR\n" +
 	"deadLetter\x121\n" +
 	"\abreaker\x18\x0e \x01(\v2\x17.plait.v1.BreakerPolicyR\abreaker\x123\n" +
-	"\tcacheable\x18\x0f \x01(\v2\x15.plait.v1.CachePolicyR\tcacheableB\v\n" +
-	"\t_priority\"\xcd\x02\n" +
-	"\vRetryPolicy\x12!\n" +
-	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12B\n" +
+	"\tcacheable\x18\x0f \x01(\v2\x15.plait.v1.CachePolicyR\tcacheableB\b\n" +
+	"\x06_queueB\x12\n" +
+	"\x10_idempotency_keyB\x0f\n" +
+	"\r_ordering_keyB\v\n" +
+	"\t_priority\"\xf7\x02\n" +
+	"\vRetryPolicy\x12&\n" +
+	"\fmax_attempts\x18\x01 \x01(\x05H\x00R\vmaxAttempts\x88\x01\x01\x12B\n" +
 	"\x0finitial_backoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n" +
 	"\vmax_backoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"maxBackoff\x12\x1e\n" +
+	"maxBackoff\x12#\n" +
 	"\n" +
-	"multiplier\x18\x04 \x01(\x01R\n" +
-	"multiplier\x129\n" +
+	"multiplier\x18\x04 \x01(\x01H\x01R\n" +
+	"multiplier\x88\x01\x01\x129\n" +
 	"\x0fretryable_codes\x18\x05 \x03(\x0e2\x10.google.rpc.CodeR\x0eretryableCodes\x12@\n" +
-	"\x13non_retryable_codes\x18\x06 \x03(\x0e2\x10.google.rpc.CodeR\x11nonRetryableCodes\"|\n" +
-	"\tRateLimit\x12\x14\n" +
-	"\x05limit\x18\x01 \x01(\x03R\x05limit\x121\n" +
-	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x14\n" +
-	"\x05burst\x18\x03 \x01(\x03R\x05burst\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\tR\x03key\"^\n" +
-	"\x10ConcurrencyLimit\x12\x14\n" +
-	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12\"\n" +
-	"\rper_key_limit\x18\x03 \x01(\x05R\vperKeyLimit\"e\n" +
-	"\x10DeadLetterPolicy\x12\x18\n" +
-	"\aenabled\x18\x01 \x01(\bR\aenabled\x127\n" +
-	"\tretention\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tretention\"\xb5\x02\n" +
-	"\rBreakerPolicy\x12\x1a\n" +
-	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x1b\n" +
-	"\tmin_calls\x18\x02 \x01(\x05R\bminCalls\x12)\n" +
-	"\x10failure_permille\x18\x03 \x01(\x05R\x0ffailurePermille\x121\n" +
+	"\x13non_retryable_codes\x18\x06 \x03(\x0e2\x10.google.rpc.CodeR\x11nonRetryableCodesB\x0f\n" +
+	"\r_max_attemptsB\r\n" +
+	"\v_multiplier\"\xa7\x01\n" +
+	"\tRateLimit\x12\x19\n" +
+	"\x05limit\x18\x01 \x01(\x03H\x00R\x05limit\x88\x01\x01\x121\n" +
+	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x19\n" +
+	"\x05burst\x18\x03 \x01(\x03H\x01R\x05burst\x88\x01\x01\x12\x15\n" +
+	"\x03key\x18\x04 \x01(\tH\x02R\x03key\x88\x01\x01B\b\n" +
+	"\x06_limitB\b\n" +
+	"\x06_burstB\x06\n" +
+	"\x04_key\"\x91\x01\n" +
+	"\x10ConcurrencyLimit\x12\x19\n" +
+	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x15\n" +
+	"\x03key\x18\x02 \x01(\tH\x01R\x03key\x88\x01\x01\x12'\n" +
+	"\rper_key_limit\x18\x03 \x01(\x05H\x02R\vperKeyLimit\x88\x01\x01B\b\n" +
+	"\x06_limitB\x06\n" +
+	"\x04_keyB\x10\n" +
+	"\x0e_per_key_limit\"v\n" +
+	"\x10DeadLetterPolicy\x12\x1d\n" +
+	"\aenabled\x18\x01 \x01(\bH\x00R\aenabled\x88\x01\x01\x127\n" +
+	"\tretention\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tretentionB\n" +
+	"\n" +
+	"\b_enabled\"\x8e\x03\n" +
+	"\rBreakerPolicy\x12\x1f\n" +
+	"\bdisabled\x18\x01 \x01(\bH\x00R\bdisabled\x88\x01\x01\x12 \n" +
+	"\tmin_calls\x18\x02 \x01(\x05H\x01R\bminCalls\x88\x01\x01\x12.\n" +
+	"\x10failure_permille\x18\x03 \x01(\x05H\x02R\x0ffailurePermille\x88\x01\x01\x121\n" +
 	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12-\n" +
 	"\x04open\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04open\x124\n" +
-	"\bopen_max\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\aopenMax\x12(\n" +
-	"\x10half_open_probes\x18\a \x01(\x05R\x0ehalfOpenProbes\":\n" +
+	"\bopen_max\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\aopenMax\x12-\n" +
+	"\x10half_open_probes\x18\a \x01(\x05H\x03R\x0ehalfOpenProbes\x88\x01\x01B\v\n" +
+	"\t_disabledB\f\n" +
+	"\n" +
+	"_min_callsB\x13\n" +
+	"\x11_failure_permilleB\x13\n" +
+	"\x11_half_open_probes\":\n" +
 	"\vCachePolicy\x12+\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl*[\n" +
 	"\bDelivery\x12\x18\n" +
@@ -856,6 +879,11 @@ func file_plait_v1_options_proto_init() {
 		return
 	}
 	file_plait_v1_options_proto_msgTypes[0].OneofWrappers = []any{}
+	file_plait_v1_options_proto_msgTypes[1].OneofWrappers = []any{}
+	file_plait_v1_options_proto_msgTypes[2].OneofWrappers = []any{}
+	file_plait_v1_options_proto_msgTypes[3].OneofWrappers = []any{}
+	file_plait_v1_options_proto_msgTypes[4].OneofWrappers = []any{}
+	file_plait_v1_options_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

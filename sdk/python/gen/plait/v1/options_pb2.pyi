@@ -54,7 +54,10 @@ Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class TaskPolicy(_message.Message):
-    """How tasks of one method behave. Every field is optional; the default stands beside it."""
+    """How tasks of one method behave. Every field is optional; the default stands beside it. A field that is set, also to
+    0 or "", wins over the service's default. Durations are whole milliseconds, at most 365 d. What a program of this
+    version does not know is refused, so that no policy is ignored silently.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -74,20 +77,20 @@ class TaskPolicy(_message.Message):
     BREAKER_FIELD_NUMBER: _builtins.int
     CACHEABLE_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
-    """The queue its tasks wait in: 1 to 128 of [a-z0-9._-], case kept. Default: the full name of the service."""
+    """The queue its tasks wait in: 1 to 128 of [A-Za-z0-9._-], case kept. Default: the full name of the service."""
     idempotency_key: _builtins.str
     """Field path in the request, such as "order.id", whose value makes a submission idempotent: a second submission
     with the same value within the window answers with the first task. A singular string, bytes, integer, bool or enum.
-    Default: none.
+    Default, and "": none.
     """
     ordering_key: _builtins.str
     """Field path in the request: unfinished tasks of the queue with the same value run one at a time, in the order of
-    submission, retries included. Same kinds as idempotency_key. Default: none.
+    submission, retries included. Same kinds as idempotency_key. Default, and "": none.
     """
     priority: _builtins.int
     """Tasks of higher priority start first: 0 to 9. Default 4."""
     delivery: Global___Delivery.ValueType
-    """What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE."""
+    """What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts is 1."""
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
         """Time for the whole task, from submission, queues and retries included. Default 24 h; 1 ms to 365 d."""
@@ -106,7 +109,9 @@ class TaskPolicy(_message.Message):
 
     @_builtins.property
     def rate_limit(self) -> Global___RateLimit:
-        """How many attempts may start in a period. Default: unlimited."""
+        """How many attempts may start in a period. Default: unlimited. Only one of its key and that of concurrency, or the
+        same in both.
+        """
 
     @_builtins.property
     def concurrency(self) -> Global___ConcurrencyLimit:
@@ -126,18 +131,18 @@ class TaskPolicy(_message.Message):
 
     @_builtins.property
     def cacheable(self) -> Global___CachePolicy:
-        """Whether answers may be cached; only for methods without effects."""
+        """Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level IDEMPOTENT."""
 
     def __init__(
         self,
         *,
-        queue: _builtins.str = ...,
+        queue: _builtins.str | None = ...,
         deadline: _duration_pb2.Duration | None = ...,
         attempt_timeout: _duration_pb2.Duration | None = ...,
         retry: Global___RetryPolicy | None = ...,
-        idempotency_key: _builtins.str = ...,
+        idempotency_key: _builtins.str | None = ...,
         idempotency_window: _duration_pb2.Duration | None = ...,
-        ordering_key: _builtins.str = ...,
+        ordering_key: _builtins.str | None = ...,
         priority: _builtins.int | None = ...,
         rate_limit: Global___RateLimit | None = ...,
         concurrency: Global___ConcurrencyLimit | None = ...,
@@ -147,13 +152,26 @@ class TaskPolicy(_message.Message):
         breaker: Global___BreakerPolicy | None = ...,
         cacheable: Global___CachePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "idempotency_window", b"idempotency_window", "priority", b"priority", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "delivery", b"delivery", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "delivery", b"delivery", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    _WhichOneofReturnType__ordering_key: _TypeAlias = _typing.Literal["ordering_key"]  # noqa: Y015
+    _WhichOneofArgType__ordering_key: _TypeAlias = _typing.Literal["_ordering_key", b"_ordering_key"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__queue: _TypeAlias = _typing.Literal["queue"]  # noqa: Y015
+    _WhichOneofArgType__queue: _TypeAlias = _typing.Literal["_queue", b"_queue"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ordering_key) -> _WhichOneofReturnType__ordering_key | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue) -> _WhichOneofReturnType__queue | None: ...
 
 Global___TaskPolicy: _TypeAlias = TaskPolicy  # noqa: Y015
 
@@ -172,12 +190,12 @@ class RetryPolicy(_message.Message):
     RETRYABLE_CODES_FIELD_NUMBER: _builtins.int
     NON_RETRYABLE_CODES_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """Attempts in all, the first included: 1 to 1000. Default 20."""
+    """Attempts in all, the first included: 1 to 1000. Default 20; 1 with AT_MOST_ONCE."""
     multiplier: _builtins.float
     """Growth of the bound from one attempt to the next: 1.0 to 10.0, kept to three decimals. Default 2.0."""
     @_builtins.property
     def initial_backoff(self) -> _duration_pb2.Duration:
-        """The upper bound of the wait before the second attempt. Default 200 ms."""
+        """The upper bound of the wait before the second attempt: at least 1 ms. Default 200 ms."""
 
     @_builtins.property
     def max_backoff(self) -> _duration_pb2.Duration:
@@ -185,29 +203,37 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def retryable_codes(self) -> _containers.RepeatedScalarFieldContainer[_code_pb2.Code.ValueType]:
-        """Codes that are retried beside the standard table (UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED, DEADLINE_EXCEEDED of an
-        attempt, INTERNAL, UNKNOWN). Default: none.
+        """Codes to retry although the service's default has them in non_retryable_codes. Only codes of the standard table
+        can be retried: UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED, DEADLINE_EXCEEDED of an attempt, INTERNAL, UNKNOWN. A
+        handler whose failure can pass says so with one of them. Default: none.
         """
 
     @_builtins.property
     def non_retryable_codes(self) -> _containers.RepeatedScalarFieldContainer[_code_pb2.Code.ValueType]:
-        """Codes of the standard table that are not retried. A code in both lists is refused. Default: none."""
+        """Codes of the standard table that are not retried. A code in both lists of one option is refused. Default: none."""
 
     def __init__(
         self,
         *,
-        max_attempts: _builtins.int = ...,
+        max_attempts: _builtins.int | None = ...,
         initial_backoff: _duration_pb2.Duration | None = ...,
         max_backoff: _duration_pb2.Duration | None = ...,
-        multiplier: _builtins.float = ...,
+        multiplier: _builtins.float | None = ...,
         retryable_codes: _abc.Iterable[_code_pb2.Code.ValueType] | None = ...,
         non_retryable_codes: _abc.Iterable[_code_pb2.Code.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_multiplier", b"_multiplier", "initial_backoff", b"initial_backoff", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "multiplier", b"multiplier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial_backoff", b"initial_backoff", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "multiplier", b"multiplier", "non_retryable_codes", b"non_retryable_codes", "retryable_codes", b"retryable_codes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_multiplier", b"_multiplier", "initial_backoff", b"initial_backoff", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "multiplier", b"multiplier", "non_retryable_codes", b"non_retryable_codes", "retryable_codes", b"retryable_codes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__multiplier: _TypeAlias = _typing.Literal["multiplier"]  # noqa: Y015
+    _WhichOneofArgType__multiplier: _TypeAlias = _typing.Literal["_multiplier", b"_multiplier"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__multiplier) -> _WhichOneofReturnType__multiplier | None: ...
 
 Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
@@ -224,26 +250,37 @@ class RateLimit(_message.Message):
     limit: _builtins.int
     """Attempts that may start in one period: 1 to 10^9. Required."""
     burst: _builtins.int
-    """How many may start at once after a rest. Default: limit."""
+    """How many may start at once after a rest: 1 to 10^9. Default: limit."""
     key: _builtins.str
-    """Field path in the request: each value has a limit of its own. Default: one limit for the method."""
+    """Field path in the request: each value has a limit of its own. Default, and "": one limit for the method."""
     @_builtins.property
     def period(self) -> _duration_pb2.Duration:
-        """The period. Default 1 s."""
+        """The period: at least 1 ms. Default 1 s."""
 
     def __init__(
         self,
         *,
-        limit: _builtins.int = ...,
+        limit: _builtins.int | None = ...,
         period: _duration_pb2.Duration | None = ...,
-        burst: _builtins.int = ...,
-        key: _builtins.str = ...,
+        burst: _builtins.int | None = ...,
+        key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_key", b"_key", "_limit", b"_limit", "burst", b"burst", "key", b"key", "limit", b"limit", "period", b"period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "key", b"key", "limit", b"limit", "period", b"period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_key", b"_key", "_limit", b"_limit", "burst", b"burst", "key", b"key", "limit", b"limit", "period", b"period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__burst: _TypeAlias = _typing.Literal["burst"]  # noqa: Y015
+    _WhichOneofArgType__burst: _TypeAlias = _typing.Literal["_burst", b"_burst"]  # noqa: Y015
+    _WhichOneofReturnType__key: _TypeAlias = _typing.Literal["key"]  # noqa: Y015
+    _WhichOneofArgType__key: _TypeAlias = _typing.Literal["_key", b"_key"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__burst) -> _WhichOneofReturnType__burst | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__key) -> _WhichOneofReturnType__key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
 
 Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
@@ -259,21 +296,32 @@ class ConcurrencyLimit(_message.Message):
     limit: _builtins.int
     """Attempts of the method at once. 0: unlimited. Default 0."""
     key: _builtins.str
-    """Field path in the request that groups tasks for per_key_limit. Default: none."""
+    """Field path in the request that groups tasks for per_key_limit, and needs it. Default, and "": none."""
     per_key_limit: _builtins.int
     """Attempts at once for one value of key. 0: unlimited. Needs key. Default 0."""
     def __init__(
         self,
         *,
-        limit: _builtins.int = ...,
-        key: _builtins.str = ...,
-        per_key_limit: _builtins.int = ...,
+        limit: _builtins.int | None = ...,
+        key: _builtins.str | None = ...,
+        per_key_limit: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "_limit", b"_limit", "_per_key_limit", b"_per_key_limit", "key", b"key", "limit", b"limit", "per_key_limit", b"per_key_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "limit", b"limit", "per_key_limit", b"per_key_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "_limit", b"_limit", "_per_key_limit", b"_per_key_limit", "key", b"key", "limit", b"limit", "per_key_limit", b"per_key_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__key: _TypeAlias = _typing.Literal["key"]  # noqa: Y015
+    _WhichOneofArgType__key: _TypeAlias = _typing.Literal["_key", b"_key"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__per_key_limit: _TypeAlias = _typing.Literal["per_key_limit"]  # noqa: Y015
+    _WhichOneofArgType__per_key_limit: _TypeAlias = _typing.Literal["_per_key_limit", b"_per_key_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__key) -> _WhichOneofReturnType__key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_key_limit) -> _WhichOneofReturnType__per_key_limit | None: ...
 
 Global___ConcurrencyLimit: _TypeAlias = ConcurrencyLimit  # noqa: Y015
 
@@ -289,19 +337,23 @@ class DeadLetterPolicy(_message.Message):
     """Kept apart, inspectable and redrivable, beyond the retention of results. Default false."""
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
-        """How long it is kept. Default 30 d."""
+        """How long it is kept, from its failure. At least the retention of results. Default 30 d, or that retention where it
+        is longer.
+        """
 
     def __init__(
         self,
         *,
-        enabled: _builtins.bool = ...,
+        enabled: _builtins.bool | None = ...,
         retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "retention", b"retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
 
 Global___DeadLetterPolicy: _TypeAlias = DeadLetterPolicy  # noqa: Y015
 
@@ -321,39 +373,54 @@ class BreakerPolicy(_message.Message):
     disabled: _builtins.bool
     """Turns the breaker off. Default false."""
     min_calls: _builtins.int
-    """Outcomes in the window before it may open. Default 20."""
+    """Outcomes in the window before it may open: 1 to 1000000. Default 20."""
     failure_permille: _builtins.int
-    """Share of failures that opens it, in permille. Default 500."""
+    """Share of failures that opens it, in permille: 1 to 1000. Default 500."""
     half_open_probes: _builtins.int
-    """Attempts let through while half open. Default 3."""
+    """Attempts let through while half open: 1 to 1000. Default 3."""
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
-        """The sliding window. Default 10 s."""
+        """The sliding window: 10 ms to 1 h. Default 10 s."""
 
     @_builtins.property
     def open(self) -> _duration_pb2.Duration:
-        """The first open time; doubles with each opening in a row. Default 5 s."""
+        """The first open time; doubles with each opening in a row. At least 1 ms. Default 5 s."""
 
     @_builtins.property
     def open_max(self) -> _duration_pb2.Duration:
-        """The longest open time. Default 60 s."""
+        """The longest open time; not below open. Default 60 s."""
 
     def __init__(
         self,
         *,
-        disabled: _builtins.bool = ...,
-        min_calls: _builtins.int = ...,
-        failure_permille: _builtins.int = ...,
+        disabled: _builtins.bool | None = ...,
+        min_calls: _builtins.int | None = ...,
+        failure_permille: _builtins.int | None = ...,
         window: _duration_pb2.Duration | None = ...,
         open: _duration_pb2.Duration | None = ...,
         open_max: _duration_pb2.Duration | None = ...,
-        half_open_probes: _builtins.int = ...,
+        half_open_probes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["open", b"open", "open_max", b"open_max", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_failure_permille", b"_failure_permille", "_half_open_probes", b"_half_open_probes", "_min_calls", b"_min_calls", "disabled", b"disabled", "failure_permille", b"failure_permille", "half_open_probes", b"half_open_probes", "min_calls", b"min_calls", "open", b"open", "open_max", b"open_max", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled", b"disabled", "failure_permille", b"failure_permille", "half_open_probes", b"half_open_probes", "min_calls", b"min_calls", "open", b"open", "open_max", b"open_max", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "_failure_permille", b"_failure_permille", "_half_open_probes", b"_half_open_probes", "_min_calls", b"_min_calls", "disabled", b"disabled", "failure_permille", b"failure_permille", "half_open_probes", b"half_open_probes", "min_calls", b"min_calls", "open", b"open", "open_max", b"open_max", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__disabled: _TypeAlias = _typing.Literal["disabled"]  # noqa: Y015
+    _WhichOneofArgType__disabled: _TypeAlias = _typing.Literal["_disabled", b"_disabled"]  # noqa: Y015
+    _WhichOneofReturnType__failure_permille: _TypeAlias = _typing.Literal["failure_permille"]  # noqa: Y015
+    _WhichOneofArgType__failure_permille: _TypeAlias = _typing.Literal["_failure_permille", b"_failure_permille"]  # noqa: Y015
+    _WhichOneofReturnType__half_open_probes: _TypeAlias = _typing.Literal["half_open_probes"]  # noqa: Y015
+    _WhichOneofArgType__half_open_probes: _TypeAlias = _typing.Literal["_half_open_probes", b"_half_open_probes"]  # noqa: Y015
+    _WhichOneofReturnType__min_calls: _TypeAlias = _typing.Literal["min_calls"]  # noqa: Y015
+    _WhichOneofArgType__min_calls: _TypeAlias = _typing.Literal["_min_calls", b"_min_calls"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disabled) -> _WhichOneofReturnType__disabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_permille) -> _WhichOneofReturnType__failure_permille | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__half_open_probes) -> _WhichOneofReturnType__half_open_probes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_calls) -> _WhichOneofReturnType__min_calls | None: ...
 
 Global___BreakerPolicy: _TypeAlias = BreakerPolicy  # noqa: Y015
 
