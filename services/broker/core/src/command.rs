@@ -135,6 +135,7 @@ pub struct Outcome {
     pub task: TaskId,
     /// The token it ran under.
     pub token: Token,
-    /// The response, or how it failed and what google.rpc.RetryInfo in the details said, ms.
+    /// The response, or how it failed and what google.rpc.RetryInfo in the details said, ms; `u64::MAX` for a
+    /// negative or unreadable delay, which means: do not retry.
     pub result: Result<Bytes, (Failure, Option<u64>)>,
 }

@@ -14,6 +14,8 @@ pub enum Effect {
     SessionOpened { conn: ConnId, last_sequence: u64 },
     /// Another stream took over the session: end this one.
     SessionReplaced { conn: ConnId },
+    /// The submitter's stream broke the rules (a sequence gap): end it with this error. Nothing more is sent there.
+    SessionClosed { conn: ConnId, error: Error },
     /// A submission over a stream is durable.
     Accepted { conn: ConnId, sequence: u64, acceptance: Acceptance },
     /// Results for a submitter's stream.
@@ -32,7 +34,7 @@ pub enum Effect {
     TaskChanged { conn: ConnId, task: Box<TaskView> },
     /// A watched task does not exist.
     WatchFailed { conn: ConnId, error: Error },
-    /// The rest of a segment's payloads are no longer needed: hint to look at `Partition::oldest_needed`.
+    /// The rest of a segment's payloads are no longer needed: hint to ask `Partition::needs` again.
     LogReleasable,
 }
 
@@ -187,6 +189,29 @@ impl TaskState {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
     }
+}
+
+/// Every cause that a [`TimelineEvent`] can have.
+pub const CAUSES: [&str; 14] = [
+    "SUBMITTED",
+    "STARTED",
+    "COMPLETED",
+    "FAILED",
+    "WORKER_LOST",
+    "ATTEMPT_TIMED_OUT",
+    "HANDED_BACK",
+    "BROKER_RESTARTED",
+    "SUSPENDED",
+    "CHILD_ENDED",
+    "CANCEL_REQUESTED",
+    "PARENT_ENDED",
+    "DEADLINE",
+    "REDRIVEN",
+];
+
+/// The cause with this name; what a reader of the log needs to build a [`TimelineEvent`]. "" for one that is not known.
+pub fn cause(name: &str) -> &'static str {
+    CAUSES.into_iter().find(|cause| *cause == name).unwrap_or("")
 }
 
 /// One transition, for people. A task keeps its first four and its last twelve.

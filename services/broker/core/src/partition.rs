@@ -124,6 +124,9 @@ impl Partition {
     }
 
     /// Takes one command. Adds to `step`.
+    ///
+    /// `now` must be the time of the frame that the step's records are written with: all commands of one frame are
+    /// applied, and dispatched, at the same `now`, or replay would tell other times. `entropy` is 64 random bits.
     pub fn apply(&mut self, command: Command, now: Millis, entropy: u64, step: &mut Step) {
         let _ = (command, now, entropy, step);
     }

@@ -33,9 +33,12 @@ impl Blob {
     }
 }
 
-/// How a task or an attempt failed: the handler's own status, or ours with ErrorInfo in `details`.
+/// How a task or an attempt failed: the handler's own status, or ours with a `reason`.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Failure {
+    /// Set when the state machine itself made the failure; `details` is empty then, and whoever puts it on the wire
+    /// adds ErrorInfo with [`Reason::name`]. None: the handler's own status, to be passed on byte for byte.
+    pub reason: Option<Reason>,
     /// gRPC code, never 0.
     pub code: u32,
     /// gRPC message.
@@ -44,6 +47,61 @@ pub struct Failure {
     pub details: Bytes,
     /// Trailing metadata, encoded by the shell; opaque here.
     pub trailers: Bytes,
+}
+
+/// Why the state machine made a [`Failure`]. The numbers are for the journal and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// The task was cancelled; the message is the canceller's.
+    TaskCancelled = 1,
+    /// The deadline passed while no attempt ran.
+    ExpiredBeforeStart = 2,
+    /// The deadline passed while an attempt ran.
+    ExpiredWhileRunning = 3,
+    /// The attempt ran longer than its policy allows.
+    AttemptTimedOut = 4,
+    /// The worker vanished while it ran the attempt.
+    WorkerLost = 5,
+    /// Somebody waits for a task that does not exist.
+    TaskNotFound = 6,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::TaskCancelled,
+        Self::ExpiredBeforeStart,
+        Self::ExpiredWhileRunning,
+        Self::AttemptTimedOut,
+        Self::WorkerLost,
+        Self::TaskNotFound,
+    ];
+
+    /// The name in ErrorInfo.reason.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TaskCancelled => "TASK_CANCELLED",
+            Self::ExpiredBeforeStart | Self::ExpiredWhileRunning => "TASK_EXPIRED",
+            Self::AttemptTimedOut => "ATTEMPT_TIMED_OUT",
+            Self::WorkerLost => "WORKER_LOST",
+            Self::TaskNotFound => "TASK_NOT_FOUND",
+        }
+    }
+
+    /// The value of ErrorInfo.metadata["cause"], if the reason has one.
+    pub fn cause(self) -> Option<&'static str> {
+        match self {
+            Self::ExpiredBeforeStart => Some("BEFORE_START"),
+            Self::ExpiredWhileRunning => Some("WHILE_RUNNING"),
+            _ => None,
+        }
+    }
+
+    /// The reason with this number, if there is one.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u8 == number)
+    }
 }
 
 /// A task as it was accepted.
