@@ -1,0 +1,35 @@
+"""The contracts in force, as the broker holds them."""
+
+import grpc
+
+from plait.v1 import contract_service_pb2 as pb
+from plait.v1 import contract_service_pb2_grpc as pb_grpc
+from plait_scheduler.broker.channel import CALL_SECONDS
+from plait_scheduler.broker.retry import bounded
+from plait_scheduler.descriptors.contract_reader import read_contract
+from plait_scheduler.domain.contract import Contract
+
+
+class Contracts:
+    """Reads what was announced before. Errors are grpc.aio.AioRpcError."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: pb_grpc.ContractServiceAsyncStub = pb_grpc.ContractServiceStub(channel)
+
+    async def in_force(self, service: str) -> Contract | None:
+        """The contract of a service; None where there is none. Raises ContractReadError as well."""
+        response = await self._get(service)
+        if response is None:
+            return None
+        return read_contract(response.descriptor_set, [service], response.digest)
+
+    async def _get(self, service: str) -> pb.GetContractResponse | None:
+        request = pb.GetContractRequest(service=service)
+        try:
+            async for attempt in bounded():
+                with attempt:
+                    return await self._stub.GetContract(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+        return None

@@ -1,0 +1,70 @@
+"""The broker's control service."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import grpc
+from google.rpc import status_pb2
+
+from plait.control.v1 import control_service_pb2 as pb
+from plait.control.v1 import control_service_pb2_grpc as pb_grpc
+from plait_scheduler.broker.channel import CALL_SECONDS
+from plait_scheduler.broker.events import to_duration, to_event
+from plait_scheduler.broker.policies import to_method_policy
+from plait_scheduler.broker.retry import bounded
+from plait_scheduler.domain.events import Event
+from plait_scheduler.domain.policy import MethodPolicy
+
+
+class Control:
+    """What is observed and what is commanded. Errors are grpc.aio.AioRpcError."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: pb_grpc.ControlServiceAsyncStub = pb_grpc.ControlServiceStub(channel)
+
+    async def observe(
+        self, scheduler: str, figures_interval_ms: int
+    ) -> AsyncGenerator[Event | None, None]:
+        """Yields None once the broker has accepted the stream, then what happens, until the stream
+        ends.
+        """
+        request = pb.ObserveRequest(
+            scheduler=scheduler, figures_interval=to_duration(figures_interval_ms)
+        )
+        call = self._stub.Observe(request)
+        try:
+            await call.initial_metadata()
+            yield None
+            async for response in call:
+                event = to_event(response)
+                if event is not None:
+                    yield event
+        finally:
+            call.cancel()
+
+    async def accept(self, announcement: int, policies: Sequence[MethodPolicy]) -> None:
+        """Puts the policies of an announced contract in force, durably."""
+        await self._decide(
+            pb.DecideContractRequest(
+                announcement=announcement,
+                policies=[to_method_policy(policy) for policy in policies],
+            )
+        )
+
+    async def refuse(self, announcement: int, refusal: status_pb2.Status) -> None:
+        """Tells the announcer why not."""
+        await self._decide(pb.DecideContractRequest(announcement=announcement, refusal=refusal))
+
+    async def set_windows(self, windows: Mapping[str, int]) -> Sequence[str]:
+        """Sets windows by worker; returns the workers that are not attached any more."""
+        request = pb.SetWindowsRequest(
+            windows=[
+                pb.WorkerWindow(worker=worker, window=window) for worker, window in windows.items()
+            ]
+        )
+        response = await self._stub.SetWindows(request, timeout=CALL_SECONDS)
+        return list(response.unknown)
+
+    async def _decide(self, request: pb.DecideContractRequest) -> None:
+        async for attempt in bounded():
+            with attempt:
+                await self._stub.DecideContract(request, timeout=CALL_SECONDS)

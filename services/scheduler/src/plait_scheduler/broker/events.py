@@ -1,0 +1,73 @@
+"""Events of the wire as events of the domain."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from plait.control.v1 import control_service_pb2 as pb
+from plait_scheduler.domain.events import (
+    ContractAnnounced,
+    Event,
+    Figures,
+    WorkerAttached,
+    WorkerDetached,
+    WorkerFigures,
+)
+
+
+def to_event(response: pb.ObserveResponse) -> Event | None:
+    """None for an event that this program does not know."""
+    match response.WhichOneof("event"):
+        case "contract_announced":
+            return _announced(response.contract_announced)
+        case "worker_attached":
+            return _attached(response.worker_attached)
+        case "worker_detached":
+            return WorkerDetached(response.worker_detached.worker, response.worker_detached.reason)
+        case "figures":
+            return _figures(response.figures)
+        case _:
+            return None
+
+
+def to_duration(milliseconds: int) -> Duration:
+    """A duration of the wire."""
+    return Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
+
+
+def _announced(message: pb.ContractAnnounced) -> ContractAnnounced:
+    return ContractAnnounced(
+        announcement=message.announcement,
+        descriptor_set=message.descriptor_set,
+        services=tuple(message.services),
+        validate_only=message.validate_only,
+        digest=message.digest,
+    )
+
+
+def _attached(message: pb.WorkerAttached) -> WorkerAttached:
+    return WorkerAttached(
+        worker=message.worker,
+        name=message.name or message.worker,
+        version=message.version,
+        client=message.client,
+        methods=tuple(message.methods),
+        slots=message.slots,
+    )
+
+
+def _figures(message: pb.Figures) -> Figures:
+    return Figures(
+        interval_ms=message.interval.seconds * 1000 + message.interval.nanos // 1_000_000,
+        workers=tuple(
+            WorkerFigures(
+                worker=worker.worker,
+                slots=worker.slots,
+                window=worker.window,
+                in_flight=worker.in_flight,
+                suspended=worker.suspended,
+                succeeded=worker.succeeded,
+                failed=worker.failed,
+                busy_ms=worker.busy_ms,
+            )
+            for worker in message.workers
+        ),
+    )

@@ -1,0 +1,114 @@
+"""Refusals of contracts as google.rpc.Status. The message holds every reason, since it is what a
+worker prints.
+"""
+
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from plait.v1 import errors_pb2
+from plait_scheduler.domain.violation import Problem, Violation
+
+DOMAIN = "plait"
+_PREFIX = "ERROR_REASON_"
+# Message and details travel as trailers, for which gRPC libraries allow 8 KiB in all; each reason
+# is in both.
+REASON_BYTES_MAX = 400
+REASONS_BYTES_MAX = 2000
+
+
+def policy_invalid(services: Sequence[str], violations: Sequence[Violation]) -> status_pb2.Status:
+    """INVALID_ARGUMENT with POLICY_INVALID and a BadRequest that names file, method and field of
+    each fault.
+    """
+    request = error_details_pb2.BadRequest()
+    texts = [violation.text for violation in violations]
+    for violation in violations[: _shown(texts)]:
+        request.field_violations.add(
+            field=_cut(violation.path), description=_cut(violation.description)
+        )
+    return _status(
+        code_pb2.INVALID_ARGUMENT,
+        errors_pb2.ERROR_REASON_POLICY_INVALID,
+        _message(f"the policies of {', '.join(services)} cannot hold", texts),
+        {"services": _cut(",".join(services)), "violations": str(len(violations))},
+        request,
+    )
+
+
+def contract_incompatible(
+    services: Sequence[str], problems: Sequence[Problem]
+) -> status_pb2.Status:
+    """FAILED_PRECONDITION with CONTRACT_INCOMPATIBLE and a PreconditionFailure that lists each
+    reason.
+    """
+    failure = error_details_pb2.PreconditionFailure()
+    texts = [problem.text for problem in problems]
+    for problem in problems[: _shown(texts)]:
+        failure.violations.add(
+            type=problem.kind, subject=_cut(problem.subject), description=_cut(problem.description)
+        )
+    return _status(
+        code_pb2.FAILED_PRECONDITION,
+        errors_pb2.ERROR_REASON_CONTRACT_INCOMPATIBLE,
+        _message(f"{', '.join(services)} cannot take the place of the contract in force", texts),
+        {"services": _cut(",".join(services)), "problems": str(len(problems))},
+        failure,
+    )
+
+
+def contract_unreadable(services: Sequence[str], description: str) -> status_pb2.Status:
+    """INVALID_ARGUMENT with INVALID_REQUEST: the bytes are no contract of these services."""
+    request = error_details_pb2.BadRequest()
+    request.field_violations.add(field="descriptor_set", description=_cut(description))
+    return _status(
+        code_pb2.INVALID_ARGUMENT,
+        errors_pb2.ERROR_REASON_INVALID_REQUEST,
+        _message(f"the contract of {', '.join(services)} cannot be read", [description]),
+        {"services": _cut(",".join(services))},
+        request,
+    )
+
+
+def _message(head: str, texts: Sequence[str]) -> str:
+    shown = _shown(texts)
+    lines = [_cut(head) + ":", *(f"  {_cut(text)}" for text in texts[:shown])]
+    if len(texts) > shown:
+        lines.append(f"  and {len(texts) - shown} more")
+    return "\n".join(lines)
+
+
+def _shown(texts: Sequence[str]) -> int:
+    """How many reasons fit; at least one."""
+    left = REASONS_BYTES_MAX
+    for index, text in enumerate(texts):
+        left -= min(len(text.encode()), REASON_BYTES_MAX)
+        if left < 0:
+            return index
+    return len(texts)
+
+
+def _cut(text: str) -> str:
+    raw = text.encode()
+    if len(raw) <= REASON_BYTES_MAX:
+        return text
+    return raw[: REASON_BYTES_MAX - 3].decode(errors="ignore") + "..."
+
+
+def _status(
+    code: int,
+    reason: errors_pb2.ErrorReason.ValueType,
+    message: str,
+    metadata: dict[str, str],
+    detail: Message,
+) -> status_pb2.Status:
+    status = status_pb2.Status(code=code, message=message)
+    info = error_details_pb2.ErrorInfo(
+        reason=errors_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX),
+        domain=DOMAIN,
+        metadata=metadata,
+    )
+    for message_ in (info, detail):
+        status.details.add().Pack(message_)
+    return status

@@ -1,0 +1,198 @@
+"""Reads a serialized FileDescriptorSet into a contract."""
+
+from collections.abc import Iterable, Mapping
+
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Error as DescriptorError
+from google.protobuf.message import DecodeError
+
+from plait_scheduler.descriptors.option_reader import (
+    plait_extensions,
+    task_defaults_option,
+    task_option,
+    unknown_options,
+)
+from plait_scheduler.domain.contract import (
+    Contract,
+    FieldShape,
+    Kind,
+    MessageShape,
+    MethodShape,
+    ServiceShape,
+)
+
+_KINDS = {
+    FieldDescriptor.TYPE_DOUBLE: Kind.DOUBLE,
+    FieldDescriptor.TYPE_FLOAT: Kind.FLOAT,
+    FieldDescriptor.TYPE_INT32: Kind.INT32,
+    FieldDescriptor.TYPE_INT64: Kind.INT64,
+    FieldDescriptor.TYPE_UINT32: Kind.UINT32,
+    FieldDescriptor.TYPE_UINT64: Kind.UINT64,
+    FieldDescriptor.TYPE_SINT32: Kind.SINT32,
+    FieldDescriptor.TYPE_SINT64: Kind.SINT64,
+    FieldDescriptor.TYPE_FIXED32: Kind.FIXED32,
+    FieldDescriptor.TYPE_FIXED64: Kind.FIXED64,
+    FieldDescriptor.TYPE_SFIXED32: Kind.SFIXED32,
+    FieldDescriptor.TYPE_SFIXED64: Kind.SFIXED64,
+    FieldDescriptor.TYPE_BOOL: Kind.BOOL,
+    FieldDescriptor.TYPE_STRING: Kind.STRING,
+    FieldDescriptor.TYPE_BYTES: Kind.BYTES,
+    FieldDescriptor.TYPE_ENUM: Kind.ENUM,
+    FieldDescriptor.TYPE_MESSAGE: Kind.MESSAGE,
+    FieldDescriptor.TYPE_GROUP: Kind.GROUP,
+}
+_WELL_KNOWN = "google/protobuf/"
+_IDEMPOTENT = descriptor_pb2.MethodOptions.IDEMPOTENT
+
+
+class ContractReadError(ValueError):
+    """The bytes are no descriptor set that holds the services; the text says why."""
+
+
+def read_contract(descriptor_set: bytes, services: Iterable[str], digest: str) -> Contract:
+    """Reads the named services and every message they reach. Raises ContractReadError."""
+    files = _files(descriptor_set)
+    pool = _pool(files)
+    declared = {
+        f"{file.package}.{service.name}".lstrip("."): (file, service)
+        for file in files.values()
+        for service in file.service
+    }
+    names = sorted(set(services))
+    if not names:
+        raise ContractReadError("no service is named")
+    missing = [name for name in names if name not in declared]
+    if missing:
+        raise ContractReadError(f"the descriptor set does not declare {', '.join(missing)}")
+    shapes = tuple(_service(*declared[name], files) for name in names)
+    return Contract(digest, shapes, _messages(shapes, pool))
+
+
+def _files(descriptor_set: bytes) -> dict[str, descriptor_pb2.FileDescriptorProto]:
+    try:
+        parsed = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set)
+    except DecodeError as error:
+        raise ContractReadError(f"not a FileDescriptorSet: {error}") from error
+    return {file.name: file for file in parsed.file}
+
+
+def _pool(
+    files: Mapping[str, descriptor_pb2.FileDescriptorProto],
+) -> descriptor_pool.DescriptorPool:
+    """Links the files, which proves that every type is there. Imports come first, whatever the
+    order was.
+    """
+    pool = descriptor_pool.DescriptorPool()
+    done: set[str] = set()
+    for root in files:
+        stack = [root]
+        while stack:
+            name = stack[-1]
+            file = files.get(name) or _well_known(name)
+            waiting = [other for other in file.dependency if other not in done]
+            if name in done:
+                stack.pop()
+            elif not waiting:
+                _add(pool, file)
+                done.add(name)
+            elif set(waiting) & set(stack):
+                raise ContractReadError(f"{name}: imports go round in a circle")
+            else:
+                stack += waiting
+    return pool
+
+
+def _add(pool: descriptor_pool.DescriptorPool, file: descriptor_pb2.FileDescriptorProto) -> None:
+    try:
+        pool.Add(file)
+        pool.FindFileByName(file.name)
+    except (TypeError, KeyError, DescriptorError) as error:
+        raise ContractReadError(f"{file.name}: {error}") from error
+
+
+def _well_known(name: str) -> descriptor_pb2.FileDescriptorProto:
+    """The files that an announcement leaves out."""
+    if name.startswith(_WELL_KNOWN):
+        try:
+            descriptor = descriptor_pool.Default().FindFileByName(name)
+        except KeyError:
+            pass
+        else:
+            return descriptor_pb2.FileDescriptorProto.FromString(descriptor.serialized_pb)
+    raise ContractReadError(f"{name} is imported, but not in the descriptor set")
+
+
+def _service(
+    file: descriptor_pb2.FileDescriptorProto,
+    service: descriptor_pb2.ServiceDescriptorProto,
+    files: Mapping[str, descriptor_pb2.FileDescriptorProto],
+) -> ServiceShape:
+    of_methods = plait_extensions(files.values(), "MethodOptions")
+    of_services = plait_extensions(files.values(), "ServiceOptions")
+    return ServiceShape(
+        name=f"{file.package}.{service.name}".lstrip("."),
+        file=file.name,
+        methods=tuple(_method(method, of_methods) for method in service.method),
+        task_defaults=task_defaults_option(service.options),
+        unknown_options=unknown_options(service.options, of_services),
+    )
+
+
+def _method(
+    method: descriptor_pb2.MethodDescriptorProto, extensions: dict[int, str]
+) -> MethodShape:
+    return MethodShape(
+        name=method.name,
+        request=method.input_type.removeprefix("."),
+        response=method.output_type.removeprefix("."),
+        client_streaming=method.client_streaming,
+        server_streaming=method.server_streaming,
+        task=task_option(method.options),
+        declared_with_effects=method.options.idempotency_level == _IDEMPOTENT,
+        unknown_options=unknown_options(method.options, extensions),
+    )
+
+
+def _messages(
+    services: Iterable[ServiceShape], pool: descriptor_pool.DescriptorPool
+) -> dict[str, MessageShape]:
+    """Every message that a request or response reaches."""
+    found: dict[str, MessageShape] = {}
+    waiting = [
+        pool.FindMessageTypeByName(name)
+        for service in services
+        for method in service.methods
+        for name in (method.request, method.response)
+    ]
+    while waiting:
+        descriptor = waiting.pop()
+        if descriptor.full_name in found:
+            continue
+        found[descriptor.full_name] = _message(descriptor)
+        waiting += [field.message_type for field in descriptor.fields if field.message_type]
+    return found
+
+
+def _message(descriptor: Descriptor) -> MessageShape:
+    return MessageShape(descriptor.full_name, tuple(_field(field) for field in descriptor.fields))
+
+
+def _field(field: FieldDescriptor) -> FieldShape:
+    target = field.message_type or field.enum_type
+    return FieldShape(
+        name=field.name,
+        number=field.number,
+        kind=_KINDS[field.type],
+        repeated=field.is_repeated,
+        type_name=target.full_name if target else "",
+        has_default=field.has_default_value and field.default_value != _zero(field),
+        is_map=bool(field.message_type and field.message_type.GetOptions().map_entry),
+    )
+
+
+def _zero(field: FieldDescriptor) -> object:
+    """What readers by number take for a field that is not set."""
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return ""
+    return b"" if field.type == FieldDescriptor.TYPE_BYTES else 0

@@ -1,0 +1,87 @@
+"""What the scheduler observes, as decisions need it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ContractAnnounced:
+    """A contract waits for a decision."""
+
+    # Names the announcement in the answer.
+    announcement: int
+    # A serialized FileDescriptorSet.
+    descriptor_set: bytes
+    # Full names of the services announced.
+    services: tuple[str, ...]
+    # Only a verdict is wanted.
+    validate_only: bool
+    # SHA-256 of the descriptor set, in hexadecimal.
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAttached:
+    """A worker attached."""
+
+    # Its id.
+    worker: str
+    # Its name, for people.
+    name: str
+    # Version of its program.
+    version: str
+    # Name and version of its SDK.
+    client: str
+    # Full method paths that it serves.
+    methods: tuple[str, ...]
+    # Attempts that it can run at once.
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDetached:
+    """A worker is gone."""
+
+    # Its id.
+    worker: str
+    # Why, for people.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFigures:
+    """One worker in one interval."""
+
+    # Its id.
+    worker: str
+    # Its offer.
+    slots: int
+    # Its window.
+    window: int
+    # Unfinished attempts that it holds, suspended flows not counted.
+    in_flight: int = 0
+    # Suspended flows that it keeps in memory.
+    suspended: int = 0
+    # Attempts that ended well in the interval.
+    succeeded: int = 0
+    # Attempts that failed in the interval.
+    failed: int = 0
+    # Time from dispatch to outcome, summed over those that ended in the interval.
+    busy_ms: int = 0
+
+    @property
+    def ended(self) -> int:
+        """Attempts that ended in the interval."""
+        return self.succeeded + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was counted since the figures before."""
+
+    # How long that was.
+    interval_ms: int
+    # Every attached worker.
+    workers: tuple[WorkerFigures, ...]
+
+
+Event = ContractAnnounced | WorkerAttached | WorkerDetached | Figures

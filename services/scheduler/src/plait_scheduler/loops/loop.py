@@ -1,0 +1,51 @@
+"""The shape of every loop: constants → Config → validate → run → run_once, which returns counts."""
+
+import abc
+import asyncio
+from collections.abc import Mapping
+
+import grpc
+import structlog
+
+Counts = Mapping[str, int]
+
+
+class Loop(abc.ABC):
+    """Waits for something to do, does it once, and again, until it is cancelled.
+
+    A call to the broker that fails ends the turn, not the loop: what was observed comes again with
+    the next connection.
+    """
+
+    # For logs.
+    name: str
+
+    def __init__(self) -> None:
+        self._busy = asyncio.Lock()
+        self._log = structlog.get_logger(self.name)
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            await self.wait()
+            async with self._busy:
+                try:
+                    counts = await self.run_once()
+                except grpc.aio.AioRpcError as error:
+                    self._log.warning("turn.failed", code=error.code().name, error=error.details())
+                    continue
+            done = {name: count for name, count in counts.items() if count}
+            if done:
+                self._log.info("turn", **done)
+
+    async def finish(self) -> None:
+        """Waits until the turn under way is over, and lets no other begin."""
+        await self._busy.acquire()
+
+    @abc.abstractmethod
+    async def wait(self) -> None:
+        """Returns when there is something to do."""
+
+    @abc.abstractmethod
+    async def run_once(self) -> Counts:
+        """Does what there is to do and says how much that was."""

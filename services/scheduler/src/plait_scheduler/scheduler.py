@@ -1,0 +1,118 @@
+"""The scheduler as a whole: its loops, its server and its one connection, put together."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+
+import grpc
+import structlog
+
+from plait_scheduler.broker.channel import open_channel
+from plait_scheduler.broker.contracts import Contracts
+from plait_scheduler.broker.control import Control
+from plait_scheduler.broker.key_value import KeyValue
+from plait_scheduler.domain.directory import Directory
+from plait_scheduler.domain.events import ContractAnnounced, Event
+from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
+from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
+from plait_scheduler.server import Server
+from plait_scheduler.settings import Settings
+
+# Where the others find this process: its address as text.
+ADDRESS_KEY = "scheduler/address"
+# Taking the address out of the key space must not hold a shutdown up.
+FAREWELL_SECONDS = 1.0
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Scheduler:
+    """One scheduler. It may be killed at any time: what it must know again is in the broker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._id = f"scheduler-{uuid.uuid4().hex[:12]}"
+        self._log = structlog.get_logger("scheduler")
+        self._connected = False
+        self._address = ""
+        self._directory = Directory()
+        self._channel = open_channel(settings.broker)
+        self._key_value = KeyValue(self._channel)
+        control = Control(self._channel)
+        self._registry = RegistryLoop(
+            RegistryConfig(self._id, settings.dev),
+            control,
+            Contracts(self._channel),
+            self._key_value,
+            now_ms,
+        )
+        self._observer = Observer(
+            ObserverConfig(self._id, settings.figures_interval_ms),
+            control,
+            Audience(self._on_connected, self._on_disconnected, self._on_event),
+        )
+        self._server = Server(self._directory, lambda: self._connected, settings.dev)
+        self._on_ready: Callable[[str], None] = lambda _: None
+
+    async def run(self, stopping: asyncio.Event, on_ready: Callable[[str], None]) -> None:
+        """Runs until `stopping`, then drains. Tells its address once, when it observes the broker
+        for the first time.
+
+        Raises RuntimeError where its port is in use.
+        """
+        self._on_ready = on_ready
+        self._address = await self._server.start(self._settings.listen)
+        self._log.info("listening", address=self._address, broker=self._settings.broker)
+        try:
+            async with asyncio.TaskGroup() as group:
+                observing = group.create_task(self._observer.run())
+                deciding = group.create_task(self._registry.run())
+                await stopping.wait()
+                await self._drain()
+                observing.cancel()
+                deciding.cancel()
+        finally:
+            await self._server.stop(0)
+            await self._channel.close()
+        self._log.info("stopped")
+
+    async def _drain(self) -> None:
+        """Finishes the turn under way and takes leave."""
+        self._log.info("draining")
+        await self._server.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_ms / 1000):
+                await self._registry.finish()
+        if self._connected:
+            await self._take_leave()
+
+    async def _take_leave(self) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                entry = await self._key_value.get(ADDRESS_KEY)
+                if entry is not None and entry.value == self._address.encode():
+                    await self._key_value.delete(ADDRESS_KEY, entry.version)
+        except (TimeoutError, grpc.aio.AioRpcError) as error:
+            self._log.info("farewell.failed", error=str(error))
+
+    async def _on_connected(self) -> None:
+        self._directory.reset()
+        self._registry.reset()
+        await self._key_value.put(ADDRESS_KEY, self._address.encode())
+        self._connected = True
+        await self._server.set_serving(True)
+        self._on_ready(self._address)
+        self._on_ready = lambda _: None
+
+    def _on_disconnected(self) -> None:
+        self._connected = False
+
+    async def _on_event(self, event: Event) -> None:
+        self._directory.apply(event, now_ms())
+        if isinstance(event, ContractAnnounced):
+            await self._registry.add(event)

@@ -1,0 +1,68 @@
+"""The scheduler's own port: health, the directory, and reflection in development."""
+
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+
+from plait.control.v1 import directory_service_pb2, directory_service_pb2_grpc
+from plait_scheduler.domain.directory import Directory
+from plait_scheduler.servicers.directory import DirectoryServicer
+
+DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_OPTIONS = (
+    # An idle peer may not hold more than this; the library has no limit of its own.
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_receive_message_length", 1024 * 1024),
+    # A port in use is an error, not a share.
+    ("grpc.so_reuseport", 0),
+)
+_RPCS_MAX = 64
+
+
+class Server:
+    """NOT_SERVING until the broker is observed, and again while draining."""
+
+    def __init__(self, directory: Directory, connected: Callable[[], bool], dev: bool) -> None:
+        # Health checks are not worth a span, and the interceptor would break the stream of Watch,
+        # which is no async generator (open-telemetry/opentelemetry-python-contrib#3066).
+        spans = aio_server_interceptor(filter_=filters.negate(filters.health_check()))
+        self._server = grpc.aio.server(
+            interceptors=[spans], options=_OPTIONS, maximum_concurrent_rpcs=_RPCS_MAX
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server(
+            DirectoryServicer(directory, connected), self._server
+        )
+        if dev:
+            names = [DIRECTORY, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+
+    async def start(self, listen: str) -> str:
+        """Binds and serves; returns the address with the port that it got. Raises RuntimeError for
+        a port in use.
+        """
+        port = self._server.add_insecure_port(listen)
+        await self.set_serving(False)
+        await self._server.start()
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+    async def set_serving(self, serving: bool) -> None:
+        """What health checks are told from now on."""
+        for name in ("", DIRECTORY):
+            await self._health.set(name, _SERVING if serving else _NOT_SERVING)
+
+    async def drain(self) -> None:
+        """NOT_SERVING from now on; calls under way go on."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Ends, after the calls under way or the grace."""
+        await self._server.stop(grace_seconds)
