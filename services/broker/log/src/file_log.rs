@@ -464,8 +464,7 @@ impl Log for FileLog {
             let room = self.spares.ready() + spares.len() < self.options.spares_max;
             spares.extend(self.let_go(info, room)?);
         }
-        // Only a durable new name may be written to: the old one could come back at a crash.
-        self.shared.sync_dir()?;
+        // No directory sync: a name that comes back at a crash is not in the manifest, and goes.
         let recycled = spares.len();
         spares
             .into_iter()

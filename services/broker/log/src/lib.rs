@@ -11,8 +11,10 @@
 //! release is the caller's decision.
 //!
 //! - [`FileLog`] keeps its bytes in one directory; the bytes are described in [`format`].
-//! - All its file work goes through [`disk::Disk`].
+//! - [`conformance`] is the suite that every backend passes.
+//! - All its file work goes through [`disk::Disk`], so that [`sim::SimDisk`] can lose power.
 
+pub mod conformance;
 pub mod disk;
 mod error;
 mod file_log;
@@ -22,6 +24,7 @@ mod reader;
 mod real_disk;
 mod recovery;
 mod segment;
+pub mod sim;
 mod snapshot;
 mod spare;
 
@@ -107,7 +110,7 @@ pub type Snapshot = (Offset, Box<dyn Read + Send>);
 /// Reads durable bytes of the log from any thread.
 pub trait LogReader: Debug + Send + Sync {
     /// The `len` bytes at `at`, which must lie inside one segment and below the tail: usually a
-    /// payload inside a frame's body. **Not checked against the frame's checksum**, which would
+    /// payload inside a frame's body. No bytes are read anywhere up to the tail. **Not checked against the frame's checksum**, which would
     /// mean to read the whole frame: use [`LogReader::frame`], or a checksum of the payload's own.
     fn read(&self, at: Offset, len: usize) -> Result<Bytes, LogError>;
 
