@@ -1,5 +1,6 @@
 //! Measures durable commits of a [`FileLog`]: batches of 1, 128 and 1024 records of 300 bytes,
-//! each batch one frame. Prints one JSON line a batch size.
+//! each batch one frame. Prints one JSON line a batch size, and one for opening and replaying a
+//! log of a million such records.
 //!
 //! `log_bench [DIR] [SECONDS]`: where (default: a directory under the current one, which is
 //! removed) and how long for each size (default 3). Segments are released as a broker would, after
@@ -29,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         measure(&dir, batch, Duration::from_secs(seconds))?;
         std::fs::remove_dir_all(&dir)?;
     }
+    replay(&dir.join("replay"), 1_000_000)?;
+    std::fs::remove_dir_all(dir.join("replay"))?;
     std::fs::remove_dir(&dir)?;
     Ok(())
 }
@@ -71,4 +74,26 @@ fn run(log: &mut FileLog, body: &[u8], time: Duration) -> Result<Vec<Duration>, 
         }
     }
     Ok(commits)
+}
+
+fn replay(dir: &Path, records: usize) -> Result<(), LogError> {
+    const BATCH: usize = 128;
+    let mut log = FileLog::open(dir, FileLogOptions::default())?;
+    let body = vec![0x5a_u8; BATCH * RECORD_BYTES];
+    for _ in 0..records / BATCH {
+        log.append(&[IoSlice::new(&body)])?;
+    }
+    drop(log);
+    let start = now();
+    let log = FileLog::open(dir, FileLogOptions::default())?;
+    let open_ms = start.elapsed().as_secs_f64() * 1e3;
+    let start = now();
+    let mut bytes = 0;
+    for frame in log.frames(0)? {
+        bytes += frame?.body.len();
+    }
+    let replay_ms = start.elapsed().as_secs_f64() * 1e3;
+    let records = bytes / RECORD_BYTES;
+    println!("{{\"records\":{records},\"open_ms\":{open_ms:.0},\"replay_ms\":{replay_ms:.0}}}");
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The local backend: a log in one directory. Appending, beginning segments, letting them go.
+//! The local backend: a log in one directory. Opening, appending, beginning segments.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::segment::Segment;
 use crate::snapshot::{self, FileSnapshotWriter};
 use crate::spare::{Spare, Spares};
 use crate::{
-    FrameIter, Log, LogError, LogReader, Offset, RealDisk, Released, SegmentInfo, Snapshot,
-    SnapshotInfo, SnapshotState, SnapshotWriter,
+    FileLogOptions, FrameIter, Log, LogError, LogReader, Offset, RealDisk, Recovery, Released,
+    SegmentInfo, Snapshot, SnapshotInfo, SnapshotState, SnapshotWriter,
 };
 
 const LOCK: &str = "lock";
@@ -30,74 +30,20 @@ const PARTS_JOINED: usize = 64;
 /// A new log's segments grow by this factor up to the full size, so that a small log stays small.
 const GROWTH: u64 = 4;
 
-/// How a [`FileLog`] lays out its files. The defaults suit production.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileLogOptions {
-    /// The size of a segment file. Default 64 MiB. A frame that is larger gets its own.
-    pub segment_bytes: u64,
-    /// The size of a new log's first segment; the next ones grow up to `segment_bytes`.
-    /// Default 1 MiB, prepared before open returns (2 ms).
-    pub first_segment_bytes: u64,
-    /// The longest body of a frame. Default 256 MiB; the format bears 4 GiB.
-    pub body_bytes_max: u32,
-    /// How many released files are kept for later segments; the others are removed. Default 4.
-    pub spares_max: usize,
-    /// Whether a thread prepares files ahead. Default yes; without it they are prepared when
-    /// needed, on the appending thread (for simulation).
-    pub background: bool,
-    /// Whether open checks also the frames below the newest snapshot, which no restart reads.
-    /// Default no.
-    pub verify_all: bool,
-}
-
-impl Default for FileLogOptions {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 64 * 1024 * 1024,
-            first_segment_bytes: 1024 * 1024,
-            body_bytes_max: 256 * 1024 * 1024,
-            spares_max: 4,
-            background: true,
-            verify_all: false,
-        }
-    }
-}
-
-impl FileLogOptions {
-    /// A segment holds at least its header and as much again.
-    fn sane(mut self) -> Self {
-        self.segment_bytes = self.segment_bytes.max(2 * SEGMENT_HEADER_LEN);
-        let first = self.first_segment_bytes;
-        self.first_segment_bytes = first.clamp(2 * SEGMENT_HEADER_LEN, self.segment_bytes);
-        self
-    }
-}
-
-/// What an open found and did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Whether there was no log yet.
-    pub created: bool,
-    /// How many frames were checked.
-    pub frames: u64,
-    /// How many bytes of a torn, never acknowledged frame were cut at the tail.
-    pub torn_bytes: u64,
-}
-
 /// A log in one directory, on the [`Disk`] it was opened on.
 ///
 /// Dropping it proves the tail in the manifest (unless the log is poisoned) and lets the lock go.
 /// Readers may outlive it; its snapshot writers then fail with [`LogError::Poisoned`].
 #[derive(Debug)]
 pub struct FileLog {
-    shared: Arc<Shared>,
-    options: FileLogOptions,
-    manifest: Manifest,
-    active: Arc<Segment>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) options: FileLogOptions,
+    pub(crate) manifest: Manifest,
+    pub(crate) active: Arc<Segment>,
     /// Frames go into the active segment up to here.
     active_limit: Offset,
-    tail: Offset,
-    spares: Spares,
+    pub(crate) tail: Offset,
+    pub(crate) spares: Spares,
     scratch: Vec<u8>,
     recovery: Recovery,
     _lock: Box<dyn DiskLock>,
@@ -288,59 +234,6 @@ impl FileLog {
             self.spares.request(self.next_segment_bytes());
         }
     }
-
-    fn newest_intact_snapshot(&self) -> Offset {
-        let snapshots = self.shared.snapshots();
-        let intact = snapshots
-            .iter()
-            .filter(|s| s.state == SnapshotState::Intact);
-        intact.map(|s| s.at).max().unwrap_or(0)
-    }
-
-    /// Makes it durable that the segments `going` need not exist any more.
-    fn forget(&mut self, going: &[SegmentInfo], held: &[SegmentInfo]) -> Result<(), LogError> {
-        let floor = going
-            .iter()
-            .map(|s| s.end)
-            .fold(self.manifest.floor, Offset::max);
-        let kept = held.iter().filter(|s| s.base < floor && !going.contains(s));
-        let manifest = Manifest {
-            tail: self.tail,
-            floor,
-            kept: kept.map(|s| (s.base, s.end)).collect(),
-            ..self.manifest.clone()
-        };
-        manifest.store(&*self.shared.disk)?;
-        self.manifest = manifest;
-        self.shared.set_floor(floor);
-        Ok(())
-    }
-
-    /// Renames or removes a segment's file. A file that a reader still holds is never reused: the
-    /// reader would see the bytes of another segment.
-    fn let_go(&self, info: &SegmentInfo, room: bool) -> Result<Option<Spare>, LogError> {
-        let Some(segment) = self.shared.remove_segment(info.base) else {
-            return Ok(None);
-        };
-        let name = segment_name(info.base);
-        let disk = &self.shared.disk;
-        match Arc::try_unwrap(segment) {
-            Ok(segment) if room && info.bytes == self.options.segment_bytes => {
-                let spare = self.spares.new_name();
-                let renamed = disk.rename(&name, &spare);
-                renamed.map_err(LogError::io("rename", disk.describe(&name)))?;
-                Ok(Some(Spare {
-                    name: spare,
-                    file: segment.file,
-                    bytes: info.bytes,
-                }))
-            }
-            _ => {
-                recovery::remove(&**disk, &[name])?;
-                Ok(None)
-            }
-        }
-    }
 }
 
 fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, LogError> {
@@ -448,31 +341,7 @@ impl Log for FileLog {
         keep_from: Offset,
         pinned: &dyn Fn(Offset, Offset) -> bool,
     ) -> Result<Released, LogError> {
-        self.shared.check_poison()?;
-        let bound = keep_from.min(self.newest_intact_snapshot());
-        let held = self.segments();
-        let goes = |s: &&SegmentInfo| {
-            s.base != self.active.base() && s.end <= bound && !pinned(s.base, s.end)
-        };
-        let going: Vec<_> = held.iter().filter(goes).copied().collect();
-        if going.is_empty() {
-            return Ok(Released::default());
-        }
-        self.forget(&going, &held)?;
-        let mut spares = Vec::new();
-        for info in &going {
-            let room = self.spares.ready() + spares.len() < self.options.spares_max;
-            spares.extend(self.let_go(info, room)?);
-        }
-        // No directory sync: a name that comes back at a crash is not in the manifest, and goes.
-        let recycled = spares.len();
-        spares
-            .into_iter()
-            .for_each(|spare| self.spares.offer(spare));
-        Ok(Released {
-            segments: going,
-            recycled,
-        })
+        self.release_segments(keep_from, pinned)
     }
 
     fn segments(&self) -> Vec<SegmentInfo> {

@@ -14,15 +14,18 @@
 //! - [`conformance`] is the suite that every backend passes.
 //! - All its file work goes through [`disk::Disk`], so that [`sim::SimDisk`] can lose power.
 
+mod chain;
 pub mod conformance;
 pub mod disk;
 mod error;
 mod file_log;
 pub mod format;
 mod manifest;
+mod options;
 mod reader;
 mod real_disk;
 mod recovery;
+mod release;
 mod segment;
 pub mod sim;
 mod snapshot;
@@ -35,8 +38,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use error::LogError;
-pub use file_log::{FileLog, FileLogOptions, Recovery};
+pub use file_log::FileLog;
 pub use format::FRAME_HEADER_LEN;
+pub use options::{FileLogOptions, Recovery};
 pub use real_disk::RealDisk;
 
 /// Logical byte offset in the log. It grows for ever and is independent of segments.

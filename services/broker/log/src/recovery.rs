@@ -8,12 +8,11 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::chain::{Chain, Tail, check_length};
 use crate::disk::{self, Disk};
-use crate::format::{
-    BadFrame, FORMAT_VERSION, FRAME_ALIGN, FRAME_HEADER_LEN, offset_in_name, segment_name,
-};
+use crate::format::{offset_in_name, segment_name};
 use crate::manifest::{self, Manifest};
-use crate::segment::{Segment, Step, Walk};
+use crate::segment::Segment;
 use crate::{LogError, Offset, spare};
 
 /// What was found in a directory.
@@ -56,18 +55,6 @@ impl FoundLog {
             tail: Tail::default(),
         }
     }
-}
-
-/// How the last segment ends.
-#[derive(Debug, Default)]
-pub(crate) struct Tail {
-    pub(crate) at: Offset,
-    /// Where the last frame of the last segment starts, if it has one.
-    pub(crate) last_frame: Option<Offset>,
-    /// How many bytes of a torn frame lie at `at`.
-    pub(crate) torn: u64,
-    /// How many frames were checked.
-    pub(crate) frames: u64,
 }
 
 #[derive(Debug, Default)]
@@ -247,14 +234,6 @@ fn open_chain(
     }
 }
 
-fn check_length(segment: &Segment, end: Offset) -> Result<(), LogError> {
-    if segment.limit() < end {
-        let found = format!("the file ends here, its frames go on to offset {end}");
-        return Err(LogError::corrupt(&segment.path, segment.bytes(), found));
-    }
-    Ok(())
-}
-
 fn check_kept(kept: &[Arc<Segment>], manifest: &Manifest) -> Result<(), LogError> {
     let chain = Chain {
         segments: kept,
@@ -264,114 +243,6 @@ fn check_kept(kept: &[Arc<Segment>], manifest: &Manifest) -> Result<(), LogError
         chain.check_full(segment, segment.end(), &mut Tail::default())?;
     }
     Ok(())
-}
-
-/// Segments whose frames are to be checked.
-struct Chain<'a> {
-    segments: &'a [Arc<Segment>],
-    manifest: &'a Manifest,
-}
-
-impl Chain<'_> {
-    /// Checks the frames from `from` on and finds the tail, which cannot be below `proven`.
-    fn check(&self, from: Offset, proven: Offset) -> Result<Tail, LogError> {
-        let mut tail = Tail::default();
-        for pair in self.segments.windows(2) {
-            let end = pair[1].base();
-            check_length(&pair[0], end)?;
-            if end > from {
-                self.check_full(&pair[0], end, &mut tail)?;
-            }
-            pair[0].advance(end);
-        }
-        if let Some(last) = self.segments.last() {
-            self.check_last(last, proven, &mut tail)?;
-            last.advance(tail.at);
-        }
-        Ok(tail)
-    }
-
-    /// Checks a segment whose frames must end exactly at `end`.
-    fn check_full(
-        &self,
-        segment: &Arc<Segment>,
-        end: Offset,
-        tail: &mut Tail,
-    ) -> Result<(), LogError> {
-        let mut walk = Walk::new(Arc::clone(segment), segment.base(), end);
-        let bad = self.walk(&mut walk, tail)?;
-        if walk.at() == end {
-            return Ok(());
-        }
-        let found = bad.map_or_else(|| "a cut frame".to_owned(), |bad| bad.describe());
-        let found = format!("{found}, and the frames go on to offset {end}");
-        Err(segment.corrupt(walk.at(), found))
-    }
-
-    /// Finds where the last segment ends, and whether that can be the end of the log.
-    fn check_last(
-        &self,
-        segment: &Arc<Segment>,
-        proven: Offset,
-        tail: &mut Tail,
-    ) -> Result<(), LogError> {
-        tail.last_frame = None;
-        let mut walk = Walk::new(Arc::clone(segment), segment.base(), segment.limit());
-        let bad = self.walk(&mut walk, tail)?;
-        tail.at = walk.at();
-        let found = bad
-            .as_ref()
-            .map_or_else(|| "the file's end".to_owned(), BadFrame::describe);
-        if let Some(BadFrame::Version(version)) = bad {
-            let (file, found) = (segment.path.clone(), u32::from(version));
-            return Err(LogError::FutureFormat {
-                file,
-                found,
-                supported: FORMAT_VERSION,
-            });
-        }
-        if tail.at < proven {
-            let found = format!("{found}, but the log was durable up to offset {proven}");
-            return Err(segment.corrupt(tail.at, found));
-        }
-        if let Some(later) = segment.header_after(tail.at + FRAME_ALIGN)? {
-            let found = format!("{found}, but a frame follows at offset {later}");
-            return Err(segment.corrupt(tail.at, found));
-        }
-        tail.torn = bad
-            .map_or(0, |bad| torn(&bad))
-            .min(segment.limit() - tail.at);
-        Ok(())
-    }
-
-    /// Walks to the end or to what is not a frame.
-    fn walk(&self, walk: &mut Walk, tail: &mut Tail) -> Result<Option<BadFrame>, LogError> {
-        let mut epoch = walk.segment().header.epoch;
-        loop {
-            let frame = match walk.step()? {
-                Step::Frame(frame) => frame,
-                Step::Bad(bad) => return Ok(Some(bad)),
-                Step::End => return Ok(None),
-            };
-            if frame.epoch < epoch || frame.epoch > self.manifest.epoch {
-                let (found, newest) = (frame.epoch, self.manifest.epoch);
-                let found = format!("a frame of epoch {found}, not within {epoch} to {newest}");
-                return Err(walk.segment().corrupt(frame.offset, found));
-            }
-            epoch = frame.epoch;
-            tail.last_frame = Some(frame.offset);
-            tail.frames += 1;
-        }
-    }
-}
-
-/// How many bytes of a torn frame must be zeroed. Bytes without an intact salt are those of an
-/// earlier life of the file: they can never pass, and stay.
-fn torn(bad: &BadFrame) -> u64 {
-    match bad {
-        BadFrame::HeaderSum => FRAME_HEADER_LEN,
-        other => other.header().map_or(0, |header| header.size()),
-    }
 }
 
 /// Makes what was found durable and removes what is left over. The manifest's new epoch is the

@@ -113,17 +113,30 @@ impl Segment {
     /// Where the first intact frame header at or after `from` lies, if there is one. Its body is
     /// of no interest: the header alone proves that all before it was durable.
     pub(crate) fn header_after(&self, from: Offset) -> Result<Option<Offset>, LogError> {
-        let mut window = Window::new(from);
         let mut at = from;
         while self.limit().saturating_sub(at) >= FRAME_HEADER_LEN {
-            let raw = window.bytes(self, at, FRAME_HEADER_LEN, self.limit())?;
-            // One comparison sorts out nearly every place.
-            if raw[0] == b'P' && FrameHeader::decode(&raw, at, self.header.salt).is_ok() {
-                return Ok(Some(at));
+            let piece = self.read(at, WINDOW.min(self.limit() - at) as usize)?;
+            if let Some(found) = self.header_in(&piece, at) {
+                return Ok(Some(found));
             }
-            at += FRAME_ALIGN;
+            // The last places of a piece have too few bytes in it: they are the next one's first.
+            let places = (piece.len() as u64 - FRAME_HEADER_LEN) / FRAME_ALIGN + 1;
+            at += places * FRAME_ALIGN;
         }
         Ok(None)
+    }
+
+    fn header_in(&self, piece: &[u8], at: Offset) -> Option<Offset> {
+        let places = piece
+            .windows(FRAME_HEADER_LEN as usize)
+            .step_by(FRAME_ALIGN as usize);
+        let places = (at..).step_by(FRAME_ALIGN as usize).zip(places);
+        // One comparison sorts out nearly every place.
+        let mut likely = places.filter(|(_, raw)| raw[0] == b'P');
+        let salt = self.header.salt;
+        likely
+            .find(|(at, raw)| FrameHeader::decode(raw, *at, salt).is_ok())
+            .map(|(at, _)| at)
     }
 }
 
