@@ -14,7 +14,8 @@ from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.key_value import KeyValue
 from plait_scheduler.domain.directory import Directory
-from plait_scheduler.domain.events import ContractAnnounced, Event
+from plait_scheduler.domain.events import ContractAnnounced, Event, Figures
+from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
 from plait_scheduler.server import Server
@@ -51,6 +52,7 @@ class Scheduler:
             self._key_value,
             now_ms,
         )
+        self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
         self._observer = Observer(
             ObserverConfig(self._id, settings.figures_interval_ms),
             control,
@@ -70,12 +72,12 @@ class Scheduler:
         self._log.info("listening", address=self._address, broker=self._settings.broker)
         try:
             async with asyncio.TaskGroup() as group:
-                observing = group.create_task(self._observer.run())
-                deciding = group.create_task(self._registry.run())
+                loops = (self._observer, self._registry, self._allocator)
+                running = [group.create_task(loop.run()) for loop in loops]
                 await stopping.wait()
                 await self._drain()
-                observing.cancel()
-                deciding.cancel()
+                for task in running:
+                    task.cancel()
         finally:
             await self._server.stop(0)
             await self._channel.close()
@@ -88,6 +90,7 @@ class Scheduler:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_ms / 1000):
                 await self._registry.finish()
+                await self._allocator.finish()
         if self._connected:
             await self._take_leave()
 
@@ -103,6 +106,7 @@ class Scheduler:
     async def _on_connected(self) -> None:
         self._directory.reset()
         self._registry.reset()
+        self._allocator.reset()
         await self._key_value.put(ADDRESS_KEY, self._address.encode())
         self._connected = True
         await self._server.set_serving(True)
@@ -116,3 +120,5 @@ class Scheduler:
         self._directory.apply(event, now_ms())
         if isinstance(event, ContractAnnounced):
             await self._registry.add(event)
+        elif isinstance(event, Figures):
+            self._allocator.add(event)

@@ -77,6 +77,11 @@ class Directory:
         ]
         return sorted(found, key=lambda entry: (entry.attached.name, entry.attached.worker))
 
+    def group_of(self, worker: str) -> str:
+        """Names what a worker serves: the same for those that can take one another's work."""
+        entry = self._workers.get(worker)
+        return "\n".join(sorted(entry.attached.methods)) if entry else worker
+
     def _count(self, figures: WorkerFigures) -> None:
         entry = self._workers.get(figures.worker)
         if entry is None:

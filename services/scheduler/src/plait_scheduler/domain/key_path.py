@@ -53,8 +53,8 @@ def resolve_key_path(path: str, request: str, messages: Mapping[str, MessageShap
     kind = _KINDS.get(last.kind)
     if kind is None:
         raise KeyPathError(
-            f'"{path}": {message.name}.{last.name} is a {last.kind.value}; a key is a string, bytes, '
-            "integer, bool or enum"
+            f'"{path}": {message.name}.{last.name} is a {last.kind.value}; a key is a string, '
+            "bytes, integer, bool or enum"
         )
     if last.has_default:
         raise KeyPathError(

@@ -196,7 +196,7 @@ class _Compiler:
             self._fields.refuse(
                 "idempotency_window",
                 f"{format_ms(window)} is shorter than the retention of results of "
-                f"{format_ms(retention_ms)}: a key must not be forgotten while its task can be read",
+                f"{format_ms(retention_ms)}: a key is kept while its task can be read",
             )
         return window
 

@@ -1,0 +1,226 @@
+"""A broker in this process, served by real grpc.aio: it announces, keeps what was decided, counts commands.
+
+It enforces nothing. What the real broker does with decisions is tested with the real broker.
+"""
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Self
+
+import grpc
+from google.rpc import status_pb2
+
+from plait.control.v1 import control_service_pb2 as control_pb
+from plait.control.v1 import control_service_pb2_grpc as control_grpc
+from plait.control.v1 import key_value_service_pb2 as kv_pb
+from plait.control.v1 import key_value_service_pb2_grpc as kv_grpc
+from plait.v1 import contract_service_pb2 as contract_pb
+from plait.v1 import contract_service_pb2_grpc as contract_grpc
+
+
+@dataclass
+class State:
+    """What the real broker keeps in its log, and what tests look at."""
+
+    entries: dict[str, kv_pb.Entry] = field(default_factory=dict)
+    contracts: dict[str, contract_pb.GetContractResponse] = field(default_factory=dict)
+    versions: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    # Announcements without a decision, by number.
+    pending: dict[int, control_pb.ContractAnnounced] = field(default_factory=dict)
+    decisions: dict[int, asyncio.Future[control_pb.DecideContractRequest]] = field(
+        default_factory=dict
+    )
+    workers: dict[str, control_pb.WorkerAttached] = field(default_factory=dict)
+    windows: asyncio.Queue[dict[str, int]] = field(default_factory=asyncio.Queue)
+
+
+class FakeBroker(
+    control_grpc.ControlServiceServicer,
+    kv_grpc.KeyValueServiceServicer,
+    contract_grpc.ContractServiceServicer,
+):
+    """Can be stopped and started again at the same address, with or without what it kept."""
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state or State()
+        self.address = "127.0.0.1:0"
+        # Set while a scheduler observes.
+        self.observed = asyncio.Event()
+        self.observers: list[str] = []
+        # Statuses that the next unary calls fail with, by name of the method.
+        self.failures: dict[str, list[grpc.StatusCode]] = {}
+        # What the next Observe calls fail with.
+        self._numbers = itertools.count(1)
+        self._stream: asyncio.Queue[control_pb.ObserveResponse | None] | None = None
+        self._server: grpc.aio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        server = grpc.aio.server()
+        control_grpc.add_ControlServiceServicer_to_server(self, server)
+        kv_grpc.add_KeyValueServiceServicer_to_server(self, server)
+        contract_grpc.add_ContractServiceServicer_to_server(self, server)
+        port = server.add_insecure_port(self.address)
+        self.address = f"127.0.0.1:{port}"
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0)
+            self._server = None
+        self.observed.clear()
+
+    def end_stream(self) -> None:
+        """Ends the observer's stream as a broker does that has another observer."""
+        assert self._stream is not None
+        self._stream.put_nowait(None)
+
+    async def announce(
+        self, descriptor_set: bytes, services: list[str], validate_only: bool = False
+    ) -> control_pb.DecideContractRequest:
+        """Announces a contract and returns what was decided."""
+        number = next(self._numbers)
+        announced = control_pb.ContractAnnounced(
+            announcement=number,
+            descriptor_set=descriptor_set,
+            services=services,
+            validate_only=validate_only,
+            digest=hashlib.sha256(descriptor_set).hexdigest(),
+        )
+        self.state.pending[number] = announced
+        decision = asyncio.get_running_loop().create_future()
+        self.state.decisions[number] = decision
+        self.tell(control_pb.ObserveResponse(contract_announced=announced))
+        return await decision
+
+    def attach(self, worker: str, slots: int, methods: tuple[str, ...] = ("/s.S/M",)) -> None:
+        attached = control_pb.WorkerAttached(
+            worker=worker, name=f"name-{worker}", slots=slots, methods=methods
+        )
+        self.state.workers[worker] = attached
+        self.tell(control_pb.ObserveResponse(worker_attached=attached))
+
+    def detach(self, worker: str) -> None:
+        del self.state.workers[worker]
+        detached = control_pb.WorkerDetached(worker=worker, reason="closed")
+        self.tell(control_pb.ObserveResponse(worker_detached=detached))
+
+    def figures(self, *workers: control_pb.WorkerFigures, interval_ms: int = 1000) -> None:
+        figures = control_pb.Figures(workers=workers)
+        figures.interval.FromMilliseconds(interval_ms)
+        self.tell(control_pb.ObserveResponse(figures=figures))
+
+    def tell(self, response: control_pb.ObserveResponse) -> None:
+        if self._stream is not None:
+            self._stream.put_nowait(response)
+
+    # The servicers.
+
+    async def Observe(
+        self, request: control_pb.ObserveRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[control_pb.ObserveResponse]:
+        if self._stream is not None:
+            self._stream.put_nowait(None)
+        stream: asyncio.Queue[control_pb.ObserveResponse | None] = asyncio.Queue()
+        self._stream = stream
+        self.observers.append(request.scheduler)
+        for worker in self.state.workers.values():
+            stream.put_nowait(control_pb.ObserveResponse(worker_attached=worker))
+        for announced in self.state.pending.values():
+            stream.put_nowait(control_pb.ObserveResponse(contract_announced=announced))
+        await context.send_initial_metadata(())
+        self.observed.set()
+        while (response := await stream.get()) is not None:
+            yield response
+        if self._stream is stream:
+            self._stream = None
+            self.observed.clear()
+
+    async def DecideContract(
+        self, request: control_pb.DecideContractRequest, context: grpc.aio.ServicerContext
+    ) -> control_pb.DecideContractResponse:
+        await self._fail("DecideContract", context)
+        announced = self.state.pending.pop(request.announcement, None)
+        if announced is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "nobody waits")
+        assert announced is not None
+        if not request.HasField("refusal") and not announced.validate_only:
+            for service in announced.services:
+                self.state.contracts[service] = contract_pb.GetContractResponse(
+                    descriptor_set=announced.descriptor_set, digest=announced.digest
+                )
+        self.state.decisions.pop(request.announcement).set_result(request)
+        return control_pb.DecideContractResponse()
+
+    async def SetWindows(
+        self, request: control_pb.SetWindowsRequest, context: grpc.aio.ServicerContext
+    ) -> control_pb.SetWindowsResponse:
+        await self._fail("SetWindows", context)
+        windows = {entry.worker: entry.window for entry in request.windows}
+        self.state.windows.put_nowait(windows)
+        unknown = [worker for worker in windows if worker not in self.state.workers]
+        return control_pb.SetWindowsResponse(unknown=unknown)
+
+    async def GetContract(
+        self, request: contract_pb.GetContractRequest, context: grpc.aio.ServicerContext
+    ) -> contract_pb.GetContractResponse:
+        await self._fail("GetContract", context)
+        found = self.state.contracts.get(request.service)
+        if found is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such contract")
+        assert found is not None
+        return found
+
+    async def GetEntry(
+        self, request: kv_pb.GetEntryRequest, context: grpc.aio.ServicerContext
+    ) -> kv_pb.GetEntryResponse:
+        await self._fail("GetEntry", context)
+        return kv_pb.GetEntryResponse(entry=self.state.entries.get(request.key))
+
+    async def PutEntry(
+        self, request: kv_pb.PutEntryRequest, context: grpc.aio.ServicerContext
+    ) -> kv_pb.PutEntryResponse:
+        await self._fail("PutEntry", context)
+        await self._check_version(request, context)
+        version = next(self.state.versions)
+        self.state.entries[request.key] = kv_pb.Entry(
+            key=request.key, value=request.value, version=version
+        )
+        return kv_pb.PutEntryResponse(version=version)
+
+    async def DeleteEntry(
+        self, request: kv_pb.DeleteEntryRequest, context: grpc.aio.ServicerContext
+    ) -> kv_pb.DeleteEntryResponse:
+        await self._check_version(request, context)
+        self.state.entries.pop(request.key, None)
+        return kv_pb.DeleteEntryResponse()
+
+    async def _check_version(
+        self,
+        request: kv_pb.PutEntryRequest | kv_pb.DeleteEntryRequest,
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        entry = self.state.entries.get(request.key)
+        current = entry.version if entry else 0
+        if request.HasField("expected_version") and request.expected_version != current:
+            await context.abort(grpc.StatusCode.ABORTED, f"version {current}")
+
+    async def _fail(self, method: str, context: grpc.aio.ServicerContext) -> None:
+        if codes := self.failures.get(method):
+            await context.abort(codes.pop(0), "as told")
+
+
+def refusal_of(decision: control_pb.DecideContractRequest) -> status_pb2.Status:
+    """The refusal of a decision that must be one."""
+    assert decision.HasField("refusal"), "the contract was accepted"
+    return decision.refusal
