@@ -1,0 +1,166 @@
+package plait
+
+import (
+	"context"
+	"iter"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// What a bulk submission may have under way: tasks, and bytes of their requests.
+const (
+	bulkTasksMax = 8192
+	bulkBytesMax = 32 << 20
+)
+
+// SubmitMany submits every request of an iterator and yields the handles in the same order, each once its task is accepted, or
+// the error with which it was refused; one refusal does not end the rest. Requests are pulled ahead, at most 8192 and 32 MiB of
+// them, so memory stays bounded and the frames full. Nothing is pulled while the loop's body runs. A loop that stops early
+// leaves the tasks that were pulled to go on.
+func SubmitMany[Q, R any](
+	ctx context.Context, m Method[Q, R], requests iter.Seq[*Q], options ...grpc.CallOption,
+) iter.Seq2[*Task[R], error] {
+	return func(yield func(*Task[R], error) bool) {
+		bulk := newBulk(m, options, false)
+		bulk.run(ctx, requests, func(p *pending[Q, R]) bool {
+			if err := p.accepted(ctx, bulk); err != nil {
+				return yield(nil, err)
+			}
+			return yield(p.task, nil)
+		})
+	}
+}
+
+// CallMany submits every request of an iterator and yields the responses in the same order, or the error of a task that failed
+// or was refused; one failure does not end the rest. The bounds are those of [SubmitMany]. As with a call, a deadline of ctx
+// is the tasks' too.
+func CallMany[Q, R any](
+	ctx context.Context, m Method[Q, R], requests iter.Seq[*Q], options ...grpc.CallOption,
+) iter.Seq2[*R, error] {
+	return func(yield func(*R, error) bool) {
+		bulk := newBulk(m, options, true)
+		bulk.run(ctx, requests, func(p *pending[Q, R]) bool {
+			if err := p.accepted(ctx, bulk); err != nil {
+				return yield(nil, err)
+			}
+			response, err := p.task.Result(ctx)
+			endSpan(p.task.handle.span, err)
+			return yield(response, err)
+		})
+	}
+}
+
+// pending is a request that was pulled and not yet yielded.
+type pending[Q, R any] struct {
+	request *Q
+	task    *Task[R]
+	size    int
+	err     error
+}
+
+type bulk[Q, R any] struct {
+	method  Method[Q, R]
+	options []grpc.CallOption
+	await   bool
+	pending queue[*pending[Q, R]]
+	bytes   int
+}
+
+func newBulk[Q, R any](m Method[Q, R], options []grpc.CallOption, await bool) *bulk[Q, R] {
+	return &bulk[Q, R]{method: m, options: options, await: await}
+}
+
+// run pulls requests and hands each on, in order, when the bounds are reached or its answer is there.
+func (b *bulk[Q, R]) run(ctx context.Context, requests iter.Seq[*Q], next func(*pending[Q, R]) bool) {
+	defer b.leave()
+	for request := range requests {
+		b.push(ctx, request)
+		for b.full() || b.headReady() {
+			if !b.handOn(next) {
+				return
+			}
+		}
+	}
+	for b.pending.len() > 0 {
+		if !b.handOn(next) {
+			return
+		}
+	}
+}
+
+func (b *bulk[Q, R]) push(ctx context.Context, request *Q) {
+	p := &pending[Q, R]{request: request, task: &Task[R]{}}
+	if message, ok := any(request).(proto.Message); ok {
+		p.size = proto.Size(message)
+	}
+	p.err = b.submit(ctx, p, true)
+	b.bytes += p.size
+	b.pending.push(p)
+}
+
+func (b *bulk[Q, R]) submit(ctx context.Context, p *pending[Q, R], pipelined bool) error {
+	fill := callOption{apply: func(s *callSettings) {
+		s.handle, s.pipelined, s.await = &p.task.handle, pipelined, b.await
+	}}
+	_, err := b.method(ctx, p.request, append(b.options[:len(b.options):len(b.options)], fill)...)
+	if err == nil && p.task.handle.client == nil {
+		err = errNoChannel
+	}
+	return err
+}
+
+func (b *bulk[Q, R]) full() bool {
+	return b.pending.len() >= bulkTasksMax || b.bytes >= bulkBytesMax
+}
+
+// headReady tells whether the oldest can be handed on without a wait.
+func (b *bulk[Q, R]) headReady() bool {
+	p, ok := b.pending.peek()
+	if !ok || p.err != nil {
+		return ok
+	}
+	sub := p.task.handle.submission
+	if b.await {
+		return sub.wait.done.happened()
+	}
+	return sub.accepted.happened()
+}
+
+func (b *bulk[Q, R]) handOn(next func(*pending[Q, R]) bool) bool {
+	p, _ := b.pending.pop()
+	b.bytes -= p.size
+	return next(p)
+}
+
+// leave gives up the results that nobody will read.
+func (b *bulk[Q, R]) leave() {
+	for p, ok := b.pending.pop(); ok; p, ok = b.pending.pop() {
+		if h := &p.task.handle; p.err == nil {
+			endSpan(h.span, nil)
+			h.client.session.leaveResult(h.submission)
+		}
+	}
+}
+
+// accepted waits until the task is accepted. When the broker has forgotten the method, it is announced and submitted again.
+func (p *pending[Q, R]) accepted(ctx context.Context, b *bulk[Q, R]) error {
+	if p.err != nil {
+		return p.err
+	}
+	h := &p.task.handle
+	err := h.client.session.awaitAccepted(ctx, h.submission)
+	if err != nil && refusedUnknown(h.submission) {
+		h.client.contracts.forget(h.submission.method)
+		err = b.submit(ctx, p, false)
+	}
+	if err == nil {
+		h.number = h.submission.wait.task
+		setTaskID(h.span, h.number)
+	}
+	if err != nil || !b.await {
+		endSpan(h.span, err)
+	}
+	p.request = nil
+	return err
+}

@@ -1,0 +1,190 @@
+package plait
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+
+	plaitv1 "plait.dev/plait/gen/plait/v1"
+)
+
+// method is what a submitter knows of a method's policy.
+type method struct {
+	path  string
+	queue string
+	// Span name, and the attribute rpc.method.
+	spanName string
+	// Where the keys are; nil: the policy names none.
+	idempotencyKey, orderingKey, limitKey *keyPath
+}
+
+// contracts makes methods known to the broker and remembers what it said of them.
+type contracts struct {
+	conn    *grpc.ClientConn
+	service plaitv1.ContractServiceClient
+	log     *slog.Logger
+	methods sync.Map // path → *method
+	// Holds a token while somebody asks: concurrent first calls of a method would all announce it.
+	asking chan struct{}
+}
+
+func newContracts(conn *grpc.ClientConn, log *slog.Logger) *contracts {
+	return &contracts{
+		conn: conn, service: plaitv1.NewContractServiceClient(conn), log: log,
+		asking: make(chan struct{}, 1),
+	}
+}
+
+// reconnectBackoff is that of docs/protocol.md: full jitter, 50 ms to 2 s.
+var reconnectBackoff = Backoff{
+	InitialMs: 50, MaxMs: 2000, MultiplierPermille: 2000, JitterLowPermille: 0, JitterHighPermille: 1000,
+}
+
+// pauser counts failures in a row and waits between them.
+type pauser struct{ failures int }
+
+// wait pauses by the backoff, but no longer than until a lost connection is back, or returns ctx's error.
+func (p *pauser) wait(ctx context.Context, conn *grpc.ClientConn) error {
+	p.failures++
+	rnd := rand.Int64N(1_000_000) //nolint:gosec // jitter is no secret
+	// A wait of nothing would turn a refused connection into a busy loop.
+	delay := max(reconnectBackoff.DelayMs(p.failures+1, rnd), 1)
+	pause, cancel := context.WithTimeout(ctx, time.Duration(delay)*time.Millisecond)
+	defer cancel()
+	wasReady := conn.GetState() == connectivity.Ready
+	for pause.Err() == nil {
+		state := conn.GetState()
+		if state == connectivity.Ready && !wasReady {
+			break
+		}
+		conn.Connect()
+		conn.WaitForStateChange(pause, state)
+	}
+	return ctx.Err()
+}
+
+func (p *pauser) reset() { p.failures = 0 }
+
+// resolve returns what the broker enforces for a method, announcing its contract first if the broker does not know it.
+func (c *contracts) resolve(ctx context.Context, path string) (*method, error) {
+	if m, ok := c.methods.Load(path); ok {
+		return m.(*method), nil //nolint:errcheck,forcetypeassert // only *method is stored
+	}
+	select {
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
+		return nil, waitEnded(ctx, "the contract of "+path, nil)
+	}
+	if m, ok := c.methods.Load(path); ok {
+		return m.(*method), nil //nolint:errcheck,forcetypeassert // only *method is stored
+	}
+	var pause pauser
+	for {
+		m, err := c.ask(ctx, path)
+		if err == nil {
+			c.methods.Store(path, m)
+			return m, nil
+		}
+		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+			return nil, err
+		}
+		if pause.wait(ctx, c.conn) != nil {
+			return nil, waitEnded(ctx, "the contract of "+path, err)
+		}
+	}
+}
+
+// forget drops what is cached of a method: the broker no longer knows it.
+func (c *contracts) forget(path string) { c.methods.Delete(path) }
+
+func (c *contracts) ask(ctx context.Context, path string) (*method, error) {
+	answer, err := c.service.ResolveMethods(ctx, &plaitv1.ResolveMethodsRequest{Methods: []string{path}})
+	if err != nil {
+		return nil, err
+	}
+	if info := methodInfo(answer.GetMethods(), path); info != nil {
+		return info, nil
+	}
+	service, _, ok := splitMethod(path)
+	if !ok {
+		return nil, invalid("method", "is no \"/package.Service/Method\": "+path)
+	}
+	infos, err := c.announce(ctx, service)
+	if err != nil {
+		return nil, err
+	}
+	if info := methodInfo(infos, path); info != nil {
+		return info, nil
+	}
+	return nil, methodUnknown(path)
+}
+
+// announce tells the broker a service's contract and returns once its policies are in force.
+func (c *contracts) announce(ctx context.Context, service string) ([]*plaitv1.MethodInfo, error) {
+	sd, err := serviceDescriptor(service)
+	if err != nil {
+		return nil, methodUnknown("/" + service + "/*")
+	}
+	set, err := descriptorSet(sd)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	answer, err := c.service.AnnounceContract(ctx, &plaitv1.AnnounceContractRequest{
+		DescriptorSet: set, Services: []string{service},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answer.GetMethods(), nil
+}
+
+// announceUntil announces until it is answered for good, for a worker that can do nothing before.
+func (c *contracts) announceUntil(ctx context.Context, services []string) ([]*plaitv1.MethodInfo, error) {
+	var all []*plaitv1.MethodInfo
+	var pause pauser
+	for _, service := range services {
+		for {
+			infos, err := c.announce(ctx, service)
+			if err == nil {
+				all = append(all, infos...)
+				break
+			}
+			if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+				return nil, fmt.Errorf("announce %s: %w", service, err)
+			}
+			if pause.failures == 0 {
+				c.log.WarnContext(ctx, "contract not yet announced", "service", service, "error", err)
+			}
+			if err := pause.wait(ctx, c.conn); err != nil {
+				return nil, err
+			}
+		}
+		pause.reset()
+	}
+	return all, nil
+}
+
+func methodInfo(infos []*plaitv1.MethodInfo, path string) *method {
+	for _, info := range infos {
+		if info.GetMethod() == path {
+			return &method{
+				path:           path,
+				queue:          info.GetQueue(),
+				spanName:       "submit " + path[1:],
+				idempotencyKey: newKeyPath(info.GetIdempotencyKey()),
+				orderingKey:    newKeyPath(info.GetOrderingKey()),
+				limitKey:       newKeyPath(info.GetLimitKey()),
+			}
+		}
+	}
+	return nil
+}

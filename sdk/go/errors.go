@@ -1,0 +1,154 @@
+package plait
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
+
+	plaitv1 "plait.dev/plait/gen/plait/v1"
+)
+
+const (
+	errorDomain  = "plait"
+	reasonPrefix = "ERROR_REASON_"
+	// detailsKey is the trailer in which gRPC carries a google.rpc.Status.
+	detailsKey = "grpc-status-details-bin"
+)
+
+// Reason says why Plait itself refused, read from the google.rpc.ErrorInfo of a gRPC status anywhere in err's chain.
+// It is ERROR_REASON_UNSPECIFIED for nil, for a handler's own error, and for a reason of a newer Plait.
+func Reason(err error) plaitv1.ErrorReason {
+	info := errorInfo(err)
+	if info == nil {
+		return plaitv1.ErrorReason_ERROR_REASON_UNSPECIFIED
+	}
+	return plaitv1.ErrorReason(plaitv1.ErrorReason_value[reasonPrefix+info.GetReason()])
+}
+
+func errorInfo(err error) *errdetails.ErrorInfo {
+	st, ok := status.FromError(err)
+	if !ok || st.Code() == codes.OK {
+		return nil
+	}
+	for _, detail := range st.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
+			return info
+		}
+	}
+	return nil
+}
+
+// refusal is an error of the SDK's own making. Variable parts of the message are repeated in facts.
+func refusal(
+	code codes.Code, reason plaitv1.ErrorReason, message string, facts map[string]string, more ...protoadapt.MessageV1,
+) error {
+	details := append([]protoadapt.MessageV1{&errdetails.ErrorInfo{
+		Domain:   errorDomain,
+		Reason:   strings.TrimPrefix(reason.String(), reasonPrefix),
+		Metadata: facts,
+	}}, more...)
+	st, err := status.New(code, message).WithDetails(details...)
+	if err != nil { // Only for code OK or a detail that cannot be marshalled; both would be a fault of this file.
+		return status.Error(code, message)
+	}
+	return st.Err()
+}
+
+func methodUnknown(method string) error {
+	return refusal(codes.FailedPrecondition, plaitv1.ErrorReason_ERROR_REASON_METHOD_UNKNOWN,
+		fmt.Sprintf("no contract declares %s, and this program has no descriptor of it to announce", method),
+		map[string]string{"method": method})
+}
+
+func keyMissing(method, key, path string) error {
+	return refusal(codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_KEY_MISSING,
+		fmt.Sprintf("%s needs an %s key and field %q of the request is empty", method, key, path),
+		map[string]string{"method": method, "key": key, "path": path})
+}
+
+func tooLarge(what string, size, limit uint64) error {
+	return refusal(codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_TOO_LARGE,
+		fmt.Sprintf("the %s has %d bytes; the limit is %d", what, size, limit),
+		map[string]string{
+			"field": what,
+			"size":  strconv.FormatUint(size, 10), "limit": strconv.FormatUint(limit, 10),
+		})
+}
+
+func invalid(field, problem string) error {
+	return refusal(codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_INVALID_REQUEST,
+		fmt.Sprintf("%s: %s", field, problem), map[string]string{"field": field},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: field, Description: problem},
+		}})
+}
+
+// waitEnded is the error of a wait that its own context ended. It names the last trouble with the broker, if any, because
+// that is usually why the wait was long.
+func waitEnded(ctx context.Context, what string, trouble error) error {
+	st := status.FromContextError(ctx.Err())
+	if trouble != nil {
+		return status.Errorf(st.Code(), "waiting for %s: %v; last trouble with the broker: %v", what, ctx.Err(), trouble)
+	}
+	return status.Errorf(st.Code(), "waiting for %s: %v", what, ctx.Err())
+}
+
+// failureError makes the error that a gRPC call would have given for a failure of a handler. Details are those that the
+// handler sent, whatever code and message their own status carries.
+func failureError(f *plaitv1.Failure) error {
+	st := &spb.Status{}
+	if len(f.GetDetails()) > 0 && proto.Unmarshal(f.GetDetails(), st) != nil {
+		st = &spb.Status{}
+	}
+	st.Code, st.Message = int32(f.GetCode()), f.GetMessage() //nolint:gosec // a gRPC code is below 17
+	if st.Code == int32(codes.OK) {
+		st.Code = int32(codes.Unknown)
+	}
+	return status.ErrorProto(st)
+}
+
+// failureOf makes the failure that a gRPC server would have answered for a handler's error.
+func failureOf(err error, trailer metadata.MD) *plaitv1.Failure {
+	st, ok := status.FromError(err)
+	if !ok {
+		st = status.FromContextError(err)
+	}
+	f := &plaitv1.Failure{Code: uint32(st.Code()), Message: st.Message()}
+	if p := st.Proto(); len(p.GetDetails()) > 0 {
+		if details, err := proto.Marshal(p); err == nil {
+			f.Details = details
+		}
+	} else if own := trailer.Get(detailsKey); len(own) > 0 {
+		f.Details = []byte(own[0])
+	}
+	f.Trailers = metadatumList(trailer)
+	return f
+}
+
+// permanent tells an answer of the broker that a reconnect cannot change.
+func permanent(err error) bool {
+	switch status.Code(err) { //nolint:exhaustive // every other code may pass
+	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition, codes.OutOfRange,
+		codes.Unimplemented, codes.Unauthenticated:
+		return true
+	default:
+		return false
+	}
+}
+
+// errClosed is what calls get on a client that was closed.
+var errClosed = status.Error(codes.Canceled, "the client was closed")
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}

@@ -1,0 +1,96 @@
+package plait
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	plaitv1 "plait.dev/plait/gen/plait/v1"
+)
+
+// handle runs the handler of an attempt and queues its outcome.
+func (w *Worker) handle(a *attempt) {
+	if !a.state.CompareAndSwap(attemptWaiting, attemptRunning) {
+		return // Stopped, expired or handed back while it waited.
+	}
+	a.span = startAttemptSpan(a, a)
+	var response []byte
+	err := errGoexit
+	// Deferred, so that a handler that ends its goroutine has an outcome too.
+	defer func() { w.conclude(a, response, err) }()
+	response, err = w.invoke(a)
+}
+
+// errGoexit is the outcome of a handler that called runtime.Goexit, as t.FailNow does.
+var errGoexit = status.Error(codes.Unknown, "the handler ended its goroutine without an answer")
+
+// invoke calls the handler. A panic becomes UNKNOWN with the panic's text, and its stack goes to the log: a plain gRPC server
+// would end the process, and with it every other attempt that runs here.
+func (w *Worker) invoke(a *attempt) (payload []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.log.ErrorContext(a, "handler panicked", "method", a.method.path, "task", taskID(a.task),
+				"attempt", a.number(), "panic", r, "stack", string(debug.Stack()))
+			err = status.Errorf(codes.Unknown, "panic: %v", r)
+		}
+	}()
+	response, err := a.method.handler(a.method.service, a, a.decode, w.interceptor)
+	if err != nil {
+		return nil, err
+	}
+	message, ok := response.(proto.Message)
+	if !ok {
+		return nil, status.Errorf(codes.Internal, "the handler answered a %T, not a protobuf message", response)
+	}
+	if payload, err = proto.Marshal(message); err != nil {
+		return nil, status.Errorf(codes.Internal, "marshal the response: %v", err)
+	}
+	if limit := w.leases.payloadLimit(); limit > 0 && uint64(len(payload)) > limit {
+		return nil, tooLarge("response", uint64(len(payload)), limit)
+	}
+	return payload, nil
+}
+
+// decode fills the handler's request.
+func (a *attempt) decode(request any) error {
+	message, ok := request.(proto.Message)
+	if !ok {
+		return status.Errorf(codes.Internal, "the request is a %T, not a protobuf message", request)
+	}
+	if err := proto.Unmarshal(a.payload, message); err != nil {
+		return status.Errorf(codes.Internal, "unmarshal the request: %v", err)
+	}
+	a.payload = nil
+	return nil
+}
+
+// conclude turns what a handler returned into the attempt's outcome, unless it has one, or needs none, already.
+func (w *Worker) conclude(a *attempt, response []byte, err error) {
+	var failure *plaitv1.Failure
+	if err != nil {
+		failure = failureOf(err, a.trailer)
+	}
+	endAttemptSpan(a.span, failure)
+	if a.state.CompareAndSwap(attemptRunning, attemptEnded) {
+		a.response, a.failure = response, failure
+		w.leases.ended(a)
+	}
+	a.end(context.Canceled)
+}
+
+// expire ends an attempt whose time is over. Its handler is told by its context; what it may still answer is not wanted.
+func (w *Worker) expire(a *attempt) {
+	if !a.state.CompareAndSwap(attemptRunning, attemptEnded) &&
+		!a.state.CompareAndSwap(attemptWaiting, attemptEnded) {
+		return
+	}
+	a.failure = failureOf(refusal(codes.DeadlineExceeded, plaitv1.ErrorReason_ERROR_REASON_ATTEMPT_TIMED_OUT,
+		fmt.Sprintf("attempt %d of %s ran out of its time", a.number(), taskID(a.task)),
+		map[string]string{"task": taskID(a.task)}), nil)
+	w.leases.ended(a)
+	a.end(context.DeadlineExceeded)
+}

@@ -1,0 +1,161 @@
+package plait
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+)
+
+const (
+	defaultConcurrency = 256
+	defaultGrace       = 30 * time.Second
+)
+
+// Worker serves methods to the broker. It is a grpc.ServiceRegistrar: register generated services on it, then Run it.
+//
+// A handler's context has the attempt's deadline, ends when the task is cancelled, its time is over or its lease is lost,
+// and holds what was submitted as incoming metadata, with plait-task-id, plait-attempt, plait-fencing-token and
+// plait-idempotency-key. [AttemptFrom] has the same in Go. A handler's error reaches the caller with its details; an error
+// that is no gRPC status is UNKNOWN with its text, and so is a panic, which is logged with its stack and does not end the
+// process. Whether an attempt is run again is for the method's policy.
+type Worker struct {
+	client       *Client
+	log          *slog.Logger
+	id           string
+	name         string
+	version      string
+	slots        int
+	grace        time.Duration
+	signals      []os.Signal
+	interceptors []grpc.UnaryServerInterceptor
+	methods      []*servedMethod
+	services     []string
+
+	leases  *leases
+	runners *runners
+	expiry  *expiry
+	peer    *peer.Peer
+	started atomic.Bool
+	// Closed by Stop.
+	stop     chan struct{}
+	stopOnce sync.Once
+	// Set by Run: the values of its context, for every handler, and the interceptors as one.
+	base        context.Context //nolint:containedctx // handed to handlers
+	interceptor grpc.UnaryServerInterceptor
+}
+
+var _ grpc.ServiceRegistrar = (*Worker)(nil)
+
+// servedMethod is a method that the worker serves.
+type servedMethod struct {
+	path     string
+	spanName string
+	queue    string
+	service  any
+	handler  grpc.MethodHandler
+}
+
+// brokerAddress is the peer that handlers see.
+type brokerAddress string
+
+func (brokerAddress) Network() string  { return "tcp" }
+func (a brokerAddress) String() string { return string(a) }
+
+// Worker makes a worker.
+func (c *Client) Worker(options ...WorkerOption) *Worker {
+	w := &Worker{
+		client: c, log: c.log, id: workerID(), slots: defaultConcurrency, grace: defaultGrace,
+		signals: defaultSignals, leases: newLeases(), stop: make(chan struct{}),
+		peer: &peer.Peer{Addr: brokerAddress(c.address)},
+	}
+	for _, option := range options {
+		option(w)
+	}
+	w.runners = newRunners(w.slots, w.handle)
+	w.expiry = newExpiry(w.expire)
+	return w
+}
+
+// workerID is new for each worker: the host's name for people, and 64 random bits.
+func workerID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	name := make([]byte, 0, 64)
+	for _, c := range []byte(host) {
+		if len(name) < 40 && (c == '.' || c == '-' || c == '_' || c >= '0' && c <= '9' ||
+			c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
+			name = append(name, c)
+		}
+	}
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // Never fails: it ends the program instead.
+	return string(name) + ":" + hex.EncodeToString(random[:])
+}
+
+// RegisterService is called by the generated RegisterXServer function. Like a gRPC server's, it ends the program's start, by
+// a panic, when it cannot serve what it is given: a service with a streaming method, an implementation of another service,
+// the same service twice, or a worker that runs already.
+func (w *Worker) RegisterService(desc *grpc.ServiceDesc, service any) {
+	if err := w.register(desc, service); err != nil {
+		panic("plait: register " + desc.ServiceName + ": " + err.Error())
+	}
+}
+
+func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
+	if w.started.Load() {
+		return errors.New("the worker runs already")
+	}
+	if slices.Contains(w.services, desc.ServiceName) {
+		return errors.New("it is registered already")
+	}
+	for _, stream := range desc.Streams {
+		return fmt.Errorf("method %s is streaming; a durable task has one request and one response", stream.StreamName)
+	}
+	if desc.HandlerType != nil {
+		want := reflect.TypeOf(desc.HandlerType).Elem()
+		if service == nil || !reflect.TypeOf(service).Implements(want) {
+			return fmt.Errorf("%T does not implement %s", service, want)
+		}
+	}
+	w.services = append(w.services, desc.ServiceName)
+	for _, m := range desc.Methods {
+		path := desc.ServiceName + "/" + m.MethodName
+		w.methods = append(w.methods, &servedMethod{
+			path: "/" + path, spanName: "attempt " + path, service: service, handler: m.Handler,
+		})
+	}
+	return nil
+}
+
+// Stop drains the worker, as SIGTERM does: it takes no more attempts, and Run returns when those that run are done.
+func (w *Worker) Stop() { w.stopOnce.Do(func() { close(w.stop) }) }
+
+// chain makes one interceptor of all, the first one outermost; nil for none.
+func chain(interceptors []grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
+	if len(interceptors) == 0 {
+		return nil
+	}
+	if len(interceptors) == 1 {
+		return interceptors[0]
+	}
+	first, rest := interceptors[0], chain(interceptors[1:])
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		return first(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+			return rest(ctx, req, info, handler)
+		})
+	}
+}
