@@ -1,0 +1,239 @@
+"""What the broker enforces for the methods that a client submits: asked once a method, and
+remembered."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+import grpc
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError, Message
+
+from plait import _keys, errors, retry
+from plait._descriptors import descriptor_set, find_method
+from plait._submission import Submission
+from plait.v1 import contract_service_pb2, contract_service_pb2_grpc, task_pb2
+
+_log = logging.getLogger(__name__)
+
+
+class Method:
+    """One method as its submitters need it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        # None: the broker has not been asked, or has forgotten it.
+        self.info: contract_service_pb2.MethodInfo | None = None
+        # Submissions that wait for the answer.
+        self.waiting: list[Submission] = []
+        self.resolving: asyncio.Task[None] | None = None
+        # How keys are read from messages, by type; the bytes serve where a type does not fit.
+        self._extractors: dict[type, tuple[_keys.Extractor | None, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """ "package.Service/Method"."""
+        return self.path.lstrip("/")
+
+    def fill_keys(self, submission: Submission, request: Any) -> grpc.aio.AioRpcError | None:
+        """Sets the keys of a submission that were not given, from its request or its payload.
+
+        Answers the error KEY_MISSING when the policy asks for a key and there is none.
+        """
+        info = self.info
+        if info is None:
+            raise RuntimeError(f"{self.path} is not resolved")
+        if not (info.HasField("idempotency_key") or info.HasField("ordering_key")):
+            if not info.HasField("limit_key"):
+                return None
+        try:
+            keys = self._read(request, submission.payload)
+        except (DecodeError, UnicodeDecodeError) as error:
+            return _invalid(f"the request of {self.path} cannot be read: {error}")
+        idempotency_key, ordering_key, limit_key = keys
+        if submission.idempotency_key is None:
+            submission.idempotency_key = idempotency_key
+        if submission.ordering_key is None:
+            submission.ordering_key = ordering_key
+        if limit_key:
+            options = task_pb2.TaskOptions()
+            if submission.options is not None:
+                options.CopyFrom(submission.options)
+            options.limit_key = options.limit_key or limit_key
+            submission.options = options
+        return self._missing(submission, limit_key)
+
+    def _missing(
+        self, submission: Submission, limit_key: str | None
+    ) -> grpc.aio.AioRpcError | None:
+        for kind, found in (
+            ("idempotency", submission.idempotency_key),
+            ("ordering", submission.ordering_key),
+            ("limit", limit_key),
+        ):
+            if found == "":
+                return errors.new(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    errors.Reason.KEY_MISSING,
+                    f"{self.path} needs an {kind} key and the request has none",
+                    {"method": self.path, "key": kind},
+                )
+        return None
+
+    def _read(self, request: Any, payload: bytes) -> tuple[str | None, ...]:
+        extractors = self._extractors.get(type(request))
+        if extractors is None:
+            extractors = self._extractors[type(request)] = self._compile(request)
+        subject = request if isinstance(request, Message) else payload
+        return tuple(None if each is None else each(subject) for each in extractors)
+
+    def _compile(self, request: Any) -> tuple[_keys.Extractor | None, ...]:
+        info = self.info
+        assert info is not None
+        return tuple(
+            self._extractor(path, request) if set_ else None
+            for path, set_ in (
+                (info.idempotency_key, info.HasField("idempotency_key")),
+                (info.ordering_key, info.HasField("ordering_key")),
+                (info.limit_key, info.HasField("limit_key")),
+            )
+        )
+
+    @staticmethod
+    def _extractor(path: contract_service_pb2.KeyPath, request: Any) -> _keys.Extractor:
+        from_bytes = _keys.by_numbers(path)
+        if not isinstance(request, Message):
+            return from_bytes
+        try:
+            return _keys.by_descriptor(path, cast("Descriptor", request.DESCRIPTOR))
+        except LookupError:
+            # The broker's contract is newer: the field may be among those that this program does
+            # not know.
+            return lambda message: from_bytes(message.SerializeToString())
+
+    def resolved(self, info: contract_service_pb2.MethodInfo) -> None:
+        """The broker's answer."""
+        self.info = info
+        self._extractors = {}
+
+
+class Methods:
+    """The methods of a client."""
+
+    def __init__(self, channel: grpc.aio.Channel, submit: Callable[[Submission], None]) -> None:
+        self._stub = contract_service_pb2_grpc.ContractServiceStub(channel)
+        self._submit = submit
+        self._methods: dict[str, Method] = {}
+
+    def get(self, path: str) -> Method:
+        """The method with this path."""
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = Method(path)
+        return method
+
+    def submit(self, submission: Submission, request: Any) -> None:
+        """Passes a submission on with its keys, once its method is known; in order for each
+        method."""
+        method = submission.method
+        if method.info is None:
+            self._wait(submission)
+            return
+        error = method.fill_keys(submission, request)
+        if error is None:
+            self._submit(submission)
+        else:
+            submission.finish(b"", error)
+
+    def submit_again(self, submission: Submission) -> bool:
+        """Asks the broker anew for the method of a submission that it refused; False if that was
+        done before."""
+        if submission.retried:
+            return False
+        submission.retried = True
+        submission.method.info = None
+        self._wait(submission)
+        return True
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        tasks = [each.resolving for each in self._methods.values() if each.resolving is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _wait(self, submission: Submission) -> None:
+        method = submission.method
+        method.waiting.append(submission)
+        if method.resolving is None:
+            method.resolving = asyncio.get_running_loop().create_task(
+                self._resolve(method), name=f"plait-resolve-{method.name}"
+            )
+
+    async def _resolve(self, method: Method) -> None:
+        error: grpc.aio.AioRpcError | None = None
+        try:
+            method.resolved(await self._ask(method.path))
+        except grpc.aio.AioRpcError as raised:
+            error = raised
+        except asyncio.CancelledError:
+            error = errors.from_parts(
+                grpc.StatusCode.CANCELLED.value[0], "the client is closed", b""
+            )
+            raise
+        except Exception as raised:
+            # A fault of ours: nobody may wait for ever because of it.
+            _log.exception("cannot resolve %s", method.path)
+            error = errors.from_parts(grpc.StatusCode.INTERNAL.value[0], repr(raised), b"")
+        finally:
+            method.resolving = None
+            waiting, method.waiting = method.waiting, []
+            for submission in waiting:
+                if error is not None:
+                    submission.finish(b"", error)
+                elif not submission.done:
+                    self.submit(submission, None)
+
+    async def _ask(self, path: str) -> contract_service_pb2.MethodInfo:
+        """The broker's answer for a method; its contract is announced where the broker does not
+        know it."""
+        request = contract_service_pb2.ResolveMethodsRequest(methods=[path])
+        async for trial in retry.connection():
+            with trial:
+                answer = await self._stub.ResolveMethods(request, wait_for_ready=True)
+                if answer.methods:
+                    return answer.methods[0]
+                return await self._announce(path)
+        raise AssertionError("retrying ends with an answer or an error")
+
+    async def _announce(self, path: str) -> contract_service_pb2.MethodInfo:
+        descriptor = find_method(path)
+        if descriptor is None:
+            raise errors.new(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                errors.Reason.METHOD_UNKNOWN,
+                f"no contract declares {path}, and this program has no descriptor of it",
+                {"method": path},
+            )
+        service = descriptor.containing_service
+        request = contract_service_pb2.AnnounceContractRequest(
+            descriptor_set=descriptor_set([service]), services=[service.full_name]
+        )
+        answer = await self._stub.AnnounceContract(request, wait_for_ready=True)
+        for info in answer.methods:
+            if info.method == path:
+                return info
+        raise errors.from_parts(
+            grpc.StatusCode.INTERNAL.value[0], f"the announcement's answer lacks {path}", b""
+        )
+
+
+def _invalid(message: str) -> grpc.aio.AioRpcError:
+    return errors.new(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        errors.Reason.INVALID_REQUEST,
+        message,
+        {"field": "request"},
+    )

@@ -1,0 +1,200 @@
+"""A worker: runs the handlers of generated services for the tasks that the broker hands out."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from plait import retry
+from plait._attach import Attachment
+from plait._channel import Core
+from plait._descriptors import descriptor_set, find_service
+from plait._holdings import Holdings
+from plait._served import Registry
+from plait._signals import stopping
+from plait._threads import Threads
+from plait._wire import CLIENT
+from plait.v1 import contract_service_pb2, contract_service_pb2_grpc, worker_service_pb2
+
+_log = logging.getLogger("plait.worker")
+
+S = TypeVar("S")
+
+DEFAULT_CONCURRENCY: Final = 256
+"""Handlers at once where all are coroutines: enough for whole frames, and a waiting coroutine is
+cheap."""
+DEFAULT_GRACE_S: Final = 30.0
+
+# How long the broker is given to end the stream when everything is settled.
+_GOODBYE_S: Final = 2.0
+
+
+class Worker:
+    """Serves methods as tasks. Made by `Client.worker`; attaches when it is run."""
+
+    def __init__(
+        self,
+        core: Core,
+        peer: str,
+        *,
+        concurrency: int | None,
+        name: str | None,
+        version: str,
+        grace: float,
+    ) -> None:
+        if concurrency is not None and concurrency < 1:
+            raise ValueError(f"concurrency is at least 1, not {concurrency}")
+        self._core = core
+        self._channel = core.channel
+        self._peer = peer
+        self._concurrency = concurrency
+        self.id = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(6)}"
+        self._name = name or self.id
+        self._version = version
+        self._grace = grace
+        self._registry = Registry()
+        self._stop: asyncio.Event = asyncio.Event()
+        self._stop_now: asyncio.Event = asyncio.Event()
+        self._attached: asyncio.Event = asyncio.Event()
+        self._started = False
+        self._running: asyncio.Task[None] | None = None
+
+    def serve(self, servicer: S, add_to_server: Callable[[S, Any], None]) -> "Worker":
+        """Registers a servicer by the function that protoc generated, `add_XServicer_to_server`.
+
+        Handlers may be coroutine functions or plain functions; the latter run in threads. Methods
+        that the servicer
+        leaves to its generated base class are not served. Raises ValueError for a method that
+        streams, and for one
+        that is served already. Answers the worker.
+        """
+        if self._started:
+            raise RuntimeError("the worker runs; serve everything before")
+        add_to_server(servicer, self._registry)
+        return self
+
+    async def run(self) -> None:
+        """Serves until SIGTERM, SIGINT or `stop()`, then drains.
+
+        Draining takes no more, hands back what has not started, and lets running handlers finish
+        within the grace.
+        A second signal means now. Survives any loss of the broker. Raises AioRpcError when the
+        contract or the worker
+        is refused.
+        """
+        with stopping(self.stop):
+            await self._serve()
+
+    def stop(self) -> None:
+        """Drains, and ends `run`. A second call means now."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    async def attached(self) -> None:
+        """Returns when the worker is attached, and methods are known. Raises what `run` raised
+        instead."""
+        await self._attached.wait()
+
+    async def __aenter__(self) -> "Worker":
+        """Runs the worker in the background, without minding signals; answers when it is
+        attached."""
+        self._running = asyncio.create_task(self._serve(), name="plait-worker")
+        ready = asyncio.create_task(self.attached(), name="plait-worker-ready")
+        await asyncio.wait({self._running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if self._running.done():
+            ready.cancel()
+            self._running.result()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop()
+        assert self._running is not None
+        await self._running
+
+    async def _serve(self) -> None:
+        if not self._registry.methods:
+            raise RuntimeError("nothing is served; call serve() before")
+        if self._started:
+            raise RuntimeError("a worker runs once")
+        self._started = True
+        served = list(self._registry.methods.values())
+        plain = any(not each.is_async for each in served)
+        slots = self._concurrency or (_default_threads() if plain else DEFAULT_CONCURRENCY)
+        threads = Threads(slots, asyncio.get_running_loop()) if plain else None
+        hello = worker_service_pb2.WorkerHello(
+            worker=self.id,
+            name=self._name,
+            version=self._version,
+            client=CLIENT,
+            methods=[each.path for each in served],
+            slots=slots,
+        )
+        attachment = Attachment(self._channel, hello, self._attached)
+        holdings = Holdings(served, slots, threads, self._core, attachment.wake)
+        holdings.peer = self._peer
+        stream = asyncio.create_task(attachment.run(holdings, self._announce), name="plait-attach")
+        try:
+            await _first(stream, self._stop.wait())
+            if not stream.done():
+                await self._drain(stream, holdings, attachment)
+            if not stream.cancelled():
+                stream.result()
+        finally:
+            holdings.stop_all()
+            stream.cancel()
+            await asyncio.wait([stream])
+            await holdings.slots.close()
+            if threads is not None:
+                threads.close()
+
+    async def _drain(
+        self, stream: "asyncio.Task[None]", holdings: Holdings, attachment: Attachment
+    ) -> None:
+        _log.info("draining: %d attempts run", holdings.slots.busy)
+        holdings.drain("stopping")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                await _first(stream, holdings.empty.wait(), self._stop_now.wait())
+        if not holdings.empty.is_set():
+            _log.warning("giving up: %d attempts still run", holdings.slots.busy)
+        await attachment.leave()
+        await asyncio.wait([stream], timeout=_GOODBYE_S)
+        if not stream.done():
+            stream.cancel()
+            await asyncio.wait([stream])
+
+    async def _announce(self) -> None:
+        """Makes the methods known, and learns their queues."""
+        services = [find_service(name) for name in sorted(self._registry.services)]
+        found = [each for each in services if each is not None]
+        request = contract_service_pb2.AnnounceContractRequest(
+            descriptor_set=descriptor_set(found), services=[each.full_name for each in found]
+        )
+        stub = contract_service_pb2_grpc.ContractServiceStub(self._channel)
+        async for trial in retry.connection():
+            with trial:
+                answer = await stub.AnnounceContract(request, wait_for_ready=True)
+                for info in answer.methods:
+                    served = self._registry.methods.get(info.method.lstrip("/"))
+                    if served is not None:
+                        served.queue = info.queue
+
+
+async def _first(*waits: Any) -> None:
+    """Returns when one of them is done; cancels those that were made for this wait."""
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task, wait in zip(tasks, waits, strict=True):
+            if task is not wait:
+                task.cancel()
+
+
+def _default_threads() -> int:
+    return min(32, (os.cpu_count() or 1) + 4)
