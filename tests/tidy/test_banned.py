@@ -29,8 +29,7 @@ BANS = [
     Ban(r"\btodo!\(|\bunimplemented!\(", "write it, or leave it out", RUST),
     Ban(r"\bNotImplementedError\b", "write it, or an abstract method", PYTHON),
     Ban(r"\b(TODO|FIXME|XXX)\b", "do it, or open an issue and say nothing here", ANY),
-    Ban(r"\basyncio\.(get_event_loop|ensure_future)\(", "asyncio.TaskGroup", PYTHON),
-    Ban(r"(?<!\w)asyncio\.create_task\(|loop\.create_task\(", "asyncio.TaskGroup", PYTHON),
+    Ban(r"\basyncio\.get_event_loop\(", "asyncio.get_running_loop", PYTHON),
 ]
 
 

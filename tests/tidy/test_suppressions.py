@@ -23,7 +23,7 @@ LANGUAGES = [
         "python",
         ".py",
         r"#\s*(type:\s*ignore|noqa|mypy:|ruff:|pragma:).*",
-        r"#\s*(type:\s*ignore\[[\w, -]+\]\s+#|noqa:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*\s+#?)\s*\w.*",
+        r"#\s*(type:\s*ignore\[[\w, -]+\]\s+#|noqa:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*\s+[#-]?)\s*\w.*",
     ),
     Language("go", ".go", r"//\s*nolint.*", r"//nolint:[\w,]+ // \w.*"),
     Language(

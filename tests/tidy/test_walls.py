@@ -46,6 +46,7 @@ def test_no_line_is_too_wide(root: Path, code: list[Path]):
         for number, line in enumerate(lines_of(root / path), 1):
             comment = path.suffix == ".proto" or COMMENT.match(line)
             wall = COMMENT_COLUMNS if comment else COLUMNS
-            if len(line.expandtabs(4)) > wall and "://" not in line:
-                wide.append(f"{path}:{number}: {len(line)} columns, wall {wall}")
+            width = len(line.expandtabs(4))
+            if width > wall and "://" not in line:
+                wide.append(f"{path}:{number}: {width} columns, wall {wall}")
     assert not wide, "\n".join(wide)
