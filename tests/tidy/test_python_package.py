@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -26,3 +27,11 @@ def test_the_wheel_holds_both_halves_and_no_example(root: Path, tmp_path: Path):
     assert {"plait/__init__.py", "plait/py.typed", "plait/v1/task_pb2.py"} <= set(names)
     folders = {name.split("/")[0] for name in names}
     assert folders == {"plait", "plait-0.1.0.dist-info"}
+
+
+def test_mypy_is_told_of_every_file(root: Path, code: list[Path]):
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    folders = settings["tool"]["mypy"]["files"]
+    python = [path for path in code if path.suffix == ".py"]
+    unseen = [str(path) for path in python if not any(path.is_relative_to(f) for f in folders)]
+    assert not unseen, "add to [tool.mypy] files: " + ", ".join(unseen)
