@@ -1,18 +1,17 @@
 """Contracts for tests, written as proto files."""
 
 import functools
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-import grpc_tools
 from google.protobuf import descriptor_pb2
-from grpc_tools import protoc
 
 from plait_scheduler.descriptors.contract_reader import read_contract
 from plait_scheduler.domain.contract import Contract
 
 ROOT = Path(__file__).parents[3]
-_GOOGLE = Path(grpc_tools.__file__).parent / "_proto"
 FILE = "shop/v1/orders.proto"
 SERVICE = "shop.v1.Orders"
 MESSAGES = """
@@ -48,19 +47,9 @@ def compile_set(source: str, syntax: str = "proto3") -> bytes:
         path.parent.mkdir(parents=True)
         path.write_text(text)
         out = Path(folder, "set.binpb")
-        code = protoc.main(
-            [
-                "protoc",
-                f"-I{folder}",
-                f"-I{ROOT / 'proto'}",
-                f"-I{ROOT / 'third_party'}",
-                f"-I{_GOOGLE}",
-                "--include_imports",
-                f"--descriptor_set_out={out}",
-                FILE,
-            ]
-        )
-        assert code == 0, text
+        arguments = [f"-I{folder}", f"-I{ROOT / 'proto'}", f"-I{ROOT / 'third_party'}"]
+        arguments += ["--include_imports", f"--descriptor_set_out={out}", FILE]
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], check=True)
         return without_well_known(out.read_bytes())
 
 

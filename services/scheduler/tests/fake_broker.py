@@ -1,4 +1,5 @@
-"""A broker in this process, served by real grpc.aio: it announces, keeps what was decided, counts commands.
+"""A broker in this process, served by real grpc.aio: it announces, keeps what was decided, counts
+commands.
 
 It enforces nothing. What the real broker does with decisions is tested with the real broker.
 """
@@ -8,10 +9,11 @@ import hashlib
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from google.rpc import status_pb2
+from grpc_status import rpc_status
 
 from plait.control.v1 import control_service_pb2 as control_pb
 from plait.control.v1 import control_service_pb2_grpc as control_grpc
@@ -19,6 +21,8 @@ from plait.control.v1 import key_value_service_pb2 as kv_pb
 from plait.control.v1 import key_value_service_pb2_grpc as kv_grpc
 from plait.v1 import contract_service_pb2 as contract_pb
 from plait.v1 import contract_service_pb2_grpc as contract_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass
@@ -52,7 +56,6 @@ class FakeBroker(
         self.observers: list[str] = []
         # Statuses that the next unary calls fail with, by name of the method.
         self.failures: dict[str, list[grpc.StatusCode]] = {}
-        # What the next Observe calls fail with.
         self._numbers = itertools.count(1)
         self._stream: asyncio.Queue[control_pb.ObserveResponse | None] | None = None
         self._server: grpc.aio.Server | None = None
@@ -98,6 +101,7 @@ class FakeBroker(
             digest=hashlib.sha256(descriptor_set).hexdigest(),
         )
         self.state.pending[number] = announced
+        decision: asyncio.Future[control_pb.DecideContractRequest]
         decision = asyncio.get_running_loop().create_future()
         self.state.decisions[number] = decision
         self.tell(control_pb.ObserveResponse(contract_announced=announced))
@@ -127,7 +131,7 @@ class FakeBroker(
     # The servicers.
 
     async def Observe(
-        self, request: control_pb.ObserveRequest, context: grpc.aio.ServicerContext
+        self, request: control_pb.ObserveRequest, context: Context
     ) -> AsyncIterator[control_pb.ObserveResponse]:
         if self._stream is not None:
             self._stream.put_nowait(None)
@@ -147,7 +151,7 @@ class FakeBroker(
             self.observed.clear()
 
     async def DecideContract(
-        self, request: control_pb.DecideContractRequest, context: grpc.aio.ServicerContext
+        self, request: control_pb.DecideContractRequest, context: Context
     ) -> control_pb.DecideContractResponse:
         await self._fail("DecideContract", context)
         announced = self.state.pending.pop(request.announcement, None)
@@ -157,13 +161,15 @@ class FakeBroker(
         if not request.HasField("refusal") and not announced.validate_only:
             for service in announced.services:
                 self.state.contracts[service] = contract_pb.GetContractResponse(
-                    descriptor_set=announced.descriptor_set, digest=announced.digest
+                    descriptor_set=announced.descriptor_set,
+                    digest=announced.digest,
+                    methods=[policy.info for policy in request.policies],
                 )
         self.state.decisions.pop(request.announcement).set_result(request)
         return control_pb.DecideContractResponse()
 
     async def SetWindows(
-        self, request: control_pb.SetWindowsRequest, context: grpc.aio.ServicerContext
+        self, request: control_pb.SetWindowsRequest, context: Context
     ) -> control_pb.SetWindowsResponse:
         await self._fail("SetWindows", context)
         windows = {entry.worker: entry.window for entry in request.windows}
@@ -171,8 +177,44 @@ class FakeBroker(
         unknown = [worker for worker in windows if worker not in self.state.workers]
         return control_pb.SetWindowsResponse(unknown=unknown)
 
+    async def AnnounceContract(
+        self, request: contract_pb.AnnounceContractRequest, context: Context
+    ) -> contract_pb.AnnounceContractResponse:
+        decision = await self.announce(
+            request.descriptor_set, list(request.services), request.validate_only
+        )
+        if decision.HasField("refusal"):
+            await context.abort_with_status(rpc_status.to_status(decision.refusal))
+        return contract_pb.AnnounceContractResponse(methods=[p.info for p in decision.policies])
+
+    async def ResolveMethods(
+        self, request: contract_pb.ResolveMethodsRequest, context: Context
+    ) -> contract_pb.ResolveMethodsResponse:
+        known = [info for kept in self.state.contracts.values() for info in kept.methods]
+        found = [info for info in known if info.method in request.methods]
+        return contract_pb.ResolveMethodsResponse(methods=found)
+
+    async def ListContracts(
+        self, request: contract_pb.ListContractsRequest, context: Context
+    ) -> contract_pb.ListContractsResponse:
+        found = [
+            contract_pb.ContractSummary(service=name, digest=kept.digest, methods=kept.methods)
+            for name, kept in sorted(self.state.contracts.items())
+        ]
+        return contract_pb.ListContractsResponse(contracts=found)
+
+    async def ListEntries(
+        self, request: kv_pb.ListEntriesRequest, context: Context
+    ) -> kv_pb.ListEntriesResponse:
+        found = [
+            entry
+            for key, entry in sorted(self.state.entries.items())
+            if key.startswith(request.prefix)
+        ]
+        return kv_pb.ListEntriesResponse(entries=found)
+
     async def GetContract(
-        self, request: contract_pb.GetContractRequest, context: grpc.aio.ServicerContext
+        self, request: contract_pb.GetContractRequest, context: Context
     ) -> contract_pb.GetContractResponse:
         await self._fail("GetContract", context)
         found = self.state.contracts.get(request.service)
@@ -182,13 +224,13 @@ class FakeBroker(
         return found
 
     async def GetEntry(
-        self, request: kv_pb.GetEntryRequest, context: grpc.aio.ServicerContext
+        self, request: kv_pb.GetEntryRequest, context: Context
     ) -> kv_pb.GetEntryResponse:
         await self._fail("GetEntry", context)
         return kv_pb.GetEntryResponse(entry=self.state.entries.get(request.key))
 
     async def PutEntry(
-        self, request: kv_pb.PutEntryRequest, context: grpc.aio.ServicerContext
+        self, request: kv_pb.PutEntryRequest, context: Context
     ) -> kv_pb.PutEntryResponse:
         await self._fail("PutEntry", context)
         await self._check_version(request, context)
@@ -199,7 +241,7 @@ class FakeBroker(
         return kv_pb.PutEntryResponse(version=version)
 
     async def DeleteEntry(
-        self, request: kv_pb.DeleteEntryRequest, context: grpc.aio.ServicerContext
+        self, request: kv_pb.DeleteEntryRequest, context: Context
     ) -> kv_pb.DeleteEntryResponse:
         await self._check_version(request, context)
         self.state.entries.pop(request.key, None)
@@ -208,14 +250,14 @@ class FakeBroker(
     async def _check_version(
         self,
         request: kv_pb.PutEntryRequest | kv_pb.DeleteEntryRequest,
-        context: grpc.aio.ServicerContext,
+        context: Context,
     ) -> None:
         entry = self.state.entries.get(request.key)
         current = entry.version if entry else 0
         if request.HasField("expected_version") and request.expected_version != current:
             await context.abort(grpc.StatusCode.ABORTED, f"version {current}")
 
-    async def _fail(self, method: str, context: grpc.aio.ServicerContext) -> None:
+    async def _fail(self, method: str, context: Context) -> None:
         if codes := self.failures.get(method):
             await context.abort(codes.pop(0), "as told")
 

@@ -30,6 +30,8 @@ class AllocatorConfig:
     tolerance: float = 2.0
     # Below this it gets back what was taken; the gap between the two is what prevents a cycle.
     recovered: float = 1.5
+    # Turns in a row that it must be well first; four times as many after each relapse.
+    patience_turns: int = 4
     # What it gets back in each turn.
     recovery: float = 1.1
     # Times under this are not slow, whatever the norm is.
@@ -40,7 +42,7 @@ class AllocatorConfig:
     share_min_alone: float = 0.5
     # Weight of one ended attempt in the running means, and of one turn at most.
     sample_weight: float = 0.02
-    turn_weight_max: float = 0.5
+    turn_weight_max: float = 0.25
     # Weight of one turn in the running mean of what a worker holds.
     held_weight: float = 0.3
     # Turns that the norm looks back on; Gradient2's long window.
@@ -86,6 +88,10 @@ class WorkerTrack:
     stalled_ms: float = 0.0
     # The share of its slots that it is given.
     share: float = 1.0
+    # Turns in a row in which it was well.
+    well_turns: int = 0
+    # How often it was slow again before it had been well for long.
+    relapses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,7 @@ def allocate(
     for load in all_loads:
         figures = load.figures
         track = measured[figures.worker]
-        track = replace(track, share=_share(config, track, usual.get(load.group)))
+        track = _judge(config, track, usual.get(load.group))
         decided[figures.worker] = track
         window = _window(config, track, figures)
         if window != figures.window:
@@ -182,7 +188,8 @@ def _measure(
     mean = track.slot_ms + weight * (slot_ms - track.slot_ms)
     settled = track.settled_ms
     samples = track.samples + figures.ended
-    if samples >= config.samples_min and abs(mean - settled) > config.deadband * settled:
+    off = abs(mean - settled) > config.deadband * settled
+    if samples >= config.samples_min and (off or track.turns == config.warm_up_turns):
         settled = mean
     return replace(
         track,
@@ -205,20 +212,37 @@ def _norm(config: AllocatorConfig, track: WorkerTrack, slot_ms: float, mean: flo
     return norm * 0.95 if norm > 2 * mean else norm
 
 
-def _share(config: AllocatorConfig, track: WorkerTrack, usual: _Usual | None) -> float:
-    """The share of its slots that a worker is given. All slow alike is nobody's fault, and neither
-    are the failures of all: that is for the breaker of the method."""
+def _judge(config: AllocatorConfig, track: WorkerTrack, usual: _Usual | None) -> WorkerTrack:
+    """Decides on the share of its slots that a worker is given. All slow alike is nobody's fault,
+    and neither are the failures of all: that is for the breaker of the method."""
     if track.turns < config.warm_up_turns:
-        return track.share
-    least = config.share_min if usual else config.share_min_alone
+        return track
     slowness = _slowness(config, track) / max(1.0, usual.slowness if usual else 1.0)
     excess = max(0.0, track.failures - (usual.failures if usual else 1.0))
     if slowness > config.tolerance or excess > config.excess_failures:
+        least = config.share_min if usual else config.share_min_alone
         wanted = min(config.tolerance / max(slowness, config.tolerance), 1 - excess)
-        return max(least, min(track.share, wanted))
+        relapsed = 0 < track.well_turns < config.norm_turns
+        return replace(
+            track,
+            share=max(least, min(track.share, wanted)),
+            well_turns=0,
+            relapses=track.relapses + relapsed,
+        )
     if slowness < config.recovered and excess < config.excess_failures / 2:
-        return min(1.0, track.share * config.recovery)
-    return track.share
+        return _recover(config, track)
+    return track
+
+
+def _recover(config: AllocatorConfig, track: WorkerTrack) -> WorkerTrack:
+    """Gives something back. After each relapse a worker must be well for longer before."""
+    well = track.well_turns + 1
+    patience = min(config.patience_turns * 4 ** (track.relapses - 1), config.norm_turns)
+    if well >= config.norm_turns and track.share == 1:
+        return replace(track, well_turns=well, relapses=0)
+    if well <= patience:
+        return replace(track, well_turns=well)
+    return replace(track, share=min(1.0, track.share * config.recovery), well_turns=well)
 
 
 def _slowness(config: AllocatorConfig, track: WorkerTrack) -> float:

@@ -1,4 +1,4 @@
-"""The allocator loop: sets the windows of workers from each interval's figures, where they change."""
+"""The allocator loop: turns the figures of each interval into windows, and sets what changes."""
 
 import asyncio
 from collections.abc import Callable, Mapping
