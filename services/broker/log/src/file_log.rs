@@ -73,7 +73,7 @@ impl FileLog {
             }
         };
         for name in &found.spares {
-            let adopted = spares.adopt(name.clone(), options.segment_bytes);
+            let adopted = spares.adopt(name.clone(), &|bytes| options.is_full_size(bytes));
             adopted.map_err(LogError::io("adopt", disk.describe(name)))?;
         }
         let (frames, torn_bytes) = (found.tail.frames, found.tail.torn);
@@ -109,8 +109,7 @@ impl FileLog {
             state: SnapshotState::Unread,
         };
         let snapshots = snapshots.into_iter().map(unread).collect();
-        let shared = Shared::new(disk, manifest.log_id, segments, snapshots);
-        shared.set_floor(manifest.floor);
+        let shared = Shared::new(disk, &manifest, segments, snapshots);
         let capacity = active.bytes().max(options.first_segment_bytes);
         Self {
             shared: Arc::new(shared),
@@ -226,11 +225,12 @@ impl FileLog {
         (active * GROWTH).min(self.options.segment_bytes)
     }
 
-    /// Asks for the next file when the active one is used to a quarter: early enough for the
-    /// thread to be done in time, and never in a log that hardly grows.
+    /// Asks for the next file as early as can be, for zeroing takes long; but in its first segment
+    /// a log that hardly grows takes no more space.
     fn prepare_ahead(&mut self) {
         let used = self.tail - self.active.base();
-        if used >= (self.active_limit - self.active.base()) / 4 && self.spares.idle() {
+        let grows = self.active.base() > 0 || used >= self.active_limit / 4;
+        if grows && self.spares.idle() {
             self.spares.request(self.next_segment_bytes());
         }
     }

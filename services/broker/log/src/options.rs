@@ -43,6 +43,12 @@ impl FileLogOptions {
         self.first_segment_bytes = first.clamp(2 * SEGMENT_HEADER_LEN, self.segment_bytes);
         self
     }
+
+    /// Whether a file is worth being used again: about as large as a segment. A segment that was
+    /// not prepared ends a little short of it.
+    pub(crate) fn is_full_size(&self, bytes: u64) -> bool {
+        (self.segment_bytes - self.segment_bytes / 8..=self.segment_bytes).contains(&bytes)
+    }
 }
 
 /// What an open found and did.

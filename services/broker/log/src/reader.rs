@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::disk::Disk;
 use crate::format::{FRAME_HEADER_LEN, FrameHeader};
+use crate::manifest::Manifest;
 use crate::segment::{Segment, Step, Walk};
 use crate::{Frame, LogError, LogReader, Offset, SegmentInfo, SnapshotInfo};
 
@@ -17,6 +18,7 @@ use crate::{Frame, LogError, LogReader, Offset, SegmentInfo, SnapshotInfo};
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log_id: u64,
+    pub(crate) epoch: u64,
     segments: RwLock<BTreeMap<Offset, Arc<Segment>>>,
     tail: AtomicU64,
     /// From here on the log has no gap.
@@ -35,7 +37,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
-        log_id: u64,
+        manifest: &Manifest,
         segments: Vec<Arc<Segment>>,
         snapshots: Vec<SnapshotInfo>,
     ) -> Self {
@@ -43,10 +45,11 @@ impl Shared {
         let segments = segments.into_iter().map(|s| (s.base(), s)).collect();
         Self {
             disk,
-            log_id,
+            log_id: manifest.log_id,
+            epoch: manifest.epoch,
             segments: RwLock::new(segments),
             tail: AtomicU64::new(tail),
-            floor: AtomicU64::new(0),
+            floor: AtomicU64::new(manifest.floor),
             poisoned: AtomicBool::new(false),
             snapshots: Mutex::new(snapshots),
             installing: Mutex::new(()),

@@ -20,11 +20,12 @@ impl RealDisk {
     /// Opens the directory, creating it (mode 0700, durably) with its parents if it is absent.
     /// The mode of a directory that exists is left alone.
     pub fn new(dir: &Path) -> io::Result<Self> {
-        if !dir.is_dir() {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            if let Some(parent) = dir.canonicalize()?.parent() {
-                File::open(parent)?.sync_all()?;
-            }
+        let absolute = std::path::absolute(dir)?;
+        let missing = absolute.ancestors().take_while(|path| !path.exists());
+        let missing: Vec<_> = missing.collect();
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        for parent in missing.iter().filter_map(|path| path.parent()) {
+            File::open(parent)?.sync_all()?;
         }
         Ok(Self {
             dir: dir.to_owned(),

@@ -79,7 +79,7 @@ impl FileLog {
         let name = segment_name(info.base);
         let disk = &self.shared.disk;
         match Arc::try_unwrap(segment) {
-            Ok(segment) if room && info.bytes == self.options.segment_bytes => {
+            Ok(segment) if room && self.options.is_full_size(info.bytes) => {
                 let spare = self.spares.new_name();
                 let renamed = disk.rename(&name, &spare);
                 renamed.map_err(LogError::io("rename", disk.describe(&name)))?;

@@ -51,7 +51,8 @@ impl SnapshotWriter for FileSnapshotWriter {
         let _one_at_a_time = lock(&shared.installing);
         check(shared, at)?;
         let name = snapshot_name(at);
-        let temporary = format!("{name}.tmp");
+        // The epoch keeps apart what a writer left from an earlier owner may still be doing.
+        let temporary = format!("{name}.{}.tmp", shared.epoch);
         let written = write_file(shared, &temporary, at, write);
         let path = shared.disk.describe(&name);
         let committed = written

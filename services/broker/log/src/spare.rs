@@ -70,14 +70,15 @@ impl Spares {
         }
     }
 
-    /// Takes over a file that an earlier owner left, if it is worth it.
-    pub(crate) fn adopt(&self, name: String, bytes: u64) -> io::Result<()> {
+    /// Takes over a file that an earlier owner left, if its size is worth it.
+    pub(crate) fn adopt(&self, name: String, worth: &dyn Fn(u64) -> bool) -> io::Result<()> {
         let number: Option<u64> = name.strip_prefix(PREFIX).and_then(|n| n.parse().ok());
         self.inner
             .next_name
             .fetch_max(number.map_or(0, |n| n + 1), Ordering::Relaxed);
         let file = self.inner.disk.open(&name)?;
-        if file.size()? != bytes {
+        let bytes = file.size()?;
+        if !worth(bytes) {
             return self.inner.disk.remove(&name);
         }
         self.offer(Spare { name, file, bytes });
