@@ -31,7 +31,8 @@ type contracts struct {
 	conn    *grpc.ClientConn
 	service plaitv1.ContractServiceClient
 	log     *slog.Logger
-	methods sync.Map // path → *method
+	known   sync.RWMutex
+	methods map[string]*method
 	// Holds a token while somebody asks: concurrent first calls of a method would all announce it.
 	asking chan struct{}
 }
@@ -39,7 +40,7 @@ type contracts struct {
 func newContracts(conn *grpc.ClientConn, log *slog.Logger) *contracts {
 	return &contracts{
 		conn: conn, service: plaitv1.NewContractServiceClient(conn), log: log,
-		asking: make(chan struct{}, 1),
+		methods: map[string]*method{}, asking: make(chan struct{}, 1),
 	}
 }
 
@@ -54,7 +55,7 @@ type pauser struct{ failures int }
 // wait pauses by the backoff, but no longer than until a lost connection is back, or returns ctx's error.
 func (p *pauser) wait(ctx context.Context, conn *grpc.ClientConn) error {
 	p.failures++
-	rnd := rand.Int64N(1_000_000) //nolint:gosec // jitter is no secret
+	rnd := rand.Int64N(1_000_000)
 	// A wait of nothing would turn a refused connection into a busy loop.
 	delay := max(reconnectBackoff.DelayMs(p.failures+1, rnd), 1)
 	pause, cancel := context.WithTimeout(ctx, time.Duration(delay)*time.Millisecond)
@@ -75,8 +76,8 @@ func (p *pauser) reset() { p.failures = 0 }
 
 // resolve returns what the broker enforces for a method, announcing its contract first if the broker does not know it.
 func (c *contracts) resolve(ctx context.Context, path string) (*method, error) {
-	if m, ok := c.methods.Load(path); ok {
-		return m.(*method), nil //nolint:errcheck,forcetypeassert // only *method is stored
+	if m := c.cached(path); m != nil {
+		return m, nil
 	}
 	select {
 	case c.asking <- struct{}{}:
@@ -84,14 +85,14 @@ func (c *contracts) resolve(ctx context.Context, path string) (*method, error) {
 	case <-ctx.Done():
 		return nil, waitEnded(ctx, "the contract of "+path, nil)
 	}
-	if m, ok := c.methods.Load(path); ok {
-		return m.(*method), nil //nolint:errcheck,forcetypeassert // only *method is stored
+	if m := c.cached(path); m != nil {
+		return m, nil
 	}
 	var pause pauser
 	for {
 		m, err := c.ask(ctx, path)
 		if err == nil {
-			c.methods.Store(path, m)
+			c.remember(path, m)
 			return m, nil
 		}
 		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
@@ -104,7 +105,19 @@ func (c *contracts) resolve(ctx context.Context, path string) (*method, error) {
 }
 
 // forget drops what is cached of a method: the broker no longer knows it.
-func (c *contracts) forget(path string) { c.methods.Delete(path) }
+func (c *contracts) forget(path string) { c.remember(path, nil) }
+
+func (c *contracts) cached(path string) *method {
+	c.known.RLock()
+	defer c.known.RUnlock()
+	return c.methods[path]
+}
+
+func (c *contracts) remember(path string, m *method) {
+	c.known.Lock()
+	defer c.known.Unlock()
+	c.methods[path] = m
+}
 
 func (c *contracts) ask(ctx context.Context, path string) (*method, error) {
 	answer, err := c.service.ResolveMethods(ctx, &plaitv1.ResolveMethodsRequest{Methods: []string{path}})

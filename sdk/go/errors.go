@@ -2,7 +2,6 @@ package plait
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -137,7 +136,7 @@ func failureOf(err error, trailer metadata.MD) *plaitv1.Failure {
 
 // permanent tells an answer of the broker that a reconnect cannot change.
 func permanent(err error) bool {
-	switch status.Code(err) { //nolint:exhaustive // every other code may pass
+	switch status.Code(err) {
 	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition, codes.OutOfRange,
 		codes.Unimplemented, codes.Unauthenticated:
 		return true
@@ -148,7 +147,3 @@ func permanent(err error) bool {
 
 // errClosed is what calls get on a client that was closed.
 var errClosed = status.Error(codes.Canceled, "the client was closed")
-
-func isContextError(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}

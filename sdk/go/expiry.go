@@ -117,7 +117,11 @@ func (h expiryHeap) Less(i, j int) bool { return h[i].deadline.Before(h[j].deadl
 func (h expiryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 
 // Push is part of heap.Interface.
-func (h *expiryHeap) Push(x any) { *h = append(*h, x.(*attempt)) } //nolint:errcheck,forcetypeassert // only these
+func (h *expiryHeap) Push(x any) {
+	if a, ok := x.(*attempt); ok {
+		*h = append(*h, a)
+	}
+}
 
 // Pop is part of heap.Interface.
 func (h *expiryHeap) Pop() any {

@@ -72,7 +72,7 @@ func (k *keyPath) resolve(md protoreflect.MessageDescriptor) (*resolvedPath, err
 }
 
 func keyText(kind protoreflect.Kind, v protoreflect.Value) string {
-	switch kind { //nolint:exhaustive // floats and messages are refused with the contract
+	switch kind {
 	case protoreflect.StringKind:
 		return v.String()
 	case protoreflect.BytesKind:

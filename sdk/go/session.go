@@ -25,7 +25,7 @@ type session struct {
 	tasks plaitv1.TaskServiceClient
 	log   *slog.Logger
 
-	ctx    context.Context //nolint:containedctx // the life of the client, which no caller's context spans
+	ctx    context.Context // the life of the client, which no caller's context spans
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	// Has a token when the sender has something to look at.
@@ -88,9 +88,9 @@ func (s *session) enqueue(sub *submission) error {
 		s.mu.Unlock()
 		return errClosed
 	}
-	if max := s.payloadBytesMax; max > 0 && uint64(len(sub.payload)) > max {
+	if limit := s.payloadBytesMax; limit > 0 && uint64(len(sub.payload)) > limit {
 		s.mu.Unlock()
-		return tooLarge("request", uint64(len(sub.payload)), max)
+		return tooLarge("request", uint64(len(sub.payload)), limit)
 	}
 	s.queue.push(sub)
 	s.start()

@@ -115,11 +115,11 @@ func (f *frame) setMethods(tasks *plaitv1.SubmitFrame) {
 func methodIndex(tasks *plaitv1.SubmitFrame, path string) uint32 {
 	for i, m := range tasks.Methods {
 		if m == path {
-			return uint32(i) //nolint:gosec // below frameTasksMax
+			return count32(i)
 		}
 	}
 	tasks.Methods = append(tasks.Methods, path)
-	return uint32(len(tasks.Methods) - 1) //nolint:gosec // below frameTasksMax
+	return count32(len(tasks.Methods) - 1)
 }
 
 func (f *frame) setKeys(tasks *plaitv1.SubmitFrame) {
@@ -147,7 +147,7 @@ func (f *frame) setOptions(tasks *plaitv1.SubmitFrame, now time.Time) {
 	for i, sub := range f.submissions {
 		if options := sub.optionsAt(now); options != nil {
 			tasks.Options = append(tasks.Options, &plaitv1.IndexedOptions{
-				Index: uint32(i), Options: options, //nolint:gosec // below frameTasksMax
+				Index: count32(i), Options: options,
 			})
 		}
 	}

@@ -121,7 +121,7 @@ func (s *session) results(r *plaitv1.ResultFrame) {
 	for i, w := range waits {
 		for w != nil {
 			next := w.next // Whoever waits may take w apart once it is done.
-			w.failure = failures[uint32(i)] //nolint:gosec // a frame holds few tasks
+			w.failure = failures[count32(i)]
 			if i < len(r.GetPayloads()) {
 				w.payload = r.GetPayloads()[i]
 			}

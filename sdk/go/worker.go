@@ -52,7 +52,7 @@ type Worker struct {
 	stop     chan struct{}
 	stopOnce sync.Once
 	// Set by Run: the values of its context, for every handler, and the interceptors as one.
-	base        context.Context //nolint:containedctx // handed to handlers
+	base        context.Context // handed to handlers
 	interceptor grpc.UnaryServerInterceptor
 }
 

@@ -46,6 +46,75 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Why the broker itself made a failure.
+type FailureReason int32
+
+const (
+	// The handler made it.
+	FailureReason_FAILURE_REASON_UNSPECIFIED FailureReason = 0
+	// The task was cancelled.
+	FailureReason_FAILURE_REASON_TASK_CANCELLED FailureReason = 1
+	// The deadline passed while no attempt ran.
+	FailureReason_FAILURE_REASON_EXPIRED_BEFORE_START FailureReason = 2
+	// The deadline passed while an attempt ran.
+	FailureReason_FAILURE_REASON_EXPIRED_WHILE_RUNNING FailureReason = 3
+	// The attempt ran longer than its policy allows.
+	FailureReason_FAILURE_REASON_ATTEMPT_TIMED_OUT FailureReason = 4
+	// The worker vanished while it ran the attempt.
+	FailureReason_FAILURE_REASON_WORKER_LOST FailureReason = 5
+	// Somebody waits for a task that does not exist.
+	FailureReason_FAILURE_REASON_TASK_NOT_FOUND FailureReason = 6
+)
+
+// Enum value maps for FailureReason.
+var (
+	FailureReason_name = map[int32]string{
+		0: "FAILURE_REASON_UNSPECIFIED",
+		1: "FAILURE_REASON_TASK_CANCELLED",
+		2: "FAILURE_REASON_EXPIRED_BEFORE_START",
+		3: "FAILURE_REASON_EXPIRED_WHILE_RUNNING",
+		4: "FAILURE_REASON_ATTEMPT_TIMED_OUT",
+		5: "FAILURE_REASON_WORKER_LOST",
+		6: "FAILURE_REASON_TASK_NOT_FOUND",
+	}
+	FailureReason_value = map[string]int32{
+		"FAILURE_REASON_UNSPECIFIED":           0,
+		"FAILURE_REASON_TASK_CANCELLED":        1,
+		"FAILURE_REASON_EXPIRED_BEFORE_START":  2,
+		"FAILURE_REASON_EXPIRED_WHILE_RUNNING": 3,
+		"FAILURE_REASON_ATTEMPT_TIMED_OUT":     4,
+		"FAILURE_REASON_WORKER_LOST":           5,
+		"FAILURE_REASON_TASK_NOT_FOUND":        6,
+	}
+)
+
+func (x FailureReason) Enum() *FailureReason {
+	p := new(FailureReason)
+	*p = x
+	return p
+}
+
+func (x FailureReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_plait_log_v1_record_proto_enumTypes[0].Descriptor()
+}
+
+func (FailureReason) Type() protoreflect.EnumType {
+	return &file_plait_log_v1_record_proto_enumTypes[0]
+}
+
+func (x FailureReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureReason.Descriptor instead.
+func (FailureReason) EnumDescriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{0}
+}
+
 // Why a lease ended without an outcome.
 type ReturnCause int32
 
@@ -87,11 +156,11 @@ func (x ReturnCause) String() string {
 }
 
 func (ReturnCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_plait_log_v1_record_proto_enumTypes[0].Descriptor()
+	return file_plait_log_v1_record_proto_enumTypes[1].Descriptor()
 }
 
 func (ReturnCause) Type() protoreflect.EnumType {
-	return &file_plait_log_v1_record_proto_enumTypes[0]
+	return &file_plait_log_v1_record_proto_enumTypes[1]
 }
 
 func (x ReturnCause) Number() protoreflect.EnumNumber {
@@ -100,7 +169,7 @@ func (x ReturnCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReturnCause.Descriptor instead.
 func (ReturnCause) EnumDescriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{0}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{1}
 }
 
 // Where a task was when it expired.
@@ -140,11 +209,11 @@ func (x ExpiryCause) String() string {
 }
 
 func (ExpiryCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_plait_log_v1_record_proto_enumTypes[1].Descriptor()
+	return file_plait_log_v1_record_proto_enumTypes[2].Descriptor()
 }
 
 func (ExpiryCause) Type() protoreflect.EnumType {
-	return &file_plait_log_v1_record_proto_enumTypes[1]
+	return &file_plait_log_v1_record_proto_enumTypes[2]
 }
 
 func (x ExpiryCause) Number() protoreflect.EnumNumber {
@@ -153,7 +222,7 @@ func (x ExpiryCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ExpiryCause.Descriptor instead.
 func (ExpiryCause) EnumDescriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{1}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{2}
 }
 
 // Everything of a frame but its payloads.
@@ -1242,7 +1311,9 @@ type Failure struct {
 	// grpc-status-details-bin.
 	Details []byte `protobuf:"bytes,3,opt,name=details,proto3" json:"details,omitempty"`
 	// Trailing metadata, as an Envelope.
-	Trailers      []byte `protobuf:"bytes,4,opt,name=trailers,proto3" json:"trailers,omitempty"`
+	Trailers []byte `protobuf:"bytes,4,opt,name=trailers,proto3" json:"trailers,omitempty"`
+	// Why the broker itself made it.
+	Reason        FailureReason `protobuf:"varint,5,opt,name=reason,proto3,enum=plait.log.v1.FailureReason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1303,6 +1374,13 @@ func (x *Failure) GetTrailers() []byte {
 		return x.Trailers
 	}
 	return nil
+}
+
+func (x *Failure) GetReason() FailureReason {
+	if x != nil {
+		return x.Reason
+	}
+	return FailureReason_FAILURE_REASON_UNSPECIFIED
 }
 
 // Metadata of a task: what the payload area holds as its envelope.
@@ -2823,12 +2901,13 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\tSucceeded\x12\x1f\n" +
 	"\vtask_deltas\x18\x01 \x03(\x12R\n" +
 	"taskDeltas\x12#\n" +
-	"\rresponse_lens\x18\x02 \x03(\rR\fresponseLens\"m\n" +
+	"\rresponse_lens\x18\x02 \x03(\rR\fresponseLens\"\xa2\x01\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
 	"\adetails\x18\x03 \x01(\fR\adetails\x12\x1a\n" +
-	"\btrailers\x18\x04 \x01(\fR\btrailers\";\n" +
+	"\btrailers\x18\x04 \x01(\fR\btrailers\x123\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1b.plait.log.v1.FailureReasonR\x06reason\";\n" +
 	"\bEnvelope\x12/\n" +
 	"\bmetadata\x18\x01 \x03(\v2\x13.plait.v1.MetadatumR\bmetadata\"\x97\x01\n" +
 	"\aRetried\x12\x12\n" +
@@ -2934,7 +3013,15 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x128\n" +
 	"\n" +
 	"acceptance\x18\x02 \x01(\v2\x18.plait.log.v1.AcceptanceR\n" +
-	"acceptance*\x8a\x01\n" +
+	"acceptance*\x8e\x02\n" +
+	"\rFailureReason\x12\x1e\n" +
+	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12!\n" +
+	"\x1dFAILURE_REASON_TASK_CANCELLED\x10\x01\x12'\n" +
+	"#FAILURE_REASON_EXPIRED_BEFORE_START\x10\x02\x12(\n" +
+	"$FAILURE_REASON_EXPIRED_WHILE_RUNNING\x10\x03\x12$\n" +
+	" FAILURE_REASON_ATTEMPT_TIMED_OUT\x10\x04\x12\x1e\n" +
+	"\x1aFAILURE_REASON_WORKER_LOST\x10\x05\x12!\n" +
+	"\x1dFAILURE_REASON_TASK_NOT_FOUND\x10\x06*\x8a\x01\n" +
 	"\vReturnCause\x12\x1c\n" +
 	"\x18RETURN_CAUSE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18RETURN_CAUSE_HANDED_BACK\x10\x01\x12!\n" +
@@ -2957,98 +3044,100 @@ func file_plait_log_v1_record_proto_rawDescGZIP() []byte {
 	return file_plait_log_v1_record_proto_rawDescData
 }
 
-var file_plait_log_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_plait_log_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_plait_log_v1_record_proto_goTypes = []any{
-	(ReturnCause)(0),         // 0: plait.log.v1.ReturnCause
-	(ExpiryCause)(0),         // 1: plait.log.v1.ExpiryCause
-	(*FrameMeta)(nil),        // 2: plait.log.v1.FrameMeta
-	(*Record)(nil),           // 3: plait.log.v1.Record
-	(*Submitted)(nil),        // 4: plait.log.v1.Submitted
-	(*IndexedChild)(nil),     // 5: plait.log.v1.IndexedChild
-	(*Child)(nil),            // 6: plait.log.v1.Child
-	(*Acceptance)(nil),       // 7: plait.log.v1.Acceptance
-	(*Refusal)(nil),          // 8: plait.log.v1.Refusal
-	(*Started)(nil),          // 9: plait.log.v1.Started
-	(*Succeeded)(nil),        // 10: plait.log.v1.Succeeded
-	(*Failure)(nil),          // 11: plait.log.v1.Failure
-	(*Envelope)(nil),         // 12: plait.log.v1.Envelope
-	(*Retried)(nil),          // 13: plait.log.v1.Retried
-	(*Returned)(nil),         // 14: plait.log.v1.Returned
-	(*Suspended)(nil),        // 15: plait.log.v1.Suspended
-	(*Failed)(nil),           // 16: plait.log.v1.Failed
-	(*Cancelled)(nil),        // 17: plait.log.v1.Cancelled
-	(*Expired)(nil),          // 18: plait.log.v1.Expired
-	(*Redriven)(nil),         // 19: plait.log.v1.Redriven
-	(*Dropped)(nil),          // 20: plait.log.v1.Dropped
-	(*SessionsDropped)(nil),  // 21: plait.log.v1.SessionsDropped
-	(*QueuePaused)(nil),      // 22: plait.log.v1.QueuePaused
-	(*QueueResumed)(nil),     // 23: plait.log.v1.QueueResumed
-	(*PoliciesApplied)(nil),  // 24: plait.log.v1.PoliciesApplied
-	(*EntryPut)(nil),         // 25: plait.log.v1.EntryPut
-	(*EntryDeleted)(nil),     // 26: plait.log.v1.EntryDeleted
-	(*Counters)(nil),         // 27: plait.log.v1.Counters
-	(*StoredBlob)(nil),       // 28: plait.log.v1.StoredBlob
-	(*TaskImages)(nil),       // 29: plait.log.v1.TaskImages
-	(*TaskImage)(nil),        // 30: plait.log.v1.TaskImage
-	(*TimelineEvent)(nil),    // 31: plait.log.v1.TimelineEvent
-	(*SessionImage)(nil),     // 32: plait.log.v1.SessionImage
-	(*SessionAnswer)(nil),    // 33: plait.log.v1.SessionAnswer
-	(v1.ErrorReason)(0),      // 34: plait.v1.ErrorReason
-	(v1.TaskState)(0),        // 35: plait.v1.TaskState
-	(*v1.Metadatum)(nil),     // 36: plait.v1.Metadatum
-	(*v11.MethodPolicy)(nil), // 37: plait.control.v1.MethodPolicy
+	(FailureReason)(0),       // 0: plait.log.v1.FailureReason
+	(ReturnCause)(0),         // 1: plait.log.v1.ReturnCause
+	(ExpiryCause)(0),         // 2: plait.log.v1.ExpiryCause
+	(*FrameMeta)(nil),        // 3: plait.log.v1.FrameMeta
+	(*Record)(nil),           // 4: plait.log.v1.Record
+	(*Submitted)(nil),        // 5: plait.log.v1.Submitted
+	(*IndexedChild)(nil),     // 6: plait.log.v1.IndexedChild
+	(*Child)(nil),            // 7: plait.log.v1.Child
+	(*Acceptance)(nil),       // 8: plait.log.v1.Acceptance
+	(*Refusal)(nil),          // 9: plait.log.v1.Refusal
+	(*Started)(nil),          // 10: plait.log.v1.Started
+	(*Succeeded)(nil),        // 11: plait.log.v1.Succeeded
+	(*Failure)(nil),          // 12: plait.log.v1.Failure
+	(*Envelope)(nil),         // 13: plait.log.v1.Envelope
+	(*Retried)(nil),          // 14: plait.log.v1.Retried
+	(*Returned)(nil),         // 15: plait.log.v1.Returned
+	(*Suspended)(nil),        // 16: plait.log.v1.Suspended
+	(*Failed)(nil),           // 17: plait.log.v1.Failed
+	(*Cancelled)(nil),        // 18: plait.log.v1.Cancelled
+	(*Expired)(nil),          // 19: plait.log.v1.Expired
+	(*Redriven)(nil),         // 20: plait.log.v1.Redriven
+	(*Dropped)(nil),          // 21: plait.log.v1.Dropped
+	(*SessionsDropped)(nil),  // 22: plait.log.v1.SessionsDropped
+	(*QueuePaused)(nil),      // 23: plait.log.v1.QueuePaused
+	(*QueueResumed)(nil),     // 24: plait.log.v1.QueueResumed
+	(*PoliciesApplied)(nil),  // 25: plait.log.v1.PoliciesApplied
+	(*EntryPut)(nil),         // 26: plait.log.v1.EntryPut
+	(*EntryDeleted)(nil),     // 27: plait.log.v1.EntryDeleted
+	(*Counters)(nil),         // 28: plait.log.v1.Counters
+	(*StoredBlob)(nil),       // 29: plait.log.v1.StoredBlob
+	(*TaskImages)(nil),       // 30: plait.log.v1.TaskImages
+	(*TaskImage)(nil),        // 31: plait.log.v1.TaskImage
+	(*TimelineEvent)(nil),    // 32: plait.log.v1.TimelineEvent
+	(*SessionImage)(nil),     // 33: plait.log.v1.SessionImage
+	(*SessionAnswer)(nil),    // 34: plait.log.v1.SessionAnswer
+	(v1.ErrorReason)(0),      // 35: plait.v1.ErrorReason
+	(v1.TaskState)(0),        // 36: plait.v1.TaskState
+	(*v1.Metadatum)(nil),     // 37: plait.v1.Metadatum
+	(*v11.MethodPolicy)(nil), // 38: plait.control.v1.MethodPolicy
 }
 var file_plait_log_v1_record_proto_depIdxs = []int32{
-	3,  // 0: plait.log.v1.FrameMeta.records:type_name -> plait.log.v1.Record
-	4,  // 1: plait.log.v1.Record.submitted:type_name -> plait.log.v1.Submitted
-	9,  // 2: plait.log.v1.Record.started:type_name -> plait.log.v1.Started
-	10, // 3: plait.log.v1.Record.succeeded:type_name -> plait.log.v1.Succeeded
-	13, // 4: plait.log.v1.Record.retried:type_name -> plait.log.v1.Retried
-	14, // 5: plait.log.v1.Record.returned:type_name -> plait.log.v1.Returned
-	15, // 6: plait.log.v1.Record.suspended:type_name -> plait.log.v1.Suspended
-	16, // 7: plait.log.v1.Record.failed:type_name -> plait.log.v1.Failed
-	17, // 8: plait.log.v1.Record.cancelled:type_name -> plait.log.v1.Cancelled
-	18, // 9: plait.log.v1.Record.expired:type_name -> plait.log.v1.Expired
-	19, // 10: plait.log.v1.Record.redriven:type_name -> plait.log.v1.Redriven
-	20, // 11: plait.log.v1.Record.dropped:type_name -> plait.log.v1.Dropped
-	21, // 12: plait.log.v1.Record.sessions_dropped:type_name -> plait.log.v1.SessionsDropped
-	22, // 13: plait.log.v1.Record.queue_paused:type_name -> plait.log.v1.QueuePaused
-	23, // 14: plait.log.v1.Record.queue_resumed:type_name -> plait.log.v1.QueueResumed
-	24, // 15: plait.log.v1.Record.policies_applied:type_name -> plait.log.v1.PoliciesApplied
-	25, // 16: plait.log.v1.Record.entry_put:type_name -> plait.log.v1.EntryPut
-	26, // 17: plait.log.v1.Record.entry_deleted:type_name -> plait.log.v1.EntryDeleted
-	27, // 18: plait.log.v1.Record.counters:type_name -> plait.log.v1.Counters
-	29, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
-	32, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
-	7,  // 21: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
-	5,  // 22: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
-	6,  // 23: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
-	8,  // 24: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
-	34, // 25: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
-	35, // 26: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
-	36, // 27: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
-	11, // 28: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
-	0,  // 29: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
-	11, // 30: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
-	1,  // 31: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
-	37, // 32: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
-	30, // 33: plait.log.v1.TaskImages.tasks:type_name -> plait.log.v1.TaskImage
-	6,  // 34: plait.log.v1.TaskImage.child:type_name -> plait.log.v1.Child
-	28, // 35: plait.log.v1.TaskImage.request:type_name -> plait.log.v1.StoredBlob
-	28, // 36: plait.log.v1.TaskImage.envelope:type_name -> plait.log.v1.StoredBlob
-	35, // 37: plait.log.v1.TaskImage.state:type_name -> plait.v1.TaskState
-	28, // 38: plait.log.v1.TaskImage.response:type_name -> plait.log.v1.StoredBlob
-	11, // 39: plait.log.v1.TaskImage.failure:type_name -> plait.log.v1.Failure
-	31, // 40: plait.log.v1.TaskImage.events:type_name -> plait.log.v1.TimelineEvent
-	35, // 41: plait.log.v1.TimelineEvent.state:type_name -> plait.v1.TaskState
-	33, // 42: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
-	7,  // 43: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	4,  // 0: plait.log.v1.FrameMeta.records:type_name -> plait.log.v1.Record
+	5,  // 1: plait.log.v1.Record.submitted:type_name -> plait.log.v1.Submitted
+	10, // 2: plait.log.v1.Record.started:type_name -> plait.log.v1.Started
+	11, // 3: plait.log.v1.Record.succeeded:type_name -> plait.log.v1.Succeeded
+	14, // 4: plait.log.v1.Record.retried:type_name -> plait.log.v1.Retried
+	15, // 5: plait.log.v1.Record.returned:type_name -> plait.log.v1.Returned
+	16, // 6: plait.log.v1.Record.suspended:type_name -> plait.log.v1.Suspended
+	17, // 7: plait.log.v1.Record.failed:type_name -> plait.log.v1.Failed
+	18, // 8: plait.log.v1.Record.cancelled:type_name -> plait.log.v1.Cancelled
+	19, // 9: plait.log.v1.Record.expired:type_name -> plait.log.v1.Expired
+	20, // 10: plait.log.v1.Record.redriven:type_name -> plait.log.v1.Redriven
+	21, // 11: plait.log.v1.Record.dropped:type_name -> plait.log.v1.Dropped
+	22, // 12: plait.log.v1.Record.sessions_dropped:type_name -> plait.log.v1.SessionsDropped
+	23, // 13: plait.log.v1.Record.queue_paused:type_name -> plait.log.v1.QueuePaused
+	24, // 14: plait.log.v1.Record.queue_resumed:type_name -> plait.log.v1.QueueResumed
+	25, // 15: plait.log.v1.Record.policies_applied:type_name -> plait.log.v1.PoliciesApplied
+	26, // 16: plait.log.v1.Record.entry_put:type_name -> plait.log.v1.EntryPut
+	27, // 17: plait.log.v1.Record.entry_deleted:type_name -> plait.log.v1.EntryDeleted
+	28, // 18: plait.log.v1.Record.counters:type_name -> plait.log.v1.Counters
+	30, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
+	33, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
+	8,  // 21: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
+	6,  // 22: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
+	7,  // 23: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
+	9,  // 24: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
+	35, // 25: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
+	36, // 26: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
+	0,  // 27: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
+	37, // 28: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
+	12, // 29: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
+	1,  // 30: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
+	12, // 31: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
+	2,  // 32: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
+	38, // 33: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
+	31, // 34: plait.log.v1.TaskImages.tasks:type_name -> plait.log.v1.TaskImage
+	7,  // 35: plait.log.v1.TaskImage.child:type_name -> plait.log.v1.Child
+	29, // 36: plait.log.v1.TaskImage.request:type_name -> plait.log.v1.StoredBlob
+	29, // 37: plait.log.v1.TaskImage.envelope:type_name -> plait.log.v1.StoredBlob
+	36, // 38: plait.log.v1.TaskImage.state:type_name -> plait.v1.TaskState
+	29, // 39: plait.log.v1.TaskImage.response:type_name -> plait.log.v1.StoredBlob
+	12, // 40: plait.log.v1.TaskImage.failure:type_name -> plait.log.v1.Failure
+	32, // 41: plait.log.v1.TaskImage.events:type_name -> plait.log.v1.TimelineEvent
+	36, // 42: plait.log.v1.TimelineEvent.state:type_name -> plait.v1.TaskState
+	34, // 43: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
+	8,  // 44: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_plait_log_v1_record_proto_init() }
@@ -3086,7 +3175,7 @@ func file_plait_log_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_log_v1_record_proto_rawDesc), len(file_plait_log_v1_record_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,

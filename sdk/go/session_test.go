@@ -1,0 +1,558 @@
+package plait
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	plaitv1 "plait.dev/plait/gen/plait/v1"
+	testingv1 "plait.dev/plait/gen/testing/v1"
+)
+
+const noReason = plaitv1.ErrorReason_ERROR_REASON_UNSPECIFIED
+
+func request(text string) *testingv1.EchoRequest {
+	return &testingv1.EchoRequest{Payload: []byte(text)}
+}
+
+func echoed(t *testing.T, text string) []byte {
+	t.Helper()
+	raw, err := proto.Marshal(&testingv1.EchoResponse{Payload: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func wantEcho(t *testing.T, got outcome[*testingv1.EchoResponse], text string) {
+	t.Helper()
+	if got.err != nil || string(got.response.GetPayload()) != text {
+		t.Fatalf("got %v, %v; want %q", got.response, got.err, text)
+	}
+}
+
+func TestCall_IsSubmittedWithAwaitAndAnsweredByTheResult(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	var header metadata.MD
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-tenant", "blue", "grpc-secret", "no")
+	call := begin(func() (*testingv1.EchoResponse, error) {
+		return c.Echo(ctx, request("a"), grpc.Header(&header))
+	})
+	l, _ := s.welcome(t, 0)
+	f := frameOf(t, l)
+	if f.GetSequence() != 1 || !f.GetAwait() || f.GetTasks().GetMethods()[0] != testingv1.EchoService_Echo_FullMethodName {
+		t.Fatalf("frame = %v", f)
+	}
+	md := f.GetTasks().GetCommon().GetMetadata()
+	if len(md) != 1 || md[0].GetKey() != "x-tenant" || string(md[0].GetValue()) != "blue" {
+		t.Fatalf("metadata = %v", md)
+	}
+	acceptTasks(t, l, 1, 7)
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{7}, Payloads: [][]byte{echoed(t, "a")}})
+	wantEcho(t, next(t, call), "a")
+	if got := header.Get(keyTaskID); len(got) != 1 || got[0] != "t0000000000000007" {
+		t.Fatalf("header = %v", header)
+	}
+}
+
+func TestCall_FailureKeepsStatusDetailsAndTrailers(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	st, err := status.New(codes.NotFound, "no such order").WithDetails(&errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "id", Description: "unknown"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	details, err := proto.Marshal(st.Proto())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var trailer metadata.MD
+	call := begin(func() (*testingv1.EchoResponse, error) {
+		return c.Echo(t.Context(), request("a"), grpc.Trailer(&trailer))
+	})
+	l, _ := s.welcome(t, 0)
+	frameOf(t, l)
+	acceptTasks(t, l, 1, 7)
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{7}, Payloads: [][]byte{nil}, Failures: []*plaitv1.Failure{{
+		Code: uint32(codes.NotFound), Message: "no such order", Details: details,
+		Trailers: []*plaitv1.Metadatum{{Key: "x-why", Value: []byte("gone")}},
+	}}})
+	got := next(t, call)
+	if !proto.Equal(status.Convert(got.err).Proto(), st.Proto()) {
+		t.Fatalf("status = %v, want %v", status.Convert(got.err).Proto(), st.Proto())
+	}
+	if trailer.Get("x-why")[0] != "gone" || trailer.Get(detailsKey)[0] != string(details) {
+		t.Fatalf("trailer = %v", trailer)
+	}
+}
+
+func TestCall_DeadlineOfTheCallerIsTheTasks(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(ctx, request("a")) })
+	l, _ := s.welcome(t, 0)
+	f := frameOf(t, l)
+	left := f.GetTasks().GetOptions()[0].GetOptions().GetDeadline().AsDuration()
+	if left > time.Hour || left < 59*time.Minute {
+		t.Fatalf("deadline = %v", left)
+	}
+	cancel()
+	wantCode(t, next(t, call).err, codes.Canceled, noReason)
+}
+
+func TestSubmit_AnswersOnAcceptanceAndAwaitsLater(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	submit := begin(func() (*Task[testingv1.EchoResponse], error) {
+		return Submit(t.Context(), c.Echo, request("a"), WithKey("k"), WithOrderingKey("o"),
+			WithDelay(time.Second), WithDeadline(time.Minute), WithPriority(9), WithChildKey("ignored"))
+	})
+	l, _ := s.welcome(t, 0)
+	f := frameOf(t, l)
+	if f.GetAwait() || f.GetTasks().GetIdempotencyKeys()[0] != "k" || f.GetTasks().GetOrderingKeys()[0] != "o" {
+		t.Fatalf("frame = %v", f)
+	}
+	options := f.GetTasks().GetCommon()
+	if options.GetDelay().AsDuration() != time.Second || options.GetDeadline().AsDuration() != time.Minute ||
+		options.GetPriority() != 9 || options.GetParent() != nil {
+		t.Fatalf("options = %v", options)
+	}
+	acceptTasks(t, l, 1, 0x2a)
+	task := next(t, submit)
+	if task.err != nil || task.response.ID() != "t000000000000002a" {
+		t.Fatalf("task = %v", task)
+	}
+	result := begin(func() (*testingv1.EchoResponse, error) { return task.response.Result(t.Context()) })
+	if await := awaitOf(t, l); await.GetTasks()[0] != 0x2a {
+		t.Fatalf("await = %v", await)
+	}
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{0x2a}, Payloads: [][]byte{echoed(t, "a")}})
+	wantEcho(t, next(t, result), "a")
+}
+
+func TestSubmit_RefusalIsTheCallersError(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	submit := begin(func() (*Task[testingv1.EchoResponse], error) {
+		return Submit(t.Context(), c.Echo, request("a"))
+	})
+	l, _ := s.welcome(t, 0)
+	frameOf(t, l)
+	conflict := status.Convert(refusal(codes.AlreadyExists,
+		plaitv1.ErrorReason_ERROR_REASON_DUPLICATE_KEY_CONFLICT, "taken", map[string]string{"task": "t1"}))
+	accept(t, l, &plaitv1.SequencedAccepted{Sequence: 1, Accepted: &plaitv1.AcceptedFrame{
+		Tasks: []uint64{0}, Refusals: []*plaitv1.Refusal{{Status: conflict.Proto()}},
+	}})
+	wantCode(t, next(t, submit).err, codes.AlreadyExists,
+		plaitv1.ErrorReason_ERROR_REASON_DUPLICATE_KEY_CONFLICT)
+}
+
+func TestSubmit_KeyOfThePolicyIsReadOrMissing(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	_, err := Submit(t.Context(), c.Append, &testingv1.AppendRequest{Account: "acc"})
+	wantCode(t, err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_KEY_MISSING)
+	begin(func() (*Task[testingv1.AppendResponse], error) {
+		return Submit(t.Context(), c.Append,
+			&testingv1.AppendRequest{Account: "acc", Entry: &testingv1.Entry{Id: "e1"}})
+	})
+	l, _ := s.welcome(t, 0)
+	f := frameOf(t, l).GetTasks()
+	if f.GetIdempotencyKeys()[0] != "e1" || f.GetOrderingKeys()[0] != "acc" {
+		t.Fatalf("keys = %v, %v", f.GetIdempotencyKeys(), f.GetOrderingKeys())
+	}
+	acceptTasks(t, l, 1, 1)
+}
+
+func TestSubmit_UnknownMethodIsAnnouncedAndSubmittedAgain(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	submit := begin(func() (*Task[testingv1.EchoResponse], error) {
+		return Submit(t.Context(), c.Echo, request("a"))
+	})
+	l, _ := s.welcome(t, 0)
+	frameOf(t, l)
+	s.wipe()
+	unknown := status.Convert(methodUnknown(testingv1.EchoService_Echo_FullMethodName))
+	accept(t, l, &plaitv1.SequencedAccepted{Sequence: 1, Accepted: &plaitv1.AcceptedFrame{
+		Tasks: []uint64{0}, Refusals: []*plaitv1.Refusal{{Status: unknown.Proto()}},
+	}})
+	if again := frameOf(t, l); again.GetSequence() != 2 {
+		t.Fatalf("frame = %v", again)
+	}
+	acceptTasks(t, l, 2, 5)
+	if got := next(t, submit); got.err != nil || got.response.ID() != "t0000000000000005" {
+		t.Fatalf("got %v", got)
+	}
+	announced := s.announcements()
+	if len(announced) != 1 || announced[0].GetServices()[0] != "testing.v1.EchoService" {
+		t.Fatalf("announced %v", announced)
+	}
+}
+
+func TestSession_ResumesUnacknowledgedFramesInOrder(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	first := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("1")) })
+	l, hello := s.welcome(t, 0)
+	frameOf(t, l)
+	second := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("2")) })
+	frameOf(t, l)
+	// The first is durable, but the answer is lost; the second never arrived.
+	l.stop(t, status.Error(codes.Unavailable, "restarting"))
+	l, again := s.welcome(t, 1)
+	if !bytes.Equal(hello.GetSession(), again.GetSession()) {
+		t.Fatal("the session changed")
+	}
+	for sequence := uint64(1); sequence <= 2; sequence++ {
+		f := frameOf(t, l)
+		want, err := proto.Marshal(request(fmt.Sprint(sequence)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.GetSequence() != sequence || !bytes.Equal(f.GetTasks().GetPayloads()[0], want) {
+			t.Fatalf("frame = %v, want number %d", f, sequence)
+		}
+		acceptTasks(t, l, sequence, sequence)
+	}
+	results(t, l, &plaitv1.ResultFrame{
+		Tasks: []uint64{2, 1}, Payloads: [][]byte{echoed(t, "2"), echoed(t, "1")},
+	})
+	wantEcho(t, next(t, first), "1")
+	wantEcho(t, next(t, second), "2")
+}
+
+func TestSession_AwaitsAcceptedTasksAgainAfterAReconnect(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	l, _ := s.welcome(t, 0)
+	frameOf(t, l)
+	acceptTasks(t, l, 1, 7)
+	// An answer to something sent afterwards tells that the acceptance was read.
+	submit := begin(func() (*Task[testingv1.EchoResponse], error) {
+		return Submit(t.Context(), c.Echo, request("b"))
+	})
+	frameOf(t, l)
+	acceptTasks(t, l, 2, 8)
+	next(t, submit)
+	l.stop(t, status.Error(codes.Canceled, "the broker may say this too"))
+	l, _ = s.welcome(t, 2)
+	if await := awaitOf(t, l); len(await.GetTasks()) != 1 || await.GetTasks()[0] != 7 {
+		t.Fatalf("await = %v", await)
+	}
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{7}, Payloads: [][]byte{echoed(t, "a")}})
+	wantEcho(t, next(t, call), "a")
+}
+
+func TestSession_UnknownToTheBrokerStartsANewOne(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	submit := begin(func() (*Task[testingv1.EchoResponse], error) {
+		return Submit(t.Context(), c.Echo, request("a"))
+	})
+	l, hello := s.welcome(t, 0)
+	frameOf(t, l)
+	acceptTasks(t, l, 1, 1)
+	next(t, submit)
+	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("b")) })
+	if f := frameOf(t, l); f.GetSequence() != 2 {
+		t.Fatalf("frame = %v", f)
+	}
+	l.stop(t, status.Error(codes.Unavailable, "wiped"))
+	s.welcome(t, 0) // Wiped: it does not know that 1 was accepted.
+	l, renewed := s.welcome(t, 0)
+	if bytes.Equal(hello.GetSession(), renewed.GetSession()) {
+		t.Fatal("the session is still the same")
+	}
+	if f := frameOf(t, l); f.GetSequence() != 1 || !f.GetAwait() {
+		t.Fatalf("frame = %v", f)
+	}
+	acceptTasks(t, l, 1, 9)
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{9}, Payloads: [][]byte{echoed(t, "b")}})
+	wantEcho(t, next(t, call), "b")
+}
+
+func TestSession_BackPressureHoldsBackFromTheRefusedFrameOn(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	var calls []<-chan outcome[*testingv1.EchoResponse]
+	l := (*submitLine)(nil)
+	for i := range 3 {
+		calls = append(calls, begin(func() (*testingv1.EchoResponse, error) {
+			return c.Echo(t.Context(), request(fmt.Sprint(i)))
+		}))
+		if l == nil {
+			l, _ = s.welcome(t, 0)
+		}
+		frameOf(t, l)
+	}
+	acceptTasks(t, l, 1, 1)
+	refused := time.Now()
+	for sequence := uint64(2); sequence <= 3; sequence++ {
+		accept(t, l, &plaitv1.SequencedAccepted{
+			Sequence: sequence, RetryAfter: durationpb.New(50 * time.Millisecond),
+		})
+	}
+	for sequence := uint64(2); sequence <= 3; sequence++ {
+		if f := frameOf(t, l); f.GetSequence() != sequence {
+			t.Fatalf("frame %d, want %d", f.GetSequence(), sequence)
+		}
+		acceptTasks(t, l, sequence, sequence)
+	}
+	if time.Since(refused) < 50*time.Millisecond {
+		t.Fatal("the pause was not kept")
+	}
+	results(t, l, &plaitv1.ResultFrame{
+		Tasks: []uint64{1, 2, 3}, Payloads: [][]byte{echoed(t, "0"), echoed(t, "1"), echoed(t, "2")},
+	})
+	for i, call := range calls {
+		wantEcho(t, next(t, call), fmt.Sprint(i))
+	}
+}
+
+func TestSession_FillsFramesToTheirBound(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	client := connect(t, s.address)
+	c := testingv1.NewEchoServiceClient(client.Channel())
+	// Nothing is read before all are queued: the welcome waits.
+	l := next(t, func() <-chan *submitLine {
+		_, err := client.contracts.resolve(t.Context(), testingv1.EchoService_Echo_FullMethodName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 600 {
+			if _, err := c.Echo(t.Context(), request("x"), callOption{apply: func(s *callSettings) {
+				s.handle, s.pipelined = &handle{}, true
+			}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return s.submits
+	}())
+	l.read(t)
+	l.say(t, &plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Welcome{
+		Welcome: &plaitv1.SessionWelcome{FrameTasksMax: 1000, PayloadBytesMax: 1 << 20},
+	}})
+	for _, want := range []int{256, 256, 88} {
+		if f := frameOf(t, l); len(f.GetTasks().GetPayloads()) != want {
+			t.Fatalf("a frame of %d, want %d", len(f.GetTasks().GetPayloads()), want)
+		}
+	}
+}
+
+func TestSession_CancelledWaitIsForgottenAndTheTaskGoesOn(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(ctx, request("a")) })
+	l, _ := s.welcome(t, 0)
+	frameOf(t, l)
+	cancel()
+	wantCode(t, next(t, call).err, codes.Canceled, noReason)
+	acceptTasks(t, l, 1, 7)
+	if await := awaitOf(t, l); len(await.GetForget()) != 1 || await.GetForget()[0] != 7 {
+		t.Fatalf("await = %v", await)
+	}
+}
+
+func TestSession_ForgottenTaskThatIsWantedAgainIsAwaited(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	first := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(ctx, request("a"), WithKey("k")) })
+	l, _ := s.welcome(t, 0)
+	frameOf(t, l)
+	second := begin(func() (*testingv1.EchoResponse, error) {
+		return c.Echo(t.Context(), request("a"), WithKey("k"))
+	})
+	frameOf(t, l)
+	acceptTasks(t, l, 1, 7)
+	cancel()
+	next(t, first)
+	if await := awaitOf(t, l); await.GetForget()[0] != 7 {
+		t.Fatalf("await = %v", await)
+	}
+	// The second frame asked for the same task before the broker read the forget.
+	accept(t, l, &plaitv1.SequencedAccepted{
+		Sequence: 2, Accepted: &plaitv1.AcceptedFrame{Tasks: []uint64{7}, Existing: []uint32{0}},
+	})
+	if await := awaitOf(t, l); len(await.GetTasks()) != 1 || await.GetTasks()[0] != 7 {
+		t.Fatalf("await = %v", await)
+	}
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{7}, Payloads: [][]byte{echoed(t, "a")}})
+	wantEcho(t, next(t, second), "a")
+}
+
+func TestSession_AbandonedBeforeItWasSentIsNeverSent(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	client := connect(t, s.address)
+	c := testingv1.NewEchoServiceClient(client.Channel())
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(ctx, request("gone")) })
+	l := next(t, s.submits) // No welcome yet, so nothing is sent.
+	cancel()
+	next(t, gone)
+	stays := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("stays")) })
+	l.read(t)
+	l.say(t, &plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Welcome{
+		Welcome: &plaitv1.SessionWelcome{},
+	}})
+	f := frameOf(t, l)
+	want, err := proto.Marshal(request("stays"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.GetTasks().GetPayloads()) != 1 || !bytes.Equal(f.GetTasks().GetPayloads()[0], want) {
+		t.Fatalf("frame = %v", f)
+	}
+	acceptTasks(t, l, 1, 1)
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{1}, Payloads: [][]byte{echoed(t, "stays")}})
+	wantEcho(t, next(t, stays), "stays")
+}
+
+func TestSession_RefusedForGoodTellsItsCallers(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	l := next(t, s.submits)
+	l.stop(t, status.Error(codes.PermissionDenied, "not you"))
+	wantCode(t, next(t, call).err, codes.PermissionDenied, noReason)
+	// The next caller makes it ask again.
+	call = begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("b")) })
+	l, _ = s.welcome(t, 0)
+	acceptTasks(t, l, frameOf(t, l).GetSequence(), 1)
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{1}, Payloads: [][]byte{echoed(t, "b")}})
+	wantEcho(t, next(t, call), "b")
+}
+
+func TestSession_FrameThatTheBrokerCannotAcceptFailsAloneAndOnce(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	l, _ := s.welcome(t, 0)
+	frameOf(t, l)
+	l.stop(t, status.Error(codes.InvalidArgument, "broken frame"))
+	wantCode(t, next(t, call).err, codes.InvalidArgument, noReason)
+}
+
+func TestSession_PayloadOverTheLimitIsRefusedBeforeItIsSent(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	c := echoClient(t, s)
+	call := begin(func() (*testingv1.EchoResponse, error) {
+		return c.Echo(t.Context(), &testingv1.EchoRequest{Payload: make([]byte, 2<<20)})
+	})
+	s.welcome(t, 0)
+	wantCode(t, next(t, call).err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_TOO_LARGE)
+}
+
+func TestSession_WaitNamesTheTroubleWithTheBroker(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	client := connect(t, s.address)
+	c := testingv1.NewEchoServiceClient(client.Channel())
+	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	l, _ := s.welcome(t, 0)
+	acceptTasks(t, l, frameOf(t, l).GetSequence(), 1)
+	s.server.Stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	late := begin(func() (*Task[testingv1.EchoResponse], error) { return Submit(ctx, c.Echo, request("b")) })
+	for client.session.lastTrouble() == nil {
+		client.session.poke()
+	}
+	cancel()
+	err := next(t, late).err
+	wantCode(t, err, codes.Canceled, noReason)
+	if !bytes.Contains([]byte(err.Error()), []byte("last trouble with the broker")) {
+		t.Fatalf("err = %v", err)
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, next(t, call).err, codes.Canceled, noReason)
+	_, err = c.Echo(t.Context(), request("c"))
+	wantCode(t, err, codes.Canceled, noReason)
+}
+
+func TestTask_SeveralWaitForOneResultAndLeaveAlone(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	client := connect(t, s.address)
+	task, err := TaskOf[testingv1.EchoResponse](client, "t0000000000000007")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	first := begin(func() (*testingv1.EchoResponse, error) { return task.Result(ctx) })
+	l, _ := s.welcome(t, 0)
+	awaitOf(t, l)
+	second := begin(func() (*testingv1.EchoResponse, error) { return task.Result(t.Context()) })
+	awaitOf(t, l)
+	cancel()
+	wantCode(t, next(t, first).err, codes.Canceled, noReason)
+	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{7}, Payloads: [][]byte{echoed(t, "a")}})
+	wantEcho(t, next(t, second), "a")
+	select {
+	case m := <-l.in:
+		t.Fatalf("said %v although somebody still waited", m)
+	default:
+	}
+}
+
+func TestChannel_StreamsAreRefused(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	_, err := connect(t, s.address).Channel().NewStream(t.Context(), &grpc.StreamDesc{}, "/a.B/C")
+	wantCode(t, err, codes.Unimplemented, noReason)
+}
+
+func TestSubmit_WithoutOurChannelIsRefused(t *testing.T) {
+	t.Parallel()
+	plain := func(context.Context, *testingv1.EchoRequest, ...grpc.CallOption) (*testingv1.EchoResponse, error) {
+		return &testingv1.EchoResponse{}, nil
+	}
+	_, err := Submit(t.Context(), plain, request("a"))
+	wantCode(t, err, codes.InvalidArgument, noReason)
+}
+
+func TestTaskOf_RefusesWhatIsNoTaskID(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	for _, id := range []string{"", "7", "t7", "x000000000000000a", "t00000000000000zz", "t+00000000000000a"} {
+		_, err := TaskOf[testingv1.EchoResponse](connect(t, s.address), id)
+		wantCode(t, err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
+	}
+}
