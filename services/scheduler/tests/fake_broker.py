@@ -15,6 +15,7 @@ import grpc
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from plait import errors
 from plait.control.v1 import control_service_pb2 as control_pb
 from plait.control.v1 import control_service_pb2_grpc as control_grpc
 from plait.control.v1 import key_value_service_pb2 as kv_pb
@@ -84,7 +85,7 @@ class FakeBroker(
         self.observed.clear()
 
     def end_stream(self) -> None:
-        """Ends the observer's stream as a broker does that has another observer."""
+        """Ends the observer's stream as a broker does whose observer does not read."""
         assert self._stream is not None
         self._stream.put_nowait(None)
 
@@ -144,11 +145,14 @@ class FakeBroker(
             stream.put_nowait(control_pb.ObserveResponse(contract_announced=announced))
         await context.send_initial_metadata(())
         self.observed.set()
-        while (response := await stream.get()) is not None:
-            yield response
-        if self._stream is stream:
-            self._stream = None
-            self.observed.clear()
+        try:
+            while (response := await stream.get()) is not None:
+                yield response
+        finally:
+            if self._stream is stream:
+                self._stream = None
+                self.observed.clear()
+        await context.abort_with_status(_conflict("another scheduler observes"))
 
     async def DecideContract(
         self, request: control_pb.DecideContractRequest, context: Context
@@ -156,7 +160,7 @@ class FakeBroker(
         await self._fail("DecideContract", context)
         announced = self.state.pending.pop(request.announcement, None)
         if announced is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "nobody waits")
+            await context.abort_with_status(_conflict("nobody waits"))
         assert announced is not None
         if not request.HasField("refusal") and not announced.validate_only:
             for service in announced.services:
@@ -260,6 +264,13 @@ class FakeBroker(
     async def _fail(self, method: str, context: Context) -> None:
         if codes := self.failures.get(method):
             await context.abort(codes.pop(0), "as told")
+
+
+def _conflict(message: str) -> grpc.Status:
+    status = errors.new_status(
+        grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.STATE_CONFLICT, message
+    )
+    return rpc_status.to_status(status)
 
 
 def refusal_of(decision: control_pb.DecideContractRequest) -> status_pb2.Status:

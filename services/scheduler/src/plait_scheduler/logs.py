@@ -2,19 +2,26 @@
 
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 
 
-def configure_logs(log_format: Literal["auto", "json", "console"], level: str) -> None:
+def configure_logs(
+    log_format: Literal["auto", "json", "console"],
+    level: str,
+    stream: TextIO = sys.stderr,
+    colour: bool | None = None,
+) -> None:
     """Sets structlog up. Fields are those of every process of Plait: time, level, logger, event and
     what it carries.
     """
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    console = log_format == "console" or (log_format == "auto" and stream.isatty())
     renderer: structlog.typing.Processor
     if console:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty() if colour is None else colour
+        )
     else:
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
     structlog.configure(
@@ -27,6 +34,6 @@ def configure_logs(log_format: Literal["auto", "json", "console"], level: str) -
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from plait_scheduler.dev import command as dev
 from plait_scheduler.logs import configure_logs
 from plait_scheduler.scheduler import Scheduler
 from plait_scheduler.settings import Settings
@@ -20,6 +21,9 @@ USAGE_ERROR = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs to the end. Returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["dev"]:
+        return dev.main(arguments[1:])
     flags = {
         name: value
         for name, value in vars(_parser().parse_args(arguments)).items()

@@ -18,11 +18,10 @@ from plait_scheduler.domain.events import ContractAnnounced, Event, Figures
 from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
+from plait_scheduler.loops.standby import ADDRESS_KEY, Standby, StandbyConfig
 from plait_scheduler.server import Server
 from plait_scheduler.settings import Settings
 
-# Where the others find this process: its address as text.
-ADDRESS_KEY = "scheduler/address"
 # Taking the address out of the key space must not hold a shutdown up.
 FAREWELL_SECONDS = 1.0
 
@@ -53,10 +52,11 @@ class Scheduler:
             now_ms,
         )
         self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
+        self._standby = Standby(StandbyConfig(), self._key_value)
         self._observer = Observer(
             ObserverConfig(self._id, settings.figures_interval_ms),
             control,
-            Audience(self._on_connected, self._on_disconnected, self._on_event),
+            Audience(self._on_connected, self._on_disconnected, self._on_displaced, self._on_event),
         )
         self._server = Server(self._directory, lambda: self._connected, settings.dev)
         self._on_ready: Callable[[str], None] = lambda _: None
@@ -113,8 +113,12 @@ class Scheduler:
         self._on_ready(self._address)
         self._on_ready = lambda _: None
 
-    def _on_disconnected(self) -> None:
+    async def _on_disconnected(self) -> None:
         self._connected = False
+        await self._server.set_serving(False)
+
+    async def _on_displaced(self) -> None:
+        await self._standby.until_gone(self._address)
 
     async def _on_event(self, event: Event) -> None:
         self._directory.apply(event, now_ms())

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     # Where the broker is. PLAIT_ADDRESS serves as well, as for everybody else who talks to the
     # broker.
     broker: Annotated[str, AfterValidator(_address)] = Field(
-        "127.0.0.1:7420",
+        default="127.0.0.1:7420",
         validation_alias=AliasChoices("PLAIT_SCHEDULER_BROKER", "PLAIT_ADDRESS"),
     )
     # Where this process listens, on loopback. Port 0: any.
@@ -45,9 +45,9 @@ class Settings(BaseSettings):
     # Development: contracts may change in ways that break tasks in flight; reflection is on.
     dev: bool = False
     # How often figures are observed, in milliseconds, and so how often windows may change.
-    figures_interval_ms: int = Field(1000, ge=50, le=60_000)
+    figures_interval_ms: int = Field(default=1000, ge=50, le=60_000)
     # How long SIGTERM waits for what is under way, in milliseconds.
-    drain_ms: int = Field(10_000, ge=0, le=600_000)
+    drain_ms: int = Field(default=10_000, ge=0, le=600_000)
     # auto: for people on a terminal, JSON elsewhere.
     log_format: Literal["auto", "json", "console"] = "auto"
     # The least level that is logged.

@@ -4,14 +4,12 @@ worker prints.
 
 from collections.abc import Sequence
 
-from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+import grpc
+from google.rpc import error_details_pb2, status_pb2
 
-from plait.v1 import errors_pb2
+from plait import errors
 from plait_scheduler.domain.violation import Problem, Violation
 
-DOMAIN = "plait"
-_PREFIX = "ERROR_REASON_"
 # Message and details travel as trailers, for which gRPC libraries allow 8 KiB in all; each reason
 # is in both.
 REASON_BYTES_MAX = 400
@@ -28,9 +26,9 @@ def policy_invalid(services: Sequence[str], violations: Sequence[Violation]) -> 
         request.field_violations.add(
             field=_cut(violation.path), description=_cut(violation.description)
         )
-    return _status(
-        code_pb2.INVALID_ARGUMENT,
-        errors_pb2.ERROR_REASON_POLICY_INVALID,
+    return errors.new_status(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        errors.Reason.POLICY_INVALID,
         _message(f"the policies of {', '.join(services)} cannot hold", texts),
         {"services": _cut(",".join(services)), "violations": str(len(violations))},
         request,
@@ -49,9 +47,9 @@ def contract_incompatible(
         failure.violations.add(
             type=problem.kind, subject=_cut(problem.subject), description=_cut(problem.description)
         )
-    return _status(
-        code_pb2.FAILED_PRECONDITION,
-        errors_pb2.ERROR_REASON_CONTRACT_INCOMPATIBLE,
+    return errors.new_status(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        errors.Reason.CONTRACT_INCOMPATIBLE,
         _message(f"{', '.join(services)} cannot take the place of the contract in force", texts),
         {"services": _cut(",".join(services)), "problems": str(len(problems))},
         failure,
@@ -62,9 +60,9 @@ def contract_unreadable(services: Sequence[str], description: str) -> status_pb2
     """INVALID_ARGUMENT with INVALID_REQUEST: the bytes are no contract of these services."""
     request = error_details_pb2.BadRequest()
     request.field_violations.add(field="descriptor_set", description=_cut(description))
-    return _status(
-        code_pb2.INVALID_ARGUMENT,
-        errors_pb2.ERROR_REASON_INVALID_REQUEST,
+    return errors.new_status(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        errors.Reason.INVALID_REQUEST,
         _message(f"the contract of {', '.join(services)} cannot be read", [description]),
         {"services": _cut(",".join(services))},
         request,
@@ -94,21 +92,3 @@ def _cut(text: str) -> str:
     if len(raw) <= REASON_BYTES_MAX:
         return text
     return raw[: REASON_BYTES_MAX - 3].decode(errors="ignore") + "..."
-
-
-def _status(
-    code: int,
-    reason: errors_pb2.ErrorReason.ValueType,
-    message: str,
-    metadata: dict[str, str],
-    detail: Message,
-) -> status_pb2.Status:
-    status = status_pb2.Status(code=code, message=message)
-    info = error_details_pb2.ErrorInfo(
-        reason=errors_pb2.ErrorReason.Name(reason).removeprefix(_PREFIX),
-        domain=DOMAIN,
-        metadata=metadata,
-    )
-    for message_ in (info, detail):
-        status.details.add().Pack(message_)
-    return status

@@ -5,6 +5,7 @@ Read from descriptors elsewhere; nothing here knows how they are encoded.
 """
 
 import enum
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -129,6 +130,19 @@ class Contract:
     digest: str
     services: tuple[ServiceShape, ...]
     messages: Mapping[str, MessageShape] = field(default_factory=dict)
+
+    def fingerprint(self, service: ServiceShape) -> str:
+        """SHA-256 of what a service declares and reaches, in hexadecimal."""
+        names = [name for method in service.methods for name in (method.request, method.response)]
+        reached: dict[str, MessageShape] = {}
+        while names:
+            name = names.pop()
+            if name in reached or name not in self.messages:
+                continue
+            reached[name] = self.messages[name]
+            names += [f.type_name for f in reached[name].fields if f.kind is Kind.MESSAGE]
+        text = repr((service, sorted(reached.items())))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def unary(self) -> Iterator[tuple[ServiceShape, MethodShape]]:
         """The methods that can be tasks."""

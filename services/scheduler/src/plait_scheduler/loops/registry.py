@@ -8,12 +8,13 @@ import grpc
 import msgspec
 from google.rpc import status_pb2
 
+from plait import errors
 from plait_scheduler.broker import refusals
 from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.key_value import ABSENT, KeyValue, VersionMismatchError
 from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
-from plait_scheduler.domain.contract import Contract
+from plait_scheduler.domain.contract import Contract, ServiceShape
 from plait_scheduler.domain.events import ContractAnnounced
 from plait_scheduler.domain.registry import Accepted, Incompatible, Invalid, decide
 from plait_scheduler.loops.loop import Counts, Loop
@@ -30,7 +31,9 @@ class ContractRecord(msgspec.Struct, frozen=True):
 
     # SHA-256 of the descriptor set, in hexadecimal.
     digest: str
-    # 1 for the first contract of the service, one more for each other one.
+    # What it declares, apart from how its files are encoded: languages differ in that.
+    fingerprint: str
+    # 1 for the first contract of the service, one more each time that it declares something else.
     version: int
     # When it was decided on, in milliseconds since 1970.
     decide_time_ms: int
@@ -99,10 +102,10 @@ class RegistryLoop(Loop):
         try:
             return await self._decide(announced)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
+            if errors.reason(error) != errors.Reason.STATE_CONFLICT:
                 raise
-            # The announcer did not wait for the answer.
-            return {"abandoned": 1}
+            # It was decided on before, by this process or the one that it took over from.
+            return {"decided_before": 1}
 
     async def _decide(self, announced: ContractAnnounced) -> Counts:
         try:
@@ -119,7 +122,7 @@ class RegistryLoop(Loop):
                 refusal = refusals.contract_incompatible(announced.services, problems)
                 return await self._refuse(announced, refusal, "incompatible")
             case Accepted() as accepted:
-                return await self._accept(announced, accepted)
+                return await self._accept(announced, contract, accepted)
 
     async def _in_force(self, contract: Contract) -> dict[str, Contract]:
         found = {}
@@ -135,7 +138,9 @@ class RegistryLoop(Loop):
                 found[service.name] = old
         return found
 
-    async def _accept(self, announced: ContractAnnounced, accepted: Accepted) -> Counts:
+    async def _accept(
+        self, announced: ContractAnnounced, contract: Contract, accepted: Accepted
+    ) -> Counts:
         tolerated = tuple(problem.text for problem in accepted.tolerated)
         if tolerated:
             self._log.warning(
@@ -143,8 +148,8 @@ class RegistryLoop(Loop):
             )
         if not announced.validate_only:
             # Before the answer: a contract in force is in the records, whenever this process dies.
-            for service in announced.services:
-                await self._record(service, announced.digest, tolerated)
+            for service in contract.services:
+                await self._record(service, contract, tolerated)
         await self._control.accept(announced.announcement, accepted.policies)
         self._log.info(
             "contract.accepted",
@@ -162,16 +167,21 @@ class RegistryLoop(Loop):
         self._log.info("contract.refused", services=announced.services, why=refusal.message)
         return {why: 1}
 
-    async def _record(self, service: str, digest: str, tolerated: tuple[str, ...]) -> None:
-        key = KEY_PREFIX + service
+    async def _record(
+        self, service: ServiceShape, contract: Contract, tolerated: tuple[str, ...]
+    ) -> None:
+        key = KEY_PREFIX + service.name
+        fingerprint = contract.fingerprint(service)
         for _ in range(SWAPS_MAX):
             entry = await self._key_value.get(key)
             before = msgspec.json.decode(entry.value, type=ContractRecord) if entry else None
-            if before is not None and before.digest == digest:
+            if before is not None and before.digest == contract.digest:
                 return
+            version = before.version if before else 0
             record = ContractRecord(
-                digest=digest,
-                version=before.version + 1 if before else 1,
+                digest=contract.digest,
+                fingerprint=fingerprint,
+                version=version + (before is None or before.fingerprint != fingerprint),
                 decide_time_ms=self._now_ms(),
                 scheduler=self._config.scheduler,
                 tolerated=tolerated,
@@ -183,4 +193,4 @@ class RegistryLoop(Loop):
             except VersionMismatchError:
                 continue
             return
-        self._log.warning("contract.record.contended", service=service)
+        self._log.warning("contract.record.contended", service=service.name)

@@ -1,0 +1,1 @@
+"""`python -m plait_scheduler dev`: the whole of Plait on one machine, for development."""
