@@ -10,7 +10,7 @@
 //! prepares files, and reads no clock. It holds no policy: when to take a snapshot and what to
 //! release is the caller's decision.
 //!
-//! - [`FileLog`] keeps its bytes in one directory; the bytes are described in [`format`].
+//! - [`FileLog`] keeps its bytes in one directory; the bytes are described in [`mod@format`].
 //! - [`conformance`] is the suite that every backend passes.
 //! - All its file work goes through [`disk::Disk`], so that [`sim::SimDisk`] can lose power.
 
@@ -114,8 +114,10 @@ pub type Snapshot = (Offset, Box<dyn Read + Send>);
 /// Reads durable bytes of the log from any thread.
 pub trait LogReader: Debug + Send + Sync {
     /// The `len` bytes at `at`, which must lie inside one segment and below the tail: usually a
-    /// payload inside a frame's body. No bytes are read anywhere up to the tail. **Not checked against the frame's checksum**, which would
-    /// mean to read the whole frame: use [`LogReader::frame`], or a checksum of the payload's own.
+    /// payload inside a frame's body. Empty bytes are read anywhere up to the tail.
+    ///
+    /// **Not checked against the frame's checksum**, which would mean to read the whole frame: use
+    /// [`LogReader::frame`], or a checksum of the payload's own.
     fn read(&self, at: Offset, len: usize) -> Result<Bytes, LogError>;
 
     /// The frame that starts at `at`, checked. One read serves every payload of the frame.

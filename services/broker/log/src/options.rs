@@ -2,7 +2,7 @@
 
 use crate::format::SEGMENT_HEADER_LEN;
 
-/// How a [`FileLog`] lays out its files. The defaults suit production.
+/// How a [`crate::FileLog`] lays out its files. The defaults suit production.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileLogOptions {
     /// The size of a segment file. Default 64 MiB. A frame that is larger gets its own.

@@ -291,6 +291,22 @@ fn a_bad_frame_before_a_good_one_is_corruption() {
     }
 }
 
+/// Not a torn write: this release must not cut what it does not understand.
+#[test]
+fn a_last_frame_of_a_future_version_is_not_cut() {
+    let (files, offsets) = unclean();
+    let mut bytes = files[&segment_name(0)].clone();
+    bytes[position(offsets[2] + 3)] = 2;
+    let disk = disk_with(&files);
+    disk.damage(&segment_name(0), Some(bytes));
+    let error = open(&disk).expect_err("a later release wrote it");
+    assert!(
+        matches!(error, LogError::FutureFormat { found: 2, .. }),
+        "{error}"
+    );
+    assert_eq!(disk.changes(), 0);
+}
+
 /// Even the header alone of a later frame proves that the bad one was durable.
 #[test]
 fn two_bad_bodies_at_the_end_are_corruption() {
@@ -340,6 +356,23 @@ fn a_proven_tail_is_never_cut() {
     disk.damage(&segment_name(0), Some(bytes));
     let error = open(&disk).expect_err("the frame was durable");
     assert!(error.to_string().contains("was durable up to"), "{error}");
+}
+
+/// Nor can a frame whose effect is in a snapshot.
+#[test]
+fn a_frame_below_a_snapshot_is_never_cut() {
+    let disk = SimDisk::new(5);
+    let mut log = open(&disk).expect("open");
+    let offset = append(&mut log, &[1; 700]);
+    let tail = log.tail();
+    log.install_snapshot(tail, &mut |_| Ok(()))
+        .expect("install");
+    disk.kill();
+    drop(log);
+    let mut bytes = disk.contents(&segment_name(0)).expect("bytes");
+    bytes[position(offset + 100)] ^= 1;
+    disk.damage(&segment_name(0), Some(bytes));
+    assert!(matches!(open(&disk), Err(LogError::Corrupt { .. })));
 }
 
 #[test]

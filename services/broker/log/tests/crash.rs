@@ -258,7 +258,7 @@ impl Run {
     }
 
     fn release(&mut self, log: &mut FileLog) -> Result<(), Option<String>> {
-        let salt = self.random.next();
+        let salt = self.random.number();
         let pinned = |base: Offset, _: Offset| Random(base ^ salt).chance(0.3);
         let held = log.segments();
         let outcome = log.release(log.tail(), &pinned);

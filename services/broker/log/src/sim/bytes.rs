@@ -89,12 +89,8 @@ impl SimBytes {
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "it never ends, and is no iterator"
-    )]
-    pub fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -104,11 +100,11 @@ impl Random {
 
     /// A number below `end`; 0 if that is 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % (end.max(1) as u64)) as usize
+        (self.number() % (end.max(1) as u64)) as usize
     }
 
     /// True with the likelihood given, from 0 to 1.
     pub fn chance(&mut self, likely: f64) -> bool {
-        ((self.next() >> 11) as f64) < likely * (1u64 << 53) as f64
+        ((self.number() >> 11) as f64) < likely * (1u64 << 53) as f64
     }
 }

@@ -106,7 +106,7 @@ impl Disk for SimMount {
     }
 
     fn entropy(&self) -> u64 {
-        self.disk.lock().random.next()
+        self.disk.lock().random.number()
     }
 }
 
