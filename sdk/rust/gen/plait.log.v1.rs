@@ -252,6 +252,9 @@ pub struct Failure {
     /// Trailing metadata, as an Envelope.
     #[prost(bytes = "bytes", tag = "4")]
     pub trailers: ::prost::bytes::Bytes,
+    /// Why the broker itself made it.
+    #[prost(enumeration = "FailureReason", tag = "5")]
+    pub reason: i32,
 }
 /// Metadata of a task: what the payload area holds as its envelope.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -544,6 +547,55 @@ pub struct SessionAnswer {
     /// The answer.
     #[prost(message, optional, tag = "2")]
     pub acceptance: ::core::option::Option<Acceptance>,
+}
+/// Why the broker itself made a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FailureReason {
+    /// The handler made it.
+    Unspecified = 0,
+    /// The task was cancelled.
+    TaskCancelled = 1,
+    /// The deadline passed while no attempt ran.
+    ExpiredBeforeStart = 2,
+    /// The deadline passed while an attempt ran.
+    ExpiredWhileRunning = 3,
+    /// The attempt ran longer than its policy allows.
+    AttemptTimedOut = 4,
+    /// The worker vanished while it ran the attempt.
+    WorkerLost = 5,
+    /// Somebody waits for a task that does not exist.
+    TaskNotFound = 6,
+}
+impl FailureReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FAILURE_REASON_UNSPECIFIED",
+            Self::TaskCancelled => "FAILURE_REASON_TASK_CANCELLED",
+            Self::ExpiredBeforeStart => "FAILURE_REASON_EXPIRED_BEFORE_START",
+            Self::ExpiredWhileRunning => "FAILURE_REASON_EXPIRED_WHILE_RUNNING",
+            Self::AttemptTimedOut => "FAILURE_REASON_ATTEMPT_TIMED_OUT",
+            Self::WorkerLost => "FAILURE_REASON_WORKER_LOST",
+            Self::TaskNotFound => "FAILURE_REASON_TASK_NOT_FOUND",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FAILURE_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "FAILURE_REASON_TASK_CANCELLED" => Some(Self::TaskCancelled),
+            "FAILURE_REASON_EXPIRED_BEFORE_START" => Some(Self::ExpiredBeforeStart),
+            "FAILURE_REASON_EXPIRED_WHILE_RUNNING" => Some(Self::ExpiredWhileRunning),
+            "FAILURE_REASON_ATTEMPT_TIMED_OUT" => Some(Self::AttemptTimedOut),
+            "FAILURE_REASON_WORKER_LOST" => Some(Self::WorkerLost),
+            "FAILURE_REASON_TASK_NOT_FOUND" => Some(Self::TaskNotFound),
+            _ => None,
+        }
+    }
 }
 /// Why a lease ended without an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -1,4 +1,13 @@
 //! Plait for Rust: durable tasks behind the stubs you have.
+//!
+//! A team writes its `.proto` once, with a policy on each method, and implements it with the tonic service it already
+//! has. [`Plait::channel`] under the generated client makes a call durable; [`Plait::submit`] answers with a handle;
+//! [`Plait::worker`] runs the generated server. A handler that makes durable calls is a flow, and its calls are
+//! memoised ([`flow`]).
+//!
+//! Every error is a [`tonic::Status`]; see [`errors`].
+
+#![warn(missing_docs)]
 
 #[allow(
     missing_docs,
@@ -11,8 +20,46 @@
 #[path = "../gen/mod.rs"]
 mod generated;
 
-/// The messages and services of every contract in `proto/`, as generated: `pb::v1` and `pb::control::v1` are Plait's own.
+/// The messages and services of every contract in `proto/`, as generated: `pb::v1` and `pb::control::v1` are Plait's
+/// own.
 pub mod pb {
     pub use crate::generated::plait::{control, v1};
     pub use crate::generated::*;
+
+    /// The descriptors of every contract in `proto/`, as a serialized `FileDescriptorSet`.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("../gen/plait.fds.binpb");
 }
+
+mod attach;
+mod attempt;
+pub mod breaker;
+mod channel;
+pub mod client;
+mod clock;
+mod codec;
+mod contracts;
+pub mod deadline;
+mod descriptors;
+pub mod errors;
+pub mod flow;
+mod frame;
+mod invoke;
+mod keys;
+mod many;
+mod metadata;
+mod options;
+pub mod retry;
+mod session;
+mod task;
+pub mod trace;
+mod wire;
+pub mod worker;
+
+pub use attempt::Attempt;
+pub use channel::Channel;
+pub use client::{Builder, Plait};
+pub use flow::attempt;
+pub use many::Submissions;
+pub use options::Options;
+pub use task::{ParseTaskIdError, Task, TaskId, TaskInfo, TaskState};
+pub use worker::{RunningWorker, Worker};

@@ -1,0 +1,313 @@
+//! What a worker holds: attempts that wait, attempts that run, and what the broker is to be told.
+//!
+//! One lock for all of it, held for moments. Futures and wakers of handlers are never run or dropped under it, because
+//! they may come back for it.
+
+use super::outbox::{Outbox, Outcome};
+use crate::attempt::{Attempt, Lease};
+use crate::pb::v1::{AttachRequest, AttemptExtra, Failure, Progress, WorkerHeartbeat};
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_stream::Stream;
+
+/// An attempt as it was received.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) lease: Lease,
+    /// Index into the hello's methods.
+    pub(crate) method: u32,
+    pub(crate) payload: Bytes,
+    pub(crate) deadline: Instant,
+    pub(crate) extra: AttemptExtra,
+}
+
+/// An attempt in a handler that did not finish at once.
+#[derive(Debug)]
+struct Running {
+    attempt: Attempt,
+    abort: AbortHandle,
+}
+
+/// A handle to what a worker holds; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Desk {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// A slot came free, or the last attempt ended.
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    outbox: Outbox,
+    waiting: VecDeque<Received>,
+    running: HashMap<Lease, Running>,
+    /// Running attempts that hold a slot; those that wait for a child do not.
+    busy: usize,
+    /// Counts the streams; an older one's sender is done.
+    generation: u64,
+    /// The connection that waits for a message to send.
+    sender: Option<Waker>,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        let inner = Inner {
+            outbox: Outbox::new(),
+            waiting: VecDeque::new(),
+            running: HashMap::new(),
+            busy: 0,
+            generation: 0,
+            sender: None,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                inner: Mutex::new(inner),
+                freed: Notify::new(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.shared
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the outbox and tells the connection that there is something to send.
+    pub(crate) fn tell<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let mut inner = self.lock();
+        let value = change(&mut inner.outbox);
+        wake(inner);
+        value
+    }
+
+    /// Begins a new stream; what the worker holds goes into its hello.
+    pub(crate) fn reopen(
+        &self,
+        hello: impl FnOnce(Vec<Lease>) -> crate::pb::v1::WorkerHello,
+    ) -> Outbound {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        let waiting = inner.waiting.iter().map(|received| received.lease);
+        let running = inner.running.keys().copied();
+        let held = waiting.chain(running).chain(inner.outbox.held()).collect();
+        inner.outbox.reopen(hello(held));
+        wake(inner);
+        Outbound {
+            desk: self.clone(),
+            generation,
+        }
+    }
+
+    /// A frame came in: it is accepted, and its attempts wait for slots.
+    pub(crate) fn receive(&self, sequence: u64, attempts: impl Iterator<Item = Received>) {
+        let mut inner = self.lock();
+        inner.waiting.extend(attempts);
+        inner.outbox.accept(sequence);
+        wake(inner);
+    }
+
+    /// The next attempt to start, if a slot is free.
+    pub(crate) fn next(&self, slots: usize) -> Option<Received> {
+        let mut inner = self.lock();
+        if inner.busy >= slots {
+            None
+        } else {
+            inner.waiting.pop_front()
+        }
+    }
+
+    /// An attempt that did not finish at once goes on in a task of its own.
+    pub(crate) fn spawn(
+        &self,
+        attempt: Attempt,
+        run: impl Future<Output = Result<Bytes, Failure>> + Send + 'static,
+    ) {
+        let lease = attempt.lease();
+        let desk = self.clone();
+        let task = async move {
+            let result = run.await;
+            desk.finish(lease, result);
+        };
+        // Under the lock, so that the task cannot end before it is known.
+        let mut inner = self.lock();
+        let abort = tokio::spawn(task).abort_handle();
+        inner.busy += usize::from(holds_slot(&attempt));
+        inner.running.insert(lease, Running { attempt, abort });
+    }
+
+    /// An attempt that was started in a task of its own ended. Nothing is told of one that was stopped.
+    fn finish(&self, lease: Lease, result: Result<Bytes, Failure>) {
+        let mut inner = self.lock();
+        let Some(ended) = inner.remove(lease) else {
+            return;
+        };
+        inner.outbox.push(Outcome { lease, result });
+        wake(inner);
+        drop(ended);
+        self.shared.freed.notify_one();
+    }
+
+    /// An attempt ended without having been spawned.
+    pub(crate) fn finish_at_once(&self, lease: Lease, result: Result<Bytes, Failure>) {
+        self.tell(|outbox| outbox.push(Outcome { lease, result }));
+    }
+
+    /// Stops attempts, wherever they are. Their outcome is no longer wanted.
+    pub(crate) fn stop(&self, leases: &HashSet<Lease>) {
+        let mut inner = self.lock();
+        let stopped: Vec<_> = leases
+            .iter()
+            .filter_map(|lease| inner.remove(*lease))
+            .collect();
+        let waiting = std::mem::take(&mut inner.waiting);
+        let (unwanted, kept): (VecDeque<_>, _) = waiting
+            .into_iter()
+            .partition(|received| leases.contains(&received.lease));
+        inner.waiting = kept;
+        leases
+            .iter()
+            .for_each(|lease| inner.outbox.forget_progress(*lease));
+        drop(inner);
+        drop(unwanted);
+        for Running { attempt, abort } in stopped {
+            attempt.stop();
+            abort.abort();
+        }
+        self.shared.freed.notify_one();
+    }
+
+    /// Stops everything that runs.
+    pub(crate) fn stop_all(&self) {
+        let leases = self.lock().running.keys().copied().collect();
+        self.stop(&leases);
+    }
+
+    /// Gives the attempts that wait back to the broker.
+    pub(crate) fn hand_back(&self) {
+        let mut inner = self.lock();
+        let waiting = std::mem::take(&mut inner.waiting);
+        inner
+            .outbox
+            .hand_back(waiting.iter().map(|received| received.lease));
+        wake(inner);
+    }
+
+    /// The broker is ready; these leases are no longer the worker's.
+    pub(crate) fn welcome(&self, lost: &HashSet<Lease>) {
+        self.stop(lost);
+        self.tell(|outbox| outbox.welcome(lost));
+    }
+
+    /// Sends a heartbeat if nothing else was sent since the last call.
+    pub(crate) fn beat(&self) {
+        let mut inner = self.lock();
+        let running = u32::try_from(inner.running.len()).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(inner.waiting.len()).unwrap_or(u32::MAX);
+        inner.outbox.beat(WorkerHeartbeat { running, waiting });
+        wake(inner);
+    }
+
+    /// Whether nothing waits for a slot.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
+    /// Whether nothing runs and the broker has all outcomes.
+    pub(crate) fn is_drained(&self) -> bool {
+        let inner = self.lock();
+        inner.running.is_empty() && inner.waiting.is_empty() && inner.outbox.is_settled()
+    }
+
+    /// Completes when a slot came free since the last call.
+    pub(crate) async fn freed(&self) {
+        self.shared.freed.notified().await;
+    }
+
+    pub(crate) fn progress(&self, lease: Lease, progress: Progress) {
+        let mut inner = self.lock();
+        inner.outbox.progress(lease, progress);
+        wake(inner);
+    }
+
+    /// The attempt waits for a child: another may start in its place.
+    pub(crate) fn give_back_slot(&self, attempt: &Attempt) {
+        let mut inner = self.lock();
+        let first = attempt.waiting().fetch_add(1, Ordering::Relaxed) == 0;
+        if first && inner.running.contains_key(&attempt.lease()) {
+            inner.busy -= 1;
+            drop(inner);
+            self.shared.freed.notify_one();
+        }
+    }
+
+    /// The attempt goes on. It may exceed the slots for a moment.
+    pub(crate) fn take_slot_again(&self, attempt: &Attempt) {
+        let mut inner = self.lock();
+        let last = attempt.waiting().fetch_sub(1, Ordering::Relaxed) == 1;
+        if last && inner.running.contains_key(&attempt.lease()) {
+            inner.busy += 1;
+        }
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, lease: Lease) -> Option<Running> {
+        let running = self.running.remove(&lease)?;
+        self.busy -= usize::from(holds_slot(&running.attempt));
+        Some(running)
+    }
+}
+
+fn holds_slot(attempt: &Attempt) -> bool {
+    attempt.waiting().load(Ordering::Relaxed) == 0
+}
+
+/// Unlocks and tells the connection that there is something to send.
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let sender = inner.sender.take();
+    drop(inner);
+    if let Some(sender) = sender {
+        sender.wake();
+    }
+}
+
+/// The messages of one stream. The connection takes one whenever it has room for it.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    desk: Desk,
+    generation: u64,
+}
+
+impl Stream for Outbound {
+    type Item = Arc<AttachRequest>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut inner = self.desk.lock();
+        if inner.generation != self.generation {
+            return Poll::Ready(None);
+        }
+        let message = inner.outbox.next_message();
+        if message.is_none() {
+            inner.sender = Some(cx.waker().clone());
+        }
+        message.map_or(Poll::Pending, |message| Poll::Ready(Some(message)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

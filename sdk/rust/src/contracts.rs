@@ -1,0 +1,262 @@
+//! What the broker enforces for methods: asked for once, and announced where nobody did.
+
+use crate::clock;
+use crate::descriptors::Descriptors;
+use crate::errors::{self, ErrorReason};
+use crate::pb::v1::contract_service_client::ContractServiceClient;
+use crate::pb::v1::{AnnounceContractRequest, KeyPath, MethodInfo, ResolveMethodsRequest};
+use crate::retry::Backoff;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// Backoff of everything that waits for the broker: full jitter, 50 ms to 2 s.
+pub(crate) const RECONNECT: Backoff = Backoff {
+    initial_ms: 50,
+    max_ms: 2_000,
+    multiplier_permille: 2_000,
+    jitter_low_permille: 0,
+    jitter_high_permille: 1_000,
+};
+
+/// Waits before attempt `attempt` to reach the broker; 2 is the first retry.
+pub(crate) async fn pause(attempt: u32) {
+    let delay_ms = RECONNECT.delay_ms(attempt, clock::random_ppm());
+    tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+}
+
+/// A method as the SDK needs it.
+#[derive(Debug)]
+pub(crate) struct Method {
+    /// "/package.Service/Method".
+    pub(crate) path: Arc<str>,
+    /// The queue its tasks wait in.
+    pub(crate) queue: String,
+    pub(crate) idempotency_key: Option<KeyPath>,
+    pub(crate) ordering_key: Option<KeyPath>,
+    pub(crate) limit_key: Option<KeyPath>,
+}
+
+impl Method {
+    /// "package.Service/Method".
+    pub(crate) fn name(&self) -> &str {
+        self.path.trim_start_matches('/')
+    }
+}
+
+impl From<MethodInfo> for Method {
+    fn from(info: MethodInfo) -> Self {
+        let path = info.method.into();
+        let MethodInfo {
+            queue,
+            idempotency_key,
+            ordering_key,
+            limit_key,
+            ..
+        } = info;
+        Self {
+            path,
+            queue,
+            idempotency_key,
+            ordering_key,
+            limit_key,
+        }
+    }
+}
+
+/// The methods known so far, over one connection.
+#[derive(Debug)]
+pub(crate) struct Contracts {
+    transport: Channel,
+    descriptors: Descriptors,
+    methods: RwLock<HashMap<String, Arc<Method>>>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl Contracts {
+    pub(crate) fn new(transport: Channel, descriptors: Descriptors) -> Self {
+        let (methods, asking) = Default::default();
+        Self {
+            transport,
+            descriptors,
+            methods,
+            asking,
+        }
+    }
+
+    /// The method, if it is known already.
+    fn known(&self, path: &str) -> Option<Arc<Method>> {
+        self.methods
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+            .cloned()
+    }
+
+    /// The broker does not know it any more.
+    pub(crate) fn forget(&self, path: &str) {
+        self.methods
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(path);
+    }
+
+    /// The method, from what is known or else from the broker; see `resolve`.
+    pub(crate) async fn method(&self, path: &str) -> Result<Arc<Method>, Status> {
+        match self.known(path) {
+            Some(method) => Ok(method),
+            None => self.resolve(path).await,
+        }
+    }
+
+    /// The method, asked for if need be and announced if the SDK has its descriptor. Waits for the broker as long as
+    /// it takes. METHOD_UNKNOWN when nobody can tell.
+    async fn resolve(&self, path: &str) -> Result<Arc<Method>, Status> {
+        // One question at a time: the calls of a burst wait for the first one's answer.
+        let _asking = self.asking.lock().await;
+        if let Some(method) = self.known(path) {
+            return Ok(method);
+        }
+        let methods = vec![path.to_owned()];
+        let answer = retry(|| self.ask(methods.clone())).await?;
+        self.learn(answer);
+        if self.known(path).is_none() {
+            self.announce_service_of(path).await?;
+        }
+        self.known(path).ok_or_else(|| unknown(path))
+    }
+
+    async fn ask(&self, methods: Vec<String>) -> Result<Vec<MethodInfo>, Status> {
+        let request = ResolveMethodsRequest { methods };
+        let mut client = ContractServiceClient::new(self.transport.clone());
+        Ok(client.resolve_methods(request).await?.into_inner().methods)
+    }
+
+    async fn announce_service_of(&self, path: &str) -> Result<(), Status> {
+        let service = path
+            .trim_start_matches('/')
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        if self.descriptors.service(service).is_none() {
+            return Err(unknown(path));
+        }
+        self.announce(&self.descriptors, &[service.to_owned()])
+            .await
+            .map(drop)
+    }
+
+    /// Announces services; answers when their policies are in force. UNAVAILABLE is tried again, for ever.
+    pub(crate) async fn announce(
+        &self,
+        descriptors: &Descriptors,
+        services: &[String],
+    ) -> Result<Vec<Arc<Method>>, Status> {
+        let request = AnnounceContractRequest {
+            descriptor_set: descriptors.set_of(services)?,
+            services: services.to_vec(),
+            validate_only: false,
+        };
+        let announce = || async {
+            let mut client = ContractServiceClient::new(self.transport.clone());
+            Ok(client
+                .announce_contract(request.clone())
+                .await?
+                .into_inner()
+                .methods)
+        };
+        Ok(self.learn(retry(announce).await?))
+    }
+
+    fn learn(&self, methods: Vec<MethodInfo>) -> Vec<Arc<Method>> {
+        let methods: Vec<_> = methods
+            .into_iter()
+            .map(|info| Arc::new(Method::from(info)))
+            .collect();
+        let mut known = self.methods.write().unwrap_or_else(PoisonError::into_inner);
+        for method in &methods {
+            known.insert(method.path.to_string(), Arc::clone(method));
+        }
+        methods
+    }
+}
+
+/// Whether the broker refused because it does not know the method.
+pub(crate) fn is_unknown(status: &Status) -> bool {
+    errors::reason(status) == Some(ErrorReason::MethodUnknown)
+}
+
+fn unknown(path: &str) -> Status {
+    let message = format!(
+        "no contract declares {path}: start a worker that serves it, push its contract, or give \
+         Plait::builder() its descriptors"
+    );
+    errors::refusal(
+        ErrorReason::MethodUnknown,
+        message,
+        [("method", path.to_owned())],
+    )
+}
+
+/// Asks until there is an answer other than that nobody is there to give one.
+async fn retry<T, F>(mut ask: impl FnMut() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let mut attempt = 1;
+    loop {
+        match ask().await {
+            Err(status) if is_away(&status) => {
+                tracing::debug!(%status, attempt, "the broker gives no answer yet");
+                attempt += 1;
+                pause(attempt).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn is_away(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        tonic::Code::Unavailable | tonic::Code::Cancelled
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absent_broker_is_asked_again() {
+        let asked = Cell::new(0);
+        let answer = retry(|| async {
+            asked.set(asked.get() + 1);
+            if asked.get() < 4 {
+                Err(Status::unavailable("away"))
+            } else {
+                Ok(7)
+            }
+        });
+        assert_eq!(answer.await.expect("an answer"), 7);
+        assert_eq!(asked.get(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_not_asked_again() {
+        let asked = Cell::new(0);
+        let answer: Result<(), _> = retry(|| async {
+            asked.set(asked.get() + 1);
+            Err(Status::invalid_argument("no"))
+        })
+        .await;
+        assert_eq!(
+            answer.expect_err("refused").code(),
+            tonic::Code::InvalidArgument
+        );
+        assert_eq!(asked.get(), 1);
+    }
+}

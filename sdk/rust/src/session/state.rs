@@ -1,0 +1,465 @@
+//! The state of a session: what waits, what is under way, who waits for results.
+//!
+//! Pure: it has no socket, no clock and no task; `session.rs` moves the messages. It hands out what to tell callers
+//! instead of telling them, because a caller that is woken or dropped may come back for the lock it is under.
+
+use super::frames::{self, Batch, Submission};
+use super::ticket::{FlowId, Outcome, Ticket};
+use crate::errors::{self, ErrorReason};
+use crate::pb::v1::submit_stream_request::Message as Request;
+use crate::pb::v1::submit_stream_response::Message as Response;
+use crate::pb::v1::{
+    AcceptedFrame, AwaitFrame, FlowParent, ResultFrame, SequencedAccepted, SequencedSubmit,
+    SessionHello, SessionWelcome, SubmitStreamRequest,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::Status;
+
+/// Tasks in one `AwaitFrame` at most, so that no message grows with what is outstanding.
+const AWAIT_MAX: usize = 4_096;
+
+/// Name and version of this SDK, for people.
+pub(crate) const CLIENT: &str = concat!("plait-rust/", env!("CARGO_PKG_VERSION"));
+
+/// What a caller is to be told, outside the lock.
+#[derive(Debug)]
+pub(crate) enum News {
+    Accepted(Arc<Ticket>, u64),
+    Refused(Arc<Ticket>, Status),
+    Done(Arc<Ticket>, u64, Outcome),
+}
+
+impl News {
+    pub(crate) fn tell(self) {
+        match self {
+            Self::Accepted(ticket, task) => ticket.accept(task),
+            Self::Refused(ticket, status) => ticket.refuse(status),
+            Self::Done(ticket, task, outcome) => ticket.finish(task, outcome),
+        }
+    }
+}
+
+/// What a message from the broker led to.
+#[derive(Debug, Default)]
+pub(crate) struct Reaction {
+    pub(crate) news: Vec<News>,
+    /// Permits of the bound on memory that came free.
+    pub(crate) freed: u32,
+    /// Sending submissions pauses for so long.
+    pub(crate) pause: Option<Duration>,
+}
+
+/// A frame that is kept until it is accepted.
+#[derive(Debug)]
+struct Sent {
+    request: Arc<SubmitStreamRequest>,
+    tickets: Vec<Arc<Ticket>>,
+    weight: u32,
+}
+
+/// Where the present stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The hello has to be sent.
+    Opening,
+    /// The hello was sent; nothing else is until the welcome came.
+    Greeting,
+    Open,
+}
+
+/// Those who wait for one task; nearly always one.
+#[derive(Debug)]
+struct Waiters {
+    first: Arc<Ticket>,
+    more: Vec<Arc<Ticket>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct State {
+    session: Bytes,
+    phase: Phase,
+    /// Without and with results wanted: a frame says one or the other of all its tasks.
+    queues: [VecDeque<Submission>; 2],
+    turn: usize,
+    /// Frames that are not accepted, in order; the first has the number `first_sequence`.
+    unaccepted: VecDeque<Option<Sent>>,
+    first_sequence: u64,
+    /// How many of them were sent on the present stream.
+    sent: usize,
+    paused: bool,
+    waiters: HashMap<u64, Waiters>,
+    awaits: BTreeMap<Option<FlowId>, Vec<u64>>,
+    forgets: Vec<u64>,
+    tasks_max: usize,
+    payload_bytes_max: u64,
+}
+
+impl State {
+    /// A session that has not been opened. `session` is 16 random bytes.
+    pub(crate) fn new(session: Bytes) -> Self {
+        Self {
+            session,
+            phase: Phase::Opening,
+            queues: Default::default(),
+            turn: 0,
+            unaccepted: VecDeque::new(),
+            first_sequence: 1,
+            sent: 0,
+            paused: false,
+            waiters: HashMap::new(),
+            awaits: BTreeMap::new(),
+            forgets: Vec::new(),
+            tasks_max: frames::TASKS_MAX,
+            payload_bytes_max: u64::MAX,
+        }
+    }
+
+    /// Queues a task.
+    pub(crate) fn submit(&mut self, submission: Submission) {
+        self.queues[usize::from(submission.ticket.awaited)].push_back(submission);
+    }
+
+    /// Asks for the result of a task that was accepted before.
+    pub(crate) fn await_result(&mut self, task: u64, ticket: Arc<Ticket>) {
+        // One message holds both, and must not take back what it asks for.
+        self.forgets.retain(|forgotten| *forgotten != task);
+        self.awaits.entry(ticket.flow).or_default().push(task);
+        self.add_waiter(task, ticket);
+    }
+
+    /// A caller no longer waits for this task. Others may.
+    pub(crate) fn forget(&mut self, task: u64) {
+        let Some(mut waiters) = self.waiters.remove(&task) else {
+            return;
+        };
+        waiters.more.retain(|ticket| !ticket.is_abandoned());
+        if waiters.first.is_abandoned() {
+            match waiters.more.pop() {
+                Some(ticket) => waiters.first = ticket,
+                None => return self.tell_forget(task),
+            }
+        }
+        self.waiters.insert(task, waiters);
+    }
+
+    /// A stream that is opened anew asks only for what is wanted then.
+    fn tell_forget(&mut self, task: u64) {
+        if self.phase == Phase::Open {
+            self.forgets.push(task);
+        }
+    }
+
+    fn add_waiter(&mut self, task: u64, ticket: Arc<Ticket>) {
+        use std::collections::hash_map::Entry;
+        match self.waiters.entry(task) {
+            Entry::Occupied(mut waiters) => waiters.get_mut().more.push(ticket),
+            Entry::Vacant(entry) => drop(entry.insert(Waiters {
+                first: ticket,
+                more: Vec::new(),
+            })),
+        }
+    }
+
+    /// The stream broke, or a first one is about to be opened.
+    pub(crate) fn reopen(&mut self) {
+        self.phase = Phase::Opening;
+        self.sent = 0;
+        self.paused = false;
+        self.forgets.clear();
+        self.awaits.clear();
+        for (task, waiters) in &self.waiters {
+            self.awaits
+                .entry(waiters.first.flow)
+                .or_default()
+                .push(*task);
+        }
+    }
+
+    /// The pause that `Reaction::pause` asked for is over.
+    pub(crate) fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    /// The next message to send, if there is one. `news` gets what is refused on the way.
+    pub(crate) fn next_message(&mut self, news: &mut Reaction) -> Option<Arc<SubmitStreamRequest>> {
+        match self.phase {
+            Phase::Opening => {
+                self.phase = Phase::Greeting;
+                let hello = SessionHello {
+                    session: self.session.clone(),
+                    client: CLIENT.to_owned(),
+                };
+                Some(request(Request::Hello(hello)))
+            }
+            Phase::Greeting => None,
+            Phase::Open => self.next_await().or_else(|| self.next_submit(news)),
+        }
+    }
+
+    fn next_await(&mut self) -> Option<Arc<SubmitStreamRequest>> {
+        let forget = split(&mut self.forgets);
+        let entry = self.awaits.first_entry();
+        let (flow, tasks) = match entry {
+            Some(mut entry) => {
+                let (flow, tasks) = (*entry.key(), split(entry.get_mut()));
+                if entry.get().is_empty() {
+                    entry.remove();
+                }
+                (flow, tasks)
+            }
+            None if forget.is_empty() => return None,
+            None => (None, Vec::new()),
+        };
+        let parent = flow.map(|(task, token)| FlowParent {
+            task,
+            token,
+            child_key: String::new(),
+        });
+        Some(request(Request::Await(AwaitFrame {
+            tasks,
+            forget,
+            parent,
+        })))
+    }
+
+    fn next_submit(&mut self, news: &mut Reaction) -> Option<Arc<SubmitStreamRequest>> {
+        if self.paused {
+            return None;
+        }
+        while let Some(frame) = self.unaccepted.get(self.sent) {
+            self.sent += 1;
+            if let Some(frame) = frame {
+                return Some(Arc::clone(&frame.request));
+            }
+        }
+        for _ in 0..2 {
+            self.turn ^= 1;
+            self.refuse_too_large(news);
+            if !self.queues[self.turn].is_empty() {
+                let batch = frames::take(&mut self.queues[self.turn], self.tasks_max);
+                return Some(self.number(batch, self.turn == 1));
+            }
+        }
+        None
+    }
+
+    /// A payload over the limit would break the stream each time it is sent.
+    fn refuse_too_large(&mut self, news: &mut Reaction) {
+        let limit = self.payload_bytes_max;
+        let queue = &mut self.queues[self.turn];
+        let too_large = |submission: &Submission| submission.payload.len() as u64 > limit;
+        if !queue.iter().take(self.tasks_max).any(too_large) {
+            return;
+        }
+        let (refused, kept) = std::mem::take(queue).into_iter().partition(too_large);
+        *queue = kept;
+        for submission in Vec::from(refused) as Vec<Submission> {
+            let size = submission.payload.len();
+            let message = format!("the request has {size} bytes and the limit is {limit}");
+            let metadata = [("size", size.to_string()), ("limit", limit.to_string())];
+            let status = errors::refusal(ErrorReason::TooLarge, message, metadata);
+            news.freed += submission.weight;
+            news.news.push(News::Refused(submission.ticket, status));
+        }
+    }
+
+    fn number(&mut self, batch: Batch, awaited: bool) -> Arc<SubmitStreamRequest> {
+        let sequence = self.first_sequence + self.unaccepted.len() as u64;
+        let Batch {
+            frame,
+            tickets,
+            weight,
+        } = batch;
+        let submit = SequencedSubmit {
+            sequence,
+            tasks: Some(frame),
+            r#await: awaited,
+        };
+        let request = request(Request::Submit(submit));
+        self.unaccepted.push_back(Some(Sent {
+            request: Arc::clone(&request),
+            tickets,
+            weight,
+        }));
+        self.sent = self.unaccepted.len();
+        request
+    }
+
+    /// Takes a message from the broker.
+    pub(crate) fn receive(&mut self, message: Response) -> Reaction {
+        match message {
+            Response::Welcome(welcome) => {
+                self.welcome(welcome);
+                Reaction::default()
+            }
+            Response::Accepted(accepted) => self.accepted(accepted),
+            Response::Results(results) => self.results(results),
+        }
+    }
+
+    fn welcome(&mut self, welcome: SessionWelcome) {
+        self.phase = Phase::Open;
+        if welcome.frame_tasks_max > 0 {
+            self.tasks_max = frames::TASKS_MAX.min(welcome.frame_tasks_max as usize);
+        }
+        if welcome.payload_bytes_max > 0 {
+            self.payload_bytes_max = welcome.payload_bytes_max;
+        }
+        // A broker that knows less than was accepted has lost the session with all it held, or was wiped. The numbers
+        // go on from what it knows; nothing that is sent again was accepted there.
+        if welcome.last_sequence + 1 < self.first_sequence {
+            self.renumber(welcome.last_sequence + 1);
+        }
+    }
+
+    fn renumber(&mut self, first: u64) {
+        self.unaccepted.retain(Option::is_some);
+        self.first_sequence = first;
+        for (sequence, sent) in (first..).zip(self.unaccepted.iter_mut().flatten()) {
+            if let Some(Request::Submit(submit)) = &mut Arc::make_mut(&mut sent.request).message {
+                submit.sequence = sequence;
+            }
+        }
+    }
+
+    fn accepted(&mut self, message: SequencedAccepted) -> Reaction {
+        let place = message.sequence.checked_sub(self.first_sequence);
+        let Some(place) = place.and_then(|place| usize::try_from(place).ok()) else {
+            return Reaction::default();
+        };
+        if let Some(retry_after) = message.retry_after {
+            // Those after it were refused, too, and say so themselves.
+            self.sent = self.sent.min(place);
+            let pause = Duration::try_from(retry_after).unwrap_or_default();
+            let pause = Some(pause).filter(|_| !self.paused);
+            self.paused = true;
+            return Reaction {
+                pause,
+                ..Reaction::default()
+            };
+        }
+        let Some(sent) = self.unaccepted.get_mut(place).and_then(Option::take) else {
+            return Reaction::default();
+        };
+        while matches!(self.unaccepted.front(), Some(None)) {
+            self.unaccepted.pop_front();
+            self.first_sequence += 1;
+            self.sent = self.sent.saturating_sub(1);
+        }
+        self.settle(sent, message.accepted.unwrap_or_default())
+    }
+
+    fn settle(&mut self, sent: Sent, accepted: AcceptedFrame) -> Reaction {
+        let mut refusals: HashMap<u32, Status> = HashMap::new();
+        for refusal in accepted.refusals {
+            refusals.insert(
+                refusal.index,
+                errors::from_rpc(refusal.status.unwrap_or_default()),
+            );
+        }
+        let mut news = Vec::with_capacity(sent.tickets.len());
+        for (index, ticket) in sent.tickets.into_iter().enumerate() {
+            if let Some(status) = refusals.remove(&(index as u32)) {
+                news.push(News::Refused(ticket, status));
+                continue;
+            }
+            let Some(task) = accepted.tasks.get(index).copied() else {
+                let status = Status::internal("the broker's answer is shorter than the frame");
+                news.push(News::Refused(ticket, status));
+                continue;
+            };
+            if ticket.awaited {
+                if ticket.is_abandoned() {
+                    self.tell_forget(task);
+                    continue;
+                }
+                self.add_waiter(task, Arc::clone(&ticket));
+            }
+            news.push(News::Accepted(ticket, task));
+        }
+        Reaction {
+            news,
+            freed: sent.weight,
+            pause: None,
+        }
+    }
+
+    fn results(&mut self, frame: ResultFrame) -> Reaction {
+        let mut failures: HashMap<u32, _> = HashMap::new();
+        failures.extend(
+            frame
+                .failures
+                .into_iter()
+                .map(|failure| (failure.index, failure)),
+        );
+        let mut news = Vec::with_capacity(frame.tasks.len());
+        let mut payloads = frame.payloads.into_iter();
+        for (index, task) in frame.tasks.into_iter().enumerate() {
+            let payload = payloads.next().unwrap_or_default();
+            // Unknown ones are of callers that went away while the result was under way.
+            let Some(waiters) = self.waiters.remove(&task) else {
+                continue;
+            };
+            let outcome = match failures.remove(&(index as u32)) {
+                Some(failure) => Err(errors::from_failure(failure)),
+                None => Ok(payload),
+            };
+            let more = waiters.more.into_iter();
+            news.extend(more.map(|ticket| News::Done(ticket, task, outcome.clone())));
+            news.push(News::Done(waiters.first, task, outcome));
+        }
+        Reaction {
+            news,
+            ..Reaction::default()
+        }
+    }
+
+    /// Gives up everything that is outstanding, for the reason that each caller is told, and begins `session` anew.
+    pub(crate) fn fail(&mut self, status: &Status, session: Bytes) -> Reaction {
+        let mut reaction = Reaction::default();
+        let sent = std::mem::take(&mut self.unaccepted).into_iter().flatten();
+        let (mut tickets, mut freed) = (Vec::new(), 0);
+        for sent in sent {
+            tickets.extend(sent.tickets);
+            freed += sent.weight;
+        }
+        for submission in self.queues.iter_mut().flat_map(std::mem::take) {
+            tickets.push(submission.ticket);
+            freed += submission.weight;
+        }
+        for (_, waiters) in self.waiters.drain() {
+            tickets.push(waiters.first);
+            tickets.extend(waiters.more);
+        }
+        reaction.news = tickets
+            .into_iter()
+            .map(|t| News::Refused(t, status.clone()))
+            .collect();
+        reaction.freed = freed;
+        *self = Self::new(session);
+        reaction
+    }
+
+    /// Whether nothing waits to be accepted.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.unaccepted.is_empty() && self.queues.iter().all(VecDeque::is_empty)
+    }
+}
+
+fn request(message: Request) -> Arc<SubmitStreamRequest> {
+    Arc::new(SubmitStreamRequest {
+        message: Some(message),
+    })
+}
+
+/// The last `AWAIT_MAX` of them.
+fn split(tasks: &mut Vec<u64>) -> Vec<u64> {
+    tasks.split_off(tasks.len().saturating_sub(AWAIT_MAX))
+}
+
+#[cfg(test)]
+mod tests;
