@@ -56,7 +56,7 @@ func (c *Channel) newCall(ctx context.Context, path string, args any, options []
 	if !c.detached {
 		call.parent = attemptOf(ctx, c.client)
 	}
-	call.span = startSubmitSpan(ctx, m)
+	call.span = c.client.startSubmitSpan(ctx, m)
 	return call, call.setKeys()
 }
 

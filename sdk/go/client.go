@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -29,6 +30,8 @@ type Client struct {
 	address string
 	dial    []grpc.DialOption
 	log     *slog.Logger
+	// nil: the global one.
+	ownTracer trace.Tracer
 
 	conn      *grpc.ClientConn
 	tasks     plaitv1.TaskServiceClient
@@ -49,6 +52,12 @@ func WithDialOptions(options ...grpc.DialOption) ClientOption {
 
 // WithLogger says where the client and its workers log. Default: slog.Default().
 func WithLogger(log *slog.Logger) ClientOption { return func(c *Client) { c.log = log } }
+
+// WithTracerProvider says who makes the client's and its workers' spans. Default: the global provider of OpenTelemetry, once
+// the program has set one, as [ConfigureTracing] does.
+func WithTracerProvider(provider trace.TracerProvider) ClientOption {
+	return func(c *Client) { c.ownTracer = tracerOf(provider) }
+}
 
 // Connect makes a client. It does not wait for the broker: calls do, each within its own deadline, and a broker that
 // restarts is reconnected to. ctx bounds nothing but Connect itself. The caller closes the client.

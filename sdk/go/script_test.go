@@ -332,6 +332,18 @@ func begin[R any](call func() (R, error)) <-chan outcome[R] {
 	return done
 }
 
+// eventually waits for a state that announces itself by nothing.
+func eventually(t *testing.T, holds func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); !holds(); <-ticker.C {
+		if time.Now().After(deadline) {
+			t.Fatal("it never came true")
+		}
+	}
+}
+
 func wantCode(t *testing.T, err error, code codes.Code, reason plaitv1.ErrorReason) {
 	t.Helper()
 	if status.Code(err) != code || Reason(err) != reason {

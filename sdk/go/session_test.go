@@ -488,14 +488,11 @@ func TestSession_WaitNamesTheTroubleWithTheBroker(t *testing.T) {
 	l, _ := s.welcome(t, 0)
 	acceptTasks(t, l, frameOf(t, l).GetSequence(), 1)
 	s.server.Stop()
-	ctx, cancel := context.WithCancel(t.Context())
-	late := begin(func() (*Task[testingv1.EchoResponse], error) { return Submit(ctx, c.Echo, request("b")) })
-	for client.session.lastTrouble() == nil {
-		client.session.poke()
-	}
-	cancel()
-	err := next(t, late).err
-	wantCode(t, err, codes.Canceled, noReason)
+	eventually(t, func() bool { return client.session.lastTrouble() != nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := Submit(ctx, c.Echo, request("b"))
+	wantCode(t, err, codes.DeadlineExceeded, noReason)
 	if !bytes.Contains([]byte(err.Error()), []byte("last trouble with the broker")) {
 		t.Fatalf("err = %v", err)
 	}

@@ -72,8 +72,8 @@ type tracing struct {
 
 var lastTracing atomic.Pointer[tracing]
 
-// tracer is nil while the program has configured no tracer provider, so that an untraced task costs nothing.
-func tracer() trace.Tracer {
+// globalTracer is nil while the program has set no tracer provider, so that an untraced task costs nothing.
+func globalTracer() trace.Tracer {
 	provider := otel.GetTracerProvider()
 	if last := lastTracing.Load(); last != nil && last.provider == provider {
 		return last.tracer
@@ -84,7 +84,7 @@ func tracer() trace.Tracer {
 	case "*global.tracerProvider", "noop.TracerProvider":
 		// The placeholder that stands until a program sets one. It is replaced, not changed, when it does.
 	default:
-		verdict.tracer = provider.Tracer(instrumentation, trace.WithInstrumentationVersion(Version))
+		verdict.tracer = tracerOf(provider)
 	}
 	if kind.Comparable() {
 		lastTracing.Store(verdict)
@@ -92,9 +92,21 @@ func tracer() trace.Tracer {
 	return verdict.tracer
 }
 
+func tracerOf(provider trace.TracerProvider) trace.Tracer {
+	return provider.Tracer(instrumentation, trace.WithInstrumentationVersion(Version))
+}
+
+// tracer is the client's own, else the global one; nil when nothing traces.
+func (c *Client) tracer() trace.Tracer {
+	if c.ownTracer != nil {
+		return c.ownTracer
+	}
+	return globalTracer()
+}
+
 // startSubmitSpan starts the span of a submission; nil when nothing traces.
-func startSubmitSpan(ctx context.Context, m *method) trace.Span {
-	t := tracer()
+func (c *Client) startSubmitSpan(ctx context.Context, m *method) trace.Span {
+	t := c.tracer()
 	if t == nil {
 		return nil
 	}
@@ -114,7 +126,7 @@ func setTaskID(span trace.Span, task uint64) {
 
 // startAttemptSpan starts the span of an attempt; nil when nothing traces.
 func startAttemptSpan(ctx context.Context, a *attempt) trace.Span {
-	t := tracer()
+	t := a.worker.client.tracer()
 	if t == nil {
 		return nil
 	}
