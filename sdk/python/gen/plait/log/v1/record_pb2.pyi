@@ -44,6 +44,46 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FailureReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_REASON_UNSPECIFIED: _FailureReason.ValueType  # 0
+    """The handler made it."""
+    FAILURE_REASON_TASK_CANCELLED: _FailureReason.ValueType  # 1
+    """The task was cancelled."""
+    FAILURE_REASON_EXPIRED_BEFORE_START: _FailureReason.ValueType  # 2
+    """The deadline passed while no attempt ran."""
+    FAILURE_REASON_EXPIRED_WHILE_RUNNING: _FailureReason.ValueType  # 3
+    """The deadline passed while an attempt ran."""
+    FAILURE_REASON_ATTEMPT_TIMED_OUT: _FailureReason.ValueType  # 4
+    """The attempt ran longer than its policy allows."""
+    FAILURE_REASON_WORKER_LOST: _FailureReason.ValueType  # 5
+    """The worker vanished while it ran the attempt."""
+    FAILURE_REASON_TASK_NOT_FOUND: _FailureReason.ValueType  # 6
+    """Somebody waits for a task that does not exist."""
+
+class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
+    """Why the broker itself made a failure."""
+
+FAILURE_REASON_UNSPECIFIED: FailureReason.ValueType  # 0
+"""The handler made it."""
+FAILURE_REASON_TASK_CANCELLED: FailureReason.ValueType  # 1
+"""The task was cancelled."""
+FAILURE_REASON_EXPIRED_BEFORE_START: FailureReason.ValueType  # 2
+"""The deadline passed while no attempt ran."""
+FAILURE_REASON_EXPIRED_WHILE_RUNNING: FailureReason.ValueType  # 3
+"""The deadline passed while an attempt ran."""
+FAILURE_REASON_ATTEMPT_TIMED_OUT: FailureReason.ValueType  # 4
+"""The attempt ran longer than its policy allows."""
+FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 5
+"""The worker vanished while it ran the attempt."""
+FAILURE_REASON_TASK_NOT_FOUND: FailureReason.ValueType  # 6
+"""Somebody waits for a task that does not exist."""
+Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
+
 class _ReturnCause:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -614,6 +654,7 @@ class Failure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     TRAILERS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """gRPC code, never 0."""
     message: _builtins.str
@@ -622,6 +663,8 @@ class Failure(_message.Message):
     """grpc-status-details-bin."""
     trailers: _builtins.bytes
     """Trailing metadata, as an Envelope."""
+    reason: Global___FailureReason.ValueType
+    """Why the broker itself made it."""
     def __init__(
         self,
         *,
@@ -629,10 +672,11 @@ class Failure(_message.Message):
         message: _builtins.str = ...,
         details: _builtins.bytes = ...,
         trailers: _builtins.bytes = ...,
+        reason: Global___FailureReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message", "trailers", b"trailers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message", "reason", b"reason", "trailers", b"trailers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,166 @@
+//! Where effects go once they are durable: streams by connection, callers by tag.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use plait_broker_core::effect::{Effect, Reply};
+use plait_broker_core::ids::{ConnId, ReplyTag};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::outbound::{End, Outbound, Outgoing};
+use crate::status;
+
+/// Something to do when a query's answer may be told.
+pub(crate) type Deferred = Box<dyn FnOnce() + Send>;
+
+/// What may happen once a group is durable.
+#[derive(Default)]
+pub(crate) struct Release {
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) answers: Vec<Deferred>,
+    /// Bytes of the inbox that the group's commands held.
+    pub(crate) cost: usize,
+}
+
+impl std::fmt::Debug for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Release({} effects, {} answers)", self.effects.len(), self.answers.len())
+    }
+}
+
+impl Release {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.effects.is_empty() && self.answers.is_empty() && self.cost == 0
+    }
+}
+
+/// The open streams and the calls that wait.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    conns: Mutex<HashMap<ConnId, Arc<Outbound>>>,
+    replies: Mutex<HashMap<ReplyTag, oneshot::Sender<Reply>>>,
+    next: AtomicU64,
+    room: Arc<Semaphore>,
+}
+
+impl Outbox {
+    pub(crate) fn new(room: Arc<Semaphore>) -> Self {
+        Self {
+            conns: Mutex::default(),
+            replies: Mutex::default(),
+            next: AtomicU64::new(1),
+            room,
+        }
+    }
+
+    fn conns(&self) -> MutexGuard<'_, HashMap<ConnId, Arc<Outbound>>> {
+        self.conns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replies(&self) -> MutexGuard<'_, HashMap<ReplyTag, oneshot::Sender<Reply>>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a stream: a number never used before, and its queue.
+    pub(crate) fn open(&self, bytes_max: usize) -> (ConnId, Arc<Outbound>) {
+        let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
+        let outbound = Arc::new(Outbound::new(bytes_max));
+        self.conns().insert(conn, Arc::clone(&outbound));
+        (conn, outbound)
+    }
+
+    /// Forgets a stream.
+    pub(crate) fn close(&self, conn: ConnId) {
+        if let Some(outbound) = self.conns().remove(&conn) {
+            outbound.end(End::Gone);
+        }
+    }
+
+    /// A tag for a call, and where its answer comes.
+    pub(crate) fn expect(&self) -> (ReplyTag, oneshot::Receiver<Reply>) {
+        let tag = ReplyTag(self.next.fetch_add(1, Ordering::Relaxed));
+        let (tx, rx) = oneshot::channel();
+        self.replies().insert(tag, tx);
+        (tag, rx)
+    }
+
+    /// Nobody waits for the tag any more.
+    pub(crate) fn forget(&self, tag: ReplyTag) {
+        self.replies().remove(&tag);
+    }
+
+    /// Carries out what a durable group led to, in order.
+    pub(crate) fn release(&self, release: Release) {
+        if !release.effects.is_empty() {
+            self.carry_out(release.effects);
+        }
+        for answer in release.answers {
+            answer();
+        }
+        self.room.add_permits(release.cost);
+    }
+
+    fn carry_out(&self, effects: Vec<Effect>) {
+        let conns = self.conns();
+        for effect in effects {
+            let conn = match &effect {
+                Effect::Reply { .. } => {
+                    self.reply(effect);
+                    continue;
+                }
+                Effect::LogReleasable => continue,
+                Effect::SessionOpened { conn, .. }
+                | Effect::SessionReplaced { conn }
+                | Effect::SessionClosed { conn, .. }
+                | Effect::Accepted { conn, .. }
+                | Effect::Results { conn, .. }
+                | Effect::WorkerWelcome { conn, .. }
+                | Effect::WorkerClosed { conn, .. }
+                | Effect::Attempts { conn, .. }
+                | Effect::Settled { conn, .. }
+                | Effect::Stop { conn, .. }
+                | Effect::TaskChanged { conn, .. }
+                | Effect::WatchFailed { conn, .. } => *conn,
+            };
+            // A stream that is gone needs nothing.
+            if let Some(outbound) = conns.get(&conn) {
+                deliver(outbound, effect);
+            }
+        }
+    }
+
+    fn reply(&self, effect: Effect) {
+        let Effect::Reply { tag, reply } = effect else { return };
+        if let Some(waiting) = self.replies().remove(&tag) {
+            // The caller may have given up; the deed is done all the same.
+            let _ = waiting.send(reply);
+        }
+    }
+
+    /// Ends every stream and every call: the partition is down.
+    pub(crate) fn end_all(&self, end: &End) {
+        for (_, outbound) in self.conns().drain() {
+            outbound.end(end.clone());
+        }
+        self.replies().clear();
+        self.room.close();
+    }
+}
+
+fn deliver(outbound: &Outbound, effect: Effect) {
+    match effect {
+        Effect::SessionReplaced { .. } => {
+            outbound.end(End::Status(Box::new(status::session_replaced())));
+        }
+        Effect::WorkerClosed { error, .. }
+        | Effect::SessionClosed { error, .. }
+        | Effect::WatchFailed { error, .. } => {
+            outbound.end(End::Status(Box::new(status::refused(&error).into())));
+        }
+        effect => {
+            // A slow reader is cut here; its own task sees that and cleans up.
+            let _ = outbound.push(Outgoing::Effect(effect));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A partition in operation: one task owns the state machine, one thread writes the log, and what
+//! follows from a command happens only when its records are durable.
+//!
+//! [`Handle`] is what others hold. Nothing here knows the wire.
+
+mod group;
+mod handle;
+mod owner;
+mod recovery;
+mod snapshot;
+mod writer;
+
+pub use handle::{CallError, Handle, Stopped};
+pub use recovery::RecoveryError;
+
+use std::sync::Arc;
+
+use plait_broker_core::Config;
+use plait_broker_log::{Log, LogError};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::journal::JournalError;
+use crate::outbox::Outbox;
+
+/// How a partition is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Limits of the state machine. The epoch is taken from the log.
+    pub core: Config,
+    /// Bytes of commands that may wait or be on their way to the disk. Beyond it, senders wait.
+    pub inbox_bytes_max: u32,
+    /// A snapshot is taken when the log grew by this many bytes since the last one, and by as much as that one took.
+    pub snapshot_bytes: u64,
+}
+
+/// Why a partition is down.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The log could not be written: what was not acknowledged may or may not be durable.
+    #[error("writing the log: {0}")]
+    Log(#[from] LogError),
+    /// A record that cannot be written as it is: a defect.
+    #[error("encoding the log: {0}")]
+    Journal(#[from] JournalError),
+    /// The log put a frame elsewhere than it said: a defect.
+    #[error("the log put a frame at {found}, not at {expected}")]
+    Misplaced {
+        /// Where it went.
+        found: u64,
+        /// Where its payloads were said to be.
+        expected: u64,
+    },
+    /// The log's thread ended by itself.
+    #[error("the log's thread ended")]
+    Writer,
+}
+
+/// What was found at start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recovered {
+    /// Records read from the snapshot.
+    pub snapshot_records: u64,
+    /// Frames read from the log.
+    pub frames: u64,
+    /// Records in those.
+    pub records: u64,
+}
+
+/// A running partition.
+#[derive(Debug)]
+pub struct Running {
+    /// The way in.
+    pub handle: Handle,
+    /// Ends when the partition does: well after [`Handle::stop`], else with the failure.
+    pub owner: JoinHandle<Result<(), Failure>>,
+    /// What was found at start.
+    pub recovered: Recovered,
+}
+
+/// Rebuilds the state from the log and starts the partition.
+pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryError> {
+    let config = Config { epoch: log.epoch(), ..options.core.clone() };
+    let state = recovery::recover(&*log, config)?;
+    let clock = Clock::starting_after(state.time);
+    let mut partition = state.partition;
+    partition.recovered(clock.now());
+    let room = Arc::new(Semaphore::new(options.inbox_bytes_max as usize));
+    let outbox = Arc::new(Outbox::new(Arc::clone(&room)));
+    let (inbox, inputs) = mpsc::unbounded_channel();
+    let reader = log.reader();
+    let snapshots = snapshot::Schedule::new(options.snapshot_bytes, &*log, state.snapshot_bytes);
+    let tail = log.tail();
+    let writer = writer::spawn(log, Arc::clone(&outbox), inbox.downgrade())?;
+    let (drained, is_drained) = watch::channel(false);
+    let handle = Handle::new(handle::Parts {
+        inbox,
+        room,
+        room_max: options.inbox_bytes_max,
+        outbox: Arc::clone(&outbox),
+        reader,
+        drained: is_drained,
+    });
+    let owner = owner::Owner::new(owner::Parts {
+        partition,
+        clock,
+        entropy: Entropy::from_os(),
+        inputs,
+        writer,
+        outbox,
+        tail,
+        snapshots,
+        drained,
+    });
+    Ok(Running { handle, owner: tokio::spawn(owner.run()), recovered: state.found })
+}

@@ -1,0 +1,39 @@
+//! Policies as the scheduler sends them, turned into what the state machine enforces and back.
+
+use std::sync::Arc;
+
+use plait::pb::control::v1 as control;
+use plait_broker_core::policy::{CodeSet, MethodPolicy};
+use prost::Message;
+
+/// The state machine's form of a compiled policy. `None` when it names no method.
+pub fn compiled(policy: &control::MethodPolicy) -> Option<MethodPolicy> {
+    let info = policy.info.as_ref()?;
+    if info.method.is_empty() {
+        return None;
+    }
+    Some(MethodPolicy {
+        method: Arc::from(info.method.as_str()),
+        queue: Arc::from(info.queue.as_str()),
+        deadline_ms: policy.deadline_ms,
+        attempt_timeout_ms: policy.attempt_timeout_ms,
+        max_attempts: policy.max_attempts.max(1),
+        initial_backoff_ms: policy.initial_backoff_ms,
+        max_backoff_ms: policy.max_backoff_ms,
+        multiplier_permille: policy.multiplier_permille,
+        retryable: CodeSet(policy.retryable_codes),
+        needs_idempotency_key: info.idempotency_key.is_some(),
+        needs_ordering_key: info.ordering_key.is_some(),
+        idempotency_window_ms: policy.idempotency_window_ms,
+        priority: u8::try_from(policy.priority.min(9)).unwrap_or(9),
+        at_most_once: policy.at_most_once,
+        retention_ms: policy.retention_ms,
+        dead_letter_retention_ms: policy.dead_letter_retention_ms,
+        source: policy.encode_to_vec().into(),
+    })
+}
+
+/// The policy as the scheduler sent it.
+pub fn source(policy: &MethodPolicy) -> Result<control::MethodPolicy, prost::DecodeError> {
+    control::MethodPolicy::decode(policy.source.as_ref())
+}

@@ -1,0 +1,226 @@
+//! The process: opens the log, listens, serves, drains.
+
+mod listen;
+mod signals;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plait_broker_log::{FileLog, FileLogOptions, LogError, RealDisk};
+use serde::Serialize;
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+pub use signals::Signals;
+
+use crate::config::{Settings, SyncMode};
+use crate::nosync::NoSyncDisk;
+use crate::partition::{self, Failure, RecoveryError, Running};
+use crate::servicer::{Context, Contracts, Control, Hub, KeyValues, Tasks, Workers};
+use plait::pb::control::v1::control_service_server::ControlServiceServer;
+use plait::pb::control::v1::key_value_service_server::KeyValueServiceServer;
+use plait::pb::v1::contract_service_server::ContractServiceServer;
+use plait::pb::v1::task_service_server::TaskServiceServer;
+use plait::pb::v1::worker_service_server::WorkerServiceServer;
+
+/// How long connections may take to close after all streams have ended.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// The descriptors that reflection serves.
+const DESCRIPTORS: &[u8] = include_bytes!("../../../sdk/rust/gen/plait.fds.binpb");
+
+/// Why a broker does not run, or runs no more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The log cannot be opened.
+    #[error("opening the log in {dir}: {source}")]
+    Open {
+        /// Where it is.
+        dir: PathBuf,
+        /// Why.
+        source: LogError,
+    },
+    /// The state cannot be rebuilt.
+    #[error("recovering from {dir}: {source}")]
+    Recover {
+        /// Where the log is.
+        dir: PathBuf,
+        /// Why.
+        source: RecoveryError,
+    },
+    /// An address cannot be listened on.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Serving failed.
+    #[error("serving: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// Reflection cannot be offered: the descriptors are broken.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The partition failed.
+    #[error(transparent)]
+    Partition(#[from] Failure),
+    /// A task ended by a panic.
+    #[error("a task of the broker ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What is told when the broker answers calls.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// Always "ready".
+    pub event: &'static str,
+    /// Where it listens.
+    pub address: String,
+    /// Where it listens, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unix: Option<PathBuf>,
+    /// Where the log is.
+    pub data_dir: PathBuf,
+    /// The process.
+    pub pid: u32,
+}
+
+/// Runs a broker until a signal drains it or the log fails. `ready` is called when it answers calls.
+pub async fn run(
+    settings: &Settings,
+    mut signals: Signals,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), ServerError> {
+    let sockets = listen::Sockets::bind(settings).await?;
+    let running = start_partition(settings)?;
+    let (drain, draining) = watch::channel(None);
+    let context = Context {
+        partition: running.handle.clone(),
+        limits: Arc::new(settings.limits()),
+        draining,
+        hub: Arc::new(Hub::default()),
+    };
+    let (health, routes) = routes(&context, settings).await?;
+    ready(&Ready {
+        event: "ready",
+        address: sockets.address.to_string(),
+        unix: settings.listen_unix.clone(),
+        data_dir: settings.data_dir.clone(),
+        pid: std::process::id(),
+    });
+    let (close, closing) = watch::channel(false);
+    let serving = tokio::spawn(sockets.serve(routes, closing));
+    let Running { handle, mut owner, .. } = running;
+    let ended = tokio::select! {
+        ended = &mut owner => Some(ended),
+        () = signals.next() => None,
+    };
+    let result = match ended {
+        Some(ended) => ended?.map_err(ServerError::from),
+        None => {
+            tracing::info!(grace = ?settings.drain_grace, "draining");
+            not_serving(&health).await;
+            // Receivers live as long as the context does.
+            let _ = drain.send(Some(settings.drain_grace));
+            handle.drain();
+            tokio::select! {
+                () = handle.drained() => tracing::info!("no attempt runs any more"),
+                () = tokio::time::sleep(settings.drain_grace) => {
+                    tracing::warn!("attempts still run; their workers come back with them");
+                }
+                () = signals.next() => tracing::warn!("a second signal: ending now"),
+            }
+            handle.stop();
+            owner.await?.map_err(ServerError::from)
+        }
+    };
+    let _ = close.send(true);
+    match tokio::time::timeout(CLOSE_GRACE, serving).await {
+        Ok(served) => served??,
+        Err(_) => tracing::debug!("connections were still open"),
+    }
+    result
+}
+
+fn start_partition(settings: &Settings) -> Result<Running, ServerError> {
+    let dir = &settings.data_dir;
+    let open = || -> Result<FileLog, LogError> {
+        let disk = RealDisk::new(dir)
+            .map_err(LogError::io("open the directory", dir.display().to_string()))?;
+        match settings.sync {
+            SyncMode::Always => FileLog::open_on(Arc::new(disk), FileLogOptions::default()),
+            SyncMode::None => {
+                tracing::warn!(
+                    "sync = none: a crash of the machine loses what was acknowledged last"
+                );
+                FileLog::open_on(Arc::new(NoSyncDisk(disk)), FileLogOptions::default())
+            }
+        }
+    };
+    let log = open().map_err(|source| ServerError::Open { dir: dir.clone(), source })?;
+    let begun = crate::clock::monotonic();
+    let started = partition::start(Box::new(log), settings.partition());
+    let running =
+        started.map_err(|source| ServerError::Recover { dir: dir.clone(), source })?;
+    let found = running.recovered;
+    tracing::info!(
+        elapsed_ms = begun.elapsed().as_millis() as u64,
+        snapshot_records = found.snapshot_records,
+        frames = found.frames,
+        records = found.records,
+        "recovered"
+    );
+    Ok(running)
+}
+
+/// The names that health is asked for; "" stands for the process.
+const SERVICES: [&str; 6] = [
+    "",
+    "plait.v1.TaskService",
+    "plait.v1.WorkerService",
+    "plait.v1.ContractService",
+    "plait.control.v1.ControlService",
+    "plait.control.v1.KeyValueService",
+];
+
+async fn not_serving(health: &HealthReporter) {
+    for service in SERVICES {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+    }
+}
+
+async fn routes(
+    context: &Context,
+    settings: &Settings,
+) -> Result<(HealthReporter, Routes), ServerError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for service in SERVICES {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    let max = context.limits.message_bytes_max();
+    let tasks = TaskServiceServer::new(Tasks::new(context.clone()));
+    let workers = WorkerServiceServer::new(Workers::new(context.clone()));
+    let contracts = ContractServiceServer::new(Contracts::new(context.clone()));
+    let control = ControlServiceServer::new(Control::new(context.clone()));
+    let key_values = KeyValueServiceServer::new(KeyValues::new(context.clone()));
+    let mut routes = Routes::builder();
+    routes
+        .add_service(health_service)
+        .add_service(tasks.max_decoding_message_size(max))
+        .add_service(workers.max_decoding_message_size(max))
+        .add_service(contracts)
+        .add_service(control)
+        .add_service(key_values);
+    if settings.dev {
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        routes.add_service(reflection);
+    }
+    Ok((health, routes.routes()))
+}

@@ -1,0 +1,183 @@
+//! `ControlService`: what the scheduler observes and decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream;
+use plait::pb::control::v1 as pb;
+use plait::pb::control::v1::control_service_server::ControlService;
+use plait::pb::control::v1::observe_response::Event;
+use plait::pb::v1::{ErrorReason, MethodInfo};
+use plait_broker_core::command::Command;
+use plait_broker_core::effect::Reply;
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
+use tonic::{Code, Request, Response, Status};
+
+use super::contract;
+use super::figures;
+use super::hub::{Hub, Verdict};
+use super::{Answers, Context, times};
+use crate::policy;
+use crate::status::{Refused, invalid};
+
+/// Figures are not computed more often.
+const FIGURES_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// How often figures come when nothing else is asked for.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Control {
+    context: Context,
+}
+
+impl Control {
+    /// Serves the scheduler of a broker.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// Puts accepted policies in force, and then the contract on record. Both are durable on return.
+    async fn accept(
+        &self,
+        announced: &pb::ContractAnnounced,
+        policies: Vec<pb::MethodPolicy>,
+    ) -> Result<Vec<MethodInfo>, Status> {
+        let mut compiled = Vec::with_capacity(policies.len());
+        for (index, policy) in policies.iter().enumerate() {
+            let field = format!("policies[{index}]");
+            let policy = policy::compiled(policy);
+            let policy = policy.ok_or_else(|| invalid(&field, "it names no method"))?;
+            if !announced.services.iter().any(|service| contract::serves(service, &policy.method)) {
+                let problem = format!("{} is no method of the announced services", policy.method);
+                return Err(invalid(field, problem).into());
+            }
+            compiled.push(policy);
+        }
+        let infos: Vec<MethodInfo> =
+            policies.into_iter().filter_map(|policy| policy.info).collect();
+        if announced.validate_only {
+            return Ok(infos);
+        }
+        let partition = &self.context.partition;
+        let apply = |tag| Command::ApplyPolicies { tag, policies: compiled };
+        partition.call(0, apply).await?;
+        for service in &announced.services {
+            let value = contract::record(announced, service, &infos);
+            let key = Arc::from(contract::key(service));
+            let bytes = value.len();
+            let put = |tag| Command::KvPut { tag, key, value, expected: None };
+            partition.call(bytes, put).await?;
+        }
+        Ok(infos)
+    }
+}
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    type ObserveStream = Answers<pb::ObserveResponse>;
+
+    async fn observe(
+        &self,
+        request: Request<pb::ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        let request = request.into_inner();
+        let interval = request.figures_interval.as_ref();
+        let interval = interval.map(|d| times::millis("figures_interval", d)).transpose()?;
+        let interval = interval.map_or(FIGURES_INTERVAL, Duration::from_millis);
+        let interval = interval.max(FIGURES_INTERVAL_MIN);
+        tracing::info!(scheduler = %request.scheduler, "a scheduler observes");
+        let (number, events) = self.context.hub.observe();
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let hub = Arc::clone(&self.context.hub);
+        let context = self.context.clone();
+        let seat = Seat { hub, number };
+        let observer = Observer { context, events, ticks, interval, _seat: seat };
+        let answers = stream::unfold(Some(observer), async |observer| observer?.next().await);
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn decide_contract(
+        &self,
+        request: Request<pb::DecideContractRequest>,
+    ) -> Result<Response<pb::DecideContractResponse>, Status> {
+        let request = request.into_inner();
+        let announcement = request.announcement;
+        let announced = self.context.hub.announced(announcement).ok_or_else(|| {
+            let message = format!("announcement {announcement} does not wait for a decision");
+            Refused::new(Code::FailedPrecondition, ErrorReason::StateConflict, message)
+        })?;
+        let verdict: Verdict = match request.refusal {
+            Some(refusal) if refusal.code != 0 => Err(Refused::relayed(refusal)),
+            _ => Ok(self.accept(&announced, request.policies).await?),
+        };
+        self.context.hub.decided(announcement, &verdict);
+        Ok(Response::new(pb::DecideContractResponse {}))
+    }
+
+    async fn set_windows(
+        &self,
+        request: Request<pb::SetWindowsRequest>,
+    ) -> Result<Response<pb::SetWindowsResponse>, Status> {
+        let windows = request.into_inner().windows.into_iter();
+        let windows = windows.map(|w| (Arc::from(w.worker.as_str()), w.window)).collect();
+        let set = |tag| Command::SetWindows { tag, windows };
+        let unknown = match self.context.partition.call(0, set).await? {
+            Reply::Unknown(names) => names.iter().map(|name| name.to_string()).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Response::new(pb::SetWindowsResponse { unknown }))
+    }
+}
+
+/// Being the scheduler, as long as it lives.
+struct Seat {
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hub.observer_gone(self.number);
+    }
+}
+
+/// What is polled for events.
+struct Observer {
+    context: Context,
+    events: mpsc::Receiver<pb::ObserveResponse>,
+    ticks: Interval,
+    interval: Duration,
+    _seat: Seat,
+}
+
+impl Observer {
+    async fn next(mut self) -> Option<(Result<pb::ObserveResponse, Status>, Option<Self>)> {
+        tokio::select! {
+            biased;
+            event = self.events.recv() => {
+                let Some(event) = event else {
+                    let message = "another scheduler observes, or this one did not read";
+                    let code = Code::Aborted;
+                    let status = Refused::new(code, ErrorReason::StateConflict, message).into();
+                    return Some((Err(status), None));
+                };
+                Some((Ok(event), Some(self)))
+            }
+            _ = self.ticks.tick() => {
+                let taken = self.context.partition.query(|p, now| p.take_figures(now)).await;
+                match taken {
+                    Ok(taken) => {
+                        let figures = figures::message(taken, self.interval);
+                        let event = Some(Event::Figures(figures));
+                        Some((Ok(pb::ObserveResponse { event }), Some(self)))
+                    }
+                    Err(stopped) => Some((Err(stopped.into()), None)),
+                }
+            }
+        }
+    }
+}

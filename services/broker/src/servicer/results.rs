@@ -1,0 +1,143 @@
+//! What a submitter's stream is sent.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plait::pb::v1::{self as pb, submit_stream_response::Message};
+use plait_broker_core::effect::{Effect, TaskResult};
+use plait_broker_core::record::{Acceptance, Blob};
+use plait_broker_log::LogReader;
+use tonic::Status;
+
+use super::{blobs, failures, split, times};
+use crate::limits::Limits;
+use crate::outbound::Outgoing;
+use crate::status::{self, Refused};
+
+/// What the stream's two sides share: tasks of frames on their way that were refused before the state machine saw them.
+#[derive(Debug, Default)]
+pub(super) struct Unsound {
+    frames: Mutex<HashMap<u64, UnsoundFrame>>,
+}
+
+/// What is left out of a frame, and where the rest of it stood.
+#[derive(Debug)]
+pub(super) struct UnsoundFrame {
+    pub(super) positions: Vec<u32>,
+    pub(super) refused: Vec<(u32, Refused)>,
+}
+
+impl Unsound {
+    pub(super) fn remember(&self, sequence: u64, frame: UnsoundFrame) {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner).insert(sequence, frame);
+    }
+
+    fn take(&self, sequence: u64) -> Option<UnsoundFrame> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner).remove(&sequence)
+    }
+}
+
+/// The state machine's answer and the shell's own refusals, as one.
+pub(super) fn accepted_frame(
+    acceptance: Acceptance,
+    unsound: Option<UnsoundFrame>,
+) -> pb::AcceptedFrame {
+    let refusals = acceptance.refusals.iter().map(|refusal| pb::Refusal {
+        index: refusal.index,
+        status: Some(status::refused(&refusal.error).into_proto()),
+    });
+    let mut out = pb::AcceptedFrame {
+        refusals: refusals.collect(),
+        existing: acceptance.existing,
+        tasks: acceptance.tasks,
+    };
+    let Some(UnsoundFrame { positions, refused }) = unsound else { return out };
+    let position = |index: u32| positions.get(index as usize).copied().unwrap_or(index);
+    let mut tasks = vec![0; positions.len() + refused.len()];
+    for (task, position) in out.tasks.iter().zip(&positions) {
+        tasks[*position as usize] = *task;
+    }
+    out.tasks = tasks;
+    out.existing.iter_mut().for_each(|index| *index = position(*index));
+    out.refusals.iter_mut().for_each(|refusal| refusal.index = position(refusal.index));
+    out.refusals.extend(refused.into_iter().map(|(index, refused)| pb::Refusal {
+        index,
+        status: Some(refused.into_proto()),
+    }));
+    out.refusals.sort_unstable_by_key(|refusal| refusal.index);
+    out
+}
+
+/// Turns all that waits into as few messages as can be: acceptances first, which no result may overtake, then results.
+pub(super) async fn messages(
+    items: VecDeque<Outgoing>,
+    reader: &Arc<dyn LogReader>,
+    unsound: &Unsound,
+    limits: &Limits,
+) -> Result<VecDeque<Message>, Status> {
+    let mut out = VecDeque::with_capacity(items.len());
+    let mut results: Vec<TaskResult> = Vec::new();
+    for item in items {
+        let effect = match item {
+            Outgoing::Effect(effect) => effect,
+            Outgoing::NotNow { sequence, pause } => {
+                out.push_back(Message::Accepted(pb::SequencedAccepted {
+                    sequence,
+                    accepted: None,
+                    retry_after: times::duration(pause),
+                }));
+                continue;
+            }
+            Outgoing::Drain { .. } => continue,
+        };
+        match effect {
+            Effect::SessionOpened { last_sequence, .. } => {
+                out.push_back(Message::Welcome(pb::SessionWelcome {
+                    last_sequence,
+                    payload_bytes_max: limits.payload_bytes_max as u64,
+                    frame_tasks_max: limits.frame_tasks_max as u32,
+                }));
+            }
+            Effect::Accepted { sequence, acceptance, .. } => {
+                let accepted = accepted_frame(acceptance, unsound.take(sequence));
+                out.push_back(Message::Accepted(pb::SequencedAccepted {
+                    sequence,
+                    accepted: Some(accepted),
+                    retry_after: None,
+                }));
+            }
+            Effect::Results { results: more, .. } => match results.is_empty() {
+                true => results = more,
+                false => results.extend(more),
+            },
+            _ => {}
+        }
+    }
+    let bytes = |result: &TaskResult| result.result.as_ref().map_or(0, |r| r.len as usize);
+    for frame in split::frames(results, bytes) {
+        out.push_back(Message::Results(result_frame(frame, reader).await?));
+    }
+    Ok(out)
+}
+
+async fn result_frame(
+    mut results: Vec<TaskResult>,
+    reader: &Arc<dyn LogReader>,
+) -> Result<pb::ResultFrame, Status> {
+    let blobs = results.iter_mut().filter_map(|result| result.result.as_mut().ok());
+    blobs::load(reader, blobs).await?;
+    let mut out = pb::ResultFrame {
+        tasks: Vec::with_capacity(results.len()),
+        payloads: Vec::with_capacity(results.len()),
+        failures: Vec::new(),
+    };
+    for (index, TaskResult { task, result }) in results.into_iter().enumerate() {
+        out.tasks.push(task.0);
+        let response = result.unwrap_or_else(|(state, failure)| {
+            out.failures.push(failures::outgoing(index as u32, task, state, failure));
+            Blob::default()
+        });
+        out.payloads.push(blobs::bytes(response));
+    }
+    Ok(out)
+}

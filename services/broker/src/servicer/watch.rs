@@ -1,0 +1,75 @@
+//! Watching one task.
+
+use std::collections::VecDeque;
+
+use futures_util::{Stream, stream};
+use plait::pb::v1::WatchTaskResponse;
+use plait_broker_core::command::Command;
+use plait_broker_core::effect::{Effect, TaskView};
+use plait_broker_core::ids::{ConnId, TaskId};
+use tonic::Status;
+
+use super::{Context, views};
+use crate::outbound::{End, Outbound, Outgoing, Taken};
+use std::sync::Arc;
+
+/// Opens the stream: the task now, and after each change, until it is final.
+pub(super) async fn open(
+    context: Context,
+    task: TaskId,
+    full: bool,
+) -> Result<impl Stream<Item = Result<WatchTaskResponse, Status>> + Send + 'static, Status> {
+    let (conn, outbound) = context.partition.open(context.limits.outbound_bytes_max);
+    let watch = Watch { context, conn, outbound, full, ready: VecDeque::new(), is_final: false };
+    watch.context.partition.send(Command::Watch { conn, task }, 0).await?;
+    Ok(stream::unfold(Some(watch), async |watch| watch?.next().await))
+}
+
+/// What is polled for answers.
+struct Watch {
+    context: Context,
+    conn: ConnId,
+    outbound: Arc<Outbound>,
+    full: bool,
+    ready: VecDeque<Box<TaskView>>,
+    is_final: bool,
+}
+
+impl Watch {
+    async fn next(mut self) -> Option<(Result<WatchTaskResponse, Status>, Option<Self>)> {
+        loop {
+            if let Some(view) = self.ready.pop_front() {
+                self.is_final = view.state.is_final();
+                let reader = self.context.partition.reader();
+                let task = match views::task(*view, self.full, reader).await {
+                    Ok(task) => task,
+                    Err(status) => return Some((Err(status), None)),
+                };
+                return Some((Ok(WatchTaskResponse { task: Some(task) }), Some(self)));
+            }
+            if self.is_final {
+                return None;
+            }
+            match self.outbound.take().await {
+                Taken::Items(items) => self.ready.extend(items.into_iter().filter_map(changed)),
+                Taken::End(End::Gone) => return None,
+                Taken::End(End::Status(status)) => return Some((Err(*status), None)),
+            }
+        }
+    }
+}
+
+fn changed(item: Outgoing) -> Option<Box<TaskView>> {
+    match item {
+        Outgoing::Effect(Effect::TaskChanged { task, .. }) => Some(task),
+        _ => None,
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // A partition that is down has forgotten the stream by itself.
+        let _ = self.context.partition.post(Command::Unwatch { conn: self.conn });
+        self.context.partition.close(self.conn);
+    }
+}
