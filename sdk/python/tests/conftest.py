@@ -1,45 +1,24 @@
-"""The contract of the tests, generated into a folder of the run, and brokers to run them against."""
+"""Brokers to run the tests against."""
 
-import importlib
-import sys
-import tempfile
-from importlib import resources
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import AsyncIterator
 
 import pytest
-from grpc_tools import protoc
+from sdk.python.tests.pocket_broker import PocketBroker
 
-_HERE = Path(__file__).parent
-_REPOSITORY = _HERE.parents[2]
-
-
-def _generate() -> Path:
-    out = Path(tempfile.mkdtemp(prefix="plait-test-gen-"))
-    status = protoc.main(
-        [
-            "protoc",
-            f"-I{_HERE / 'protos'}",
-            f"-I{_REPOSITORY / 'proto'}",
-            f"-I{_REPOSITORY / 'third_party'}",
-            f"-I{resources.files('grpc_tools') / '_proto'}",
-            f"--python_out={out}",
-            f"--grpc_python_out={out}",
-            "shop/v1/shop.proto",
-        ]
-    )
-    if status != 0:
-        raise RuntimeError(f"protoc ended with {status}")
-    return out
+import plait
 
 
-# Before collection: test modules use the messages in their parameters.
-sys.path[:0] = [str(_generate()), str(_HERE)]
+@pytest.fixture
+async def pocket() -> AsyncIterator[PocketBroker]:
+    """A broker in memory that a test can have misbehave."""
+    broker = PocketBroker()  # type: ignore[abstract]  # the rest of the API is not needed
+    await broker.start()
+    yield broker
+    await broker.stop()
 
 
-@pytest.fixture(scope="session")
-def shop() -> SimpleNamespace:
-    """The generated modules of shop.v1, as one."""
-    pb2 = importlib.import_module("shop.v1.shop_pb2")
-    grpc_module = importlib.import_module("shop.v1.shop_pb2_grpc")
-    return SimpleNamespace(**{**vars(pb2), **vars(grpc_module)})
+@pytest.fixture
+async def client(pocket: PocketBroker) -> AsyncIterator[plait.Client]:
+    """A client of it."""
+    async with plait.connect(pocket.address) as opened:
+        yield opened

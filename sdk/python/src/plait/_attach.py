@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 import grpc
 
+from plait import errors
 from plait._holdings import Holdings
 from plait._streams import end_task, read
 from plait._wire import RECONNECT_MAX_S, RECONNECT_MIN_S
@@ -24,6 +25,7 @@ _Call: TypeAlias = (
 # What a broker answers to a worker that it will never take.
 _FATAL: Final = frozenset(
     {
+        grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
@@ -70,7 +72,7 @@ class Attachment:
                 if await self._connect(holdings):
                     wait = RECONNECT_MIN_S
             except grpc.aio.AioRpcError as error:
-                if error.code() in _FATAL:
+                if _is_fatal(error):
                     raise
                 _log.info("the stream ended: %s %s", error.code().name, error.details())
             await asyncio.sleep(random.uniform(0, 0 if self._leaving else wait))
@@ -169,6 +171,11 @@ class _Watch:
             return False
         suspected, self._suspected = self._suspected, True
         return suspected
+
+
+def _is_fatal(error: grpc.aio.AioRpcError) -> bool:
+    # A broker that has forgotten the methods is told of them again before the next stream.
+    return error.code() in _FATAL and errors.reason(error) != errors.Reason.METHOD_UNKNOWN
 
 
 def _take(response: worker_service_pb2.AttachResponse, holdings: Holdings) -> None:

@@ -4,10 +4,9 @@ remembered."""
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import grpc
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from plait import _keys, errors, retry
@@ -15,7 +14,17 @@ from plait._descriptors import descriptor_set, find_method
 from plait._submission import Submission
 from plait.v1 import contract_service_pb2, contract_service_pb2_grpc, task_pb2
 
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+
 _log = logging.getLogger(__name__)
+
+# The fields of MethodInfo that say where a key is.
+_KEYS: Final[tuple[Literal["idempotency_key", "ordering_key", "limit_key"], ...]] = (
+    "idempotency_key",
+    "ordering_key",
+    "limit_key",
+)
 
 
 class Method:
@@ -30,6 +39,7 @@ class Method:
         self.resolving: asyncio.Task[None] | None = None
         # How keys are read from messages, by type; the bytes serve where a type does not fit.
         self._extractors: dict[type, tuple[_keys.Extractor | None, ...]] = {}
+        self._has_keys = False
 
     @property
     def name(self) -> str:
@@ -44,9 +54,8 @@ class Method:
         info = self.info
         if info is None:
             raise RuntimeError(f"{self.path} is not resolved")
-        if not (info.HasField("idempotency_key") or info.HasField("ordering_key")):
-            if not info.HasField("limit_key"):
-                return None
+        if not self._has_keys:
+            return None
         try:
             keys = self._read(request, submission.payload)
         except (DecodeError, UnicodeDecodeError) as error:
@@ -92,12 +101,8 @@ class Method:
         info = self.info
         assert info is not None
         return tuple(
-            self._extractor(path, request) if set_ else None
-            for path, set_ in (
-                (info.idempotency_key, info.HasField("idempotency_key")),
-                (info.ordering_key, info.HasField("ordering_key")),
-                (info.limit_key, info.HasField("limit_key")),
-            )
+            self._extractor(getattr(info, name), request) if info.HasField(name) else None
+            for name in _KEYS
         )
 
     @staticmethod
@@ -115,6 +120,7 @@ class Method:
     def resolved(self, info: contract_service_pb2.MethodInfo) -> None:
         """The broker's answer."""
         self.info = info
+        self._has_keys = any(info.HasField(name) for name in _KEYS)
         self._extractors = {}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict, Unpack
 
 from plait.deadline import seconds_of
 from plait.v1 import task_pb2
@@ -13,9 +13,28 @@ from plait.v1 import task_pb2
 MetadataLike: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 
+class CallOptions(TypedDict, total=False):
+    """What may be said about a call or a submission. What is left out, or None, is the policy's."""
+
+    key: str | None
+    """The idempotency key. Default: from the field that the policy names."""
+    ordering_key: str | None
+    """The ordering key. Default: from the field that the policy names."""
+    delay: float | timedelta | None
+    """The task starts no earlier than this after it was accepted, in seconds. Default 0."""
+    deadline: float | timedelta | None
+    """Time for the whole task, in seconds; the shorter of this and the policy's holds."""
+    priority: int | None
+    """0 to 9, higher first."""
+    child_key: str | None
+    """Inside a flow, names the child. Default: its method and request."""
+    metadata: MetadataLike | None
+    """For the handler, beside what is given to the call itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Options of a call. None leaves what the policy says."""
+    """Options of a call, as in CallOptions."""
 
     key: str | None = None
     ordering_key: str | None = None
@@ -62,39 +81,16 @@ current: ContextVar[Options] = ContextVar("plait_options", default=NONE)
 
 
 @contextlib.contextmanager
-def options(
-    *,
-    key: str | None = None,
-    ordering_key: str | None = None,
-    delay: float | timedelta | None = None,
-    deadline: float | timedelta | None = None,
-    priority: int | None = None,
-    child_key: str | None = None,
-    metadata: MetadataLike | None = None,
-) -> Iterator[None]:
+def options(**said: Unpack[CallOptions]) -> Iterator[None]:
     """Sets options for the durable calls and submissions that are made inside.
 
         with plait.options(key="order-1", priority=9):
             receipt = await orders.Charge(request)
 
-    key: the idempotency key; default: from the field that the policy names.
-    ordering_key: the ordering key; default: from the field that the policy names.
-    delay: the task starts no earlier than this after it was accepted, in seconds. Default 0.
-    deadline: time for the whole task, in seconds; the shorter of this and the policy's holds.
-    priority: 0 to 9, higher first. Default: the policy's.
-    child_key: inside a flow, names the child. Default: its method and request.
-    metadata: for the handler, beside what is given to the call itself.
+    The names are those of CallOptions: key, ordering_key, delay, deadline, priority, child_key,
+    metadata. What is not said here holds as it does outside.
     """
-    inner = Options(
-        key=key,
-        ordering_key=ordering_key,
-        delay=delay,
-        deadline=deadline,
-        priority=priority,
-        child_key=child_key,
-        metadata=metadata,
-    )
-    token = current.set(inner.over(current.get()))
+    token = current.set(Options(**said).over(current.get()))
     try:
         yield
     finally:

@@ -1,13 +1,14 @@
 """One attempt inside a worker: the lease, the request, and what became of its handler."""
 
-import asyncio
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from plait.v1 import task_service_pb2, worker_service_pb2
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
     from plait._flow import Flow
     from plait._holdings import Holdings
     from plait._served import Served

@@ -85,7 +85,10 @@ class Registry(grpc.aio.Server):
     async def stop(self, grace: float | None) -> None:
         _refuse()
 
-    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+    async def wait_for_termination(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109  # the name is gRPC's
+    ) -> bool:
         _refuse()
 
 

@@ -20,7 +20,10 @@ from plait.v1 import task_service_pb2, task_service_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
-_Call: TypeAlias = "grpc.aio.StreamStreamCall[task_service_pb2.SubmitStreamRequest, task_service_pb2.SubmitStreamResponse]"
+_Call: TypeAlias = (
+    "grpc.aio.StreamStreamCall["
+    "task_service_pb2.SubmitStreamRequest, task_service_pb2.SubmitStreamResponse]"
+)
 
 # What a broker answers to a frame that it will never take; sending it again would go on for ever.
 _FATAL = frozenset(
@@ -92,8 +95,7 @@ class Session:
     async def close(self) -> None:
         """Ends the stream. Whoever waits gets CANCELLED; accepted tasks go on."""
         self._closed = True
-        if self._pause is not None:
-            self._pause.cancel()
+        self._end_pause()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -162,6 +164,8 @@ class Session:
             return False
         self._outbox.restart()
         self._wanted.restart()
+        # Another broker may answer now, and this one will say so again.
+        self._end_pause()
         return True
 
     async def _write(self, call: _Call) -> None:
@@ -221,6 +225,11 @@ class Session:
     def _pause_for(self, seconds: float) -> None:
         if self._pause is None:
             self._pause = asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _resume(self) -> None:
         self._pause = None

@@ -14,13 +14,16 @@ import asyncio
 import contextvars
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from plait._invocation import Invocation
 from plait._run import Run
 from plait._threads import Outcome, Threads
-from plait.v1 import task_service_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plait.v1 import task_service_pb2
 
 # How long handlers run in line before the event loop gets its turn: reading, writing, timers.
 SLICE_S: Final = 0.005

@@ -1,17 +1,17 @@
 """One task on its way from the caller to its result, and who waits for it."""
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
 
-from plait.v1 import task_pb2
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from plait._flow import Flow
     from plait._methods import Method
     from plait.trace import SubmitSpan
+    from plait.v1 import task_pb2
 
 
 class Submission:

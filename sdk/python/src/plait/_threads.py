@@ -6,9 +6,10 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from plait.v1 import task_service_pb2
+if TYPE_CHECKING:
+    from plait.v1 import task_service_pb2
 
 # What a job answers: a serialized response, or a failure.
 Outcome: TypeAlias = "tuple[bytes | None, task_service_pb2.Failure | None]"

@@ -36,7 +36,7 @@ class Wanted:
         number = submission.number
         head = self._by_number.get(number)
         rest = [each for each in _chain(head) if each is not submission]
-        for here, following in zip(rest, [*rest[1:], None], strict=True):
+        for here, following in zip(rest, [*rest, None][1:], strict=True):
             here.twin = following
         submission.twin = None
         if rest:

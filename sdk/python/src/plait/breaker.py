@@ -114,9 +114,11 @@ class Breaker:
             self._generation += 1
             self._half_open_at = now_ms
             self._probes = self._good = self._bad = 0
-        elif self.state is State.HALF_OPEN:
-            if now_ms >= self._half_open_at + self._config.half_open_max_ms:
-                self._open(now_ms)
+        elif (
+            self.state is State.HALF_OPEN
+            and now_ms >= self._half_open_at + self._config.half_open_max_ms
+        ):
+            self._open(now_ms)
 
     def _open(self, now_ms: int) -> None:
         config = self._config

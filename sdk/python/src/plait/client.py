@@ -10,15 +10,14 @@ from collections.abc import (
     Iterable,
 )
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, Unpack, cast
 
 import grpc
 
 from plait import _options, _wire
 from plait._bulk import pipeline
 from plait._channel import Core, DurableChannel, DurableMethod
-from plait._options import MetadataLike, Options
+from plait._options import CallOptions, Options
 from plait._submission import Submission
 from plait._task import Task, number_of
 from plait.deadline import timeout_of_call
@@ -90,14 +89,7 @@ class Client:
         self,
         method: "grpc.aio.UnaryUnaryMultiCallable[Q, R]",
         request: Q,
-        *,
-        key: str | None = None,
-        ordering_key: str | None = None,
-        delay: float | timedelta | None = None,
-        deadline: float | timedelta | None = None,
-        priority: int | None = None,
-        child_key: str | None = None,
-        metadata: MetadataLike | None = None,
+        **options: Unpack[CallOptions],
     ) -> Task[R]:
         """Submits a task and answers with its handle as soon as it is durable.
 
@@ -107,17 +99,7 @@ class Client:
         METHOD_UNKNOWN, TOO_LARGE.
         A full queue is no error: the submission waits.
         """
-        said = _said(
-            Options(
-                key=key,
-                ordering_key=ordering_key,
-                delay=delay,
-                deadline=deadline,
-                priority=priority,
-                child_key=child_key,
-                metadata=metadata,
-            )
-        )
+        said = _said(Options(**options))
         durable = _durable(method)
         submission = durable.submit(
             request, said, core=self._opened(), detached=self._detached, blocking=False

@@ -1,0 +1,108 @@
+"""The state machines of calls, against the vectors that every language shares."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plait.breaker import Breaker, Config, Outcome
+from plait.deadline import Budget as DeadlineBudget
+from plait.retry import Backoff
+from plait.retry import Budget as RetryBudget
+
+_FILE = Path(__file__).parents[3] / "interop" / "vectors" / "resilience.json"
+_DOCUMENT = json.loads(_FILE.read_text())
+
+# Limits of calls come with direct calls; nothing in the SDK has such a state machine yet.
+_NOT_RUN = {"limiter"}
+
+
+class _BreakerDriver:
+    def __init__(self, config: dict[str, int]) -> None:
+        self._breaker = Breaker(Config(**config))
+
+    def step(self, given: dict[str, Any]) -> dict[str, Any]:
+        if given["op"] == "acquire":
+            permit = self._breaker.acquire(given["t"])
+            out: dict[str, Any] = {"allow": permit.allow, "state": permit.state}
+            if permit.allow:
+                return out | {"gen": permit.generation}
+            return out | {"retry_after_ms": permit.retry_after_ms}
+        if given["op"] == "report":
+            counted = self._breaker.report(given["t"], given["gen"], Outcome(given["outcome"]))
+            return {"state": self._breaker.state, "counted": counted}
+        raise ValueError(f"unknown op {given['op']}")
+
+
+class _BudgetDriver:
+    def __init__(self, config: dict[str, int]) -> None:
+        self._budget = RetryBudget(**config)
+
+    def step(self, given: dict[str, Any]) -> dict[str, Any]:
+        op = given["op"]
+        if op == "may_retry":
+            return {"allow": self._budget.may_retry(), "tokens_milli": self._budget.tokens_milli}
+        if op == "failure":
+            self._budget.failure()
+        elif op == "success":
+            self._budget.success()
+        elif op != "ignored":
+            raise ValueError(f"unknown op {op}")
+        return {"tokens_milli": self._budget.tokens_milli}
+
+
+class _BackoffDriver:
+    def __init__(self, config: dict[str, int]) -> None:
+        self._backoff = Backoff(**config)
+
+    def step(self, given: dict[str, Any]) -> dict[str, Any]:
+        rnd_ppm = given.get("rnd_ppm", 0)
+        return {
+            "delay_ms": self._backoff.delay_ms(given["attempt"], rnd_ppm, given.get("pushback_ms"))
+        }
+
+
+class _DeadlineDriver:
+    def __init__(self, config: dict[str, int]) -> None:
+        self._budget = DeadlineBudget(**config)
+
+    def step(self, given: dict[str, Any]) -> dict[str, Any]:
+        timeout = self._budget.timeout_ms(given["inbound_left_ms"], given["want_ms"])
+        return {"refuse": "DEADLINE_EXCEEDED"} if timeout is None else {"timeout_ms": timeout}
+
+
+_DRIVERS: dict[str, Any] = {
+    "backoff": _BackoffDriver,
+    "breaker": _BreakerDriver,
+    "deadline": _DeadlineDriver,
+    "retry_budget": _BudgetDriver,
+}
+
+
+def test_every_kind_is_run_or_listed():
+    kinds = {vector["kind"] for vector in _DOCUMENT["vectors"]}
+    assert _DOCUMENT["schema"] == 1
+    assert kinds == _DRIVERS.keys() | _NOT_RUN
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [each for each in _DOCUMENT["vectors"] if each["kind"] not in _NOT_RUN],
+    ids=lambda each: f"{each['kind']}-{each['name']}",
+)
+def test_vector(vector):
+    driver = _DRIVERS[vector["kind"]](vector["config"])
+    for number, step in enumerate(vector["steps"]):
+        assert driver.step(step["in"]) == step["out"], f"step {number}"
+
+
+def test_defaults_are_those_of_the_vectors():
+    configs = {vector["kind"]: vector["config"] for vector in _DOCUMENT["vectors"]}
+    assert Config(**configs["breaker"]) == Config()
+    assert DeadlineBudget(**configs["deadline"]) == DeadlineBudget()
+
+
+def test_an_unknown_outcome_is_an_error():
+    with pytest.raises(ValueError, match="maybe"):
+        Outcome("maybe")
