@@ -39,7 +39,10 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(store: Store, tariff: Tariff) -> Self {
-        Self { store: Arc::new(Mutex::new(store)), tariff: Arc::new(tariff) }
+        Self {
+            store: Arc::new(Mutex::new(store)),
+            tariff: Arc::new(tariff),
+        }
     }
 
     /// Runs blocking work on the store.
@@ -49,9 +52,11 @@ impl Ledger {
     ) -> Result<T, Status> {
         let store = Arc::clone(&self.store);
         // A poisoned lock only says that another posting panicked; its transaction was rolled back.
-        tokio::task::spawn_blocking(move || work(&mut store.lock().unwrap_or_else(PoisonError::into_inner)))
-            .await
-            .map_err(|error| Status::internal(format!("the ledger's store: {error}")))
+        tokio::task::spawn_blocking(move || {
+            work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
+        .map_err(|error| Status::internal(format!("the ledger's store: {error}")))
     }
 }
 
@@ -67,7 +72,13 @@ impl pb::ledger_service_server::LedgerService for Ledger {
         let posted = self
             .with_store(move |store| {
                 let flights: Vec<Flight> = request.flights.into_iter().map(from_wire).collect();
-                store.post(&request.posting_id, &request.airline, &flights, fence, &tariff)
+                store.post(
+                    &request.posting_id,
+                    &request.airline,
+                    &flights,
+                    fence,
+                    &tariff,
+                )
             })
             .await?
             .map_err(|error| status(&error))?;
@@ -87,12 +98,26 @@ impl pb::ledger_service_server::LedgerService for Ledger {
             .with_store(|store| store.trial_balance())
             .await?
             .map_err(|error| status(&PostError::Store(error)))?;
-        let accounts = balance.accounts.into_iter().map(|(account, debit_minor, credit_minor)| {
-            pb::AccountBalance { account, debit_minor, credit_minor }
-        });
-        let months = balance.airline_months.into_iter().map(|(airline, month, charged_minor, flights)| {
-            pb::AirlineMonth { airline, month, charged_minor, flights }
-        });
+        let accounts = balance
+            .accounts
+            .into_iter()
+            .map(|(account, debit_minor, credit_minor)| pb::AccountBalance {
+                account,
+                debit_minor,
+                credit_minor,
+            });
+        let months =
+            balance
+                .airline_months
+                .into_iter()
+                .map(
+                    |(airline, month, charged_minor, flights)| pb::AirlineMonth {
+                        airline,
+                        month,
+                        charged_minor,
+                        flights,
+                    },
+                );
         Ok(Response::new(pb::GetTrialBalanceResponse {
             accounts: accounts.collect(),
             entries: balance.entries,
@@ -106,10 +131,15 @@ impl pb::ledger_service_server::LedgerService for Ledger {
 
 /// The attempt's fencing token, which the mesh puts into the metadata.
 fn fence<T>(request: &Request<T>) -> Result<Fence, Status> {
-    let token = request.metadata().get("plait-fencing-token").and_then(|v| v.to_str().ok());
+    let token = request
+        .metadata()
+        .get("plait-fencing-token")
+        .and_then(|v| v.to_str().ok());
     let token = token.and_then(|t| t.parse().ok()).map(Fence);
     token.ok_or_else(|| {
-        Status::failed_precondition("postings are made as durable tasks only: there is no plait-fencing-token")
+        Status::failed_precondition(
+            "postings are made as durable tasks only: there is no plait-fencing-token",
+        )
     })
 }
 
@@ -165,7 +195,11 @@ fn from_wire(flight: pb::Flight) -> Flight {
         arrival_delay_minutes: flight.arrival_delay_minutes,
         distance_miles: flight.distance_miles,
         cancelled: flight.cancelled,
-        aircraft: flight.aircraft.map(|a| Aircraft { seats: a.seats, engines: a.engines, engine: a.engine }),
+        aircraft: flight.aircraft.map(|a| Aircraft {
+            seats: a.seats,
+            engines: a.engines,
+            engine: a.engine,
+        }),
         weather: flight.weather.map(|w| Weather {
             visibility_centimiles: w.visibility_centimiles,
             wind_centimph: w.wind_centimph,

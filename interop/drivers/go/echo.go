@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"plait.dev/plait"
+	testingv1 "plait.dev/plait/gen/testing/v1"
+)
+
+// echo is the service; client is its own client on a durable channel, for the flow.
+type echo struct {
+	testingv1.UnimplementedEchoServiceServer
+
+	client testingv1.EchoServiceClient
+	mu     sync.Mutex
+	lines  map[string]int64
+}
+
+func newEcho(client testingv1.EchoServiceClient) *echo {
+	return &echo{client: client, lines: map[string]int64{}}
+}
+
+func (e *echo) Echo(_ context.Context, request *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+	return &testingv1.EchoResponse{Payload: request.GetPayload()}, nil
+}
+
+func (e *echo) Fail(ctx context.Context, request *testingv1.FailRequest) (*testingv1.FailResponse, error) {
+	number := attemptNumber(ctx)
+	if number > request.GetFailures() {
+		return &testingv1.FailResponse{Attempt: number}, nil
+	}
+	if trailer := request.GetTrailer(); trailer != "" {
+		if err := grpc.SetTrailer(ctx, metadata.Pairs("x-failed-by", trailer)); err != nil {
+			return nil, err
+		}
+	}
+	return nil, failure(request)
+}
+
+// failure is the status that the request asks for, with its details.
+func failure(request *testingv1.FailRequest) error {
+	failed := status.New(codes.Code(request.GetCode()), request.GetMessage()) //nolint:gosec // codes are small
+	var details []protoadapt.MessageV1
+	if delay := request.GetRetryDelay(); delay != nil {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: delay})
+	}
+	if field := request.GetViolation(); field != "" {
+		violation := &errdetails.BadRequest_FieldViolation{Field: field, Description: "as told"}
+		details = append(details, &errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{violation},
+		})
+	}
+	detailed, err := failed.WithDetails(details...)
+	if err != nil {
+		return err
+	}
+	return detailed.Err()
+}
+
+func (e *echo) Sleep(ctx context.Context, request *testingv1.SleepRequest) (*testingv1.SleepResponse, error) {
+	if attempt, ok := plait.AttemptFrom(ctx); ok {
+		attempt.Progress(0.5, "sleeping")
+	}
+	if err := sleep(ctx, request.GetDuration()); err != nil {
+		return nil, err
+	}
+	return &testingv1.SleepResponse{}, nil
+}
+
+func sleep(ctx context.Context, duration *durationpb.Duration) error {
+	timer := time.NewTimer(duration.AsDuration())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+func (e *echo) Flow(ctx context.Context, request *testingv1.FlowRequest) (*testingv1.FlowResponse, error) {
+	echoed, err := e.fanOut(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	var attempts int32
+	for i := range request.GetDepth() {
+		name := fmt.Sprintf("%s/%d", request.GetSeed(), i)
+		if request.GetDiverge() {
+			name += fmt.Sprintf("/%v", rand.Float64()) //nolint:gosec // it only has to differ
+		}
+		answer, err := e.client.Fail(ctx, &testingv1.FailRequest{
+			Code: code.Code_UNAVAILABLE, Message: name, Failures: 1,
+		})
+		if err != nil {
+			return nil, err
+		}
+		attempts += answer.GetAttempt()
+	}
+	number := attemptNumber(ctx)
+	if number <= request.GetFailures() {
+		return nil, status.Error(codes.Unavailable, "the flow was told to fail")
+	}
+	return &testingv1.FlowResponse{EchoedBytes: echoed, ChildAttempts: attempts, Attempt: number}, nil
+}
+
+// fanOut asks for the Echo children at once and says how many bytes they answered.
+func (e *echo) fanOut(ctx context.Context, request *testingv1.FlowRequest) (int64, error) {
+	var (
+		group  sync.WaitGroup
+		mu     sync.Mutex
+		echoed int64
+		failed error
+	)
+	for i := range request.GetWidth() {
+		group.Go(func() {
+			payload := fmt.Appendf(nil, "%s/%d", request.GetSeed(), i)
+			answer, err := e.client.Echo(ctx, &testingv1.EchoRequest{Payload: payload})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = err
+			}
+			echoed += int64(len(answer.GetPayload()))
+		})
+	}
+	group.Wait()
+	return echoed, failed
+}
+
+func (e *echo) Append(_ context.Context, request *testingv1.AppendRequest) (*testingv1.AppendResponse, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lines[request.GetAccount()]++
+	return &testingv1.AppendResponse{Length: e.lines[request.GetAccount()]}, nil
+}
+
+func (e *echo) Once(ctx context.Context, request *testingv1.OnceRequest) (*testingv1.OnceResponse, error) {
+	if err := sleep(ctx, request.GetDuration()); err != nil {
+		return nil, err
+	}
+	return &testingv1.OnceResponse{}, nil
+}
+
+func (e *echo) Inspect(ctx context.Context, _ *testingv1.InspectRequest) (*testingv1.InspectResponse, error) {
+	attempt, ok := plait.AttemptFrom(ctx)
+	if !ok {
+		return nil, status.Error(codes.FailedPrecondition, "there is no attempt here")
+	}
+	response := &testingv1.InspectResponse{
+		Metadata:       map[string]string{},
+		Attempt:        int32(attempt.Number()), //nolint:gosec // attempts are few
+		Task:           attempt.TaskID(),
+		IdempotencyKey: attempt.IdempotencyKey(),
+		FencingToken:   attempt.FencingToken(),
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		response.TimeRemaining = durationpb.New(time.Until(deadline))
+	}
+	incoming, _ := metadata.FromIncomingContext(ctx)
+	for key, values := range incoming {
+		response.Metadata[key] = strings.Join(values, ",")
+	}
+	return response, nil
+}
+
+func attemptNumber(ctx context.Context) int32 {
+	attempt, ok := plait.AttemptFrom(ctx)
+	if !ok {
+		return 1
+	}
+	return int32(attempt.Number()) //nolint:gosec // attempts are few
+}

@@ -1,0 +1,49 @@
+// echo-worker-go serves testing.v1.EchoService on the Go SDK: it does what the requests say.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+
+	"plait.dev/plait"
+	testingv1 "plait.dev/plait/gen/testing/v1"
+)
+
+func main() {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "echo-worker-go:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until the process is told to stop.
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("echo-worker-go", flag.ContinueOnError)
+	concurrency := flags.Int("concurrency", 256, "attempts at once")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	stop, err := plait.ConfigureTracing(ctx, "echo-go")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stop(ctx) }()
+	mesh, err := plait.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = mesh.Close() }()
+
+	worker := mesh.Worker(plait.WithName("echo-go"), plait.WithConcurrency(*concurrency))
+	testingv1.RegisterEchoServiceServer(worker, newEcho(testingv1.NewEchoServiceClient(mesh.Channel())))
+	go func() {
+		select {
+		case <-worker.Attached():
+			_, _ = fmt.Fprintln(os.Stdout, `{"event":"ready"}`)
+		case <-ctx.Done():
+		}
+	}()
+	return worker.Run(ctx)
+}

@@ -1,0 +1,39 @@
+//! testing.v1.EchoService on the Rust SDK: does what the requests say.
+
+mod echo;
+
+use clap::Parser;
+use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
+use plait::pb::testing::v1::echo_service_server::EchoServiceServer;
+
+/// Serves testing.v1.EchoService.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Attempts at once.
+    #[arg(long, default_value_t = 256)]
+    concurrency: u32,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let tracing = plait::trace::configure("echo-rust")?;
+    let mesh = plait::Plait::connect().await?;
+    let service = echo::Echo::new(EchoServiceClient::new(mesh.channel()));
+    let mut worker = mesh
+        .worker()
+        .name("echo-rust")
+        .concurrency(options.concurrency)
+        .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
+        .serve(EchoServiceServer::new(service))
+        .start()?;
+    worker.attached().await?;
+    println!("{{\"event\":\"ready\"}}");
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
+        .recv()
+        .await;
+    worker.stop();
+    worker.wait().await?;
+    tracing.shutdown().await;
+    Ok(())
+}
