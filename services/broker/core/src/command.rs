@@ -16,7 +16,12 @@ pub enum Command {
     /// A submitter's stream is gone; nothing more is sent there.
     SessionClosed { conn: ConnId },
     /// Results wanted on a submitter's stream; `parent` when a flow waits for its children.
-    Await { conn: ConnId, tasks: Vec<TaskId>, forget: Vec<TaskId>, parent: Option<(TaskId, Token)> },
+    Await {
+        conn: ConnId,
+        tasks: Vec<TaskId>,
+        forget: Vec<TaskId>,
+        parent: Option<(TaskId, Token)>,
+    },
     /// A worker's stream opened; answered by `Effect::WorkerWelcome` or `Effect::WorkerClosed`.
     WorkerAttached(WorkerAttach),
     /// A worker's stream is gone: its leases end now.
@@ -24,23 +29,48 @@ pub enum Command {
     /// A worker received attempts up to this frame.
     WorkerAccepted { conn: ConnId, sequence: u64 },
     /// Attempts ended.
-    Outcomes { conn: ConnId, sequence: u64, outcomes: Vec<Outcome> },
+    Outcomes {
+        conn: ConnId,
+        sequence: u64,
+        outcomes: Vec<Outcome>,
+    },
     /// Attempts that the worker will not start.
-    HandBack { conn: ConnId, leases: Vec<(TaskId, Token)> },
+    HandBack {
+        conn: ConnId,
+        leases: Vec<(TaskId, Token)>,
+    },
     /// Flows that the worker unloaded.
-    Suspend { conn: ConnId, leases: Vec<(TaskId, Token)> },
+    Suspend {
+        conn: ConnId,
+        leases: Vec<(TaskId, Token)>,
+    },
     /// How far handlers are.
-    Progress { conn: ConnId, entries: Vec<(TaskId, Token, f64, Arc<str>)> },
+    Progress {
+        conn: ConnId,
+        entries: Vec<(TaskId, Token, f64, Arc<str>)>,
+    },
     /// The worker offers another number of slots.
     WorkerResized { conn: ConnId, slots: u32 },
     /// The worker takes no more.
     WorkerDraining { conn: ConnId },
     /// Cancel a task; answered by `Reply::Task`.
-    Cancel { tag: ReplyTag, task: TaskId, reason: Arc<str> },
+    Cancel {
+        tag: ReplyTag,
+        task: TaskId,
+        reason: Arc<str>,
+    },
     /// Run failed tasks again; answered by `Reply::Count`.
-    Redrive { tag: ReplyTag, tasks: Vec<TaskId>, dry_run: bool },
+    Redrive {
+        tag: ReplyTag,
+        tasks: Vec<TaskId>,
+        dry_run: bool,
+    },
     /// Pause a queue; answered by `Reply::Done`.
-    PauseQueue { tag: ReplyTag, queue: Arc<str>, reason: Arc<str> },
+    PauseQueue {
+        tag: ReplyTag,
+        queue: Arc<str>,
+        reason: Arc<str>,
+    },
     /// Resume a queue; answered by `Reply::Done`.
     ResumeQueue { tag: ReplyTag, queue: Arc<str> },
     /// Send `Effect::TaskChanged` now and after each change until the task is final.
@@ -48,13 +78,28 @@ pub enum Command {
     /// No longer.
     Unwatch { conn: ConnId },
     /// Policies to enforce; answered by `Reply::Done`.
-    ApplyPolicies { tag: ReplyTag, policies: Vec<MethodPolicy> },
+    ApplyPolicies {
+        tag: ReplyTag,
+        policies: Vec<MethodPolicy>,
+    },
     /// Windows of workers by id; answered by `Reply::Unknown` with those not attached.
-    SetWindows { tag: ReplyTag, windows: Vec<(Arc<str>, u32)> },
+    SetWindows {
+        tag: ReplyTag,
+        windows: Vec<(Arc<str>, u32)>,
+    },
     /// Write a key; answered by `Reply::Version`.
-    KvPut { tag: ReplyTag, key: Arc<str>, value: Bytes, expected: Option<u64> },
+    KvPut {
+        tag: ReplyTag,
+        key: Arc<str>,
+        value: Bytes,
+        expected: Option<u64>,
+    },
     /// Remove a key; answered by `Reply::Done`.
-    KvDelete { tag: ReplyTag, key: Arc<str>, expected: Option<u64> },
+    KvDelete {
+        tag: ReplyTag,
+        key: Arc<str>,
+        expected: Option<u64>,
+    },
     /// Time has come for `Partition::next_timer`.
     Tick,
 }
@@ -74,9 +119,17 @@ pub struct Submit {
 #[derive(Debug, Clone, PartialEq)]
 pub enum SubmitOrigin {
     /// A stream; answered by `Effect::Accepted`. A sequence that was accepted before is answered from the record.
-    Session { conn: ConnId, session: SessionId, sequence: u64 },
+    Session {
+        conn: ConnId,
+        session: SessionId,
+        sequence: u64,
+    },
     /// A unary call; answered by `Reply::Accepted`. `request_id` makes it idempotent: the shell derives 16 bytes from it.
-    Call { tag: ReplyTag, request_id: Option<SessionId>, dry_run: bool },
+    Call {
+        tag: ReplyTag,
+        request_id: Option<SessionId>,
+        dry_run: bool,
+    },
 }
 
 /// One task to accept.

@@ -17,19 +17,40 @@ pub enum Effect {
     /// The submitter's stream broke the rules (a sequence gap): end it with this error. Nothing more is sent there.
     SessionClosed { conn: ConnId, error: Error },
     /// A submission over a stream is durable.
-    Accepted { conn: ConnId, sequence: u64, acceptance: Acceptance },
+    Accepted {
+        conn: ConnId,
+        sequence: u64,
+        acceptance: Acceptance,
+    },
     /// Results for a submitter's stream.
-    Results { conn: ConnId, results: Vec<TaskResult> },
+    Results {
+        conn: ConnId,
+        results: Vec<TaskResult>,
+    },
     /// A worker is attached; these of its held leases are not its own any more.
-    WorkerWelcome { conn: ConnId, lost: Vec<(TaskId, Token)> },
+    WorkerWelcome {
+        conn: ConnId,
+        lost: Vec<(TaskId, Token)>,
+    },
     /// A worker's stream is to be ended (replaced, or refused).
     WorkerClosed { conn: ConnId, error: Error },
     /// Work for a worker: one frame, numbered per stream from 1.
-    Attempts { conn: ConnId, sequence: u64, attempts: Vec<Attempt> },
+    Attempts {
+        conn: ConnId,
+        sequence: u64,
+        attempts: Vec<Attempt>,
+    },
     /// Outcomes are durable.
-    Settled { conn: ConnId, sequence: u64, refused: Vec<(TaskId, Token, Error)> },
+    Settled {
+        conn: ConnId,
+        sequence: u64,
+        refused: Vec<(TaskId, Token, Error)>,
+    },
     /// Attempts to stop.
-    Stop { conn: ConnId, entries: Vec<(TaskId, Token, StopReason)> },
+    Stop {
+        conn: ConnId,
+        entries: Vec<(TaskId, Token, StopReason)>,
+    },
     /// A watched task changed.
     TaskChanged { conn: ConnId, task: Box<TaskView> },
     /// A watched task does not exist.
@@ -65,7 +86,11 @@ pub enum Error {
     LeaseLost { task: TaskId },
     /// The queue is over its limit.
     #[error("queue {queue} is full: {limit} tasks wait")]
-    QueueFull { queue: Arc<str>, limit: u64, retry_after_ms: u64 },
+    QueueFull {
+        queue: Arc<str>,
+        limit: u64,
+        retry_after_ms: u64,
+    },
     /// The policy asks for a key ("idempotency" or "ordering").
     #[error("{method} needs an {key} key and the task has none")]
     KeyMissing { method: Arc<str>, key: &'static str },
@@ -98,7 +123,10 @@ pub enum Error {
     WorkerReplaced { worker: Arc<str> },
     /// A value outside its range.
     #[error("{field}: {problem}")]
-    Invalid { field: &'static str, problem: Arc<str> },
+    Invalid {
+        field: &'static str,
+        problem: Arc<str>,
+    },
 }
 
 /// A final outcome for whoever waits.
@@ -187,7 +215,10 @@ pub enum TaskState {
 impl TaskState {
     /// Whether nothing more happens to it, a redrive aside.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired
+        )
     }
 }
 
@@ -211,7 +242,10 @@ pub const CAUSES: [&str; 14] = [
 
 /// The cause with this name; what a reader of the log needs to build a [`TimelineEvent`]. "" for one that is not known.
 pub fn cause(name: &str) -> &'static str {
-    CAUSES.into_iter().find(|cause| *cause == name).unwrap_or("")
+    CAUSES
+        .into_iter()
+        .find(|cause| *cause == name)
+        .unwrap_or("")
 }
 
 /// One transition, for people. A task keeps its first four and its last twelve.

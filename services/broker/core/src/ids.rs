@@ -34,7 +34,9 @@ impl FromStr for TaskId {
         if digits.len() != 16 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ParseTaskIdError);
         }
-        u64::from_str_radix(digits, 16).map(TaskId).map_err(|_| ParseTaskIdError)
+        u64::from_str_radix(digits, 16)
+            .map(TaskId)
+            .map_err(|_| ParseTaskIdError)
     }
 }
 

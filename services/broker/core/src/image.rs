@@ -10,11 +10,19 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Image {
     /// Counters that must never go back.
-    Counters { next_task: u64, kv_version: u64, time: Millis },
+    Counters {
+        next_task: u64,
+        kv_version: u64,
+        time: Millis,
+    },
     /// Tasks as they are.
     Tasks(Vec<TaskImage>),
     /// A submitter's session.
-    Session { session: SessionId, last_used: Millis, answers: Vec<(u64, Acceptance)> },
+    Session {
+        session: SessionId,
+        last_used: Millis,
+        answers: Vec<(u64, Acceptance)>,
+    },
 }
 
 /// A task with everything that survives a crash.

@@ -11,6 +11,9 @@ pub mod image;
 pub mod policy;
 pub mod record;
 
+mod decide;
+mod live;
 mod partition;
+mod state;
 
 pub use partition::{Config, Figures, MethodFigures, Partition, QueueFigures, Step, WorkerFigures};

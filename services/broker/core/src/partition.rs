@@ -3,8 +3,12 @@
 use crate::command::Command;
 use crate::effect::{Effect, QueueView, TaskView};
 use crate::ids::{Millis, Offset, TaskId};
+use crate::live::Live;
 use crate::policy::MethodPolicy;
 use crate::record::Record;
+use crate::state::State;
+use bytes::Bytes;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// What one step led to.
@@ -102,25 +106,35 @@ pub struct MethodFigures {
 }
 
 /// The state machine of one partition.
+///
+/// What survives a crash changes through records only: [`apply`](Self::apply) and [`dispatch`](Self::dispatch) decide on
+/// records and take them in at once, and [`replay`](Self::replay) takes in the same ones later.
 #[derive(Debug)]
 pub struct Partition {
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) state: State,
+    pub(crate) live: Live,
 }
 
 impl Partition {
     /// An empty partition.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        let state = State::new(config.resident_bytes_max);
+        Self {
+            config,
+            state,
+            live: Live::default(),
+        }
     }
 
     /// Rebuilds state from a record read from the log or a snapshot. `time` is its frame's.
     pub fn replay(&mut self, record: Record, time: Millis) {
-        let _ = (record, time, &self.config);
+        self.state.evolve(&record, time);
     }
 
     /// To be called once after replay, before the first command: leases of before wait for their workers.
     pub fn recovered(&mut self, now: Millis) {
-        let _ = now;
+        self.recover(now);
     }
 
     /// Takes one command. Adds to `step`.
@@ -128,30 +142,32 @@ impl Partition {
     /// `now` must be the time of the frame that the step's records are written with: all commands of one frame are
     /// applied, and dispatched, at the same `now`, or replay would tell other times. `entropy` is 64 random bits.
     pub fn apply(&mut self, command: Command, now: Millis, entropy: u64, step: &mut Step) {
-        let _ = (command, now, entropy, step);
+        self.decide(command, now, entropy, step);
     }
 
     /// Hands READY tasks to workers with room. To be called after the commands of a group. Adds to `step`.
     pub fn dispatch(&mut self, now: Millis, entropy: u64, step: &mut Step) {
-        let _ = (now, entropy, step);
+        let now = self.clock(now);
+        self.live.seed(entropy);
+        self.assign(now, step);
+        self.settle(step);
     }
 
     /// Tells where the blobs of the records since the last call were placed: they stand one after the other from
     /// `area`, in the order of the records, and inside one in the order of its fields
     /// (Submitted: request then envelope of each task; Succeeded: responses). Drops bytes beyond `resident_bytes_max`.
     pub fn place(&mut self, area: Offset) {
-        let _ = area;
+        self.state.blobs.place(&mut self.state.tasks, area);
     }
 
-    /// When `Command::Tick` is due next.
+    /// When `Command::Tick` is due next; at once if that is not after the present.
     pub fn next_timer(&self) -> Option<Millis> {
-        None
+        self.next_instant()
     }
 
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<TaskView> {
-        let _ = id;
-        None
+        self.state.tasks.find(id).map(|slot| self.view(slot))
     }
 
     /// Tasks below `before` that `keep` accepts, newest first, at most `limit`, looking at no more than `scan` tasks;
@@ -163,59 +179,76 @@ impl Partition {
         scan: usize,
         keep: &dyn Fn(&TaskView) -> bool,
     ) -> (Vec<TaskView>, Option<TaskId>) {
-        let _ = (before, limit, scan, keep);
-        (Vec::new(), None)
+        self.list_before(before, limit, scan, keep)
     }
 
     /// Queues by name.
     pub fn queues(&self, now: Millis) -> Vec<QueueView> {
         let _ = now;
-        Vec::new()
+        self.queue_views()
     }
 
     /// Policies by method path.
     pub fn policies(&self) -> Vec<MethodPolicy> {
-        Vec::new()
+        let methods = &self.state.methods;
+        methods
+            .by_path
+            .values()
+            .map(|number| methods.policy(*number).clone())
+            .collect()
     }
 
     /// The policy of a method.
     pub fn policy(&self, method: &str) -> Option<&MethodPolicy> {
-        let _ = method;
-        None
+        self.state
+            .methods
+            .find(method)
+            .map(|number| self.state.methods.policy(number))
     }
 
     /// A key of the key-value space: value and version.
-    pub fn kv_get(&self, key: &str) -> Option<(bytes::Bytes, u64)> {
-        let _ = key;
-        None
+    pub fn kv_get(&self, key: &str) -> Option<(Bytes, u64)> {
+        self.state.kv.entries.get(key).cloned()
     }
 
     /// Keys with a prefix, after `after`, in order.
-    pub fn kv_list(&self, prefix: &str, after: &str, limit: usize) -> Vec<(Arc<str>, bytes::Bytes, u64)> {
-        let _ = (prefix, after, limit);
-        Vec::new()
+    pub fn kv_list(&self, prefix: &str, after: &str, limit: usize) -> Vec<(Arc<str>, Bytes, u64)> {
+        let from = if after < prefix {
+            Bound::Included(prefix)
+        } else {
+            Bound::Excluded(after)
+        };
+        let range = self
+            .state
+            .kv
+            .entries
+            .range::<str, _>((from, Bound::Unbounded));
+        range
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .take(limit)
+            .map(|(key, (value, version))| (Arc::clone(key), value.clone(), *version))
+            .collect()
     }
 
     /// Takes the figures.
     pub fn take_figures(&mut self, now: Millis) -> Figures {
-        let _ = now;
-        Figures::default()
+        self.figures(now)
     }
 
-    /// The state as records, in batches, for a snapshot.
+    /// The state as records, in batches, for a snapshot. Blobs are told by their place in the log; one that was not
+    /// [placed](Self::place) yet comes with its bytes, and a restored one then has no place: take images after placing.
     pub fn image(&self, now: Millis) -> Box<dyn Iterator<Item = Record> + '_> {
-        let _ = now;
-        Box::new(std::iter::empty())
+        Box::new(self.state.image(now))
     }
 
-    /// Whether a live blob lies in `[from, to)` of the log.
+    /// Whether a live blob lies in `[from, to)` of the log. Live blobs are counted by regions of 1 MiB, so one that
+    /// lies less than a region outside of the range may be taken for one inside.
     pub fn needs(&self, from: Offset, to: Offset) -> bool {
-        let _ = (from, to);
-        false
+        self.state.blobs.needs(from, to)
     }
 
     /// Bytes of blobs in memory, and tasks known: for metrics and back-pressure.
     pub fn load(&self) -> (u64, u64) {
-        (0, 0)
+        (self.state.blobs.bytes, self.state.tasks.len() as u64)
     }
 }

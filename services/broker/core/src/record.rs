@@ -24,12 +24,20 @@ pub struct Blob {
 impl Blob {
     /// A blob that is in memory and not yet in the log.
     pub fn resident(bytes: Bytes) -> Self {
-        Self { len: u32::try_from(bytes.len()).unwrap_or(u32::MAX), bytes: Some(bytes), at: None }
+        Self {
+            len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            bytes: Some(bytes),
+            at: None,
+        }
     }
 
     /// A blob that only the log has.
     pub fn stored(at: Offset, len: u32) -> Self {
-        Self { bytes: None, at: Some(at), len }
+        Self {
+            bytes: None,
+            at: Some(at),
+            len,
+        }
     }
 }
 
@@ -197,23 +205,45 @@ pub enum ExpiryCause {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     /// Tasks were accepted, READY or SCHEDULED. `acceptance` holds the whole answer, existing and refused ones included.
-    Submitted { session: Option<(SessionId, u64)>, acceptance: Acceptance, tasks: Vec<NewTask> },
+    Submitted {
+        session: Option<(SessionId, u64)>,
+        acceptance: Acceptance,
+        tasks: Vec<NewTask>,
+    },
     /// Leases were granted to one worker.
-    Started { worker: Arc<str>, starts: Vec<Start> },
+    Started {
+        worker: Arc<str>,
+        starts: Vec<Start>,
+    },
     /// Attempts ended well: RUNNING → SUCCEEDED.
     Succeeded { tasks: Vec<(TaskId, Blob)> },
     /// An attempt failed and will be repeated: RUNNING → BACKOFF until `ready_at`.
-    Retried { task: TaskId, failure: Failure, ready_at: Millis, backoff_step: u32 },
+    Retried {
+        task: TaskId,
+        failure: Failure,
+        ready_at: Millis,
+        backoff_step: u32,
+    },
     /// Leases ended without an outcome; → READY.
-    Returned { tasks: Vec<TaskId>, cause: ReturnCause },
+    Returned {
+        tasks: Vec<TaskId>,
+        cause: ReturnCause,
+    },
     /// Flows were unloaded: RUNNING → SUSPENDED without a lease.
     Suspended { tasks: Vec<TaskId> },
     /// Failed for good.
-    Failed { task: TaskId, failure: Failure, dead_letter: bool },
+    Failed {
+        task: TaskId,
+        failure: Failure,
+        dead_letter: bool,
+    },
     /// Cancelled.
     Cancelled { task: TaskId, reason: Arc<str> },
     /// Expired.
-    Expired { tasks: Vec<TaskId>, cause: ExpiryCause },
+    Expired {
+        tasks: Vec<TaskId>,
+        cause: ExpiryCause,
+    },
     /// Failed tasks are READY again from their first attempt, with a new deadline.
     Redriven { tasks: Vec<(TaskId, Millis)> },
     /// Finished tasks are forgotten.
@@ -227,7 +257,11 @@ pub enum Record {
     /// Policies are in force from here on. Tasks accepted before keep their deadline, but retry by the new policy.
     PoliciesApplied { policies: Vec<MethodPolicy> },
     /// A key was written.
-    KvPut { key: Arc<str>, value: Bytes, version: u64 },
+    KvPut {
+        key: Arc<str>,
+        value: Bytes,
+        version: u64,
+    },
     /// A key was removed.
     KvDeleted { key: Arc<str> },
     /// Part of a snapshot: see [`crate::image`].

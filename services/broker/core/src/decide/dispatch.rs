@@ -1,0 +1,230 @@
+//! Hands READY tasks to workers with room: strict priority, methods in turn, the least loaded worker
+//! first. A step costs what it hands out, not what waits.
+
+use crate::effect::{Attempt, AttemptExtra, Effect};
+use crate::ids::{Millis, Token};
+use crate::partition::{Partition, Step};
+use crate::record::{ExpiryCause, Record, Start};
+use crate::state::slab::NONE;
+
+/// Tasks of one method that a worker gets in a row while other methods of the same priority wait.
+const TURN: u64 = 16;
+
+/// The counter of a token takes its lower 40 bits; the epoch stands above.
+const COUNTER_BITS: u32 = 40;
+
+impl Partition {
+    /// Assigns until no class of workers has both work and room.
+    pub(crate) fn assign(&mut self, now: Millis, step: &mut Step) {
+        self.live.workers.refresh_stale();
+        for (method, priority) in std::mem::take(&mut self.state.methods.woken) {
+            self.live
+                .workers
+                .classes
+                .wake(method, priority, &self.state.methods);
+        }
+        let mut overdue = Vec::new();
+        while !self.live.workers.classes.active.is_empty() {
+            self.round(now, &mut overdue);
+        }
+        // What is past its deadline never starts, however late the timer is.
+        self.expire(overdue, ExpiryCause::BeforeStart, step);
+        self.send(step);
+    }
+
+    /// Gives every hungry worker of every active class its share of what is ready.
+    fn round(&mut self, now: Millis, overdue: &mut Vec<u32>) {
+        let classes = &mut self.live.workers.classes;
+        let mut active: Vec<u32> = classes.active.iter().copied().collect();
+        let hungry: u64 = active
+            .iter()
+            .map(|class| classes.list[*class].hungry.len() as u64)
+            .sum();
+        self.live.rounds += 1;
+        let turn = self.live.rounds as usize % active.len().max(1);
+        active.rotate_left(turn);
+        for class in active {
+            self.serve_class(class, hungry.max(1), now, overdue);
+        }
+    }
+
+    fn serve_class(&mut self, class: u32, hungry: u64, now: Millis, overdue: &mut Vec<u32>) {
+        let classes = &mut self.live.workers.classes;
+        let entry = &mut classes.list[class];
+        // More than this cannot be handed out in a round, so there is no need to count further.
+        let mut ready = entry.ready(&self.state.methods, 1 << 20);
+        if ready == 0 || entry.hungry.is_empty() {
+            classes.active.remove(&class);
+            return;
+        }
+        let share = ready.div_ceil(hungry);
+        let most = usize::try_from(ready.div_ceil(share)).unwrap_or(usize::MAX);
+        let workers: Vec<u32> = entry
+            .hungry
+            .iter()
+            .take(most)
+            .map(|(_, _, worker)| *worker)
+            .collect();
+        for worker in workers {
+            if ready == 0 {
+                break;
+            }
+            let room = u64::from(self.live.workers.slab[worker].room());
+            let given = self.give(class, worker, share.min(room).min(ready), now, overdue);
+            ready = ready.saturating_sub(given);
+            self.live.workers.slab[worker].served = self.live.rounds;
+            self.live.workers.refresh(worker);
+        }
+    }
+
+    /// Gives a worker up to `count` tasks. How many left the ready lists.
+    fn give(
+        &mut self,
+        class: u32,
+        worker: u32,
+        count: u64,
+        now: Millis,
+        overdue: &mut Vec<u32>,
+    ) -> u64 {
+        let mut taken = 0;
+        while taken < count {
+            let entry = &mut self.live.workers.classes.list[class];
+            let Some((index, method, priority, alone)) = entry.turn(&self.state.methods) else {
+                break;
+            };
+            let turn = if alone {
+                count - taken
+            } else {
+                TURN.min(count - taken)
+            };
+            if !alone {
+                entry.rotate(priority);
+            }
+            let position = self.live.workers.slab[worker].positions[index as usize];
+            for _ in 0..turn {
+                let slot = self.state.methods.first_ready(method, priority);
+                if slot == NONE {
+                    break;
+                }
+                taken += 1;
+                self.state.methods.remove_ready(&mut self.state.tasks, slot);
+                if self.state.tasks[slot].expire_at <= now {
+                    overdue.push(slot);
+                } else {
+                    self.grant(slot, worker, position, now);
+                }
+            }
+        }
+        taken
+    }
+
+    fn grant(&mut self, slot: u32, worker: u32, method: u32, now: Millis) {
+        self.live.tokens += 1;
+        debug_assert!(
+            self.live.tokens < 1 << COUNTER_BITS,
+            "the counter stays below the epoch"
+        );
+        let token = Token(self.config.epoch << COUNTER_BITS | self.live.tokens);
+        let task = &self.state.tasks[slot];
+        let attempt = u32::from(task.attempt) + 1;
+        let policy = self.state.methods.policy(task.method);
+        let remaining = task.expire_at - now;
+        let granted = Attempt {
+            task: task.id,
+            token,
+            method,
+            attempt,
+            timeout_ms: remaining.min(policy.attempt_timeout_ms),
+            request: self.state.blobs.request(task),
+            envelope: self.state.blobs.envelope(task),
+            extra: task.rare.as_ref().and_then(|_| extra(task)),
+            created_at: task.created_at,
+        };
+        let start = Start {
+            task: task.id,
+            token,
+            attempt,
+        };
+        let worker_number = worker;
+        let worker = &mut self.live.workers.slab[worker];
+        if worker.starts.is_empty() {
+            self.live.workers.touched.push(worker_number);
+        }
+        worker.in_flight += 1;
+        worker.starts.push(start);
+        worker.attempts.push(granted);
+    }
+
+    /// Records what was granted and makes frames of it.
+    fn send(&mut self, step: &mut Step) {
+        let frame = self.config.frame_attempts_max.max(1);
+        for number in std::mem::take(&mut self.live.workers.touched) {
+            let worker = &mut self.live.workers.slab[number];
+            let starts = std::mem::take(&mut worker.starts);
+            let mut attempts = std::mem::take(&mut worker.attempts);
+            let (conn, first) = (worker.conn, worker.sent + 1);
+            worker.sent += attempts.len().div_ceil(frame) as u64;
+            let record = Record::Started {
+                worker: worker.id.clone(),
+                starts,
+            };
+            self.commit(record, step);
+            let mut sequence = first;
+            let mut in_frame = 0;
+            for attempt in &attempts {
+                if in_frame == frame {
+                    (sequence, in_frame) = (sequence + 1, 0);
+                }
+                in_frame += 1;
+                if let Some(slot) = self.state.tasks.find(attempt.task) {
+                    self.hold(slot, number, sequence);
+                }
+            }
+            let mut sequence = first;
+            while attempts.len() > frame {
+                let rest = attempts.split_off(frame);
+                step.effects.push(Effect::Attempts {
+                    conn,
+                    sequence,
+                    attempts,
+                });
+                attempts = rest;
+                sequence += 1;
+            }
+            step.effects.push(Effect::Attempts {
+                conn,
+                sequence,
+                attempts,
+            });
+        }
+    }
+
+    /// Ties a lease to an attached worker; its attempt's own time is limited from now on.
+    pub(crate) fn hold(&mut self, slot: u32, worker: u32, sequence: u64) {
+        let lease = self.state.tasks[slot].lease();
+        if lease == NONE {
+            debug_assert!(false, "a task that was started has a lease");
+            return;
+        }
+        let entry = &mut self.live.workers.slab[worker];
+        self.state
+            .leases
+            .attach(&mut entry.first_lease, lease, worker, sequence);
+        self.state.arm(slot);
+        self.changed(slot);
+    }
+}
+
+fn extra(task: &crate::state::task::Task) -> Option<Box<AttemptExtra>> {
+    let extra = AttemptExtra {
+        idempotency_key: task.idempotency_key().cloned(),
+        ordering_key: task.ordering_key().cloned(),
+        recorded_children: task.family().map_or(0, |family| family.count),
+        parent: task.birth().map(|birth| birth.parent),
+    };
+    let rare = extra.idempotency_key.is_some()
+        || extra.ordering_key.is_some()
+        || extra.recorded_children > 0
+        || extra.parent.is_some();
+    rare.then(|| Box::new(extra))
+}

@@ -1,0 +1,92 @@
+//! Figures for the scheduler and for metrics.
+
+use crate::effect::TaskState;
+use crate::ids::Millis;
+use crate::partition::{Figures, MethodFigures, Partition, QueueFigures, WorkerFigures};
+use std::sync::Arc;
+
+impl Partition {
+    pub(crate) fn figures(&mut self, now: Millis) -> Figures {
+        Figures {
+            workers: self.worker_figures(),
+            queues: self.queue_figures(now),
+            methods: self.method_figures(),
+        }
+    }
+
+    fn worker_figures(&mut self) -> Vec<WorkerFigures> {
+        let workers = &mut self.live.workers;
+        let numbers = workers.by_id.values();
+        let figures = numbers.map(|number| {
+            let worker = &mut workers.slab[*number];
+            WorkerFigures {
+                worker: Arc::clone(&worker.id),
+                slots: worker.slots,
+                window: worker.window(),
+                in_flight: worker.in_flight,
+                suspended: worker.suspended,
+                succeeded: std::mem::take(&mut worker.succeeded),
+                failed: std::mem::take(&mut worker.failed),
+                busy_ms: std::mem::take(&mut worker.busy_ms),
+            }
+        });
+        figures.collect()
+    }
+
+    fn queue_figures(&self, now: Millis) -> Vec<QueueFigures> {
+        let methods = &self.state.methods;
+        let queues = methods
+            .by_name
+            .values()
+            .map(|number| &methods.queues[*number as usize]);
+        let figures = queues
+            .filter(|queue| !queue.methods.is_empty())
+            .map(|queue| {
+                let sum = |state| {
+                    queue
+                        .methods
+                        .iter()
+                        .map(|number| methods.get(*number).counted(state))
+                        .sum::<u64>()
+                };
+                QueueFigures {
+                    queue: Arc::clone(&queue.name),
+                    ready: sum(TaskState::Ready),
+                    running: sum(TaskState::Running),
+                    waiting: sum(TaskState::Scheduled) + sum(TaskState::Backoff),
+                    oldest_ready_ms: self
+                        .oldest_ready(queue)
+                        .map_or(0, |at| now.saturating_sub(at)),
+                    paused: queue.paused.is_some(),
+                    dead_letters: queue
+                        .methods
+                        .iter()
+                        .map(|number| methods.get(*number).dead_letters)
+                        .sum(),
+                }
+            });
+        figures.collect()
+    }
+
+    fn method_figures(&mut self) -> Vec<MethodFigures> {
+        let mut figures = Vec::new();
+        let methods = &mut self.state.methods;
+        for number in methods.by_path.values() {
+            let method = &mut methods.methods[*number as usize];
+            let tally = std::mem::take(&mut method.tally);
+            let told = tally.submitted > 0
+                || tally.retried > 0
+                || tally.outcomes.iter().any(|count| *count > 0);
+            if told {
+                figures.push(MethodFigures {
+                    method: Arc::clone(&method.policy.method),
+                    submitted: tally.submitted,
+                    outcomes: tally.outcomes,
+                    retried: tally.retried,
+                    busy_ms: tally.busy_ms,
+                });
+            }
+        }
+        figures
+    }
+}

@@ -1,0 +1,434 @@
+//! One decision for each task of a submission.
+
+use super::super::Partition;
+use crate::command::{Submit, SubmitOptions, SubmitTask};
+use crate::effect::Error;
+use crate::ids::{Millis, TaskId};
+use crate::live::held::RunKey;
+use crate::record::{Acceptance, Blob, ChildKey, NewTask, Refusal};
+use crate::state::dedup;
+use crate::state::methods::PRIORITY_MAX;
+use crate::state::task::FAR;
+use hashbrown::HashTable;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How long a submitter waits before it tries a full queue again, ms. Ours: long enough to let a queue move, short
+/// against what a person waits for.
+const RETRY_AFTER_MS: u64 = 500;
+
+/// A submission while it is decided on. Nothing has changed yet.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) acceptance: Acceptance,
+    pub(super) tasks: Vec<NewTask>,
+    pub(super) calls: Vec<Call>,
+    /// The method looked up last: tasks of a frame share their path.
+    method: Option<(Arc<str>, u32)>,
+    /// New tasks of this submission by their idempotency key.
+    keyed: HashTable<(u64, u32, u32)>,
+    /// New children of this submission by flow and name.
+    named: BTreeMap<(TaskId, Arc<str>), u32>,
+    /// Calls of this submission by flow and digest, beside those of the run so far.
+    counted: BTreeMap<(TaskId, u128), u32>,
+    /// New tasks by queue.
+    queued: BTreeMap<u32, u64>,
+}
+
+/// A child call that was accepted.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    /// Slot of the flow.
+    pub(super) flow: u32,
+    /// Which task of the submission.
+    pub(super) index: usize,
+    /// The digest, for a call without a name.
+    pub(super) counted: Option<u128>,
+    /// Whether a child was made for it.
+    pub(super) new: bool,
+}
+
+/// What becomes of one task.
+enum Verdict {
+    New(Wanted),
+    Existing(TaskId),
+}
+
+/// What a new task needs beside the submission.
+struct Wanted {
+    method: u32,
+    expire_at: Millis,
+    parent: Option<(TaskId, ChildKey)>,
+}
+
+impl Partition {
+    /// Decides on every task of a submission. Calls of the `diverged` runs that match no record are refused.
+    pub(super) fn draft(
+        &self,
+        submit: &Submit,
+        diverged: &[RunKey],
+        dry_run: bool,
+        now: Millis,
+    ) -> Draft {
+        let mut draft = Draft::default();
+        draft.tasks.reserve(submit.tasks.len());
+        draft.acceptance.tasks.reserve(submit.tasks.len());
+        for (index, task) in submit.tasks.iter().enumerate() {
+            let refused = super::run_of(task).is_some_and(|run| diverged.contains(&run));
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
+            match self.verdict(&mut draft, index, task, refused, now) {
+                Ok(Verdict::Existing(id)) => {
+                    draft.acceptance.tasks.push(id.0);
+                    draft.acceptance.existing.push(number);
+                }
+                Ok(Verdict::New(wanted)) => {
+                    let id = TaskId(self.state.next_task + draft.tasks.len() as u64);
+                    // A dry run makes no task, so it has no number to tell.
+                    draft.acceptance.tasks.push(if dry_run { 0 } else { id.0 });
+                    let new = self.new_task(id, task, wanted, now);
+                    draft.tasks.push(new);
+                }
+                Err(error) => {
+                    draft.acceptance.tasks.push(0);
+                    draft.acceptance.refusals.push(Refusal {
+                        index: number,
+                        error,
+                    });
+                }
+            }
+        }
+        draft
+    }
+
+    fn verdict(
+        &self,
+        draft: &mut Draft,
+        index: usize,
+        task: &SubmitTask,
+        diverged: bool,
+        now: Millis,
+    ) -> Result<Verdict, Error> {
+        let method = self.method_of(draft, &task.method)?;
+        let policy = self.state.methods.policy(method);
+        check_keys(task, policy)?;
+        let options = task.options.as_deref();
+        if options
+            .and_then(|options| options.priority)
+            .is_some_and(|p| p > PRIORITY_MAX)
+        {
+            return Err(Error::Invalid {
+                field: "priority",
+                problem: "must be 0 to 9".into(),
+            });
+        }
+        let deadline = options
+            .and_then(|options| options.deadline_ms)
+            .unwrap_or(u64::MAX);
+        let mut expire_at = now
+            .saturating_add(deadline.min(policy.deadline_ms))
+            .min(FAR);
+        let mut parent = None;
+        let mut call = None;
+        if let Some(options) = options
+            && options.parent.is_some()
+        {
+            let (flow, key) = self.child_key(draft, task, options)?;
+            let counted = matches!(key, ChildKey::Nth(..)).then_some(task.digest);
+            let id = self.state.tasks[flow].id;
+            call = Some(Call {
+                flow,
+                index,
+                counted,
+                new: true,
+            });
+            if let Some(known) = self.recorded(draft, task, id, &key)? {
+                draft.count(
+                    Call {
+                        flow,
+                        index,
+                        counted,
+                        new: false,
+                    },
+                    id,
+                );
+                return Ok(Verdict::Existing(known));
+            }
+            if diverged {
+                let child = describe(&task.method, &key).into();
+                return Err(Error::FlowDiverged { parent: id, child });
+            }
+            expire_at = expire_at.min(self.state.tasks[flow].expire_at);
+            parent = Some((id, key));
+        }
+        let hash = match key_of(&task.idempotency_key) {
+            Some(key) => {
+                let hash = dedup::hash(method, key);
+                if let Some(known) = self.duplicate(draft, task, method, key, hash, now)? {
+                    return Ok(Verdict::Existing(known));
+                }
+                Some(hash)
+            }
+            None => None,
+        };
+        self.check_room(draft, method)?;
+        draft.accept(parent.as_ref(), call, hash.map(|hash| (hash, method)));
+        *draft
+            .queued
+            .entry(self.state.methods.get(method).queue)
+            .or_default() += 1;
+        Ok(Verdict::New(Wanted {
+            method,
+            expire_at,
+            parent,
+        }))
+    }
+
+    fn method_of(&self, draft: &mut Draft, path: &Arc<str>) -> Result<u32, Error> {
+        if let Some((known, number)) = &draft.method
+            && Arc::ptr_eq(known, path)
+        {
+            return Ok(*number);
+        }
+        let unknown = || Error::MethodUnknown {
+            method: Arc::clone(path),
+        };
+        let number = self.state.methods.find(path).ok_or_else(unknown)?;
+        draft.method = Some((Arc::clone(path), number));
+        Ok(number)
+    }
+
+    /// Whether a call would make a new child, as things stand.
+    pub(super) fn is_unrecorded(&self, task: &SubmitTask, now: Millis) -> bool {
+        let draft = &mut Draft::default();
+        let Some(options) = task.options.as_deref() else {
+            return false;
+        };
+        let Ok((flow, key)) = self.child_key(draft, task, options) else {
+            return false;
+        };
+        let flow = self.state.tasks[flow].id;
+        if self
+            .state
+            .families
+            .find(&self.state.tasks, flow, &key)
+            .is_some()
+        {
+            return false;
+        }
+        let Ok(method) = self.method_of(draft, &task.method) else {
+            return false;
+        };
+        let Some(key) = key_of(&task.idempotency_key) else {
+            return true;
+        };
+        let hash = dedup::hash(method, key);
+        self.state
+            .dedup
+            .find(&self.state.tasks, method, key, hash, now)
+            .is_none()
+    }
+
+    /// The task that an idempotency key stands for, if it stands for one already.
+    fn duplicate(
+        &self,
+        draft: &Draft,
+        task: &SubmitTask,
+        method: u32,
+        key: &Arc<str>,
+        hash: u64,
+        now: Millis,
+    ) -> Result<Option<TaskId>, Error> {
+        let conflict = |id| Error::DuplicateKeyConflict {
+            task: id,
+            key: Arc::clone(key),
+        };
+        let staged = draft.keyed.find(hash, |(_, number, at)| {
+            *number == method && draft.tasks[*at as usize].idempotency_key.as_ref() == Some(key)
+        });
+        let (id, digest) = if let Some((_, _, at)) = staged {
+            let first = &draft.tasks[*at as usize];
+            (first.id, first.digest)
+        } else {
+            let state = &self.state;
+            let Some(slot) = state.dedup.find(&state.tasks, method, key, hash, now) else {
+                return Ok(None);
+            };
+            let first = &state.tasks[slot];
+            (first.id, first.rare.as_ref().map_or(0, |rare| rare.digest))
+        };
+        if digest == task.digest {
+            Ok(Some(id))
+        } else {
+            Err(conflict(id))
+        }
+    }
+
+    /// The flow that calls, and what names the child among its children.
+    fn child_key(
+        &self,
+        draft: &Draft,
+        task: &SubmitTask,
+        options: &SubmitOptions,
+    ) -> Result<(u32, ChildKey), Error> {
+        let Some((parent, token, name)) = &options.parent else {
+            return Err(Error::Invalid {
+                field: "parent",
+                problem: "is missing".into(),
+            });
+        };
+        let lost = || Error::LeaseLost { task: *parent };
+        let flow = self.running(*parent, *token).ok_or_else(lost)?;
+        let key = match name {
+            Some(name) if !name.is_empty() => ChildKey::Named(Arc::clone(name)),
+            _ => {
+                let staged = draft
+                    .counted
+                    .get(&(*parent, task.digest))
+                    .copied()
+                    .unwrap_or(0);
+                ChildKey::Nth(task.digest, self.calls(flow, task.digest) + staged)
+            }
+        };
+        Ok((flow, key))
+    }
+
+    /// How many calls with this digest the present run of a flow has made.
+    pub(super) fn calls(&self, flow: u32, digest: u128) -> u32 {
+        let run = self.lease(flow).and_then(|lease| lease.run.as_ref());
+        run.and_then(|run| run.calls.get(&digest))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// The child that a key stands for already.
+    fn recorded(
+        &self,
+        draft: &Draft,
+        task: &SubmitTask,
+        flow: TaskId,
+        key: &ChildKey,
+    ) -> Result<Option<TaskId>, Error> {
+        let staged = match key {
+            ChildKey::Named(name) => draft.named.get(&(flow, Arc::clone(name))),
+            ChildKey::Nth(..) => None,
+        };
+        let (id, digest) = if let Some(at) = staged {
+            let first = &draft.tasks[*at as usize];
+            (first.id, first.digest)
+        } else {
+            let Some(slot) = self.state.families.find(&self.state.tasks, flow, key) else {
+                return Ok(None);
+            };
+            let first = &self.state.tasks[slot];
+            (first.id, first.rare.as_ref().map_or(0, |rare| rare.digest))
+        };
+        if digest != task.digest {
+            let child = describe(&task.method, key).into();
+            return Err(Error::FlowDiverged {
+                parent: flow,
+                child,
+            });
+        }
+        Ok(Some(id))
+    }
+
+    fn check_room(&self, draft: &Draft, method: u32) -> Result<(), Error> {
+        let number = self.state.methods.get(method).queue;
+        let queue = self.state.methods.queue_of(method);
+        let staged = draft.queued.get(&number).copied().unwrap_or(0);
+        let limit = self.config.queue_tasks_max;
+        if queue.unfinished + staged < limit {
+            return Ok(());
+        }
+        let queue = Arc::clone(&queue.name);
+        Err(Error::QueueFull {
+            queue,
+            limit,
+            retry_after_ms: RETRY_AFTER_MS,
+        })
+    }
+
+    fn new_task(&self, id: TaskId, task: &SubmitTask, wanted: Wanted, now: Millis) -> NewTask {
+        let policy = self.state.methods.policy(wanted.method);
+        let options = task.options.as_deref();
+        let delay = options.map_or(0, |options| options.delay_ms);
+        NewTask {
+            id,
+            method: Arc::clone(&policy.method),
+            priority: options
+                .and_then(|options| options.priority)
+                .unwrap_or(policy.priority),
+            start_at: now.saturating_add(delay).min(FAR),
+            expire_at: wanted.expire_at,
+            idempotency_key: key_of(&task.idempotency_key).cloned(),
+            ordering_key: key_of(&task.ordering_key).cloned(),
+            limit_key: options.and_then(|options| key_of(&options.limit_key).cloned()),
+            parent: wanted.parent,
+            digest: task.digest,
+            request: Blob::resident(task.request.clone()),
+            envelope: options.map_or_else(Blob::default, |options| {
+                Blob::resident(options.envelope.clone())
+            }),
+        }
+    }
+}
+
+impl Draft {
+    /// Notes what a new task takes.
+    fn accept(
+        &mut self,
+        parent: Option<&(TaskId, ChildKey)>,
+        call: Option<Call>,
+        keyed: Option<(u64, u32)>,
+    ) {
+        let at = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
+        if let Some((hash, method)) = keyed {
+            self.keyed
+                .insert_unique(hash, (hash, method, at), |(hash, ..)| *hash);
+        }
+        if let Some((flow, ChildKey::Named(name))) = parent {
+            self.named.insert((*flow, Arc::clone(name)), at);
+        }
+        if let (Some(call), Some((flow, _))) = (call, parent) {
+            self.count(call, *flow);
+        }
+    }
+
+    fn count(&mut self, call: Call, flow: TaskId) {
+        if let Some(digest) = call.counted {
+            *self.counted.entry((flow, digest)).or_default() += 1;
+        }
+        self.calls.push(call);
+    }
+}
+
+fn key_of(key: &Option<Arc<str>>) -> Option<&Arc<str>> {
+    key.as_ref().filter(|key| !key.is_empty())
+}
+
+fn check_keys(task: &SubmitTask, policy: &crate::policy::MethodPolicy) -> Result<(), Error> {
+    let missing = |key| {
+        Err(Error::KeyMissing {
+            method: Arc::clone(&policy.method),
+            key,
+        })
+    };
+    if policy.needs_idempotency_key && key_of(&task.idempotency_key).is_none() {
+        return missing("idempotency");
+    }
+    if policy.needs_ordering_key && key_of(&task.ordering_key).is_none() {
+        return missing("ordering");
+    }
+    Ok(())
+}
+
+/// A call as a person would name it.
+fn describe(method: &str, key: &ChildKey) -> String {
+    match key {
+        ChildKey::Named(name) => format!("{method} as {name:?}"),
+        ChildKey::Nth(_, 0) => method.to_owned(),
+        ChildKey::Nth(_, n) => {
+            format!("{method}, call {} with an equal request", u64::from(*n) + 1)
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the passing of time brings: starts, ends of backoffs, deadlines, ends of retention; and recovery.
+
+use super::failure;
+use super::outcome::FailedBy;
+use crate::effect::{StopReason, TaskState};
+use crate::ids::{Millis, SessionId};
+use crate::live::alarms::Alarm;
+use crate::partition::{Partition, Step};
+use crate::record::{ExpiryCause, Reason, Record};
+use crate::state::slab::NONE;
+use std::sync::Arc;
+
+/// Timers handled in one tick: bounds the pause when very many are due at once. The next tick is due at once then.
+const TIMERS_MAX: usize = 4096;
+
+/// Alarms handled in one tick.
+const ALARMS_MAX: usize = 256;
+
+/// Due tasks, by what becomes of them.
+#[derive(Default)]
+struct Due {
+    unstarted: Vec<u32>,
+    running: Vec<u32>,
+    timed_out: Vec<u32>,
+    forgotten: Vec<u32>,
+}
+
+impl Partition {
+    pub(crate) fn next_instant(&self) -> Option<Millis> {
+        if !self.live.reaping.is_empty() || !self.live.wakeups.is_empty() {
+            return Some(self.state.time);
+        }
+        let timers = self.state.wheel.next();
+        [timers, self.live.alarms.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(super) fn tick(&mut self, now: Millis, step: &mut Step) {
+        let mut due = Due::default();
+        for _ in 0..TIMERS_MAX {
+            let Some(slot) = self.state.wheel.pop(&mut self.state.tasks, now) else {
+                break;
+            };
+            self.sort_due(slot, now, &mut due);
+        }
+        self.expire(due.unstarted, ExpiryCause::BeforeStart, step);
+        self.expire(due.running, ExpiryCause::WhileRunning, step);
+        for slot in due.timed_out {
+            self.time_out(slot, now, step);
+        }
+        self.forget(&due.forgotten, step);
+        self.ring(now, step);
+    }
+
+    fn sort_due(&mut self, slot: u32, now: Millis, due: &mut Due) {
+        let task = &self.state.tasks[slot];
+        let past = task.expire_at <= now;
+        match task.state {
+            TaskState::Running if past => due.running.push(slot),
+            TaskState::Running => due.timed_out.push(slot),
+            state if state.is_final() => due.forgotten.push(slot),
+            _ if past => due.unstarted.push(slot),
+            TaskState::Scheduled | TaskState::Backoff => {
+                self.state.awaken(slot);
+                self.changed(slot);
+            }
+            _ => self.state.arm(slot),
+        }
+    }
+
+    /// The deadline of tasks has passed.
+    pub(crate) fn expire(&mut self, slots: Vec<u32>, cause: ExpiryCause, step: &mut Step) {
+        if slots.is_empty() {
+            return;
+        }
+        for slot in &slots {
+            self.stop_attempt(*slot, StopReason::Expired);
+        }
+        let tasks = slots
+            .iter()
+            .map(|slot| self.state.tasks[*slot].id)
+            .collect();
+        self.commit(Record::Expired { tasks, cause }, step);
+        slots.into_iter().for_each(|slot| self.ended(slot));
+    }
+
+    /// An attempt took longer than its policy allows.
+    fn time_out(&mut self, slot: u32, now: Millis, step: &mut Step) {
+        let task = &self.state.tasks[slot];
+        let limit = self.state.methods.policy(task.method).attempt_timeout_ms;
+        self.tally(slot, 4, now);
+        self.stop_attempt(slot, StopReason::AttemptTimedOut);
+        let failure = failure(
+            Reason::AttemptTimedOut,
+            4,
+            format!("the attempt ran longer than {limit} ms"),
+        );
+        let by = FailedBy::Attempt { pushback: None };
+        self.fail_attempt(slot, failure, by, now, step);
+    }
+
+    /// Tasks whose retention is over.
+    fn forget(&mut self, slots: &[u32], step: &mut Step) {
+        if slots.is_empty() {
+            return;
+        }
+        let tasks = slots
+            .iter()
+            .map(|slot| self.state.tasks[*slot].id)
+            .collect();
+        self.commit(Record::Dropped { tasks }, step);
+    }
+
+    fn ring(&mut self, now: Millis, step: &mut Step) {
+        let mut idle = Vec::new();
+        for _ in 0..ALARMS_MAX {
+            match self.live.alarms.pop(now) {
+                Some(Alarm::Reattach) => self.reattach_over(now, step),
+                Some(Alarm::Held(number)) => self.refuse_held(number, now, step),
+                Some(Alarm::Session(session)) => {
+                    if self.is_idle(session, now) {
+                        idle.push(session);
+                    }
+                }
+                None => break,
+            }
+        }
+        if !idle.is_empty() {
+            self.commit(Record::SessionsDropped { sessions: idle }, step);
+        }
+    }
+
+    /// Whether a session was idle for too long; else its end is watched on.
+    fn is_idle(&mut self, id: SessionId, now: Millis) -> bool {
+        let Some(session) = self.state.sessions.sessions.get(&id) else {
+            return false;
+        };
+        let due = session.last_used.saturating_add(self.config.session_ttl_ms);
+        let open = self.live.streams.current(&id).is_some();
+        if due <= now && !open {
+            return true;
+        }
+        let again = if due > now {
+            due
+        } else {
+            now.saturating_add(self.config.session_ttl_ms)
+        };
+        self.live.alarms.set(again, Alarm::Session(id));
+        false
+    }
+
+    /// Watches the end of sessions that are new.
+    pub(crate) fn watch_sessions(&mut self) {
+        for id in std::mem::take(&mut self.state.sessions.made) {
+            if let Some(session) = self.state.sessions.sessions.get(&id) {
+                let due = session.last_used.saturating_add(self.config.session_ttl_ms);
+                self.live.alarms.set(due, Alarm::Session(id));
+            }
+        }
+    }
+
+    /// Makes the state of the log the state to work with.
+    pub(crate) fn recover(&mut self, now: Millis) {
+        if self.state.indexed {
+            return;
+        }
+        self.state.index(now);
+        let now = self.state.time;
+        for slot in self.state.tasks.ascending().collect::<Vec<u32>>() {
+            self.recover_task(slot);
+        }
+        if !self.live.orphans.is_empty() {
+            let due = now.saturating_add(self.config.reattach_grace_ms);
+            self.live.alarms.set(due, Alarm::Reattach);
+        }
+        self.watch_sessions();
+    }
+
+    fn recover_task(&mut self, slot: u32) {
+        let task = &self.state.tasks[slot];
+        let (id, token) = (task.id, task.token());
+        let unfinished = task.family().map_or(0, |family| family.unfinished);
+        match task.state {
+            TaskState::Running => {
+                let name = self.lease(slot).map_or(NONE, |lease| lease.name);
+                if let Some(worker) = self.state.names.get(name) {
+                    let worker = Arc::clone(worker);
+                    self.live
+                        .orphans
+                        .entry(worker)
+                        .or_default()
+                        .push((id, token));
+                }
+            }
+            // The record that wakes it was lost with the crash, or never written.
+            TaskState::Suspended if unfinished == 0 => self.live.wakeups.push(id),
+            TaskState::Failed | TaskState::Cancelled | TaskState::Expired if unfinished > 0 => {
+                self.live.reaping.push_back((id, None));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The state as readers see it.
+
+use crate::effect::{QueueView, TaskState, TaskView};
+use crate::ids::TaskId;
+use crate::partition::Partition;
+use crate::state::methods::Queue;
+use crate::state::slab::NONE;
+use crate::state::task::flag;
+use crate::state::timeline;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// States in the order in which they are counted.
+const STATES: [TaskState; 10] = [
+    TaskState::Scheduled,
+    TaskState::Ready,
+    TaskState::Running,
+    TaskState::Backoff,
+    TaskState::Suspended,
+    TaskState::Parked,
+    TaskState::Succeeded,
+    TaskState::Failed,
+    TaskState::Cancelled,
+    TaskState::Expired,
+];
+
+impl Partition {
+    /// The state to show: PARKED in a paused queue, RUNNING only when the worker received it, SUSPENDED while a flow waits.
+    fn shown(&self, slot: u32) -> TaskState {
+        let task = &self.state.tasks[slot];
+        let parked = || {
+            if self.state.methods.is_paused(task.method) {
+                TaskState::Parked
+            } else {
+                TaskState::Ready
+            }
+        };
+        match task.state {
+            TaskState::Ready => parked(),
+            TaskState::Running => match self.lease(slot) {
+                Some(lease) if lease.is_waiting() => TaskState::Suspended,
+                Some(lease) if lease.worker != NONE => {
+                    let accepted = self.live.workers.slab[lease.worker].accepted;
+                    if lease.sequence <= accepted {
+                        TaskState::Running
+                    } else {
+                        parked()
+                    }
+                }
+                _ => TaskState::Running,
+            },
+            state => state,
+        }
+    }
+
+    /// A task as a reader sees it.
+    pub(crate) fn view(&self, slot: u32) -> TaskView {
+        let state = &self.state;
+        let task = &state.tasks[slot];
+        let policy = state.methods.policy(task.method);
+        let lease = self.lease(slot);
+        let ran = timeline::last_worker(task, &state.leases, &state.names);
+        TaskView {
+            id: task.id,
+            method: Arc::clone(&policy.method),
+            queue: Arc::clone(&state.methods.queue_of(task.method).name),
+            state: self.shown(slot),
+            priority: task.priority,
+            attempt: u32::from(task.attempt),
+            max_attempts: policy.max_attempts,
+            worker: lease.and_then(|lease| state.names.get(lease.name)).cloned(),
+            idempotency_key: task.idempotency_key().cloned(),
+            ordering_key: task.ordering_key().cloned(),
+            created_at: task.created_at,
+            start_at: task.start_at,
+            expire_at: task.expire_at,
+            ended_at: task.ended_at(),
+            parent: task.birth().map(|birth| (birth.parent, birth.key.clone())),
+            child_count: task.family().map_or(0, |family| family.count),
+            dead_letter: task.flag(flag::DEAD_LETTER),
+            failure: state.failure(slot),
+            request: state.blobs.request(task),
+            response: state.blobs.response(task),
+            envelope: state.blobs.envelope(task),
+            progress: task
+                .more()
+                .and_then(|more| more.progress.as_deref())
+                .map(|(fraction, message)| (*fraction, Arc::clone(message))),
+            events: timeline::events(task, ran),
+        }
+    }
+
+    pub(crate) fn list_before(
+        &self,
+        before: TaskId,
+        limit: usize,
+        scan: usize,
+        keep: &dyn Fn(&TaskView) -> bool,
+    ) -> (Vec<TaskView>, Option<TaskId>) {
+        let mut found = Vec::new();
+        let mut at = before;
+        let mut scanned = 0;
+        while let Some(slot) = self.state.tasks.before(at) {
+            if found.len() == limit || scanned == scan {
+                return (found, Some(at));
+            }
+            at = self.state.tasks[slot].id;
+            scanned += 1;
+            let view = self.view(slot);
+            if keep(&view) {
+                found.push(view);
+            }
+        }
+        (found, None)
+    }
+
+    pub(crate) fn queue_views(&self) -> Vec<QueueView> {
+        let methods = &self.state.methods;
+        let queues = methods
+            .by_name
+            .values()
+            .map(|number| &methods.queues[*number as usize]);
+        queues
+            .filter(|queue| !queue.methods.is_empty() || queue.paused.is_some())
+            .map(|queue| self.queue_view(queue))
+            .collect()
+    }
+
+    fn queue_view(&self, queue: &Queue) -> QueueView {
+        let methods = || {
+            queue
+                .methods
+                .iter()
+                .map(|number| self.state.methods.get(*number))
+        };
+        let count = |state| (state, methods().map(|method| method.counted(state)).sum());
+        let mut workers = BTreeSet::new();
+        for worker in self.live.workers.by_id.values() {
+            let class = self.live.workers.slab[*worker].class;
+            let serves = &self.live.workers.classes.list[class].methods;
+            if serves.iter().any(|method| queue.methods.contains(method)) {
+                workers.insert(*worker);
+            }
+        }
+        let mut names: Vec<Arc<str>> = methods()
+            .map(|method| Arc::clone(&method.policy.method))
+            .collect();
+        names.sort_unstable();
+        QueueView {
+            name: Arc::clone(&queue.name),
+            paused: queue.paused.clone(),
+            counts: STATES
+                .into_iter()
+                .map(count)
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            oldest_ready: self.oldest_ready(queue),
+            dead_letters: methods().map(|method| method.dead_letters).sum(),
+            methods: names,
+            workers: workers.len() as u32,
+        }
+    }
+
+    /// When the oldest task was accepted that stands first in a ready list of the queue.
+    pub(crate) fn oldest_ready(&self, queue: &Queue) -> Option<u64> {
+        let methods = queue
+            .methods
+            .iter()
+            .map(|number| self.state.methods.get(*number));
+        let heads = methods.flat_map(|method| method.ready_heads());
+        heads.map(|slot| self.state.tasks[slot].created_at).min()
+    }
+}

@@ -1,0 +1,183 @@
+//! Attached workers: their streams, windows and what they hold. All of it ends with the process.
+
+use super::classes::Classes;
+use crate::effect::Attempt;
+use crate::ids::ConnId;
+use crate::record::Start;
+use crate::state::slab::{NONE, Slab};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One attached worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) conn: ConnId,
+    pub(crate) id: Arc<str>,
+    /// The workers that serve the same methods.
+    pub(crate) class: u32,
+    /// For each method of the class its index in the worker's own list.
+    pub(crate) positions: Vec<u32>,
+    pub(crate) slots: u32,
+    /// As the scheduler set it.
+    pub(crate) window: Option<u32>,
+    pub(crate) draining: bool,
+    /// Unfinished attempts, suspended flows not counted.
+    pub(crate) in_flight: u32,
+    pub(crate) suspended: u32,
+    /// Number of the last frame of attempts.
+    pub(crate) sent: u64,
+    /// Number of the last frame it received.
+    pub(crate) accepted: u64,
+    /// The first of its leases.
+    pub(crate) first_lease: u32,
+    /// Its place among the hungry ones of its class.
+    pub(crate) hungry: Option<(u32, u64)>,
+    /// Its room changed since it was given its place.
+    stale: bool,
+    /// When it was served last, as a counter.
+    pub(crate) served: u64,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) busy_ms: u64,
+    /// What this step gives it.
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) starts: Vec<Start>,
+}
+
+/// A worker that just attached.
+pub(crate) fn attached(conn: ConnId, id: Arc<str>, class: u32, positions: Vec<u32>) -> Worker {
+    Worker {
+        conn,
+        id,
+        class,
+        positions,
+        slots: 1,
+        window: None,
+        draining: false,
+        in_flight: 0,
+        suspended: 0,
+        sent: 0,
+        accepted: 0,
+        first_lease: NONE,
+        hungry: None,
+        stale: false,
+        served: 0,
+        succeeded: 0,
+        failed: 0,
+        busy_ms: 0,
+        attempts: Vec::new(),
+        starts: Vec::new(),
+    }
+}
+
+impl Worker {
+    /// Unfinished attempts it may hold: twice its slots, so that a slot never waits for a round trip, or less.
+    pub(crate) fn window(&self) -> u32 {
+        let most = self.slots.saturating_mul(2);
+        self.window.unwrap_or(most).clamp(1, most.max(1))
+    }
+
+    /// Attempts it may be given now.
+    pub(crate) fn room(&self) -> u32 {
+        if self.draining {
+            0
+        } else {
+            self.window().saturating_sub(self.in_flight)
+        }
+    }
+
+    fn load(&self) -> u32 {
+        let load = u64::from(self.in_flight) * 1_000_000 / u64::from(self.window());
+        u32::try_from(load).unwrap_or(u32::MAX)
+    }
+}
+
+/// All attached workers.
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    pub(crate) slab: Slab<Worker>,
+    pub(crate) by_conn: BTreeMap<ConnId, u32>,
+    pub(crate) by_id: BTreeMap<Arc<str>, u32>,
+    pub(crate) classes: Classes,
+    /// Workers with something to send in this step.
+    pub(crate) touched: Vec<u32>,
+    /// Workers whose room changed.
+    stale: Vec<u32>,
+}
+
+impl Workers {
+    /// Takes a worker in that has no lease yet.
+    pub(crate) fn insert(&mut self, worker: Worker) -> u32 {
+        let (conn, id) = (worker.conn, Arc::clone(&worker.id));
+        let class = worker.class;
+        let number = self.slab.insert(worker);
+        self.by_conn.insert(conn, number);
+        self.by_id.insert(id, number);
+        self.classes.joined(class);
+        self.refresh(number);
+        number
+    }
+
+    /// Lets a worker go whose leases have ended.
+    pub(crate) fn remove(&mut self, number: u32) {
+        self.unlist(number);
+        let Some(worker) = self.slab.remove(number) else {
+            return;
+        };
+        debug_assert_eq!(worker.first_lease, NONE, "leases end before their worker");
+        self.by_conn.remove(&worker.conn);
+        if self.by_id.get(&worker.id) == Some(&number) {
+            self.by_id.remove(&worker.id);
+        }
+        self.classes.left(worker.class);
+    }
+
+    fn unlist(&mut self, number: u32) {
+        let worker = &mut self.slab[number];
+        if let Some((load, served)) = worker.hungry.take() {
+            self.classes.list[worker.class]
+                .hungry
+                .remove(&(load, served, number));
+        }
+    }
+
+    /// The worker, whose room is about to change; it finds its place again before the next dispatch.
+    pub(crate) fn changing(&mut self, number: u32) -> &mut Worker {
+        let worker = &mut self.slab[number];
+        if !worker.stale {
+            worker.stale = true;
+            self.stale.push(number);
+        }
+        worker
+    }
+
+    /// Finds every worker its place whose room changed.
+    pub(crate) fn refresh_stale(&mut self) {
+        while let Some(number) = self.stale.pop() {
+            if self.slab.get(number).is_some() {
+                self.refresh(number);
+            }
+        }
+    }
+
+    /// Finds a worker its place.
+    pub(crate) fn refresh(&mut self, number: u32) {
+        let worker = &mut self.slab[number];
+        worker.stale = false;
+        let wanted = (worker.room() > 0).then(|| (worker.load(), worker.served));
+        if worker.hungry == wanted {
+            return;
+        }
+        self.unlist(number);
+        let worker = &mut self.slab[number];
+        if let Some((load, served)) = wanted {
+            worker.hungry = wanted;
+            self.classes.feed(worker.class, (load, served, number));
+        }
+    }
+
+    /// The worker of a stream.
+    pub(crate) fn of(&self, conn: ConnId) -> Option<u32> {
+        self.by_conn.get(&conn).copied()
+    }
+}

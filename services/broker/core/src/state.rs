@@ -1,0 +1,251 @@
+//! The state of a partition: what survives a crash, and the indices that follow from it.
+//!
+//! Only [`evolve`](State::evolve) changes what survives. Ready lists, ordering lines, timers and
+//! counts are derived: they are not kept while the log is replayed, and are built once afterwards.
+
+pub(crate) mod blobs;
+pub(crate) mod dedup;
+mod evolve;
+pub(crate) mod families;
+mod image;
+pub(crate) mod kv;
+pub(crate) mod leases;
+pub(crate) mod lines;
+mod list;
+pub(crate) mod methods;
+pub(crate) mod names;
+pub(crate) mod sessions;
+pub(crate) mod slab;
+pub(crate) mod table;
+pub(crate) mod task;
+pub(crate) mod timeline;
+mod wheel;
+
+pub(crate) use evolve::PARENT_ENDED;
+
+use crate::effect::TaskState;
+use crate::ids::{Millis, TaskId};
+use crate::record::{Failure, Reason};
+use blobs::Blobs;
+use dedup::Dedup;
+use families::Families;
+use kv::Kv;
+use leases::Leases;
+use lines::Lines;
+use methods::Methods;
+use names::Names;
+use sessions::Sessions;
+use slab::NONE;
+use std::sync::Arc;
+use table::TaskTable;
+use task::{FAR, Stage, Task, flag};
+use wheel::Wheel;
+
+/// Everything that records tell, indexed.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Time of the latest record or command.
+    pub(crate) time: Millis,
+    /// Number of the next task.
+    pub(crate) next_task: u64,
+    pub(crate) tasks: TaskTable,
+    pub(crate) methods: Methods,
+    pub(crate) leases: Leases,
+    pub(crate) names: Names,
+    pub(crate) dedup: Dedup,
+    pub(crate) families: Families,
+    pub(crate) sessions: Sessions,
+    pub(crate) kv: Kv,
+    pub(crate) blobs: Blobs,
+    pub(crate) lines: Lines,
+    pub(crate) wheel: Wheel,
+    /// Whether the derived indices are kept.
+    pub(crate) indexed: bool,
+}
+
+impl State {
+    pub(crate) fn new(resident_bytes_max: u64) -> Self {
+        Self {
+            next_task: 1,
+            blobs: Blobs::new(resident_bytes_max),
+            ..Self::default()
+        }
+    }
+
+    /// Builds the derived indices after replay.
+    pub(crate) fn index(&mut self, now: Millis) {
+        self.time = self.time.max(now);
+        self.indexed = true;
+        self.blobs.placing = true;
+        self.wheel.start(self.time);
+        let slots: Vec<u32> = self.tasks.ascending().collect();
+        for slot in slots {
+            if !self.tasks[slot].is_final() {
+                self.lines.join(&mut self.tasks, &mut self.methods, slot);
+            }
+            self.enter(slot);
+        }
+    }
+
+    /// Puts a task into the indices that its state calls for.
+    pub(crate) fn enter(&mut self, slot: u32) {
+        if !self.indexed {
+            return;
+        }
+        let task = &self.tasks[slot];
+        let (method, state) = (task.method, task.state);
+        self.methods.count(method, state);
+        if task.flag(flag::DEAD_LETTER) {
+            self.methods.methods[method as usize].dead_letters += 1;
+        }
+        if state == TaskState::Ready && self.lines.may_start(&self.tasks, slot) {
+            self.methods.push_ready(&mut self.tasks, slot);
+        }
+        self.arm(slot);
+    }
+
+    /// Takes a task out of the indices of its state, its timer and its place in line excepted.
+    pub(crate) fn exit(&mut self, slot: u32) {
+        if !self.indexed {
+            return;
+        }
+        let task = &self.tasks[slot];
+        let (method, state) = (task.method, task.state);
+        self.methods.discount(method, state);
+        if task.flag(flag::DEAD_LETTER) {
+            let entry = &mut self.methods.methods[method as usize];
+            entry.dead_letters = entry.dead_letters.saturating_sub(1);
+        }
+        self.methods.remove_ready(&mut self.tasks, slot);
+    }
+
+    /// Sets the timer of a task to the next instant that matters to it.
+    pub(crate) fn arm(&mut self, slot: u32) {
+        match self.due_at(slot) {
+            Some(at) => self.wheel.set(&mut self.tasks, slot, at),
+            None => self.wheel.cancel(&mut self.tasks, slot),
+        }
+    }
+
+    fn due_at(&self, slot: u32) -> Option<Millis> {
+        let task = &self.tasks[slot];
+        match task.state {
+            TaskState::Scheduled | TaskState::Backoff => Some(task.start_at.min(task.expire_at)),
+            TaskState::Running => {
+                // A lease that waits for its worker after a restart has an end of its own.
+                let deadline = self
+                    .leases
+                    .slab
+                    .get(task.lease())
+                    .filter(|lease| lease.worker != NONE)
+                    .map_or(FAR, |lease| lease.deadline);
+                Some(task.expire_at.min(deadline))
+            }
+            state if state.is_final() => self.kept_until(task),
+            _ => Some(task.expire_at),
+        }
+    }
+
+    /// When a final task is to be forgotten. None: not while its flow is unfinished.
+    pub(crate) fn kept_until(&self, task: &Task) -> Option<Millis> {
+        let policy = self.methods.policy(task.method);
+        let retention = if task.flag(flag::DEAD_LETTER) {
+            policy.dead_letter_retention_ms
+        } else {
+            policy.retention_ms
+        };
+        let mut from = task.ended_at();
+        if let Some(parent) = task
+            .birth()
+            .and_then(|birth| self.tasks.by_id(birth.parent))
+        {
+            if !parent.is_final() {
+                return None;
+            }
+            from = from.max(parent.ended_at());
+        }
+        let key_until = match task.idempotency_key() {
+            Some(_) => task.rare.as_ref().map_or(0, |rare| rare.key_until),
+            None => 0,
+        };
+        Some(from.saturating_add(retention).max(key_until).min(FAR))
+    }
+
+    /// A flow ended: from now on its finished children are kept for their retention only.
+    pub(crate) fn arm_children(&mut self, parent: u32) {
+        if !self.indexed {
+            return;
+        }
+        let mut child = families::first(&self.tasks, parent);
+        while child != NONE {
+            if self.tasks[child].is_final() {
+                self.arm(child);
+            }
+            child = families::next(&self.tasks, child);
+        }
+    }
+
+    /// Time has come for a task that waits for a time: it is READY. No record tells this; the clock does.
+    pub(crate) fn awaken(&mut self, slot: u32) {
+        self.exit(slot);
+        self.tasks[slot].state = TaskState::Ready;
+        self.enter(slot);
+    }
+
+    /// Ends the lease of a task, if it has one, and gives back the key of the worker's name (or NONE): the
+    /// caller owns that use of the name.
+    pub(crate) fn take_lease(&mut self, slot: u32) -> u32 {
+        let Stage::Open { lease, .. } = &mut self.tasks[slot].stage else {
+            return NONE;
+        };
+        let lease = std::mem::replace(lease, NONE);
+        self.leases
+            .slab
+            .remove(lease)
+            .map_or(NONE, |lease| lease.name)
+    }
+
+    /// The slot of an unfinished task.
+    pub(crate) fn open(&self, id: TaskId) -> Option<u32> {
+        self.tasks
+            .find(id)
+            .filter(|slot| !self.tasks[*slot].is_final())
+    }
+
+    /// The failure to show for a task: the latest one, or what its final state means.
+    pub(crate) fn failure(&self, slot: u32) -> Option<Failure> {
+        let task = &self.tasks[slot];
+        match task.failure() {
+            Some(failure) => Some(failure.clone()),
+            None if task.state == TaskState::Expired => {
+                Some(expired(task.flag(flag::EXPIRED_RUNNING), None))
+            }
+            None => None,
+        }
+    }
+}
+
+/// What a task that expired failed with; wraps the failure it had before, if any.
+pub(crate) fn expired(while_running: bool, last: Option<&Failure>) -> Failure {
+    let (reason, text) = if while_running {
+        (
+            Reason::ExpiredWhileRunning,
+            "the deadline passed while an attempt was running",
+        )
+    } else {
+        (
+            Reason::ExpiredBeforeStart,
+            "the deadline passed before an attempt could start",
+        )
+    };
+    let message: Arc<str> = match last {
+        Some(last) => format!("{text}; the last one failed: {}", last.message).into(),
+        None => text.into(),
+    };
+    Failure {
+        reason: Some(reason),
+        code: 4,
+        message,
+        ..Failure::default()
+    }
+}

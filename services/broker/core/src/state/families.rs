@@ -1,0 +1,152 @@
+//! Flows and their children: every child is found by its parent and its key, and every parent knows its children.
+
+use super::slab::NONE;
+use super::table::TaskTable;
+use super::task::{Family, Link, Task};
+use crate::effect::TaskState;
+use crate::ids::TaskId;
+use crate::record::ChildKey;
+use hashbrown::HashTable;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Children by (parent, key).
+#[derive(Debug, Default)]
+pub(crate) struct Families {
+    slots: HashTable<u32>,
+}
+
+fn hash(parent: TaskId, key: &ChildKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (parent, key).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn is(task: &Task, parent: TaskId, key: &ChildKey) -> bool {
+    task.birth()
+        .is_some_and(|birth| birth.parent == parent && birth.key == *key)
+}
+
+impl Families {
+    /// The child that the key stands for.
+    pub(crate) fn find(&self, tasks: &TaskTable, parent: TaskId, key: &ChildKey) -> Option<u32> {
+        self.slots
+            .find(hash(parent, key), |slot| is(&tasks[*slot], parent, key))
+            .copied()
+    }
+
+    /// Takes a task that has a parent into its family.
+    pub(crate) fn adopt(&mut self, tasks: &mut TaskTable, slot: u32) {
+        let Some(birth) = tasks[slot].birth() else {
+            return;
+        };
+        let hash = hash(birth.parent, &birth.key);
+        let open = !tasks[slot].is_final();
+        let parent = tasks.find(birth.parent);
+        self.slots
+            .insert_unique(hash, slot, |slot| rehash(&tasks[*slot]));
+        let Some(parent) = parent else { return };
+        let none = Family {
+            first: NONE,
+            count: 0,
+            unfinished: 0,
+        };
+        let family = tasks[parent].more_mut().family.get_or_insert(none);
+        let next = std::mem::replace(&mut family.first, slot);
+        family.count += 1;
+        family.unfinished += u64::from(open);
+        set(tasks, slot, |link| *link = Link { prev: NONE, next });
+        if next != NONE {
+            set(tasks, next, |link| link.prev = slot);
+        }
+    }
+
+    /// Takes a child out of its family: the parent will not find it again.
+    pub(crate) fn expel(&mut self, tasks: &mut TaskTable, slot: u32) {
+        let Some(birth) = tasks[slot].birth() else {
+            return;
+        };
+        let Link { prev, next } = birth.sibling;
+        let parent = tasks.find(birth.parent);
+        let open = !tasks[slot].is_final();
+        if let Ok(entry) = self
+            .slots
+            .find_entry(hash(birth.parent, &birth.key), |other| *other == slot)
+        {
+            entry.remove();
+        }
+        if prev != NONE {
+            set(tasks, prev, |link| link.next = next);
+        }
+        if next != NONE {
+            set(tasks, next, |link| link.prev = prev);
+        }
+        let Some(parent) = parent else { return };
+        let Some(family) = tasks[parent].more_mut().family.as_mut() else {
+            return;
+        };
+        if prev == NONE {
+            family.first = next;
+        }
+        family.count = family.count.saturating_sub(1);
+        family.unfinished = family.unfinished.saturating_sub(u64::from(open));
+    }
+
+    /// A child became final, or is run again.
+    pub(crate) fn moved(&mut self, tasks: &mut TaskTable, slot: u32, open: bool) {
+        let Some(birth) = tasks[slot].birth() else {
+            return;
+        };
+        let Some(parent) = tasks.find(birth.parent) else {
+            return;
+        };
+        if let Some(family) = tasks[parent].more_mut().family.as_mut() {
+            family.unfinished = if open {
+                family.unfinished + 1
+            } else {
+                family.unfinished.saturating_sub(1)
+            };
+        }
+    }
+
+    /// A flow starts anew: its children that did not succeed are no longer its own, so that they are asked for again.
+    pub(crate) fn forget_failures(&mut self, tasks: &mut TaskTable, parent: u32) {
+        let mut child = first(tasks, parent);
+        while child != NONE {
+            let next = next(tasks, child);
+            if tasks[child].state != TaskState::Succeeded {
+                self.expel(tasks, child);
+                if let Some(more) = tasks[child]
+                    .rare
+                    .as_mut()
+                    .and_then(|rare| rare.more.as_mut())
+                {
+                    more.parent = None;
+                }
+            }
+            child = next;
+        }
+    }
+}
+
+/// The first child of a task, or NONE.
+pub(crate) fn first(tasks: &TaskTable, parent: u32) -> u32 {
+    tasks[parent].family().map_or(NONE, |family| family.first)
+}
+
+/// The next sibling of a child, or NONE.
+pub(crate) fn next(tasks: &TaskTable, child: u32) -> u32 {
+    tasks[child]
+        .birth()
+        .map_or(NONE, |birth| birth.sibling.next)
+}
+
+fn set(tasks: &mut TaskTable, slot: u32, change: impl FnOnce(&mut Link)) {
+    if let Some(birth) = tasks[slot].birth_mut() {
+        change(&mut birth.sibling);
+    }
+}
+
+fn rehash(task: &Task) -> u64 {
+    task.birth()
+        .map_or(0, |birth| hash(birth.parent, &birth.key))
+}

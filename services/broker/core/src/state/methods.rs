@@ -1,0 +1,239 @@
+//! Methods with their policies and ready lists, and the queues that group them.
+
+use super::list::List;
+use super::slab::NONE;
+use super::table::TaskTable;
+use super::task::flag;
+use crate::effect::TaskState;
+use crate::policy::MethodPolicy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Highest priority of a task.
+pub(crate) const PRIORITY_MAX: u8 = 9;
+
+const PRIORITIES: usize = PRIORITY_MAX as usize + 1;
+const STATES: usize = 10;
+
+/// One method.
+#[derive(Debug)]
+pub(crate) struct Method {
+    pub(crate) policy: MethodPolicy,
+    pub(crate) queue: u32,
+    ready: [List; PRIORITIES],
+    /// READY tasks that may start, ordering lines considered.
+    pub(crate) ready_count: u64,
+    /// Tasks by state.
+    counts: [u64; STATES],
+    pub(crate) dead_letters: u64,
+    /// What happened since figures were taken last.
+    pub(crate) tally: Tally,
+}
+
+/// Sums for the figures.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    pub(crate) submitted: u64,
+    pub(crate) outcomes: [u64; 17],
+    pub(crate) retried: u64,
+    pub(crate) busy_ms: u64,
+}
+
+/// One queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) name: Arc<str>,
+    /// Why it is paused, if it is.
+    pub(crate) paused: Option<Arc<str>>,
+    pub(crate) methods: BTreeSet<u32>,
+    pub(crate) unfinished: u64,
+}
+
+/// All methods and queues. Neither is ever removed, so their numbers stay good.
+#[derive(Debug, Default)]
+pub(crate) struct Methods {
+    pub(crate) methods: Vec<Method>,
+    pub(crate) by_path: BTreeMap<Arc<str>, u32>,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) by_name: BTreeMap<Arc<str>, u32>,
+    /// Ready lists that were empty and are not any more; taken by the dispatcher.
+    pub(crate) woken: Vec<(u32, u8)>,
+}
+
+impl Methods {
+    /// Puts a policy in force.
+    pub(crate) fn apply(&mut self, policy: &MethodPolicy) {
+        let mut policy = policy.clone();
+        policy.max_attempts = policy.max_attempts.clamp(1, u32::from(u16::MAX));
+        policy.priority = policy.priority.min(PRIORITY_MAX);
+        let queue = self.queue_or_new(&policy.queue);
+        let Some(&number) = self.by_path.get(&policy.method) else {
+            let number = self.methods.len() as u32;
+            self.by_path.insert(Arc::clone(&policy.method), number);
+            self.queues[queue as usize].methods.insert(number);
+            self.methods.push(Method {
+                policy,
+                queue,
+                ready: [List::default(); PRIORITIES],
+                ready_count: 0,
+                counts: [0; STATES],
+                dead_letters: 0,
+                tally: Tally::default(),
+            });
+            return;
+        };
+        let method = &mut self.methods[number as usize];
+        method.policy = policy;
+        let old = std::mem::replace(&mut method.queue, queue);
+        if old != queue {
+            let unfinished = method.unfinished();
+            self.queues[old as usize].methods.remove(&number);
+            self.queues[old as usize].unfinished -= unfinished;
+            self.queues[queue as usize].methods.insert(number);
+            self.queues[queue as usize].unfinished += unfinished;
+            self.wake_method(number);
+        }
+    }
+
+    fn queue_or_new(&mut self, name: &Arc<str>) -> u32 {
+        if let Some(queue) = self.by_name.get(name) {
+            return *queue;
+        }
+        let queue = self.queues.len() as u32;
+        let entry = Queue {
+            name: Arc::clone(name),
+            paused: None,
+            methods: BTreeSet::new(),
+            unfinished: 0,
+        };
+        self.queues.push(entry);
+        self.by_name.insert(Arc::clone(name), queue);
+        queue
+    }
+
+    /// Pauses a queue, or resumes it without a reason.
+    pub(crate) fn pause(&mut self, name: &Arc<str>, reason: Option<&Arc<str>>) {
+        let queue = self.queue_or_new(name);
+        self.queues[queue as usize].paused = reason.cloned();
+        if reason.is_none() {
+            let methods: Vec<u32> = self.queues[queue as usize]
+                .methods
+                .iter()
+                .copied()
+                .collect();
+            for method in methods {
+                self.wake_method(method);
+            }
+        }
+    }
+
+    fn wake_method(&mut self, number: u32) {
+        let method = &self.methods[number as usize];
+        for priority in 0..=PRIORITY_MAX {
+            if !method.ready[usize::from(priority)].is_empty() {
+                self.woken.push((number, priority));
+            }
+        }
+    }
+
+    /// The number of a method.
+    pub(crate) fn find(&self, path: &str) -> Option<u32> {
+        self.by_path.get(path).copied()
+    }
+
+    pub(crate) fn get(&self, number: u32) -> &Method {
+        &self.methods[number as usize]
+    }
+
+    pub(crate) fn policy(&self, number: u32) -> &MethodPolicy {
+        &self.methods[number as usize].policy
+    }
+
+    pub(crate) fn queue_of(&self, number: u32) -> &Queue {
+        &self.queues[self.methods[number as usize].queue as usize]
+    }
+
+    /// Whether tasks of the method may not start now.
+    pub(crate) fn is_paused(&self, number: u32) -> bool {
+        self.queue_of(number).paused.is_some()
+    }
+
+    /// One task more in a state.
+    pub(crate) fn count(&mut self, number: u32, state: TaskState) {
+        let method = &mut self.methods[number as usize];
+        method.counts[state as usize] += 1;
+        if !state.is_final() {
+            self.queues[method.queue as usize].unfinished += 1;
+        }
+    }
+
+    /// One task less in a state.
+    pub(crate) fn discount(&mut self, number: u32, state: TaskState) {
+        let method = &mut self.methods[number as usize];
+        debug_assert!(
+            method.counts[state as usize] > 0,
+            "a counted task leaves {state:?}"
+        );
+        method.counts[state as usize] = method.counts[state as usize].saturating_sub(1);
+        if !state.is_final() {
+            let queue = &mut self.queues[method.queue as usize];
+            queue.unfinished = queue.unfinished.saturating_sub(1);
+        }
+    }
+
+    /// Puts a task at the end of its ready list.
+    pub(crate) fn push_ready(&mut self, tasks: &mut TaskTable, slot: u32) {
+        let task = &mut tasks[slot];
+        debug_assert!(
+            !task.flag(flag::IN_READY | flag::IN_LINE),
+            "a task stands in one list"
+        );
+        task.set_flag(flag::IN_READY, true);
+        let (number, priority) = (task.method, task.priority.min(PRIORITY_MAX));
+        let method = &mut self.methods[number as usize];
+        let list = &mut method.ready[usize::from(priority)];
+        if list.is_empty() {
+            self.woken.push((number, priority));
+        }
+        list.push_back(tasks, slot);
+        method.ready_count += 1;
+    }
+
+    /// Takes a task out of its ready list, if it stands there.
+    pub(crate) fn remove_ready(&mut self, tasks: &mut TaskTable, slot: u32) {
+        let task = &mut tasks[slot];
+        if !task.flag(flag::IN_READY) {
+            return;
+        }
+        task.set_flag(flag::IN_READY, false);
+        let method = &mut self.methods[task.method as usize];
+        method.ready[usize::from(task.priority.min(PRIORITY_MAX))].remove(tasks, slot);
+        method.ready_count -= 1;
+    }
+
+    /// The first task of a ready list, or NONE.
+    pub(crate) fn first_ready(&self, number: u32, priority: u8) -> u32 {
+        self.methods.get(number as usize).map_or(NONE, |method| {
+            method.ready[usize::from(priority.min(PRIORITY_MAX))].first
+        })
+    }
+}
+
+impl Method {
+    /// Tasks that are not final.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.counts[..TaskState::Succeeded as usize].iter().sum()
+    }
+
+    pub(crate) fn counted(&self, state: TaskState) -> u64 {
+        self.counts[state as usize]
+    }
+
+    /// First tasks of the ready lists that are not empty.
+    pub(crate) fn ready_heads(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ready
+            .iter()
+            .filter(|list| !list.is_empty())
+            .map(|list| list.first)
+    }
+}
