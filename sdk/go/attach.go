@@ -44,7 +44,7 @@ func (w *Worker) attach(life, serving context.Context, conn *grpc.ClientConn) er
 			known = true
 		}
 		opened, err := w.serve(life, conn)
-		if life.Err() != nil || w.leases.finished() {
+		if life.Err() != nil || w.leases.nothingHeld() {
 			return nil
 		}
 		if opened {
@@ -145,6 +145,7 @@ func (w *Worker) welcomed(welcome *plaitv1.WorkerWelcome) {
 		lost[leaseKey{lease.GetTask(), lease.GetToken()}] = context.Canceled
 	}
 	w.stopAttempts(lost)
+	w.attachedOnce.Do(func() { close(w.attached) })
 	w.log.InfoContext(w.base, "worker attached", "worker", w.id, "name", w.name, "lost", len(lost))
 }
 

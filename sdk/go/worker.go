@@ -51,6 +51,9 @@ type Worker struct {
 	// Closed by Stop.
 	stop     chan struct{}
 	stopOnce sync.Once
+	// Closed by the first welcome.
+	attached     chan struct{}
+	attachedOnce sync.Once
 	// Set by Run: the values of its context, for every handler, and the interceptors as one.
 	base        context.Context // handed to handlers
 	interceptor grpc.UnaryServerInterceptor
@@ -78,6 +81,7 @@ func (c *Client) Worker(options ...WorkerOption) *Worker {
 	w := &Worker{
 		client: c, log: c.log, id: workerID(), slots: defaultConcurrency, grace: defaultGrace,
 		signals: defaultSignals, leases: newLeases(), stop: make(chan struct{}),
+		attached: make(chan struct{}),
 		peer: &peer.Peer{Addr: brokerAddress(c.address)},
 	}
 	for _, option := range options {
@@ -143,6 +147,9 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 
 // Stop drains the worker, as SIGTERM does: it takes no more attempts, and Run returns when those that run are done.
 func (w *Worker) Stop() { w.stopOnce.Do(func() { close(w.stop) }) }
+
+// Attached is closed when the worker is attached for the first time: its methods are known, and tasks may come.
+func (w *Worker) Attached() <-chan struct{} { return w.attached }
 
 // chain makes one interceptor of all, the first one outermost; nil for none.
 func chain(interceptors []grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {

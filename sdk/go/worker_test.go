@@ -103,6 +103,24 @@ func TestWorker_SaysWhoItIsAndAnswersAttempts(t *testing.T) {
 	}
 }
 
+func TestWorker_SaysWhenItIsAttached(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	working := startWorker(t, s, same)
+	// Announced, and not welcomed yet.
+	eventually(t, func() bool { return len(s.announcements()) == 1 })
+	select {
+	case <-working.worker.Attached():
+		t.Fatal("attached before the welcome")
+	default:
+	}
+	l, _ := s.attached(t, time.Minute)
+	<-working.worker.Attached()
+	l.stop(t, status.Error(codes.Unavailable, "broken"))
+	s.attached(t, time.Minute)
+	<-working.worker.Attached()
+}
+
 func TestWorker_AcknowledgesAttemptsThatTakeLong(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
