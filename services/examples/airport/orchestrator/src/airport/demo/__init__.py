@@ -1,1 +1,1 @@
-"""`make demo`: settles a year of flights while workers and the broker are killed, and proves the books."""
+"""`make demo`: settles a year of flights under fire and proves the books."""

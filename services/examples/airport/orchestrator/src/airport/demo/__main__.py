@@ -1,4 +1,7 @@
-"""`python -m airport.demo`: settles the flights of 2013 under fire and proves the books. Exits 1 when they are wrong."""
+"""`python -m airport.demo`: settles the flights of 2013 under fire and proves the books.
+
+Exits 1 when they are wrong.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import os
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 from airport.demo.driver import Options, run
 from airport.demo.stack import StackError
-from rich.console import Console
 
 EXAMPLE = Path(__file__).parents[4]
 """The folder of the airport example, which holds the tariff."""
@@ -22,7 +26,12 @@ def main() -> int:
     add = parser.add_argument
     add("--flights", type=int, default=0, help="the first N flights only; 0: all 336,776")
     add("--batch", type=int, default=100, help="flights in a batch (default 100)")
-    add("--folder", type=Path, default=Path("build/demo"), help="for data and reports; emptied first")
+    add(
+        "--folder",
+        type=Path,
+        default=Path("build/demo"),
+        help="for data and reports; emptied first",
+    )
     add("--latency", default="2ms", help="of the reference service (default 2ms)")
     add("--fail-permille", type=int, default=5, help="its requests that fail (default 5)")
     add("--no-kill", action="store_true", help="leave the processes alone")

@@ -1,4 +1,4 @@
-"""The end of the demo: counts from the broker's record, the trial balance, and the independent check."""
+"""The end of the demo: counts from the record, the trial balance, the independent check."""
 
 from __future__ import annotations
 

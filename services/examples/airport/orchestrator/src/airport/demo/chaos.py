@@ -1,8 +1,7 @@
-"""What the demo breaks on the way: kill -9 of a Go worker, a Rust worker and the broker, at fixed shares of the work."""
+"""What the demo breaks on the way: kill -9 of workers and the broker, at fixed shares of the work."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,14 +18,11 @@ PLAN = (
 )
 """Share of the days settled, process, and what to call it."""
 
-LOOK_SECONDS = 0.05
-
 
 async def run(stack: Stack, progress: Progress, say: Callable[[str], None]) -> None:
     """Kills according to the plan, and waits for each victim to be back before the next."""
     for share, process, name in PLAN:
-        while progress.share() < share:
-            await asyncio.sleep(LOOK_SECONDS)
+        await progress.reached(share)
         starts = stack.starts[process]
         pid = stack.kill(process)
         progress.tell(f"kill -9 {name}")

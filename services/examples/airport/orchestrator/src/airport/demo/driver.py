@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
+from rich.console import Console
+from rich.live import Live
+
 import plait
 from airport.data import days
 from airport.demo import books, chaos, report
@@ -18,8 +21,6 @@ from airport.demo.stack import Stack
 from airport.v1 import settlement_pb2 as pb
 from airport.v1 import settlement_pb2_grpc as rpc
 from plait.v1 import task_service_pb2, task_service_pb2_grpc
-from rich.console import Console
-from rich.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,9 @@ async def run(options: Options, console: Console) -> int:
     options.folder.mkdir(parents=True)
     count = sum(day.row_count for day in days(options.flights_max))
     progress = Progress(len(days(options.flights_max)))
-    console.print(f"Settling {count:,} flights of {progress.days} days. Everything is kept in {options.folder}.")
+    console.print(
+        f"Settling {count:,} flights of {progress.days} days. Everything is kept in {options.folder}."
+    )
     stack = Stack(
         options.binaries, options.folder, options.tariff, options.latency, options.fail_permille
     )

@@ -7,8 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from plait.v1 import task_pb2, task_service_pb2
 from rich.table import Table
+
+from plait.v1 import task_pb2, task_service_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,12 +6,13 @@ import html
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
-from airport.demo.progress import STAGES
 from rich.table import Table
+
+from airport.demo.progress import STAGES
 
 mpl.use("Agg")
 
-from matplotlib import pyplot  # noqa: E402 - the backend has to be chosen first
+from matplotlib import pyplot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,8 +84,12 @@ def chart(progress: Progress, path: Path) -> None:
     for index, (time, event) in enumerate(progress.events):
         axes.axvline(time, color="#b42318", linewidth=1, linestyle=":")
         axes.annotate(
-            event, (time, 4 + 9 * (index % 4)), xytext=(4, 0), textcoords="offset points",
-            color="#b42318", fontsize=8,
+            event,
+            (time, 4 + 9 * (index % 4)),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color="#b42318",
+            fontsize=8,
         )
     axes.set(xlabel="seconds", ylabel="share of its tasks done, %", ylim=(0, 102), xlim=(0, None))
     axes.set_title("A year of flights, settled while its processes were killed", loc="left")
