@@ -82,7 +82,7 @@ func (c *Client) Worker(options ...WorkerOption) *Worker {
 		client: c, log: c.log, id: workerID(), slots: defaultConcurrency, grace: defaultGrace,
 		signals: defaultSignals, leases: newLeases(), stop: make(chan struct{}),
 		attached: make(chan struct{}),
-		peer: &peer.Peer{Addr: brokerAddress(c.address)},
+		peer:     &peer.Peer{Addr: brokerAddress(c.address)},
 	}
 	for _, option := range options {
 		option(w)
