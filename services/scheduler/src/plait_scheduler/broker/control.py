@@ -32,7 +32,7 @@ class Control:
         )
         call = self._stub.Observe(request)
         try:
-            await call.initial_metadata()
+            await call.wait_for_connection()
             yield None
             async for response in call:
                 event = to_event(response)

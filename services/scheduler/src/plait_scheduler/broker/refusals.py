@@ -12,8 +12,8 @@ from plait_scheduler.domain.violation import Problem, Violation
 
 # Message and details travel as trailers, for which gRPC libraries allow 8 KiB in all; each reason
 # is in both.
-REASON_BYTES_MAX = 400
-REASONS_BYTES_MAX = 2000
+PART_BYTES_MAX = 200
+REASONS_BYTES_MAX = 1500
 
 
 def policy_invalid(services: Sequence[str], violations: Sequence[Violation]) -> status_pb2.Status:
@@ -21,7 +21,7 @@ def policy_invalid(services: Sequence[str], violations: Sequence[Violation]) -> 
     each fault.
     """
     request = error_details_pb2.BadRequest()
-    texts = [violation.text for violation in violations]
+    texts = [f"{_cut(v.path)}: {_cut(v.description)}" for v in violations]
     for violation in violations[: _shown(texts)]:
         request.field_violations.add(
             field=_cut(violation.path), description=_cut(violation.description)
@@ -42,7 +42,7 @@ def contract_incompatible(
     reason.
     """
     failure = error_details_pb2.PreconditionFailure()
-    texts = [problem.text for problem in problems]
+    texts = [f"{_cut(p.subject)}: {_cut(p.description)}" for p in problems]
     for problem in problems[: _shown(texts)]:
         failure.violations.add(
             type=problem.kind, subject=_cut(problem.subject), description=_cut(problem.description)
@@ -63,7 +63,7 @@ def contract_unreadable(services: Sequence[str], description: str) -> status_pb2
     return errors.new_status(
         grpc.StatusCode.INVALID_ARGUMENT,
         errors.Reason.INVALID_REQUEST,
-        _message(f"the contract of {', '.join(services)} cannot be read", [description]),
+        _message(f"the contract of {', '.join(services)} cannot be read", [_cut(description)]),
         {"services": _cut(",".join(services))},
         request,
     )
@@ -71,7 +71,7 @@ def contract_unreadable(services: Sequence[str], description: str) -> status_pb2
 
 def _message(head: str, texts: Sequence[str]) -> str:
     shown = _shown(texts)
-    lines = [_cut(head) + ":", *(f"  {_cut(text)}" for text in texts[:shown])]
+    lines = [_cut(head) + ":", *(f"  {text}" for text in texts[:shown])]
     if len(texts) > shown:
         lines.append(f"  and {len(texts) - shown} more")
     return "\n".join(lines)
@@ -81,7 +81,7 @@ def _shown(texts: Sequence[str]) -> int:
     """How many reasons fit; at least one."""
     left = REASONS_BYTES_MAX
     for index, text in enumerate(texts):
-        left -= min(len(text.encode()), REASON_BYTES_MAX)
+        left -= len(text.encode())
         if left < 0:
             return index
     return len(texts)
@@ -89,6 +89,6 @@ def _shown(texts: Sequence[str]) -> int:
 
 def _cut(text: str) -> str:
     raw = text.encode()
-    if len(raw) <= REASON_BYTES_MAX:
+    if len(raw) <= PART_BYTES_MAX:
         return text
-    return raw[: REASON_BYTES_MAX - 3].decode(errors="ignore") + "..."
+    return raw[: PART_BYTES_MAX - 3].decode(errors="ignore") + "..."

@@ -2,7 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import (
+    any_pb2,
+    api_pb2,
+    descriptor_pb2,
+    descriptor_pool,
+    duration_pb2,
+    empty_pb2,
+    field_mask_pb2,
+    source_context_pb2,
+    struct_pb2,
+    timestamp_pb2,
+    type_pb2,
+    wrappers_pb2,
+)
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor import Error as DescriptorError
 from google.protobuf.message import DecodeError
@@ -42,7 +55,22 @@ _KINDS = {
     FieldDescriptor.TYPE_MESSAGE: Kind.MESSAGE,
     FieldDescriptor.TYPE_GROUP: Kind.GROUP,
 }
-_WELL_KNOWN = "google/protobuf/"
+_WELL_KNOWN: Mapping[str, bytes] = {
+    module.DESCRIPTOR.name: module.DESCRIPTOR.serialized_pb
+    for module in (
+        any_pb2,
+        api_pb2,
+        descriptor_pb2,
+        duration_pb2,
+        empty_pb2,
+        field_mask_pb2,
+        source_context_pb2,
+        struct_pb2,
+        timestamp_pb2,
+        type_pb2,
+        wrappers_pb2,
+    )
+}
 _IDEMPOTENT = descriptor_pb2.MethodOptions.IDEMPOTENT
 
 
@@ -74,6 +102,10 @@ def _files(descriptor_set: bytes) -> dict[str, descriptor_pb2.FileDescriptorProt
         parsed = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set)
     except DecodeError as error:
         raise ContractReadError(f"not a FileDescriptorSet: {error}") from error
+    for file in parsed.file:
+        # proto2 strings that are no UTF-8 come as bytes. Names inside are checked by the pool.
+        if not all(isinstance(name, str) for name in (file.name, file.package, *file.dependency)):
+            raise ContractReadError("the name of a file or package is no text")
     return {file.name: file for file in parsed.file}
 
 
@@ -113,14 +145,10 @@ def _add(pool: descriptor_pool.DescriptorPool, file: descriptor_pb2.FileDescript
 
 def _well_known(name: str) -> descriptor_pb2.FileDescriptorProto:
     """The files that an announcement leaves out."""
-    if name.startswith(_WELL_KNOWN):
-        try:
-            descriptor = descriptor_pool.Default().FindFileByName(name)
-        except KeyError:
-            pass
-        else:
-            return descriptor_pb2.FileDescriptorProto.FromString(descriptor.serialized_pb)
-    raise ContractReadError(f"{name} is imported, but not in the descriptor set")
+    known = _WELL_KNOWN.get(name)
+    if known is None:
+        raise ContractReadError(f"{name} is imported, but not in the descriptor set")
+    return descriptor_pb2.FileDescriptorProto.FromString(known)
 
 
 def _service(

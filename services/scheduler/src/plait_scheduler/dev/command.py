@@ -178,7 +178,8 @@ class _Dev:
             ready.set_exception(DevError(f"the scheduler: {error}"))
 
     def _broker(self, listen: str) -> ProcessSpec:
-        arguments = ["--listen", listen, "--data-dir", str(self._options.data_dir)]
+        data_dir = self._options.data_dir / "broker"
+        arguments = ["--dev", "--listen", listen, "--data-dir", str(data_dir)]
         return self._spec(BROKER, [str(self._binary), *arguments], {})
 
     def _worker(self, name: str, command: str, address: str) -> ProcessSpec:
@@ -194,11 +195,11 @@ class _Dev:
         )
 
     def _on_line(self, name: str, line: str) -> None:
-        if name == BROKER and not self._broker_ready.done():
-            address = _ready_address(line)
-            if address is not None:
-                self._broker_ready.set_result(address)
-        self._printer.line(name, line)
+        address = _ready_address(line) if name == BROKER else None
+        if address is None:
+            self._printer.line(name, line)
+        elif not self._broker_ready.done():
+            self._broker_ready.set_result(address)
 
     def _on_death(self, name: str, code: int) -> None:
         if name == BROKER and not self._broker_ready.done():

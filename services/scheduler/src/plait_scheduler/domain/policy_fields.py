@@ -5,7 +5,6 @@ left to the compiler. Every fault is collected, none is raised, so that a user s
 once.
 """
 
-import math
 from dataclasses import dataclass, field
 
 from plait_scheduler.domain.contract import MethodShape, PolicyValue, ServiceShape, Span
@@ -77,7 +76,8 @@ class PolicyFields:
         value = self._value(path)
         if value is None or not isinstance(value, int | float):
             return default
-        scaled = round(value * 1000) if math.isfinite(value) else -1
+        # NaN is in no range, and the largest of floats overflow.
+        scaled = round(value * 1000) if abs(value) < allowed.high else -1
         if not allowed.low <= scaled <= allowed.high:
             self.refuse(
                 path, f"{value:g} is not within {allowed.low / 1000:g} to {allowed.high / 1000:g}"

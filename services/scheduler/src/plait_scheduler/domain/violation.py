@@ -40,5 +40,5 @@ class Problem:
 
     @property
     def text(self) -> str:
-        """What it is, and where."""
+        """Where it is and what it is."""
         return f"{self.subject}: {self.description}"

@@ -36,7 +36,7 @@ class Loop(abc.ABC):
                     continue
             done = {name: count for name, count in counts.items() if count}
             if done:
-                self._log.info("turn", **done)
+                self._log.debug("turn", **done)
 
     async def finish(self) -> None:
         """Waits until the turn under way is over, and lets no other begin."""

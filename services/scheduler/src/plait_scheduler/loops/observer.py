@@ -84,9 +84,9 @@ class Observer:
                 self._config.scheduler, self._config.figures_interval_ms
             ):
                 if event is None:
+                    await self._audience.connected()
                     opened = clock.time()
                     self._complained = False
-                    await self._audience.connected()
                     self._log.info("connected")
                 else:
                     await self._audience.happened(event)
