@@ -16,7 +16,10 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins now, and not before `last`.
     pub fn starting_after(last: Millis) -> Self {
-        Self { started: monotonic(), base: wall().max(last) }
+        Self {
+            started: monotonic(),
+            base: wall().max(last),
+        }
     }
 
     /// The time now.
@@ -34,14 +37,22 @@ impl Clock {
 }
 
 /// A reading of the monotonic clock.
-#[expect(clippy::disallowed_methods, reason = "the clock module is the one that reads clocks")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock module is the one that reads clocks"
+)]
 pub fn monotonic() -> Instant {
     Instant::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clock module is the one that reads clocks")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock module is the one that reads clocks"
+)]
 fn wall() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or_default()
 }
 

@@ -180,19 +180,64 @@ impl Settings {
         let second = Duration::from_secs(1);
         let millisecond = Duration::from_millis(1);
         within("threads", self.threads as u64, 1, 256)?;
-        within("payload_bytes_max", self.payload_bytes_max as u64, 1024, 64 << 20)?;
-        within("metadata_bytes_max", self.metadata_bytes_max as u64, 1024, 1 << 20)?;
+        within(
+            "payload_bytes_max",
+            self.payload_bytes_max as u64,
+            1024,
+            64 << 20,
+        )?;
+        within(
+            "metadata_bytes_max",
+            self.metadata_bytes_max as u64,
+            1024,
+            1 << 20,
+        )?;
         within("key_bytes_max", self.key_bytes_max as u64, 64, 64 << 10)?;
         within("frame_tasks_max", self.frame_tasks_max as u64, 256, 65_536)?;
         within("queue_tasks_max", self.queue_tasks_max, 1, u64::MAX)?;
-        within("inbox_bytes_max", self.inbox_bytes_max.into(), 1 << 20, 1 << 30)?;
-        within("outbound_bytes_max", self.outbound_bytes_max as u64, 1 << 20, 16 << 30)?;
+        within(
+            "inbox_bytes_max",
+            self.inbox_bytes_max.into(),
+            1 << 20,
+            1 << 30,
+        )?;
+        within(
+            "outbound_bytes_max",
+            self.outbound_bytes_max as u64,
+            1 << 20,
+            16 << 30,
+        )?;
         within("snapshot_bytes", self.snapshot_bytes, 1 << 16, u64::MAX)?;
-        spans("heartbeat_interval", self.heartbeat_interval, 50 * millisecond, 60 * second)?;
-        spans("decision_timeout", self.decision_timeout, 10 * millisecond, 600 * second)?;
-        spans("drain_grace", self.drain_grace, Duration::ZERO, 3600 * second)?;
-        spans("reattach_grace", self.reattach_grace, Duration::ZERO, 3600 * second)?;
-        spans("divergence_grace", self.divergence_grace, millisecond, 60 * second)?;
+        spans(
+            "heartbeat_interval",
+            self.heartbeat_interval,
+            50 * millisecond,
+            60 * second,
+        )?;
+        spans(
+            "decision_timeout",
+            self.decision_timeout,
+            10 * millisecond,
+            600 * second,
+        )?;
+        spans(
+            "drain_grace",
+            self.drain_grace,
+            Duration::ZERO,
+            3600 * second,
+        )?;
+        spans(
+            "reattach_grace",
+            self.reattach_grace,
+            Duration::ZERO,
+            3600 * second,
+        )?;
+        spans(
+            "divergence_grace",
+            self.divergence_grace,
+            millisecond,
+            60 * second,
+        )?;
         spans("session_ttl", self.session_ttl, second, 86_400 * second)
     }
 
@@ -234,7 +279,11 @@ fn within(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), Co
         return Ok(());
     }
     let problem = format!("it must be {least} to {most}");
-    Err(ConfigError::OutOfRange { key, value: value.to_string(), problem })
+    Err(ConfigError::OutOfRange {
+        key,
+        value: value.to_string(),
+        problem,
+    })
 }
 
 fn spans(
@@ -247,11 +296,17 @@ fn spans(
         return Ok(());
     }
     let problem = format!("it must be {} to {}", span::text(least), span::text(most));
-    Err(ConfigError::OutOfRange { key, value: span::text(value), problem })
+    Err(ConfigError::OutOfRange {
+        key,
+        value: span::text(value),
+        problem,
+    })
 }
 
 fn xdg(variable: &str, below_home: &str) -> PathBuf {
-    let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let named = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
     named.unwrap_or_else(|| {
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         home.join(below_home)
@@ -259,11 +314,15 @@ fn xdg(variable: &str, below_home: &str) -> PathBuf {
 }
 
 fn default_data_dir() -> PathBuf {
-    xdg("XDG_DATA_HOME", ".local/share").join("plait").join("broker")
+    xdg("XDG_DATA_HOME", ".local/share")
+        .join("plait")
+        .join("broker")
 }
 
 fn default_config_file() -> PathBuf {
-    xdg("XDG_CONFIG_HOME", ".config").join("plait").join("broker.toml")
+    xdg("XDG_CONFIG_HOME", ".config")
+        .join("plait")
+        .join("broker.toml")
 }
 
 #[cfg(test)]

@@ -86,19 +86,24 @@ enum Value {
 
 impl Field {
     fn is_ordered(self) -> bool {
-        matches!(self, Self::CreateTime | Self::EndTime | Self::Attempt | Self::Priority)
+        matches!(
+            self,
+            Self::CreateTime | Self::EndTime | Self::Attempt | Self::Priority
+        )
     }
 
     fn value(self, text: &str) -> Result<Value, String> {
         match self {
             Self::State => state(text).map(Value::State),
             Self::Parent if text.is_empty() => Ok(Value::Text(String::new())),
-            Self::Parent => {
-                text.parse().map(Value::Task).map_err(|error| format!("{text:?}: {error}"))
-            }
-            Self::DeadLetter => {
-                text.parse().map(Value::Flag).map_err(|_| format!("{text:?} is not true or false"))
-            }
+            Self::Parent => text
+                .parse()
+                .map(Value::Task)
+                .map_err(|error| format!("{text:?}: {error}")),
+            Self::DeadLetter => text
+                .parse()
+                .map(Value::Flag)
+                .map_err(|_| format!("{text:?} is not true or false")),
             Self::CreateTime | Self::EndTime => time(text).map(Value::Number),
             Self::Attempt | Self::Priority => text
                 .parse()
@@ -146,7 +151,10 @@ impl Filter {
             if token != Token::Word("AND".to_owned()) {
                 let problem = "AND is expected between comparisons; OR, NOT and parentheses are \
                                not supported";
-                return Err(FilterError { position, problem: problem.to_owned() });
+                return Err(FilterError {
+                    position,
+                    problem: problem.to_owned(),
+                });
             }
         }
     }
@@ -160,7 +168,10 @@ impl Filter {
 fn term(scanner: &mut Scanner<'_>) -> Result<Term, FilterError> {
     let (position, token) = scanner.next()?;
     let Token::Word(name) = token else {
-        return Err(FilterError { position, problem: "a field is expected".to_owned() });
+        return Err(FilterError {
+            position,
+            problem: "a field is expected".to_owned(),
+        });
     };
     let Some((_, field)) = FIELDS.iter().find(|(known, _)| **known == name) else {
         let known: Vec<&str> = FIELDS.iter().map(|(known, _)| *known).collect();
@@ -178,18 +189,29 @@ fn term(scanner: &mut Scanner<'_>) -> Result<Term, FilterError> {
     }
     let (position, token) = scanner.next()?;
     let (Token::Word(text) | Token::Quoted(text)) = token else {
-        return Err(FilterError { position, problem: "a value is expected".to_owned() });
+        return Err(FilterError {
+            position,
+            problem: "a value is expected".to_owned(),
+        });
     };
-    let value = field.value(&text).map_err(|problem| FilterError { position, problem })?;
-    Ok(Term { field: *field, op, value })
+    let value = field
+        .value(&text)
+        .map_err(|problem| FilterError { position, problem })?;
+    Ok(Term {
+        field: *field,
+        op,
+        value,
+    })
 }
 
 impl Term {
     fn accepts(&self, task: &TaskView) -> bool {
-        let text = |found: Option<&str>| self.equals(|value| match value {
-            Value::Text(text) => text == found.unwrap_or_default(),
-            _ => false,
-        });
+        let text = |found: Option<&str>| {
+            self.equals(|value| match value {
+                Value::Text(text) => text == found.unwrap_or_default(),
+                _ => false,
+            })
+        };
         match self.field {
             Field::State => self.equals(|value| *value == Value::State(task.state)),
             Field::Method => text(Some(&task.method)),
@@ -216,7 +238,9 @@ impl Term {
     }
 
     fn compares(&self, found: u64) -> bool {
-        let Value::Number(wanted) = self.value else { return false };
+        let Value::Number(wanted) = self.value else {
+            return false;
+        };
         match self.op {
             Op::Eq => found == wanted,
             Op::Ne => found != wanted,

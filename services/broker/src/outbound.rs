@@ -65,7 +65,12 @@ pub enum Taken {
 impl Outbound {
     /// An empty queue that is cut when more than `bytes_max` wait.
     pub fn new(bytes_max: usize) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), ended: Notify::new(), bytes_max }
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            ended: Notify::new(),
+            bytes_max,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -81,7 +86,9 @@ impl Outbound {
         state.bytes += weight(&item);
         if state.bytes > self.bytes_max {
             state.queue.clear();
-            state.end = Some(End::Status(Box::new(crate::status::slow_reader(self.bytes_max))));
+            state.end = Some(End::Status(Box::new(crate::status::slow_reader(
+                self.bytes_max,
+            ))));
         } else {
             state.queue.push_back(item);
         }
@@ -134,7 +141,9 @@ impl Outbound {
 /// About how much memory an item keeps.
 fn weight(item: &Outgoing) -> usize {
     const FIXED: usize = 96;
-    let Outgoing::Effect(effect) = item else { return FIXED };
+    let Outgoing::Effect(effect) = item else {
+        return FIXED;
+    };
     let resident = |blob: &Blob| blob.bytes.as_ref().map_or(0, bytes::Bytes::len);
     match effect {
         Effect::Results { results, .. } => results
@@ -144,9 +153,10 @@ fn weight(item: &Outgoing) -> usize {
                 Err((_, failure)) => FIXED + failure.message.len() + failure.details.len(),
             })
             .sum(),
-        Effect::Attempts { attempts, .. } => {
-            attempts.iter().map(|a| FIXED + resident(&a.request) + resident(&a.envelope)).sum()
-        }
+        Effect::Attempts { attempts, .. } => attempts
+            .iter()
+            .map(|a| FIXED + resident(&a.request) + resident(&a.envelope))
+            .sum(),
         Effect::Accepted { acceptance, .. } => FIXED + acceptance.tasks.len() * 8,
         Effect::TaskChanged { task, .. } => {
             8 * FIXED + resident(&task.request) + resident(&task.response)

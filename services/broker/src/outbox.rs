@@ -25,7 +25,12 @@ pub(crate) struct Release {
 
 impl std::fmt::Debug for Release {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Release({} effects, {} answers)", self.effects.len(), self.answers.len())
+        write!(
+            f,
+            "Release({} effects, {} answers)",
+            self.effects.len(),
+            self.answers.len()
+        )
     }
 }
 
@@ -131,7 +136,9 @@ impl Outbox {
     }
 
     fn reply(&self, effect: Effect) {
-        let Effect::Reply { tag, reply } = effect else { return };
+        let Effect::Reply { tag, reply } = effect else {
+            return;
+        };
         if let Some(waiting) = self.replies().remove(&tag) {
             // The caller may have given up; the deed is done all the same.
             let _ = waiting.send(reply);

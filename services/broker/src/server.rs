@@ -114,7 +114,9 @@ pub async fn run(
     });
     let (close, closing) = watch::channel(false);
     let serving = tokio::spawn(sockets.serve(routes, closing));
-    let Running { handle, mut owner, .. } = running;
+    let Running {
+        handle, mut owner, ..
+    } = running;
     let ended = tokio::select! {
         ended = &mut owner => Some(ended),
         () = signals.next() => None,
@@ -149,8 +151,10 @@ pub async fn run(
 fn start_partition(settings: &Settings) -> Result<Running, ServerError> {
     let dir = &settings.data_dir;
     let open = || -> Result<FileLog, LogError> {
-        let disk = RealDisk::new(dir)
-            .map_err(LogError::io("open the directory", dir.display().to_string()))?;
+        let disk = RealDisk::new(dir).map_err(LogError::io(
+            "open the directory",
+            dir.display().to_string(),
+        ))?;
         match settings.sync {
             SyncMode::Always => FileLog::open_on(Arc::new(disk), FileLogOptions::default()),
             SyncMode::None => {
@@ -161,11 +165,16 @@ fn start_partition(settings: &Settings) -> Result<Running, ServerError> {
             }
         }
     };
-    let log = open().map_err(|source| ServerError::Open { dir: dir.clone(), source })?;
+    let log = open().map_err(|source| ServerError::Open {
+        dir: dir.clone(),
+        source,
+    })?;
     let begun = crate::clock::monotonic();
     let started = partition::start(Box::new(log), settings.partition());
-    let running =
-        started.map_err(|source| ServerError::Recover { dir: dir.clone(), source })?;
+    let running = started.map_err(|source| ServerError::Recover {
+        dir: dir.clone(),
+        source,
+    })?;
     let found = running.recovered;
     tracing::info!(
         elapsed_ms = begun.elapsed().as_millis() as u64,
@@ -189,7 +198,9 @@ const SERVICES: [&str; 6] = [
 
 async fn not_serving(health: &HealthReporter) {
     for service in SERVICES {
-        health.set_service_status(service, ServingStatus::NotServing).await;
+        health
+            .set_service_status(service, ServingStatus::NotServing)
+            .await;
     }
 }
 
@@ -199,7 +210,9 @@ async fn routes(
 ) -> Result<(HealthReporter, Routes), ServerError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in SERVICES {
-        health.set_service_status(service, ServingStatus::Serving).await;
+        health
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
     }
     let max = context.limits.message_bytes_max();
     let tasks = TaskServiceServer::new(Tasks::new(context.clone()));

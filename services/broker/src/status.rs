@@ -43,23 +43,39 @@ impl Refused {
         let info = rpc::ErrorInfo {
             reason: name.strip_prefix(REASON_PREFIX).unwrap_or(name).to_owned(),
             domain: DOMAIN.to_owned(),
-            metadata: metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+            metadata: metadata
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), v.clone()))
+                .collect(),
         };
         let details = vec![any("google.rpc.ErrorInfo", &info)];
-        Self { code, message: message.into(), details }
+        Self {
+            code,
+            message: message.into(),
+            details,
+        }
     }
 
     /// Somebody else's error, passed on.
     pub fn relayed(status: rpc::Status) -> Self {
-        let rpc::Status { code, message, details } = status;
-        Self { code: Code::from_i32(code), message, details }
+        let rpc::Status {
+            code,
+            message,
+            details,
+        } = status;
+        Self {
+            code: Code::from_i32(code),
+            message,
+            details,
+        }
     }
 
     /// Says when to come again.
     #[must_use]
     pub fn retry_after(mut self, pause: Duration) -> Self {
         let retry_delay = prost_types::Duration::try_from(pause).ok();
-        self.details.push(any("google.rpc.RetryInfo", &rpc::RetryInfo { retry_delay }));
+        self.details
+            .push(any("google.rpc.RetryInfo", &rpc::RetryInfo { retry_delay }));
         self
     }
 
@@ -71,14 +87,20 @@ impl Refused {
             description: problem.into(),
             ..Default::default()
         };
-        let bad = rpc::BadRequest { field_violations: vec![violation] };
+        let bad = rpc::BadRequest {
+            field_violations: vec![violation],
+        };
         self.details.push(any("google.rpc.BadRequest", &bad));
         self
     }
 
     /// As a message inside an answer.
     pub fn into_proto(self) -> rpc::Status {
-        rpc::Status { code: self.code as i32, message: self.message, details: self.details }
+        rpc::Status {
+            code: self.code as i32,
+            message: self.message,
+            details: self.details,
+        }
     }
 
     /// The bytes of grpc-status-details-bin.
@@ -118,23 +140,41 @@ pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Refused 
 pub fn too_large(field: impl Into<String>, size: usize, limit: usize) -> Refused {
     let field = field.into();
     let message = format!("{field} has {size} bytes; the limit is {limit}");
-    let metadata =
-        [("field", field.clone()), ("limit", limit.to_string()), ("size", size.to_string())];
-    Refused::with(Code::InvalidArgument, ErrorReason::TooLarge, message, &metadata)
-        .field(field, format!("at most {limit} bytes"))
+    let metadata = [
+        ("field", field.clone()),
+        ("limit", limit.to_string()),
+        ("size", size.to_string()),
+    ];
+    Refused::with(
+        Code::InvalidArgument,
+        ErrorReason::TooLarge,
+        message,
+        &metadata,
+    )
+    .field(field, format!("at most {limit} bytes"))
 }
 
 /// A stream whose reader let too much wait.
 pub fn slow_reader(limit: usize) -> Status {
     let message = format!("more than {limit} bytes wait to be read: connect again, await the rest");
     let metadata = [("limit", limit.to_string())];
-    Refused::with(Code::ResourceExhausted, ErrorReason::SlowReader, message, &metadata).into()
+    Refused::with(
+        Code::ResourceExhausted,
+        ErrorReason::SlowReader,
+        message,
+        &metadata,
+    )
+    .into()
 }
 
 /// The broker goes down and takes nothing new.
 pub fn draining() -> Refused {
-    Refused::new(Code::Unavailable, ErrorReason::Draining, "the broker is draining")
-        .retry_after(Duration::from_secs(1))
+    Refused::new(
+        Code::Unavailable,
+        ErrorReason::Draining,
+        "the broker is draining",
+    )
+    .retry_after(Duration::from_secs(1))
 }
 
 /// The log could not be written.
@@ -204,7 +244,10 @@ fn metadata(error: &Error) -> Vec<(&'static str, String)> {
         }
         Error::VersionMismatch { version } => vec![("version", version.to_string())],
         Error::SequenceGap { sequence, last } => {
-            vec![("sequence", sequence.to_string()), ("last", last.to_string())]
+            vec![
+                ("sequence", sequence.to_string()),
+                ("last", last.to_string()),
+            ]
         }
         Error::WorkerReplaced { worker } => vec![("worker", worker.to_string())],
         Error::Invalid { field, .. } => vec![("field", (*field).to_owned())],
@@ -218,10 +261,17 @@ pub fn retry_info_ms(details: &[u8]) -> Option<u64> {
         return None;
     }
     let status = rpc::Status::decode(details).ok()?;
-    let any = status.details.iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
-    let delay = rpc::RetryInfo::decode(any.value.as_slice()).ok().and_then(|info| info.retry_delay);
+    let any = status
+        .details
+        .iter()
+        .find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
+    let delay = rpc::RetryInfo::decode(any.value.as_slice())
+        .ok()
+        .and_then(|info| info.retry_delay);
     let delay = delay.and_then(|delay| Duration::try_from(delay).ok());
-    Some(delay.map_or(u64::MAX, |delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)))
+    Some(delay.map_or(u64::MAX, |delay| {
+        u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
+    }))
 }
 
 /// ErrorInfo for a failure that the state machine made.
@@ -235,7 +285,12 @@ pub fn made_failure(reason: Reason, code: u32, message: &str, task: TaskId) -> R
 
 /// The same client opened its session on another stream.
 pub fn session_replaced() -> Status {
-    Refused::new(Code::Aborted, ErrorReason::StateConflict, "the session was opened again").into()
+    Refused::new(
+        Code::Aborted,
+        ErrorReason::StateConflict,
+        "the session was opened again",
+    )
+    .into()
 }
 
 /// The broker's inbox is full and stays so.

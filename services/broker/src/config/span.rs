@@ -6,17 +6,27 @@ use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
 /// Reads a span.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
     let millis = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(format!("{text:?} is not a span such as 500ms, 10s, 5m or 1h")),
+        _ => {
+            return Err(format!(
+                "{text:?} is not a span such as 500ms, 10s, 5m or 1h"
+            ));
+        }
     };
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} does not begin with a number"))?;
-    let millis = number.checked_mul(millis).ok_or_else(|| format!("{text:?} is too long"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text:?} does not begin with a number"))?;
+    let millis = number
+        .checked_mul(millis)
+        .ok_or_else(|| format!("{text:?} is too long"))?;
     Ok(Duration::from_millis(millis))
 }
 
@@ -24,7 +34,9 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 pub(super) fn text(span: Duration) -> String {
     let millis = span.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    let unit = units.iter().find(|(size, _)| millis > 0 && millis.is_multiple_of(*size));
+    let unit = units
+        .iter()
+        .find(|(size, _)| millis > 0 && millis.is_multiple_of(*size));
     match unit {
         Some((size, unit)) => format!("{}{unit}", millis / size),
         None => format!("{millis}ms"),
@@ -45,7 +57,12 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_written() {
-        for (written, millis) in [("0ms", 0), ("500ms", 500), ("10s", 10_000), ("90m", 5_400_000)] {
+        for (written, millis) in [
+            ("0ms", 0),
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("90m", 5_400_000),
+        ] {
             assert_eq!(parse(written).unwrap(), Duration::from_millis(millis));
             assert_eq!(text(Duration::from_millis(millis)), written);
         }

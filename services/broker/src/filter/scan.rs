@@ -22,7 +22,10 @@ pub(super) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { chars: text.chars().enumerate().peekable(), len: text.chars().count() }
+        Self {
+            chars: text.chars().enumerate().peekable(),
+            len: text.chars().count(),
+        }
     }
 
     /// Whether nothing but space is left.
@@ -78,7 +81,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn error(&self, at: usize, problem: &str) -> FilterError {
-        FilterError { position: at + 1, problem: problem.to_owned() }
+        FilterError {
+            position: at + 1,
+            problem: problem.to_owned(),
+        }
     }
 }
 

@@ -55,7 +55,10 @@ fn comparisons_hold_or_do_not() {
         ("parent != \"\"", true),
         ("dead_letter = true", true),
         ("dead_letter = false", false),
-        ("attempt >= 3 AND attempt <= 3 AND attempt > 2 AND attempt < 4", true),
+        (
+            "attempt >= 3 AND attempt <= 3 AND attempt > 2 AND attempt < 4",
+            true,
+        ),
         ("attempt > 3", false),
         ("priority = 4", true),
         ("priority != 4", false),

@@ -23,7 +23,9 @@ pub(super) fn undelta(deltas: &[i64]) -> impl Iterator<Item = u64> + '_ {
 
 /// No entry when all are `default`, one when all are equal, else all.
 pub(super) fn collapse<T: PartialEq>(mut column: Vec<T>, default: &T) -> Vec<T> {
-    let Some((first, rest)) = column.split_first() else { return column };
+    let Some((first, rest)) = column.split_first() else {
+        return column;
+    };
     if rest.iter().all(|value| value == first) {
         let keep = usize::from(first != default);
         column.truncate(keep);
@@ -47,7 +49,11 @@ impl<'a, T> Collapsed<'a, T> {
         default: T,
     ) -> Result<Self, JournalError> {
         if values.len() > 1 && values.len() != count {
-            return Err(JournalError::Column { name, found: values.len(), count });
+            return Err(JournalError::Column {
+                name,
+                found: values.len(),
+                count,
+            });
         }
         Ok(Self { values, default })
     }

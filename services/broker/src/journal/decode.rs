@@ -35,7 +35,10 @@ impl Area {
         let at = self.at;
         self.at += u64::from(len);
         if self.at > self.end {
-            return Err(JournalError::Payloads { end: self.at, len: self.end });
+            return Err(JournalError::Payloads {
+                end: self.at,
+                len: self.end,
+            });
         }
         Ok(Blob::stored(at, len))
     }
@@ -60,14 +63,24 @@ impl Decoder {
         };
         let decoded = self.meta(meta, &mut area)?;
         if area.at != area.end {
-            return Err(JournalError::Payloads { end: area.at, len: area.end });
+            return Err(JournalError::Payloads {
+                end: area.at,
+                len: area.end,
+            });
         }
         Ok(decoded)
     }
 
     /// The time and the facts of one chunk of a snapshot, its length field taken off.
     pub fn chunk(&mut self, meta: &[u8]) -> Result<(Millis, Vec<Record>), JournalError> {
-        self.meta(meta, &mut Area { at: 0, end: 0, time: 0 })
+        self.meta(
+            meta,
+            &mut Area {
+                at: 0,
+                end: 0,
+                time: 0,
+            },
+        )
     }
 
     fn meta(
@@ -79,7 +92,10 @@ impl Decoder {
         // From a slice, so that bytes fields are copies and nothing pins the reader's buffer.
         let meta = pb::FrameMeta::decode(meta)?;
         area.time = meta.time_ms;
-        let facts = meta.records.into_iter().map(|record| self.record(record, area));
+        let facts = meta
+            .records
+            .into_iter()
+            .map(|record| self.record(record, area));
         Ok((meta.time_ms, facts.collect::<Result<_, _>>()?))
     }
 
@@ -93,42 +109,44 @@ impl Decoder {
     }
 
     fn record(&mut self, record: pb::Record, area: &mut Area) -> Result<Record, JournalError> {
-        Ok(match record.fact.ok_or(JournalError::Unknown { field: "kind" })? {
-            Fact::Submitted(fact) => self.submitted(&fact, area)?,
-            Fact::Started(fact) => self.started(&fact)?,
-            Fact::Succeeded(fact) => succeeded(&fact, area)?,
-            Fact::Retried(fact) => Record::Retried {
-                task: TaskId(fact.task),
-                failure: failure(fact.failure)?,
-                ready_at: area.time_after(fact.ready_after_ms),
-                backoff_step: fact.backoff_step,
+        Ok(
+            match record.fact.ok_or(JournalError::Unknown { field: "kind" })? {
+                Fact::Submitted(fact) => self.submitted(&fact, area)?,
+                Fact::Started(fact) => self.started(&fact)?,
+                Fact::Succeeded(fact) => succeeded(&fact, area)?,
+                Fact::Retried(fact) => Record::Retried {
+                    task: TaskId(fact.task),
+                    failure: failure(fact.failure)?,
+                    ready_at: area.time_after(fact.ready_after_ms),
+                    backoff_step: fact.backoff_step,
+                },
+                Fact::Redriven(fact) => redriven(&fact, area)?,
+                Fact::PoliciesApplied(fact) => applied(&fact)?,
+                Fact::Counters(counters) => Record::Image(image::counters(&counters)),
+                Fact::TaskImages(images) => Record::Image(image::tasks(self, images)?),
+                Fact::SessionImage(session) => Record::Image(image::session(&session)?),
+                other => plain(other)?,
             },
-            Fact::Redriven(fact) => redriven(&fact, area)?,
-            Fact::PoliciesApplied(fact) => applied(&fact)?,
-            Fact::Counters(counters) => Record::Image(image::counters(&counters)),
-            Fact::TaskImages(images) => Record::Image(image::tasks(self, images)?),
-            Fact::SessionImage(session) => Record::Image(image::session(&session)?),
-            other => plain(other)?,
-        })
+        )
     }
 
-    fn submitted(
-        &mut self,
-        fact: &pb::Submitted,
-        area: &mut Area,
-    ) -> Result<Record, JournalError> {
+    fn submitted(&mut self, fact: &pb::Submitted, area: &mut Area) -> Result<Record, JournalError> {
         let count = fact.task_deltas.len();
         let columns = SubmittedColumns::new(fact, count)?;
         let methods: Vec<Arc<str>> = fact.methods.iter().map(|m| self.name(m)).collect();
         let mut tasks = Vec::with_capacity(count);
         for (index, id) in undelta(&fact.task_deltas).enumerate() {
             let method = methods.get(*columns.method.get(index) as usize);
-            let method = method.ok_or(JournalError::Unknown { field: "method_index" })?;
+            let method = method.ok_or(JournalError::Unknown {
+                field: "method_index",
+            })?;
             tasks.push(columns.task(index, TaskId(id), Arc::clone(method), area)?);
         }
         for entry in &fact.children {
             let task = tasks.get_mut(entry.index as usize);
-            let task = task.ok_or(JournalError::Unknown { field: "child index" })?;
+            let task = task.ok_or(JournalError::Unknown {
+                field: "child index",
+            })?;
             task.parent = entry.child.as_ref().map(child).transpose()?;
         }
         let acceptance = match &fact.acceptance {
@@ -142,14 +160,22 @@ impl Decoder {
             0 => None,
             _ => Some((session_id(&fact.session)?, fact.sequence)),
         };
-        Ok(Record::Submitted { session, acceptance, tasks })
+        Ok(Record::Submitted {
+            session,
+            acceptance,
+            tasks,
+        })
     }
 
     fn started(&mut self, fact: &pb::Started) -> Result<Record, JournalError> {
         let count = fact.task_deltas.len();
         let found = fact.token_deltas.len();
         if found != count {
-            return Err(JournalError::Column { name: "token_deltas", found, count });
+            return Err(JournalError::Column {
+                name: "token_deltas",
+                found,
+                count,
+            });
         }
         let attempts = Collapsed::new("attempts", &fact.attempts, count, 1)?;
         let pairs = undelta(&fact.task_deltas).zip(undelta(&fact.token_deltas));
@@ -159,7 +185,10 @@ impl Decoder {
             attempt: *attempts.get(index),
         };
         let starts = pairs.enumerate().map(start).collect();
-        Ok(Record::Started { worker: self.name(&fact.worker), starts })
+        Ok(Record::Started {
+            worker: self.name(&fact.worker),
+            starts,
+        })
     }
 }
 
@@ -241,20 +270,23 @@ fn succeeded(fact: &pb::Succeeded, area: &mut Area) -> Result<Record, JournalErr
     let lens = Collapsed::new("response_lens", &fact.response_lens, count, 0)?;
     let task = |(index, task)| Ok((TaskId(task), area.take(*lens.get(index))?));
     let tasks = undelta(&fact.task_deltas).enumerate().map(task);
-    Ok(Record::Succeeded { tasks: tasks.collect::<Result<_, JournalError>>()? })
+    Ok(Record::Succeeded {
+        tasks: tasks.collect::<Result<_, JournalError>>()?,
+    })
 }
 
 fn redriven(fact: &pb::Redriven, area: &Area) -> Result<Record, JournalError> {
     let count = fact.task_deltas.len();
     let after = Collapsed::new("expire_after_ms", &fact.expire_after_ms, count, 0)?;
     let task = |(index, task)| (TaskId(task), area.time_after(*after.get(index)));
-    Ok(Record::Redriven { tasks: undelta(&fact.task_deltas).enumerate().map(task).collect() })
+    Ok(Record::Redriven {
+        tasks: undelta(&fact.task_deltas).enumerate().map(task).collect(),
+    })
 }
 
 fn applied(fact: &pb::PoliciesApplied) -> Result<Record, JournalError> {
-    let policy = |policy| {
-        crate::policy::compiled(policy).ok_or(JournalError::Unknown { field: "policy" })
-    };
+    let policy =
+        |policy| crate::policy::compiled(policy).ok_or(JournalError::Unknown { field: "policy" });
     Ok(Record::PoliciesApplied {
         policies: fact.policies.iter().map(policy).collect::<Result<_, _>>()?,
     })
@@ -267,31 +299,47 @@ fn plain(fact: Fact) -> Result<Record, JournalError> {
             tasks: ids(&fact.task_deltas),
             cause: return_cause(fact.cause)?,
         },
-        Fact::Suspended(fact) => Record::Suspended { tasks: ids(&fact.task_deltas) },
+        Fact::Suspended(fact) => Record::Suspended {
+            tasks: ids(&fact.task_deltas),
+        },
         Fact::Failed(fact) => Record::Failed {
             task: TaskId(fact.task),
             failure: failure(fact.failure)?,
             dead_letter: fact.dead_letter,
         },
-        Fact::Cancelled(fact) => {
-            Record::Cancelled { task: TaskId(fact.task), reason: fact.reason.into() }
-        }
+        Fact::Cancelled(fact) => Record::Cancelled {
+            task: TaskId(fact.task),
+            reason: fact.reason.into(),
+        },
         Fact::Expired(fact) => Record::Expired {
             tasks: ids(&fact.task_deltas),
             cause: expiry_cause(fact.cause)?,
         },
-        Fact::Dropped(fact) => Record::Dropped { tasks: ids(&fact.task_deltas) },
-        Fact::SessionsDropped(fact) => Record::SessionsDropped {
-            sessions: fact.sessions.iter().map(|id| session_id(id)).collect::<Result<_, _>>()?,
+        Fact::Dropped(fact) => Record::Dropped {
+            tasks: ids(&fact.task_deltas),
         },
-        Fact::QueuePaused(fact) => {
-            Record::QueuePaused { queue: fact.queue.into(), reason: fact.reason.into() }
-        }
-        Fact::QueueResumed(fact) => Record::QueueResumed { queue: fact.queue.into() },
-        Fact::EntryPut(fact) => {
-            Record::KvPut { key: fact.key.into(), value: fact.value, version: fact.version }
-        }
-        Fact::EntryDeleted(fact) => Record::KvDeleted { key: fact.key.into() },
+        Fact::SessionsDropped(fact) => Record::SessionsDropped {
+            sessions: fact
+                .sessions
+                .iter()
+                .map(|id| session_id(id))
+                .collect::<Result<_, _>>()?,
+        },
+        Fact::QueuePaused(fact) => Record::QueuePaused {
+            queue: fact.queue.into(),
+            reason: fact.reason.into(),
+        },
+        Fact::QueueResumed(fact) => Record::QueueResumed {
+            queue: fact.queue.into(),
+        },
+        Fact::EntryPut(fact) => Record::KvPut {
+            key: fact.key.into(),
+            value: fact.value,
+            version: fact.version,
+        },
+        Fact::EntryDeleted(fact) => Record::KvDeleted {
+            key: fact.key.into(),
+        },
         _ => return Err(JournalError::Unknown { field: "kind" }),
     })
 }
@@ -309,11 +357,15 @@ pub(super) fn priority(priority: u32) -> Result<u8, JournalError> {
 }
 
 pub(super) fn session_id(bytes: &[u8]) -> Result<SessionId, JournalError> {
-    bytes.try_into().map_err(|_| JournalError::Unknown { field: "session" })
+    bytes
+        .try_into()
+        .map_err(|_| JournalError::Unknown { field: "session" })
 }
 
 pub(super) fn digest(bytes: &[u8]) -> Result<u128, JournalError> {
-    let bytes = bytes.try_into().map_err(|_| JournalError::Unknown { field: "digest" })?;
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| JournalError::Unknown { field: "digest" })?;
     Ok(u128::from_be_bytes(bytes))
 }
 
@@ -328,7 +380,11 @@ pub(super) fn child(child: &pb::Child) -> Result<(TaskId, ChildKey), JournalErro
 pub(super) fn acceptance_of(acceptance: &pb::Acceptance) -> Result<Acceptance, JournalError> {
     Ok(Acceptance {
         tasks: undelta(&acceptance.task_deltas).collect(),
-        refusals: acceptance.refusals.iter().map(refusal::decode).collect::<Result<_, _>>()?,
+        refusals: acceptance
+            .refusals
+            .iter()
+            .map(refusal::decode)
+            .collect::<Result<_, _>>()?,
         existing: acceptance.existing.clone(),
     })
 }
@@ -349,7 +405,9 @@ fn failure_reason(reason: i32) -> Result<Option<Reason>, JournalError> {
         return Ok(None);
     }
     let known = u8::try_from(reason).ok().and_then(Reason::from_number);
-    known.map(Some).ok_or(JournalError::Unknown { field: "failure reason" })
+    known.map(Some).ok_or(JournalError::Unknown {
+        field: "failure reason",
+    })
 }
 
 fn return_cause(cause: i32) -> Result<ReturnCause, JournalError> {
@@ -357,7 +415,9 @@ fn return_cause(cause: i32) -> Result<ReturnCause, JournalError> {
         Ok(pb::ReturnCause::HandedBack) => Ok(ReturnCause::HandedBack),
         Ok(pb::ReturnCause::BrokerRestarted) => Ok(ReturnCause::BrokerRestarted),
         Ok(pb::ReturnCause::ChildEnded) => Ok(ReturnCause::ChildEnded),
-        _ => Err(JournalError::Unknown { field: "return cause" }),
+        _ => Err(JournalError::Unknown {
+            field: "return cause",
+        }),
     }
 }
 
@@ -365,6 +425,8 @@ fn expiry_cause(cause: i32) -> Result<ExpiryCause, JournalError> {
     match pb::ExpiryCause::try_from(cause) {
         Ok(pb::ExpiryCause::BeforeStart) => Ok(ExpiryCause::BeforeStart),
         Ok(pb::ExpiryCause::WhileRunning) => Ok(ExpiryCause::WhileRunning),
-        _ => Err(JournalError::Unknown { field: "expiry cause" }),
+        _ => Err(JournalError::Unknown {
+            field: "expiry cause",
+        }),
     }
 }

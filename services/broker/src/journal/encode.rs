@@ -21,7 +21,11 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new(time: Millis) -> Self {
-        Self { time, payloads: Vec::new(), payload_bytes: 0 }
+        Self {
+            time,
+            payloads: Vec::new(),
+            payload_bytes: 0,
+        }
     }
 
     /// The payload area and its length.
@@ -31,19 +35,24 @@ impl Encoder {
 
     pub(super) fn record(&mut self, record: Record) -> Result<pb::Record, JournalError> {
         let fact = match record {
-            Record::Submitted { session, acceptance, tasks } => {
-                Fact::Submitted(self.submitted(session, &acceptance, tasks)?)
-            }
+            Record::Submitted {
+                session,
+                acceptance,
+                tasks,
+            } => Fact::Submitted(self.submitted(session, &acceptance, tasks)?),
             Record::Started { worker, starts } => Fact::Started(started(&worker, &starts)),
             Record::Succeeded { tasks } => Fact::Succeeded(self.succeeded(tasks)?),
-            Record::Retried { task, failure: cause, ready_at, backoff_step } => {
-                Fact::Retried(pb::Retried {
-                    task: task.0,
-                    failure: Some(failure(&cause)),
-                    ready_after_ms: self.after(ready_at),
-                    backoff_step,
-                })
-            }
+            Record::Retried {
+                task,
+                failure: cause,
+                ready_at,
+                backoff_step,
+            } => Fact::Retried(pb::Retried {
+                task: task.0,
+                failure: Some(failure(&cause)),
+                ready_after_ms: self.after(ready_at),
+                backoff_step,
+            }),
             Record::Redriven { tasks } => Fact::Redriven(self.redriven(&tasks)),
             Record::PoliciesApplied { policies } => Fact::PoliciesApplied(applied(&policies)?),
             Record::Image(part) => image::encode(part)?,
@@ -104,9 +113,14 @@ impl Encoder {
 
     fn succeeded(&mut self, tasks: Vec<(TaskId, Blob)>) -> Result<pb::Succeeded, JournalError> {
         let task_deltas = deltas(tasks.iter().map(|(task, _)| task.0));
-        let lens = tasks.into_iter().map(|(_, response)| self.payload(response));
+        let lens = tasks
+            .into_iter()
+            .map(|(_, response)| self.payload(response));
         let lens = lens.collect::<Result<Vec<_>, _>>()?;
-        Ok(pb::Succeeded { task_deltas, response_lens: collapse(lens, &0) })
+        Ok(pb::Succeeded {
+            task_deltas,
+            response_lens: collapse(lens, &0),
+        })
     }
 
     fn redriven(&self, tasks: &[(TaskId, Millis)]) -> pb::Redriven {
@@ -124,35 +138,55 @@ fn plain(record: Record) -> Result<Fact, JournalError> {
             task_deltas: ids(&tasks),
             cause: return_cause(cause).into(),
         }),
-        Record::Suspended { tasks } => {
-            Fact::Suspended(pb::Suspended { task_deltas: ids(&tasks) })
-        }
-        Record::Failed { task, failure: cause, dead_letter } => {
-            Fact::Failed(pb::Failed { task: task.0, failure: Some(failure(&cause)), dead_letter })
-        }
-        Record::Cancelled { task, reason } => {
-            Fact::Cancelled(pb::Cancelled { task: task.0, reason: reason.to_string() })
-        }
+        Record::Suspended { tasks } => Fact::Suspended(pb::Suspended {
+            task_deltas: ids(&tasks),
+        }),
+        Record::Failed {
+            task,
+            failure: cause,
+            dead_letter,
+        } => Fact::Failed(pb::Failed {
+            task: task.0,
+            failure: Some(failure(&cause)),
+            dead_letter,
+        }),
+        Record::Cancelled { task, reason } => Fact::Cancelled(pb::Cancelled {
+            task: task.0,
+            reason: reason.to_string(),
+        }),
         Record::Expired { tasks, cause } => Fact::Expired(pb::Expired {
             task_deltas: ids(&tasks),
             cause: expiry_cause(cause).into(),
         }),
-        Record::Dropped { tasks } => Fact::Dropped(pb::Dropped { task_deltas: ids(&tasks) }),
+        Record::Dropped { tasks } => Fact::Dropped(pb::Dropped {
+            task_deltas: ids(&tasks),
+        }),
         Record::SessionsDropped { sessions } => {
-            let sessions = sessions.iter().map(|id| Bytes::copy_from_slice(id)).collect();
+            let sessions = sessions
+                .iter()
+                .map(|id| Bytes::copy_from_slice(id))
+                .collect();
             Fact::SessionsDropped(pb::SessionsDropped { sessions })
         }
         Record::QueuePaused { queue, reason } => Fact::QueuePaused(pb::QueuePaused {
             queue: queue.to_string(),
             reason: reason.to_string(),
         }),
-        Record::QueueResumed { queue } => {
-            Fact::QueueResumed(pb::QueueResumed { queue: queue.to_string() })
-        }
-        Record::KvPut { key, value, version } => {
-            Fact::EntryPut(pb::EntryPut { key: key.to_string(), value, version })
-        }
-        Record::KvDeleted { key } => Fact::EntryDeleted(pb::EntryDeleted { key: key.to_string() }),
+        Record::QueueResumed { queue } => Fact::QueueResumed(pb::QueueResumed {
+            queue: queue.to_string(),
+        }),
+        Record::KvPut {
+            key,
+            value,
+            version,
+        } => Fact::EntryPut(pb::EntryPut {
+            key: key.to_string(),
+            value,
+            version,
+        }),
+        Record::KvDeleted { key } => Fact::EntryDeleted(pb::EntryDeleted {
+            key: key.to_string(),
+        }),
         _ => return Err(JournalError::Unknown { field: "kind" }),
     })
 }
@@ -170,7 +204,9 @@ fn keys(tasks: &[NewTask], key: impl Fn(&NewTask) -> Option<&str>) -> Vec<String
     if tasks.iter().all(|task| key(task).is_none()) {
         return Vec::new();
     }
-    column(tasks, &String::new(), |task| key(task).unwrap_or_default().to_owned())
+    column(tasks, &String::new(), |task| {
+        key(task).unwrap_or_default().to_owned()
+    })
 }
 
 fn method_column(tasks: &[NewTask]) -> (Vec<String>, Vec<u32>) {
@@ -184,13 +220,19 @@ fn method_column(tasks: &[NewTask]) -> (Vec<String>, Vec<u32>) {
         });
         index.push(at as u32);
     }
-    (methods.into_iter().map(str::to_owned).collect(), collapse(index, &0))
+    (
+        methods.into_iter().map(str::to_owned).collect(),
+        collapse(index, &0),
+    )
 }
 
 fn children(tasks: &[NewTask]) -> Vec<pb::IndexedChild> {
     let child = |(index, task): (usize, &NewTask)| {
         let child = child_of(task.parent.as_ref()?);
-        Some(pb::IndexedChild { index: index as u32, child: Some(child) })
+        Some(pb::IndexedChild {
+            index: index as u32,
+            child: Some(child),
+        })
     };
     tasks.iter().enumerate().filter_map(child).collect()
 }
@@ -198,18 +240,24 @@ fn children(tasks: &[NewTask]) -> Vec<pb::IndexedChild> {
 pub(super) fn child_of((parent, key): &(TaskId, ChildKey)) -> pb::Child {
     let (name, digest, nth) = match key {
         ChildKey::Named(name) => (Some(name.to_string()), Bytes::new(), 0),
-        ChildKey::Nth(digest, nth) => {
-            (None, Bytes::copy_from_slice(&digest.to_be_bytes()), *nth)
-        }
+        ChildKey::Nth(digest, nth) => (None, Bytes::copy_from_slice(&digest.to_be_bytes()), *nth),
     };
-    pb::Child { parent: parent.0, name, digest, nth }
+    pb::Child {
+        parent: parent.0,
+        name,
+        digest,
+        nth,
+    }
 }
 
 /// Whether the answer says no more than that every task was accepted in order.
 fn is_plain(acceptance: &Acceptance, tasks: &[NewTask]) -> bool {
     acceptance.refusals.is_empty()
         && acceptance.existing.is_empty()
-        && acceptance.tasks.iter().eq(tasks.iter().map(|task| &task.id.0))
+        && acceptance
+            .tasks
+            .iter()
+            .eq(tasks.iter().map(|task| &task.id.0))
 }
 
 pub(super) fn acceptance_of(acceptance: &Acceptance) -> pb::Acceptance {
@@ -230,7 +278,10 @@ fn started(worker: &str, starts: &[Start]) -> pb::Started {
 }
 
 fn applied(policies: &[MethodPolicy]) -> Result<pb::PoliciesApplied, JournalError> {
-    let policies = policies.iter().map(crate::policy::source).collect::<Result<_, _>>()?;
+    let policies = policies
+        .iter()
+        .map(crate::policy::source)
+        .collect::<Result<_, _>>()?;
     Ok(pb::PoliciesApplied { policies })
 }
 

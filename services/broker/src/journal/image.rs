@@ -9,18 +9,28 @@ use plait_broker_core::ids::{TaskId, Token};
 use plait_broker_core::image::{Image, TaskImage};
 use plait_broker_core::record::{Acceptance, Blob, NewTask};
 
+use super::JournalError;
 use super::decode::{self, Decoder};
 use super::encode::{acceptance_of, child_of, failure};
-use super::JournalError;
 use crate::states;
 
 pub(super) fn encode(part: Image) -> Result<Fact, JournalError> {
     Ok(match part {
-        Image::Counters { next_task, kv_version, time } => {
-            Fact::Counters(pb::Counters { next_task, entry_version: kv_version, time_ms: time })
-        }
+        Image::Counters {
+            next_task,
+            kv_version,
+            time,
+        } => Fact::Counters(pb::Counters {
+            next_task,
+            entry_version: kv_version,
+            time_ms: time,
+        }),
         Image::Tasks(tasks) => Fact::TaskImages(images(&tasks)?),
-        Image::Session { session, last_used, answers } => {
+        Image::Session {
+            session,
+            last_used,
+            answers,
+        } => {
             let answer = |(sequence, acceptance): &(u64, Acceptance)| pb::SessionAnswer {
                 sequence: *sequence,
                 acceptance: Some(acceptance_of(acceptance)),
@@ -38,14 +48,19 @@ fn images(tasks: &[TaskImage]) -> Result<pb::TaskImages, JournalError> {
     let mut methods: Vec<String> = Vec::new();
     let mut out = Vec::with_capacity(tasks.len());
     for task in tasks {
-        let found = methods.iter().rposition(|method| **method == *task.task.method);
+        let found = methods
+            .iter()
+            .rposition(|method| **method == *task.task.method);
         let method = found.unwrap_or_else(|| {
             methods.push(task.task.method.to_string());
             methods.len() - 1
         });
         out.push(image(task, method as u32)?);
     }
-    Ok(pb::TaskImages { methods, tasks: out })
+    Ok(pb::TaskImages {
+        methods,
+        tasks: out,
+    })
 }
 
 fn image(image: &TaskImage, method: u32) -> Result<pb::TaskImage, JournalError> {
@@ -120,21 +135,28 @@ pub(super) fn session(session: &pb::SessionImage) -> Result<Image, JournalError>
     Ok(Image::Session {
         session: decode::session_id(&session.session)?,
         last_used: session.last_used_ms,
-        answers: session.answers.iter().map(answer).collect::<Result<_, JournalError>>()?,
+        answers: session
+            .answers
+            .iter()
+            .map(answer)
+            .collect::<Result<_, JournalError>>()?,
     })
 }
 
-pub(super) fn tasks(
-    decoder: &mut Decoder,
-    images: pb::TaskImages,
-) -> Result<Image, JournalError> {
+pub(super) fn tasks(decoder: &mut Decoder, images: pb::TaskImages) -> Result<Image, JournalError> {
     let methods: Vec<Arc<str>> = images.methods.iter().map(|m| decoder.name(m)).collect();
     let task = |image: pb::TaskImage| {
         let method = methods.get(image.method as usize);
         let method = method.ok_or(JournalError::Unknown { field: "method" })?;
         task(decoder, Arc::clone(method), image)
     };
-    Ok(Image::Tasks(images.tasks.into_iter().map(task).collect::<Result<_, _>>()?))
+    Ok(Image::Tasks(
+        images
+            .tasks
+            .into_iter()
+            .map(task)
+            .collect::<Result<_, _>>()?,
+    ))
 }
 
 fn task(
@@ -152,7 +174,11 @@ fn task(
         ordering_key: decode::key(&image.ordering_key),
         limit_key: decode::key(&image.limit_key),
         parent: image.child.as_ref().map(decode::child).transpose()?,
-        digest: if image.digest.is_empty() { 0 } else { decode::digest(&image.digest)? },
+        digest: if image.digest.is_empty() {
+            0
+        } else {
+            decode::digest(&image.digest)?
+        },
         request: blob(image.request),
         envelope: blob(image.envelope),
     };
@@ -169,7 +195,10 @@ fn task(
         key_until: image.key_until_ms,
         ended_at: image.end_ms,
         response: blob(image.response),
-        failure: image.failure.map(|failure| decode::failure(Some(failure))).transpose()?,
+        failure: image
+            .failure
+            .map(|failure| decode::failure(Some(failure)))
+            .transpose()?,
         dead_letter: image.dead_letter,
     })
 }

@@ -96,15 +96,25 @@ impl EncodedFrame {
 /// Turns records into a frame. Payloads are counted, not copied.
 pub fn encode(records: Vec<Record>, time: Millis) -> Result<EncodedFrame, JournalError> {
     let mut encoder = encode::Encoder::new(time);
-    let records = records.into_iter().map(|r| encoder.record(r)).collect::<Result<Vec<_>, _>>()?;
+    let records = records
+        .into_iter()
+        .map(|r| encoder.record(r))
+        .collect::<Result<Vec<_>, _>>()?;
     let (payloads, payload_bytes) = encoder.into_payloads();
-    Ok(EncodedFrame { head: prefixed(records, time), payloads, payload_bytes })
+    Ok(EncodedFrame {
+        head: prefixed(records, time),
+        payloads,
+        payload_bytes,
+    })
 }
 
 /// Turns records of a snapshot, whose payloads are in the log already, into one chunk of it.
 pub fn encode_image(records: Vec<Record>, time: Millis) -> Result<Bytes, JournalError> {
     let mut encoder = encode::Encoder::new(time);
-    let records = records.into_iter().map(|r| encoder.record(r)).collect::<Result<Vec<_>, _>>()?;
+    let records = records
+        .into_iter()
+        .map(|r| encoder.record(r))
+        .collect::<Result<Vec<_>, _>>()?;
     match encoder.into_payloads() {
         (_, 0) => Ok(prefixed(records, time)),
         (_, end) => Err(JournalError::Payloads { end, len: 0 }),
@@ -112,7 +122,11 @@ pub fn encode_image(records: Vec<Record>, time: Millis) -> Result<Bytes, Journal
 }
 
 fn prefixed(records: Vec<pb::Record>, time: Millis) -> Bytes {
-    let meta = pb::FrameMeta { version: VERSION, time_ms: time, records };
+    let meta = pb::FrameMeta {
+        version: VERSION,
+        time_ms: time,
+        records,
+    };
     let len = meta.encoded_len();
     let mut head = BytesMut::with_capacity(LEN_BYTES + len);
     head.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
@@ -126,7 +140,8 @@ pub fn split_head(body: &[u8]) -> Result<(&[u8], &[u8]), JournalError> {
     let Some((prefix, rest)) = body.split_first_chunk::<LEN_BYTES>() else {
         return Err(truncated);
     };
-    rest.split_at_checked(u32::from_le_bytes(*prefix) as usize).ok_or(truncated)
+    rest.split_at_checked(u32::from_le_bytes(*prefix) as usize)
+        .ok_or(truncated)
 }
 
 /// Where the payload area of a frame begins, told where its body does.

@@ -12,7 +12,10 @@ use super::JournalError;
 use crate::states;
 
 pub(super) fn encode(refusal: &Refusal) -> pb::Refusal {
-    let mut out = pb::Refusal { index: refusal.index, ..pb::Refusal::default() };
+    let mut out = pb::Refusal {
+        index: refusal.index,
+        ..pb::Refusal::default()
+    };
     let reason = fill(&refusal.error, &mut out);
     out.set_reason(reason);
     out
@@ -24,7 +27,11 @@ fn fill(error: &Error, out: &mut pb::Refusal) -> ErrorReason {
             out.task = task.0;
             ErrorReason::LeaseLost
         }
-        Error::QueueFull { queue, limit, retry_after_ms } => {
+        Error::QueueFull {
+            queue,
+            limit,
+            retry_after_ms,
+        } => {
             out.subject = queue.to_string();
             (out.number, out.other) = (*limit, *retry_after_ms);
             ErrorReason::QueueFull
@@ -82,33 +89,53 @@ pub(super) fn decode(refusal: &pb::Refusal) -> Result<Refusal, JournalError> {
     let subject = || -> Arc<str> { Arc::from(refusal.subject.as_str()) };
     let error = match refusal.reason() {
         ErrorReason::LeaseLost => Error::LeaseLost { task },
-        ErrorReason::QueueFull => {
-            Error::QueueFull { queue: subject(), limit: number, retry_after_ms: other }
-        }
-        ErrorReason::KeyMissing => {
-            Error::KeyMissing { method: subject(), key: key_kind(&refusal.detail) }
-        }
-        ErrorReason::DuplicateKeyConflict => Error::DuplicateKeyConflict { task, key: subject() },
-        ErrorReason::FlowDiverged => Error::FlowDiverged { parent: task, child: subject() },
+        ErrorReason::QueueFull => Error::QueueFull {
+            queue: subject(),
+            limit: number,
+            retry_after_ms: other,
+        },
+        ErrorReason::KeyMissing => Error::KeyMissing {
+            method: subject(),
+            key: key_kind(&refusal.detail),
+        },
+        ErrorReason::DuplicateKeyConflict => Error::DuplicateKeyConflict {
+            task,
+            key: subject(),
+        },
+        ErrorReason::FlowDiverged => Error::FlowDiverged {
+            parent: task,
+            child: subject(),
+        },
         ErrorReason::MethodUnknown => Error::MethodUnknown { method: subject() },
         ErrorReason::TaskNotFound => Error::TaskNotFound { task },
         ErrorReason::QueueNotFound => Error::QueueNotFound { queue: subject() },
         ErrorReason::StateConflict => {
             let state = states::from_wire(refusal.state);
-            Error::StateConflict { task, state: state.ok_or(UNKNOWN_STATE)? }
+            Error::StateConflict {
+                task,
+                state: state.ok_or(UNKNOWN_STATE)?,
+            }
         }
         ErrorReason::VersionMismatch => Error::VersionMismatch { version: number },
-        ErrorReason::InvalidRequest if refusal.subject.is_empty() => {
-            Error::SequenceGap { sequence: number, last: other }
-        }
+        ErrorReason::InvalidRequest if refusal.subject.is_empty() => Error::SequenceGap {
+            sequence: number,
+            last: other,
+        },
         ErrorReason::InvalidRequest => Error::Invalid {
             field: field(&refusal.subject),
             problem: Arc::from(refusal.detail.as_str()),
         },
         ErrorReason::WorkerLost => Error::WorkerReplaced { worker: subject() },
-        _ => return Err(JournalError::Unknown { field: "refusal reason" }),
+        _ => {
+            return Err(JournalError::Unknown {
+                field: "refusal reason",
+            });
+        }
     };
-    Ok(Refusal { index: refusal.index, error })
+    Ok(Refusal {
+        index: refusal.index,
+        error,
+    })
 }
 
 const UNKNOWN_STATE: JournalError = JournalError::Unknown { field: "state" };
@@ -122,9 +149,20 @@ fn key_kind(kind: &str) -> &'static str {
 }
 
 /// The fields that the state machine names in `Error::Invalid`. Another one is read as "tasks", which holds them all.
-const FIELDS: [&str; 7] =
-    ["tasks", "priority", "deadline", "delay", "parent", "child_key", "idempotency_key"];
+pub(super) const FIELDS: [&str; 7] = [
+    "tasks",
+    "priority",
+    "deadline",
+    "delay",
+    "parent",
+    "child_key",
+    "idempotency_key",
+];
 
 fn field(name: &str) -> &'static str {
-    FIELDS.iter().find(|known| **known == name).copied().unwrap_or(FIELDS[0])
+    FIELDS
+        .iter()
+        .find(|known| **known == name)
+        .copied()
+        .unwrap_or(FIELDS[0])
 }

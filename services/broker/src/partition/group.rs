@@ -48,7 +48,10 @@ impl Group {
 
     /// Whether the state machine says that segments may go.
     pub(super) fn log_releasable(&self) -> bool {
-        self.step.effects.iter().any(|effect| matches!(effect, Effect::LogReleasable))
+        self.step
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::LogReleasable))
     }
 
     /// Takes what the group led to; the next one may begin.

@@ -115,8 +115,22 @@ pub(super) struct Parts {
 
 impl Handle {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { inbox, room, room_max, outbox, reader, drained } = parts;
-        Self { inbox, room, room_max: room_max as usize, outbox, reader, drained }
+        let Parts {
+            inbox,
+            room,
+            room_max,
+            outbox,
+            reader,
+            drained,
+        } = parts;
+        Self {
+            inbox,
+            room,
+            room_max: room_max as usize,
+            outbox,
+            reader,
+            drained,
+        }
     }
 
     /// Opens a stream whose queue is cut beyond `bytes_max`.
@@ -137,15 +151,23 @@ impl Handle {
     /// Sends a command that carries `bytes` of payload. Waits while the inbox is full.
     pub async fn send(&self, command: Command, bytes: usize) -> Result<(), Stopped> {
         let cost = self.cost(bytes);
-        let permit = self.room.acquire_many(cost as u32).await.map_err(|_| Stopped)?;
+        let permit = self
+            .room
+            .acquire_many(cost as u32)
+            .await
+            .map_err(|_| Stopped)?;
         // Given back when the command's group is durable.
         permit.forget();
-        self.inbox.send(Input::Command(command, cost)).map_err(|_| Stopped)
+        self.inbox
+            .send(Input::Command(command, cost))
+            .map_err(|_| Stopped)
     }
 
     /// Sends a small command at once: what happened outside cannot wait for room.
     pub fn post(&self, command: Command) -> Result<(), Stopped> {
-        self.inbox.send(Input::Command(command, 0)).map_err(|_| Stopped)
+        self.inbox
+            .send(Input::Command(command, 0))
+            .map_err(|_| Stopped)
     }
 
     /// Sends a command and waits for its answer.
@@ -155,7 +177,10 @@ impl Handle {
         command: impl FnOnce(ReplyTag) -> Command,
     ) -> Result<Reply, CallError> {
         let (tag, answer) = self.outbox.expect();
-        let waiting = Waiting { outbox: &self.outbox, tag };
+        let waiting = Waiting {
+            outbox: &self.outbox,
+            tag,
+        };
         let sent = tokio::time::timeout(ROOM_WAIT, self.send(command(tag), bytes)).await;
         sent.map_err(|_| CallError::Overloaded)??;
         let reply = answer.await.map_err(|_| CallError::Stopped)?;
@@ -177,7 +202,9 @@ impl Handle {
             // The asker may have given up.
             Box::new(move || drop(tx.send(answer)))
         };
-        self.inbox.send(Input::Query(Box::new(query))).map_err(|_| Stopped)?;
+        self.inbox
+            .send(Input::Query(Box::new(query)))
+            .map_err(|_| Stopped)?;
         rx.await.map_err(|_| Stopped)
     }
 

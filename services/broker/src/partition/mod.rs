@@ -82,7 +82,10 @@ pub struct Running {
 
 /// Rebuilds the state from the log and starts the partition.
 pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryError> {
-    let config = Config { epoch: log.epoch(), ..options.core.clone() };
+    let config = Config {
+        epoch: log.epoch(),
+        ..options.core.clone()
+    };
     let state = recovery::recover(&*log, config)?;
     let clock = Clock::starting_after(state.time);
     let mut partition = state.partition;
@@ -114,5 +117,9 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
         snapshots,
         drained,
     });
-    Ok(Running { handle, owner: tokio::spawn(owner.run()), recovered: state.found })
+    Ok(Running {
+        handle,
+        owner: tokio::spawn(owner.run()),
+        recovered: state.found,
+    })
 }

@@ -55,7 +55,13 @@ pub(super) struct Owner {
 impl Owner {
     pub(super) fn new(parts: Parts) -> Self {
         let (group, timer) = (Group::default(), Timer::default());
-        Self { parts, group, timer, draining: false, stopping: false }
+        Self {
+            parts,
+            group,
+            timer,
+            draining: false,
+            stopping: false,
+        }
     }
 
     /// Runs until stopped, or until the log fails. Either way every stream and call is told.
@@ -71,7 +77,9 @@ impl Owner {
         };
         // First the inbox, so that a call that comes now finds it closed, then those that wait.
         drop(self.parts.inputs);
-        self.parts.outbox.end_all(&End::Status(Box::new(end.into())));
+        self.parts
+            .outbox
+            .end_all(&End::Status(Box::new(end.into())));
         result
     }
 
@@ -79,7 +87,11 @@ impl Owner {
         let mut inputs = Vec::with_capacity(INPUTS_AT_ONCE);
         loop {
             // A timer waits for the open group: its time is over, the next group's is later.
-            let due = if self.group.is_open() { None } else { self.parts.partition.next_timer() };
+            let due = if self.group.is_open() {
+                None
+            } else {
+                self.parts.partition.next_timer()
+            };
             let timer = self.timer.until(due, &self.parts.clock);
             tokio::select! {
                 biased;
@@ -110,7 +122,12 @@ impl Owner {
             return;
         }
         let now = self.parts.clock.now();
-        if self.parts.partition.next_timer().is_some_and(|due| due <= now) {
+        if self
+            .parts
+            .partition
+            .next_timer()
+            .is_some_and(|due| due <= now)
+        {
             self.group.time(|| now);
             self.apply(Command::Tick);
         }
@@ -121,7 +138,9 @@ impl Owner {
             self.take(input);
         }
         while !self.group.is_full() {
-            let Ok(input) = self.parts.inputs.try_recv() else { return };
+            let Ok(input) = self.parts.inputs.try_recv() else {
+                return;
+            };
             self.take(input);
         }
     }
@@ -142,7 +161,10 @@ impl Owner {
                     self.parts.writer.send(Job::ListSegments);
                 }
             }
-            Input::Segments { keep_from, segments } => self.release(keep_from, &segments),
+            Input::Segments {
+                keep_from,
+                segments,
+            } => self.release(keep_from, &segments),
             Input::Drain => {
                 self.draining = true;
                 // Opens a group, so that the state is looked at when it is sealed.
@@ -159,7 +181,9 @@ impl Owner {
     fn apply(&mut self, command: Command) {
         let now = self.now();
         let entropy = self.parts.entropy.draw();
-        self.parts.partition.apply(command, now, entropy, &mut self.group.step);
+        self.parts
+            .partition
+            .apply(command, now, entropy, &mut self.group.step);
     }
 
     /// Closes the group and sends it to the log's thread; one without records and with nothing before it is
@@ -175,7 +199,9 @@ impl Owner {
             let _ = self.parts.drained.send(running == 0);
         } else {
             let entropy = self.parts.entropy.draw();
-            self.parts.partition.dispatch(now, entropy, &mut self.group.step);
+            self.parts
+                .partition
+                .dispatch(now, entropy, &mut self.group.step);
         }
         let releasable = self.group.log_releasable();
         let (records, release) = self.group.close();
@@ -183,14 +209,24 @@ impl Owner {
             if self.parts.writer.is_idle() {
                 self.parts.outbox.release(release);
             } else if !release.is_empty() {
-                self.parts.writer.send_group(Sealed { frame: None, at: self.parts.tail, release });
+                self.parts.writer.send_group(Sealed {
+                    frame: None,
+                    at: self.parts.tail,
+                    release,
+                });
             }
         } else {
             let frame = journal::encode(records, now)?;
             let (at, len) = (self.parts.tail, frame.len());
-            self.parts.partition.place(at + FRAME_HEADER_LEN + frame.head.len() as u64);
+            self.parts
+                .partition
+                .place(at + FRAME_HEADER_LEN + frame.head.len() as u64);
             self.parts.tail += frame_size(len);
-            self.parts.writer.send_group(Sealed { frame: Some(frame), at, release });
+            self.parts.writer.send_group(Sealed {
+                frame: Some(frame),
+                at,
+                release,
+            });
         }
         if releasable && self.parts.snapshots.may_release() {
             self.parts.writer.send(Job::ListSegments);
@@ -207,7 +243,10 @@ impl Owner {
         let partition = &self.parts.partition;
         let chunks = tokio::task::block_in_place(|| snapshot::image(partition, now))?;
         self.parts.snapshots.begun(self.parts.tail);
-        self.parts.writer.send(Job::Snapshot { at: self.parts.tail, chunks });
+        self.parts.writer.send(Job::Snapshot {
+            at: self.parts.tail,
+            chunks,
+        });
         Ok(())
     }
 
@@ -234,7 +273,10 @@ impl Owner {
 fn running(partition: &Partition, now: Millis) -> u64 {
     let queues = partition.queues(now);
     let counts = queues.iter().flat_map(|queue| &queue.counts);
-    counts.filter(|(state, _)| *state == TaskState::Running).map(|(_, count)| count).sum()
+    counts
+        .filter(|(state, _)| *state == TaskState::Running)
+        .map(|(_, count)| count)
+        .sum()
 }
 
 /// A timer that is set anew only when its time changes.
@@ -246,10 +288,12 @@ struct Timer {
 
 impl Timer {
     async fn until(&mut self, due: Option<Millis>, clock: &Clock) {
-        let Some(at) = due else { return pending().await };
-        let sleep = self.sleep.get_or_insert_with(|| {
-            Box::pin(tokio::time::sleep_until(clock.instant_of(at)))
-        });
+        let Some(at) = due else {
+            return pending().await;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(clock.instant_of(at))));
         if self.due != due {
             sleep.as_mut().reset(clock.instant_of(at));
             self.due = due;

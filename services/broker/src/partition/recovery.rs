@@ -67,8 +67,10 @@ pub(super) fn recover(log: &dyn Log, config: Config) -> Result<State, RecoveryEr
     for frame in log.frames(from)? {
         let frame = frame?;
         let records = decoder.frame(&frame.body, frame.offset + FRAME_HEADER_LEN);
-        let records = records
-            .map_err(|source| RecoveryError::Frame { at: frame.offset, source })?;
+        let records = records.map_err(|source| RecoveryError::Frame {
+            at: frame.offset,
+            source,
+        })?;
         state.found.frames += 1;
         state.found.records += state.replay(records);
     }

@@ -67,5 +67,8 @@ impl Schedule {
 
 /// The state as chunks of a snapshot.
 pub(super) fn image(partition: &Partition, now: Millis) -> Result<Vec<Bytes>, JournalError> {
-    partition.image(now).map(|record| journal::encode_image(vec![record], now)).collect()
+    partition
+        .image(now)
+        .map(|record| journal::encode_image(vec![record], now))
+        .collect()
 }

@@ -35,11 +35,17 @@ pub(super) struct Sealed {
 pub(super) enum Job {
     Group(Sealed),
     /// Make these chunks the snapshot at `at`.
-    Snapshot { at: Offset, chunks: Vec<Bytes> },
+    Snapshot {
+        at: Offset,
+        chunks: Vec<Bytes>,
+    },
     /// Answer with `Input::Segments`.
     ListSegments,
     /// Let go of the segments that begin at `free`.
-    Release { keep_from: Offset, free: Vec<Offset> },
+    Release {
+        keep_from: Offset,
+        free: Vec<Offset>,
+    },
 }
 
 /// What the owner and the thread share.
@@ -68,10 +74,22 @@ pub(super) fn spawn(
 ) -> Result<Writer, RecoveryError> {
     let (jobs, queue) = channel();
     let shared = Arc::new(Shared::default());
-    let mut thread = Thread { log, outbox, inbox, shared: Arc::clone(&shared), snapshot: None };
-    let spawned = thread::Builder::new().name("log".to_owned()).spawn(move || thread.run(&queue));
+    let mut thread = Thread {
+        log,
+        outbox,
+        inbox,
+        shared: Arc::clone(&shared),
+        snapshot: None,
+    };
+    let spawned = thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || thread.run(&queue));
     let thread = Some(spawned.map_err(RecoveryError::Thread)?);
-    Ok(Writer { jobs: Some(jobs), shared, thread })
+    Ok(Writer {
+        jobs: Some(jobs),
+        shared,
+        thread,
+    })
 }
 
 impl Writer {
@@ -111,7 +129,11 @@ impl Writer {
 
     /// Whether the thread failed.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self
+            .shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         failure.take().map_or(Ok(()), Err)
     }
 
@@ -120,7 +142,9 @@ impl Writer {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            joined.map_err(|_| Failure::Writer)?.map_err(|_| Failure::Writer)?;
+            joined
+                .map_err(|_| Failure::Writer)?
+                .map_err(|_| Failure::Writer)?;
         }
         self.check()
     }
@@ -184,7 +208,11 @@ impl Thread {
     }
 
     fn fail(&self, failure: Failure) {
-        *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        *self
+            .shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(failure);
         self.shared.progress.notify_one();
     }
 
@@ -209,7 +237,9 @@ impl Thread {
                 let _ = inbox.send(Input::SnapshotDone { written });
             }
         };
-        let thread = thread::Builder::new().name("snapshot".to_owned()).spawn(write);
+        let thread = thread::Builder::new()
+            .name("snapshot".to_owned())
+            .spawn(write);
         self.snapshot = Some(thread.map_err(spawn_failure)?);
         Ok(())
     }
@@ -224,12 +254,17 @@ impl Thread {
         let keep_from = fallback(&self.log.snapshots());
         let segments = self.log.segments();
         if let Some(inbox) = self.inbox.upgrade() {
-            let _ = inbox.send(Input::Segments { keep_from, segments });
+            let _ = inbox.send(Input::Segments {
+                keep_from,
+                segments,
+            });
         }
     }
 
     fn release(&mut self, keep_from: Offset, free: &[Offset]) -> Result<(), Failure> {
-        let released = self.log.release(keep_from, &|base, _| !free.contains(&base))?;
+        let released = self
+            .log
+            .release(keep_from, &|base, _| !free.contains(&base))?;
         let segments = released.segments.len();
         tracing::debug!(segments, recycled = released.recycled, "segments released");
         Ok(())
@@ -237,12 +272,17 @@ impl Thread {
 }
 
 fn spawn_failure(source: io::Error) -> Failure {
-    Failure::Log(plait_broker_log::LogError::io("start a thread for", "a snapshot")(source))
+    Failure::Log(plait_broker_log::LogError::io(
+        "start a thread for",
+        "a snapshot",
+    )(source))
 }
 
 /// From where on frames must stay, so that the log can be replayed also from the snapshot before the newest.
 fn fallback(snapshots: &[SnapshotInfo]) -> Offset {
-    let sound = snapshots.iter().filter(|s| s.state != SnapshotState::Corrupt);
+    let sound = snapshots
+        .iter()
+        .filter(|s| s.state != SnapshotState::Corrupt);
     let mut sound: Vec<Offset> = sound.map(|s| s.at).collect();
     sound.sort_unstable();
     sound.iter().rev().nth(1).copied().unwrap_or(0)

@@ -45,7 +45,9 @@ impl Sockets {
     pub(super) async fn bind(settings: &Settings) -> Result<Self, ServerError> {
         let failed = |address: String| |source| ServerError::Listen { address, source };
         let named = settings.listen.to_string();
-        let tcp = TcpListener::bind(settings.listen).await.map_err(failed(named.clone()))?;
+        let tcp = TcpListener::bind(settings.listen)
+            .await
+            .map_err(failed(named.clone()))?;
         let address = tcp.local_addr().map_err(failed(named))?;
         let unix = match &settings.listen_unix {
             None => None,
@@ -69,7 +71,9 @@ impl Sockets {
         let over_tcp = server()
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(tcp, closed(closing.clone()));
-        let Some((unix, path)) = self.unix else { return over_tcp.await };
+        let Some((unix, path)) = self.unix else {
+            return over_tcp.await;
+        };
         let over_unix = server()
             .add_routes(routes)
             .serve_with_incoming_shutdown(UnixListenerStream::new(unix), closed(closing));

@@ -12,8 +12,10 @@ impl Signals {
     /// The signals of the process.
     pub fn of_process() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let (sender, events) = mpsc::channel(2);
         tokio::spawn(async move {
             loop {

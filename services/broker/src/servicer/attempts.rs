@@ -62,20 +62,28 @@ pub(super) async fn messages(
     let mut out = VecDeque::with_capacity(items.len());
     for item in items {
         match item {
-            Outgoing::Effect(Effect::Attempts { sequence, attempts, .. }) => {
+            Outgoing::Effect(Effect::Attempts {
+                sequence, attempts, ..
+            }) => {
                 let bytes = |a: &Attempt| (a.request.len + a.envelope.len) as usize;
                 let mut parts = split::frames(attempts, bytes).into_iter().peekable();
                 while let Some(part) = parts.next() {
                     let last = parts.peek().is_none().then_some(sequence);
-                    out.push_back(Message::Attempts(frame(part, last, reader, numbering).await?));
+                    out.push_back(Message::Attempts(
+                        frame(part, last, reader, numbering).await?,
+                    ));
                 }
             }
-            Outgoing::Effect(Effect::Settled { sequence, refused, .. }) => {
+            Outgoing::Effect(Effect::Settled {
+                sequence, refused, ..
+            }) => {
                 settled(&mut out, sequence, refused);
             }
             Outgoing::Effect(effect) => out.extend(simple(effect, limits)),
             Outgoing::Drain { grace } => {
-                out.push_back(Message::Drain(pb::BrokerDrain { grace: times::duration(grace) }));
+                out.push_back(Message::Drain(pb::BrokerDrain {
+                    grace: times::duration(grace),
+                }));
             }
             Outgoing::NotNow { .. } => {}
         }
@@ -99,7 +107,10 @@ fn simple(effect: Effect, limits: &Limits) -> Option<Message> {
 }
 
 fn held((task, token): (TaskId, Token)) -> pb::HeldLease {
-    pb::HeldLease { task: task.0, token: token.0 }
+    pb::HeldLease {
+        task: task.0,
+        token: token.0,
+    }
 }
 
 fn stopped((task, token, reason): (TaskId, Token, StopReason)) -> pb::StoppedAttempt {
@@ -109,7 +120,11 @@ fn stopped((task, token, reason): (TaskId, Token, StopReason)) -> pb::StoppedAtt
         StopReason::AttemptTimedOut => pb::StopReason::AttemptTimedOut,
         StopReason::LeaseLost => pb::StopReason::LeaseLost,
     };
-    pb::StoppedAttempt { task: task.0, token: token.0, reason: reason.into() }
+    pb::StoppedAttempt {
+        task: task.0,
+        token: token.0,
+        reason: reason.into(),
+    }
 }
 
 /// Settlements that follow each other become one: the later number covers the earlier.
@@ -118,17 +133,22 @@ fn settled(
     sequence: u64,
     refused: Vec<(TaskId, Token, plait_broker_core::effect::Error)>,
 ) {
-    let refused = refused.into_iter().map(|(task, token, error)| pb::RefusedOutcome {
-        task: task.0,
-        token: token.0,
-        status: Some(status::refused(&error).into_proto()),
-    });
+    let refused = refused
+        .into_iter()
+        .map(|(task, token, error)| pb::RefusedOutcome {
+            task: task.0,
+            token: token.0,
+            status: Some(status::refused(&error).into_proto()),
+        });
     if let Some(Message::Settled(last)) = out.back_mut() {
         last.sequence = last.sequence.max(sequence);
         last.refused.extend(refused);
         return;
     }
-    out.push_back(Message::Settled(pb::SettledFrame { sequence, refused: refused.collect() }));
+    out.push_back(Message::Settled(pb::SettledFrame {
+        sequence,
+        refused: refused.collect(),
+    }));
 }
 
 async fn frame(
@@ -137,7 +157,9 @@ async fn frame(
     reader: &Arc<dyn LogReader>,
     numbering: &Numbering,
 ) -> Result<pb::AttemptFrame, Status> {
-    let blobs = attempts.iter_mut().flat_map(|a| [&mut a.request, &mut a.envelope]);
+    let blobs = attempts
+        .iter_mut()
+        .flat_map(|a| [&mut a.request, &mut a.envelope]);
     blobs::load(reader, blobs).await?;
     let count = attempts.len();
     let mut out = pb::AttemptFrame {
@@ -156,7 +178,8 @@ async fn frame(
         out.tasks.push(attempt.task.0);
         out.tokens.push(attempt.token.0);
         out.timeout_ms.push(attempt.timeout_ms);
-        out.payloads.push(blobs::bytes(std::mem::take(&mut attempt.request)));
+        out.payloads
+            .push(blobs::bytes(std::mem::take(&mut attempt.request)));
         out.extras.extend(extra(index as u32, attempt));
     }
     Ok(out)
@@ -177,7 +200,11 @@ fn extra(index: u32, attempt: Attempt) -> Option<pb::AttemptExtra> {
         recorded_children: rare.recorded_children,
         parent: rare.parent.map_or(0, |parent| parent.0),
         ordering_key: text(rare.ordering_key),
-        create_time_ms: if metadata.is_empty() { 0 } else { attempt.created_at },
+        create_time_ms: if metadata.is_empty() {
+            0
+        } else {
+            attempt.created_at
+        },
         metadata,
     })
 }

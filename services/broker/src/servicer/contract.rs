@@ -34,7 +34,9 @@ pub(super) fn key(service: &str) -> String {
 
 /// Whether a method path belongs to a service.
 pub(super) fn serves(service: &str, method: &str) -> bool {
-    let rest = method.strip_prefix('/').and_then(|path| path.strip_prefix(service));
+    let rest = method
+        .strip_prefix('/')
+        .and_then(|path| path.strip_prefix(service));
     rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
@@ -44,7 +46,11 @@ pub(super) fn record(
     service: &str,
     infos: &[pb::MethodInfo],
 ) -> Bytes {
-    let methods = infos.iter().filter(|info| serves(service, &info.method)).cloned().collect();
+    let methods = infos
+        .iter()
+        .filter(|info| serves(service, &info.method))
+        .cloned()
+        .collect();
     let record = pb::GetContractResponse {
         descriptor_set: announced.descriptor_set.clone(),
         digest: announced.digest.clone(),
@@ -122,9 +128,9 @@ impl ContractService for Contracts {
         let waiting = hub.announce(set, request.services, request.validate_only, digest);
         let waiting = waiting.ok_or_else(|| undecided("too many contracts wait for a decision"))?;
         match tokio::time::timeout(self.context.limits.decision_timeout, waiting).await {
-            Ok(Ok(verdict)) => {
-                Ok(Response::new(pb::AnnounceContractResponse { methods: verdict? }))
-            }
+            Ok(Ok(verdict)) => Ok(Response::new(pb::AnnounceContractResponse {
+                methods: verdict?,
+            })),
             _ if hub.is_observed() => Err(undecided("the scheduler did not decide in time").into()),
             _ => Err(undecided("no scheduler runs, and the contract is new").into()),
         }
@@ -139,7 +145,10 @@ impl ContractService for Contracts {
             return Err(invalid("methods", format!("at most {METHODS_MAX}")).into());
         }
         let resolve = move |partition: &mut Partition, _| -> Infos {
-            methods.iter().filter_map(|method| info_of(partition, method)).collect()
+            methods
+                .iter()
+                .filter_map(|method| info_of(partition, method))
+                .collect()
         };
         let methods = self.context.partition.query(resolve).await?;
         Ok(Response::new(pb::ResolveMethodsResponse { methods }))
@@ -151,11 +160,21 @@ impl ContractService for Contracts {
     ) -> Result<Response<pb::GetContractResponse>, Status> {
         let service = request.into_inner().service;
         let wanted = service.clone();
-        let found = self.context.partition.query(move |p, _| stored(p, &wanted)).await?;
+        let found = self
+            .context
+            .partition
+            .query(move |p, _| stored(p, &wanted))
+            .await?;
         found.map(Response::new).ok_or_else(|| {
             let message = format!("no contract declares the service {service}");
             let metadata = [("service", service)];
-            Refused::with(Code::NotFound, ErrorReason::MethodUnknown, message, &metadata).into()
+            Refused::with(
+                Code::NotFound,
+                ErrorReason::MethodUnknown,
+                message,
+                &metadata,
+            )
+            .into()
         })
     }
 
@@ -169,7 +188,9 @@ impl ContractService for Contracts {
         let list = move |partition: &mut Partition, _| {
             let after = if after.is_empty() { after } else { key(&after) };
             let entries = partition.kv_list(PREFIX, &after, size + 1);
-            let services = entries.iter().map(|(key, ..)| key[PREFIX.len()..].to_owned());
+            let services = entries
+                .iter()
+                .map(|(key, ..)| key[PREFIX.len()..].to_owned());
             let services: Vec<String> = services.collect();
             let summary = |service: &String| summary(partition, service);
             let contracts: Vec<_> = services.iter().take(size).filter_map(summary).collect();
@@ -178,14 +199,21 @@ impl ContractService for Contracts {
         };
         let (contracts, last) = self.context.partition.query(list).await?;
         let next_page_token = pages::token(last);
-        Ok(Response::new(pb::ListContractsResponse { contracts, next_page_token }))
+        Ok(Response::new(pb::ListContractsResponse {
+            contracts,
+            next_page_token,
+        }))
     }
 }
 
 fn summary(partition: &Partition, service: &String) -> Option<pb::ContractSummary> {
     let contract = stored(partition, service)?;
     let (digest, methods) = (contract.digest, contract.methods);
-    Some(pb::ContractSummary { service: service.clone(), digest, methods })
+    Some(pb::ContractSummary {
+        service: service.clone(),
+        digest,
+        methods,
+    })
 }
 
 fn check_announcement(request: &pb::AnnounceContractRequest) -> Result<(), Refused> {
@@ -197,7 +225,10 @@ fn check_announcement(request: &pb::AnnounceContractRequest) -> Result<(), Refus
         return Err(invalid("descriptor_set", "it is empty"));
     }
     if request.services.is_empty() || request.services.len() > SERVICES_MAX {
-        return Err(invalid("services", format!("1 to {SERVICES_MAX} services are announced")));
+        return Err(invalid(
+            "services",
+            format!("1 to {SERVICES_MAX} services are announced"),
+        ));
     }
     for (index, service) in request.services.iter().enumerate() {
         validate::method_path(&format!("services[{index}]"), &format!("/{service}/M"))?;
@@ -206,7 +237,11 @@ fn check_announcement(request: &pb::AnnounceContractRequest) -> Result<(), Refus
 }
 
 fn undecided(message: &str) -> Refused {
-    Refused::new(Code::Unavailable, ErrorReason::SchedulerUnavailable, message)
+    Refused::new(
+        Code::Unavailable,
+        ErrorReason::SchedulerUnavailable,
+        message,
+    )
 }
 
 fn digest(descriptor_set: &[u8]) -> String {

@@ -50,25 +50,39 @@ impl Control {
             let field = format!("policies[{index}]");
             let policy = policy::compiled(policy);
             let policy = policy.ok_or_else(|| invalid(&field, "it names no method"))?;
-            if !announced.services.iter().any(|service| contract::serves(service, &policy.method)) {
+            if !announced
+                .services
+                .iter()
+                .any(|service| contract::serves(service, &policy.method))
+            {
                 let problem = format!("{} is no method of the announced services", policy.method);
                 return Err(invalid(field, problem).into());
             }
             compiled.push(policy);
         }
-        let infos: Vec<MethodInfo> =
-            policies.into_iter().filter_map(|policy| policy.info).collect();
+        let infos: Vec<MethodInfo> = policies
+            .into_iter()
+            .filter_map(|policy| policy.info)
+            .collect();
         if announced.validate_only {
             return Ok(infos);
         }
         let partition = &self.context.partition;
-        let apply = |tag| Command::ApplyPolicies { tag, policies: compiled };
+        let apply = |tag| Command::ApplyPolicies {
+            tag,
+            policies: compiled,
+        };
         partition.call(0, apply).await?;
         for service in &announced.services {
             let value = contract::record(announced, service, &infos);
             let key = Arc::from(contract::key(service));
             let bytes = value.len();
-            let put = |tag| Command::KvPut { tag, key, value, expected: None };
+            let put = |tag| Command::KvPut {
+                tag,
+                key,
+                value,
+                expected: None,
+            };
             partition.call(bytes, put).await?;
         }
         Ok(infos)
@@ -85,7 +99,9 @@ impl ControlService for Control {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let request = request.into_inner();
         let interval = request.figures_interval.as_ref();
-        let interval = interval.map(|d| times::millis("figures_interval", d)).transpose()?;
+        let interval = interval
+            .map(|d| times::millis("figures_interval", d))
+            .transpose()?;
         let interval = interval.map_or(FIGURES_INTERVAL, Duration::from_millis);
         let interval = interval.max(FIGURES_INTERVAL_MIN);
         tracing::info!(scheduler = %request.scheduler, "a scheduler observes");
@@ -95,7 +111,13 @@ impl ControlService for Control {
         let hub = Arc::clone(&self.context.hub);
         let context = self.context.clone();
         let seat = Seat { hub, number };
-        let observer = Observer { context, events, ticks, interval, _seat: seat };
+        let observer = Observer {
+            context,
+            events,
+            ticks,
+            interval,
+            _seat: seat,
+        };
         let answers = stream::unfold(Some(observer), async |observer| observer?.next().await);
         Ok(Response::new(Box::pin(answers)))
     }
@@ -108,7 +130,11 @@ impl ControlService for Control {
         let announcement = request.announcement;
         let announced = self.context.hub.announced(announcement).ok_or_else(|| {
             let message = format!("announcement {announcement} does not wait for a decision");
-            Refused::new(Code::FailedPrecondition, ErrorReason::StateConflict, message)
+            Refused::new(
+                Code::FailedPrecondition,
+                ErrorReason::StateConflict,
+                message,
+            )
         })?;
         let verdict: Verdict = match request.refusal {
             Some(refusal) if refusal.code != 0 => Err(Refused::relayed(refusal)),
@@ -123,7 +149,9 @@ impl ControlService for Control {
         request: Request<pb::SetWindowsRequest>,
     ) -> Result<Response<pb::SetWindowsResponse>, Status> {
         let windows = request.into_inner().windows.into_iter();
-        let windows = windows.map(|w| (Arc::from(w.worker.as_str()), w.window)).collect();
+        let windows = windows
+            .map(|w| (Arc::from(w.worker.as_str()), w.window))
+            .collect();
         let set = |tag| Command::SetWindows { tag, windows };
         let unknown = match self.context.partition.call(0, set).await? {
             Reply::Unknown(names) => names.iter().map(|name| name.to_string()).collect(),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use plait::pb::plait::log::v1::Envelope;
 use plait::pb::google::rpc;
+use plait::pb::plait::log::v1::Envelope;
 use plait::pb::v1 as pb;
 use plait_broker_core::effect::TaskState;
 use plait_broker_core::ids::TaskId;
@@ -23,20 +23,36 @@ const MESSAGE_BYTES_MAX: usize = 8 << 10;
 /// A handler's failure as it is kept.
 pub(super) fn incoming(failure: pb::Failure, limits: &Limits) -> Failure {
     // 0 is success and cannot be a failure; what is above 16 is no gRPC code.
-    let code = if (1..=16).contains(&failure.code) { failure.code } else { Code::Unknown as u32 };
+    let code = if (1..=16).contains(&failure.code) {
+        failure.code
+    } else {
+        Code::Unknown as u32
+    };
     let fits = failure.details.len() <= limits.metadata_bytes_max;
-    let trailers: usize = failure.trailers.iter().map(|t| t.key.len() + t.value.len()).sum();
+    let trailers: usize = failure
+        .trailers
+        .iter()
+        .map(|t| t.key.len() + t.value.len())
+        .sum();
     let trailers = match trailers {
         0 => Bytes::new(),
         size if size > limits.metadata_bytes_max => Bytes::new(),
-        _ => Envelope { metadata: failure.trailers }.encode_to_vec().into(),
+        _ => Envelope {
+            metadata: failure.trailers,
+        }
+        .encode_to_vec()
+        .into(),
     };
     Failure {
         reason: None,
         code,
         message: Arc::from(shortened(&failure.message)),
         // A copy: a slice would keep the whole frame in memory for as long as the failure is kept.
-        details: if fits { Bytes::copy_from_slice(&failure.details) } else { Bytes::new() },
+        details: if fits {
+            Bytes::copy_from_slice(&failure.details)
+        } else {
+            Bytes::new()
+        },
         trailers,
     }
 }
@@ -59,7 +75,12 @@ pub(super) fn oversize(size: usize, limits: &Limits) -> Failure {
 }
 
 /// A task's failure for whoever waits for it.
-pub(super) fn outgoing(index: u32, task: TaskId, state: TaskState, failure: Failure) -> pb::Failure {
+pub(super) fn outgoing(
+    index: u32,
+    task: TaskId,
+    state: TaskState,
+    failure: Failure,
+) -> pb::Failure {
     let details = details(task, &failure);
     let mut out = pb::Failure {
         index,
@@ -85,9 +106,16 @@ fn details(task: TaskId, failure: &Failure) -> Bytes {
 
 /// A task's failure as a status inside a task.
 pub(super) fn status_of(task: TaskId, failure: &Failure) -> rpc::Status {
-    let own = rpc::Status { code: failure.code as i32, message: failure.message.to_string(), details: vec![] };
+    let own = rpc::Status {
+        code: failure.code as i32,
+        message: failure.message.to_string(),
+        details: vec![],
+    };
     match rpc::Status::decode(details(task, failure)) {
-        Ok(status) if !status.details.is_empty() => rpc::Status { details: status.details, ..own },
+        Ok(status) if !status.details.is_empty() => rpc::Status {
+            details: status.details,
+            ..own
+        },
         // Details that are no google.rpc.Status go through byte for byte to whoever waits; here they cannot be shown.
         _ => own,
     }

@@ -59,14 +59,27 @@ pub(super) fn check(
     let count = frame.payloads.len();
     if count > limits.frame_tasks_max {
         let most = limits.frame_tasks_max;
-        return Err(invalid("tasks.payloads", format!("{count} tasks; a frame has at most {most}")));
+        return Err(invalid(
+            "tasks.payloads",
+            format!("{count} tasks; a frame has at most {most}"),
+        ));
     }
     column("tasks.method_index", frame.method_index.len(), count)?;
-    column("tasks.idempotency_keys", frame.idempotency_keys.len(), count)?;
+    column(
+        "tasks.idempotency_keys",
+        frame.idempotency_keys.len(),
+        count,
+    )?;
     column("tasks.ordering_keys", frame.ordering_keys.len(), count)?;
-    let paths = frame.methods.into_iter().map(|method| methods.intern(method));
+    let paths = frame
+        .methods
+        .into_iter()
+        .map(|method| methods.intern(method));
     let paths = paths.collect::<Result<Vec<_>, _>>()?;
-    let common = frame.common.map(|common| options::checked(common, limits)).transpose()?;
+    let common = frame
+        .common
+        .map(|common| options::checked(common, limits))
+        .transpose()?;
     let mut rows = Rows {
         paths,
         method_index: frame.method_index,
@@ -76,7 +89,10 @@ pub(super) fn check(
         own: own_options(frame.options, count)?.into_iter().peekable(),
         limits,
     };
-    let mut out = CheckedFrame { tasks: Vec::with_capacity(count), ..CheckedFrame::default() };
+    let mut out = CheckedFrame {
+        tasks: Vec::with_capacity(count),
+        ..CheckedFrame::default()
+    };
     let mut positions = Vec::new();
     for (index, payload) in frame.payloads.into_iter().enumerate() {
         let method = rows.method(index)?;
@@ -101,11 +117,16 @@ fn own_options(
     count: usize,
 ) -> Result<Vec<pb::IndexedOptions>, Refused> {
     let ascending = options.is_sorted_by(|a, b| a.index < b.index);
-    let inside = options.last().is_none_or(|last| (last.index as usize) < count);
+    let inside = options
+        .last()
+        .is_none_or(|last| (last.index as usize) < count);
     if ascending && inside {
         return Ok(options);
     }
-    Err(invalid("tasks.options", "indices must ascend and name tasks of the frame"))
+    Err(invalid(
+        "tasks.options",
+        "indices must ascend and name tasks of the frame",
+    ))
 }
 
 /// The columns of a frame.
@@ -140,7 +161,11 @@ impl Rows<'_> {
         };
         if request.len() > self.limits.payload_bytes_max {
             let field = format!("tasks.payloads[{index}]");
-            return Err(too_large(field, request.len(), self.limits.payload_bytes_max));
+            return Err(too_large(
+                field,
+                request.len(),
+                self.limits.payload_bytes_max,
+            ));
         }
         let key = |column: &'static str, keys: &[String]| match keys.get(index) {
             Some(key) => options::key(column, key, self.limits),
@@ -148,12 +173,21 @@ impl Rows<'_> {
         };
         let idempotency_key = key("tasks.idempotency_keys", &self.idempotency_keys)?;
         let ordering_key = key("tasks.ordering_keys", &self.ordering_keys)?;
-        let is_child = options.as_ref().is_some_and(|options| options.parent.is_some());
+        let is_child = options
+            .as_ref()
+            .is_some_and(|options| options.parent.is_some());
         let digest = match idempotency_key.is_some() || is_child {
             true => digest(&method, &request),
             false => 0,
         };
-        Ok(SubmitTask { method, request, digest, idempotency_key, ordering_key, options })
+        Ok(SubmitTask {
+            method,
+            request,
+            digest,
+            idempotency_key,
+            ordering_key,
+            options,
+        })
     }
 }
 
@@ -170,6 +204,9 @@ fn digest(method: &str, request: &[u8]) -> u128 {
 fn size(task: &SubmitTask) -> usize {
     const FIXED: usize = 200;
     let key = |key: &Option<Arc<str>>| key.as_ref().map_or(0, |key| key.len());
-    let options = task.options.as_ref().map_or(0, |options| 100 + options.envelope.len());
+    let options = task
+        .options
+        .as_ref()
+        .map_or(0, |options| 100 + options.envelope.len());
     FIXED + task.request.len() + key(&task.idempotency_key) + key(&task.ordering_key) + options
 }

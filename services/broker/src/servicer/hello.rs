@@ -22,28 +22,39 @@ const SLOTS_MAX: u32 = 1 << 20;
 pub(super) struct Hello(pb::WorkerHello);
 
 /// Checks the first message.
-pub(super) fn checked(
-    first: Option<pb::AttachRequest>,
-    limits: &Limits,
-) -> Result<Hello, Refused> {
+pub(super) fn checked(first: Option<pb::AttachRequest>, limits: &Limits) -> Result<Hello, Refused> {
     let Some(Message::Hello(hello)) = first.and_then(|request| request.message) else {
         return Err(invalid("hello", "a worker says hello first"));
     };
     validate::worker_id(&hello.worker)?;
-    let texts = [("name", &hello.name), ("version", &hello.version), ("client", &hello.client)];
+    let texts = [
+        ("name", &hello.name),
+        ("version", &hello.version),
+        ("client", &hello.client),
+    ];
     for (field, text) in texts {
         if text.len() > limits.key_bytes_max {
-            return Err(too_large(format!("hello.{field}"), text.len(), limits.key_bytes_max));
+            return Err(too_large(
+                format!("hello.{field}"),
+                text.len(),
+                limits.key_bytes_max,
+            ));
         }
     }
     if hello.methods.is_empty() || hello.methods.len() > METHODS_MAX {
-        return Err(invalid("hello.methods", format!("a worker serves 1 to {METHODS_MAX} methods")));
+        return Err(invalid(
+            "hello.methods",
+            format!("a worker serves 1 to {METHODS_MAX} methods"),
+        ));
     }
     for (index, method) in hello.methods.iter().enumerate() {
         validate::method_path(&format!("hello.methods[{index}]"), method)?;
     }
     if !(1..=SLOTS_MAX).contains(&hello.slots) {
-        return Err(invalid("hello.slots", format!("a worker has 1 to {SLOTS_MAX} slots")));
+        return Err(invalid(
+            "hello.slots",
+            format!("a worker has 1 to {SLOTS_MAX} slots"),
+        ));
     }
     Ok(Hello(hello))
 }
@@ -55,11 +66,23 @@ impl Hello {
         let attach = WorkerAttach {
             conn,
             worker: Arc::from(hello.worker.as_str()),
-            methods: hello.methods.iter().map(|method| Arc::from(method.as_str())).collect(),
+            methods: hello
+                .methods
+                .iter()
+                .map(|method| Arc::from(method.as_str()))
+                .collect(),
             slots: hello.slots,
-            held: hello.held.iter().map(|held| (TaskId(held.task), Token(held.token))).collect(),
+            held: hello
+                .held
+                .iter()
+                .map(|held| (TaskId(held.task), Token(held.token)))
+                .collect(),
         };
-        let name = if hello.name.is_empty() { hello.worker.clone() } else { hello.name };
+        let name = if hello.name.is_empty() {
+            hello.worker.clone()
+        } else {
+            hello.name
+        };
         let attached = WorkerAttached {
             worker: hello.worker,
             name,

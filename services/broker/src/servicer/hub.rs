@@ -56,8 +56,12 @@ impl State {
     }
 
     fn emit(&mut self, event: Event) {
-        let Some(observer) = &self.observer else { return };
-        let sent = observer.events.try_send(ObserveResponse { event: Some(event) });
+        let Some(observer) = &self.observer else {
+            return;
+        };
+        let sent = observer
+            .events
+            .try_send(ObserveResponse { event: Some(event) });
         if sent.is_err() {
             tracing::warn!("the scheduler does not read: its stream is ended");
             self.observer = None;
@@ -77,16 +81,28 @@ impl Hub {
         let (events, receiver) = mpsc::channel(EVENTS_MAX + state.workers.len());
         state.observer = Some(Observer { number, events });
         let workers: Vec<_> = state.workers.values().map(|(_, w)| w.clone()).collect();
-        let waiting: Vec<_> = state.waiting.values().map(|w| w.announced.clone()).collect();
-        workers.into_iter().for_each(|worker| state.emit(Event::WorkerAttached(worker)));
-        waiting.into_iter().for_each(|contract| state.emit(Event::ContractAnnounced(contract)));
+        let waiting: Vec<_> = state
+            .waiting
+            .values()
+            .map(|w| w.announced.clone())
+            .collect();
+        workers
+            .into_iter()
+            .for_each(|worker| state.emit(Event::WorkerAttached(worker)));
+        waiting
+            .into_iter()
+            .for_each(|contract| state.emit(Event::ContractAnnounced(contract)));
         (number, receiver)
     }
 
     /// The scheduler of this number is gone.
     pub(super) fn observer_gone(&self, number: u64) {
         let mut state = self.lock();
-        if state.observer.as_ref().is_some_and(|observer| observer.number == number) {
+        if state
+            .observer
+            .as_ref()
+            .is_some_and(|observer| observer.number == number)
+        {
             state.observer = None;
         }
     }
@@ -98,14 +114,20 @@ impl Hub {
 
     pub(super) fn worker_attached(&self, conn: ConnId, attached: WorkerAttached) {
         let mut state = self.lock();
-        state.workers.insert(attached.worker.clone(), (conn, attached.clone()));
+        state
+            .workers
+            .insert(attached.worker.clone(), (conn, attached.clone()));
         state.emit(Event::WorkerAttached(attached));
     }
 
     /// A worker's stream is gone. Told only if no newer stream of the worker is there.
     pub(super) fn worker_detached(&self, worker: &str, conn: ConnId, reason: &str) {
         let mut state = self.lock();
-        if state.workers.get(worker).is_some_and(|(current, _)| *current == conn) {
+        if state
+            .workers
+            .get(worker)
+            .is_some_and(|(current, _)| *current == conn)
+        {
             state.workers.remove(worker);
             let (worker, reason) = (worker.to_owned(), reason.to_owned());
             state.emit(Event::WorkerDetached(WorkerDetached { worker, reason }));
@@ -134,15 +156,25 @@ impl Hub {
             return Some(verdict);
         }
         if state.waiting.len() >= ANNOUNCEMENTS_MAX {
-            state.waiting.retain(|_, w| w.callers.iter().any(|caller| !caller.is_closed()));
+            state
+                .waiting
+                .retain(|_, w| w.callers.iter().any(|caller| !caller.is_closed()));
             if state.waiting.len() >= ANNOUNCEMENTS_MAX {
                 return None;
             }
         }
         let announcement = state.number();
-        let announced =
-            ContractAnnounced { announcement, descriptor_set, services, validate_only, digest };
-        let waiting = Waiting { announced: announced.clone(), callers: vec![caller] };
+        let announced = ContractAnnounced {
+            announcement,
+            descriptor_set,
+            services,
+            validate_only,
+            digest,
+        };
+        let waiting = Waiting {
+            announced: announced.clone(),
+            callers: vec![caller],
+        };
         state.waiting.insert(announcement, waiting);
         state.emit(Event::ContractAnnounced(announced));
         Some(verdict)
@@ -150,12 +182,17 @@ impl Hub {
 
     /// The contract of an announcement that is being decided.
     pub(super) fn announced(&self, announcement: u64) -> Option<ContractAnnounced> {
-        self.lock().waiting.get(&announcement).map(|waiting| waiting.announced.clone())
+        self.lock()
+            .waiting
+            .get(&announcement)
+            .map(|waiting| waiting.announced.clone())
     }
 
     /// Tells those who wait for it.
     pub(super) fn decided(&self, announcement: u64, verdict: &Verdict) {
-        let Some(waiting) = self.lock().waiting.remove(&announcement) else { return };
+        let Some(waiting) = self.lock().waiting.remove(&announcement) else {
+            return;
+        };
         for caller in waiting.callers {
             // A caller that gave up asks again and is answered from the record.
             let _ = caller.send(verdict.clone());

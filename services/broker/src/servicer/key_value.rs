@@ -46,7 +46,10 @@ fn check_key(key: &str) -> Result<(), Refused> {
 fn check_writable(key: &str) -> Result<(), Refused> {
     check_key(key)?;
     if key.starts_with(contract::PREFIX) {
-        return Err(invalid("key", format!("keys under {} are the broker's own", contract::PREFIX)));
+        return Err(invalid(
+            "key",
+            format!("keys under {} are the broker's own", contract::PREFIX),
+        ));
     }
     Ok(())
 }
@@ -60,8 +63,16 @@ impl KeyValueService for KeyValues {
         let key = request.into_inner().key;
         check_key(&key)?;
         let wanted = key.clone();
-        let found = self.context.partition.query(move |p, _| p.kv_get(&wanted)).await?;
-        let entry = found.map(|(value, version)| pb::Entry { key, value, version });
+        let found = self
+            .context
+            .partition
+            .query(move |p, _| p.kv_get(&wanted))
+            .await?;
+        let entry = found.map(|(value, version)| pb::Entry {
+            key,
+            value,
+            version,
+        });
         Ok(Response::new(pb::GetEntryResponse { entry }))
     }
 
@@ -69,7 +80,11 @@ impl KeyValueService for KeyValues {
         &self,
         request: Request<pb::PutEntryRequest>,
     ) -> Result<Response<pb::PutEntryResponse>, Status> {
-        let pb::PutEntryRequest { key, value, expected_version: expected } = request.into_inner();
+        let pb::PutEntryRequest {
+            key,
+            value,
+            expected_version: expected,
+        } = request.into_inner();
         check_writable(&key)?;
         if value.len() > VALUE_BYTES_MAX {
             return Err(too_large("value", value.len(), VALUE_BYTES_MAX).into());
@@ -78,10 +93,17 @@ impl KeyValueService for KeyValues {
         // A copy: a slice would keep the whole request for as long as the key lives.
         let value = Bytes::copy_from_slice(&value);
         let bytes = value.len();
-        let put = |tag| Command::KvPut { tag, key, value, expected };
+        let put = |tag| Command::KvPut {
+            tag,
+            key,
+            value,
+            expected,
+        };
         match self.context.partition.call(bytes, put).await? {
             Reply::Version(version) => Ok(Response::new(pb::PutEntryResponse { version })),
-            _ => Err(Status::internal("a write was answered by something else than a version")),
+            _ => Err(Status::internal(
+                "a write was answered by something else than a version",
+            )),
         }
     }
 
@@ -89,10 +111,16 @@ impl KeyValueService for KeyValues {
         &self,
         request: Request<pb::DeleteEntryRequest>,
     ) -> Result<Response<pb::DeleteEntryResponse>, Status> {
-        let pb::DeleteEntryRequest { key, expected_version: expected } = request.into_inner();
+        let pb::DeleteEntryRequest {
+            key,
+            expected_version: expected,
+        } = request.into_inner();
         check_writable(&key)?;
         let key: Arc<str> = Arc::from(key);
-        self.context.partition.call(0, |tag| Command::KvDelete { tag, key, expected }).await?;
+        self.context
+            .partition
+            .call(0, |tag| Command::KvDelete { tag, key, expected })
+            .await?;
         Ok(Response::new(pb::DeleteEntryResponse {}))
     }
 
@@ -113,10 +141,20 @@ impl KeyValueService for KeyValues {
             if bytes > PAGE_BYTES_MAX && !entries.is_empty() {
                 break;
             }
-            entries.push(pb::Entry { key: key.to_string(), value, version });
+            entries.push(pb::Entry {
+                key: key.to_string(),
+                value,
+                version,
+            });
         }
         let more = entries.len() < total;
-        let last = entries.last().filter(|_| more).map(|entry: &pb::Entry| entry.key.clone());
-        Ok(Response::new(pb::ListEntriesResponse { entries, next_page_token: pages::token(last) }))
+        let last = entries
+            .last()
+            .filter(|_| more)
+            .map(|entry: &pb::Entry| entry.key.clone());
+        Ok(Response::new(pb::ListEntriesResponse {
+            entries,
+            next_page_token: pages::token(last),
+        }))
     }
 }

@@ -31,7 +31,10 @@ const REDRIVE_AT_ONCE: usize = 1000;
 /// Full answers hold payloads, so they are short.
 pub(super) fn check_full(full: bool, count: usize) -> Result<(), Refused> {
     if full && count > FULL_MAX {
-        return Err(invalid("view", format!("FULL is for at most {FULL_MAX} tasks at once")));
+        return Err(invalid(
+            "view",
+            format!("FULL is for at most {FULL_MAX} tasks at once"),
+        ));
     }
     Ok(())
 }
@@ -68,13 +71,21 @@ pub(super) async fn list(
     };
     let (found, next) = context.partition.query(page).await?;
     let tasks = messages(context, found, full).await?;
-    let next_page_token = next.map(|next| token(next, &request.filter)).unwrap_or_default();
-    Ok(pb::ListTasksResponse { tasks, next_page_token })
+    let next_page_token = next
+        .map(|next| token(next, &request.filter))
+        .unwrap_or_default();
+    Ok(pb::ListTasksResponse {
+        tasks,
+        next_page_token,
+    })
 }
 
 /// A token names the task before which the next page begins, and the filter it belongs to.
 fn token(before: TaskId, filter: &str) -> String {
-    pages::token(Some(format!("{before}.{:016x}", xxh3_64(filter.as_bytes()))))
+    pages::token(Some(format!(
+        "{before}.{:016x}",
+        xxh3_64(filter.as_bytes())
+    )))
 }
 
 fn before(token: &str, filter: &str) -> Result<TaskId, Refused> {
@@ -82,7 +93,9 @@ fn before(token: &str, filter: &str) -> Result<TaskId, Refused> {
         return Ok(TaskId(u64::MAX));
     }
     let text = pages::after(token)?;
-    let parts = text.split_once('.').and_then(|(id, filter)| Some((id.parse().ok()?, filter)));
+    let parts = text
+        .split_once('.')
+        .and_then(|(id, filter)| Some((id.parse().ok()?, filter)));
     let (before, of) = parts.ok_or_else(|| invalid("page_token", "it is not a token of tasks"))?;
     if of != format!("{:016x}", xxh3_64(filter.as_bytes())) {
         return Err(invalid("page_token", "it belongs to another filter"));
@@ -106,7 +119,11 @@ pub(super) async fn redrive(
 
 async fn some(context: &Context, tasks: Vec<TaskId>, dry_run: bool) -> Result<u64, Status> {
     let bytes = 8 * tasks.len();
-    let redrive = |tag| Command::Redrive { tag, tasks, dry_run };
+    let redrive = |tag| Command::Redrive {
+        tag,
+        tasks,
+        dry_run,
+    };
     match context.partition.call(bytes, redrive).await? {
         Reply::Count(count) => Ok(count),
         _ => Err(unexpected("redrive")),
@@ -123,7 +140,10 @@ async fn matching(context: &Context, filter: Filter, dry_run: bool) -> Result<u6
             let keep = |task: &TaskView| task.state == TaskState::Failed && filter.accepts(task);
             let found = partition.tasks_before(before, REDRIVE_AT_ONCE, SCAN_MAX, &keep);
             let (tasks, next) = found;
-            (tasks.into_iter().map(|task| task.id).collect::<Vec<_>>(), next)
+            (
+                tasks.into_iter().map(|task| task.id).collect::<Vec<_>>(),
+                next,
+            )
         };
         let (tasks, next) = context.partition.query(page).await?;
         if !tasks.is_empty() {

@@ -57,7 +57,11 @@ pub struct Context {
 impl Context {
     /// Refuses what would begin something new while the broker is going.
     fn accepting(&self) -> Result<(), Refused> {
-        if self.draining.borrow().is_some() { Err(status::draining()) } else { Ok(()) }
+        if self.draining.borrow().is_some() {
+            Err(status::draining())
+        } else {
+            Ok(())
+        }
     }
 }
 

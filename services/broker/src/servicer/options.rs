@@ -21,21 +21,33 @@ pub(super) fn checked(
     if options == pb::TaskOptions::default() {
         return Ok(None);
     }
-    let delay = options.delay.as_ref().map(|d| times::millis("options.delay", d)).transpose()?;
-    let deadline =
-        options.deadline.as_ref().map(|d| times::millis("options.deadline", d)).transpose()?;
+    let delay = options
+        .delay
+        .as_ref()
+        .map(|d| times::millis("options.delay", d))
+        .transpose()?;
+    let deadline = options
+        .deadline
+        .as_ref()
+        .map(|d| times::millis("options.deadline", d))
+        .transpose()?;
     Ok(Some(Box::new(SubmitOptions {
         delay_ms: delay.unwrap_or(0),
         deadline_ms: deadline,
         priority: options.priority.map(priority).transpose()?,
         envelope: envelope(options.metadata, limits)?,
-        parent: options.parent.map(|parent| flow_parent(parent, limits)).transpose()?,
+        parent: options
+            .parent
+            .map(|parent| flow_parent(parent, limits))
+            .transpose()?,
         limit_key: key("options.limit_key", &options.limit_key, limits)?,
     })))
 }
 
 fn priority(priority: i32) -> Result<u8, Refused> {
-    let checked = u8::try_from(priority).ok().filter(|priority| *priority <= 9);
+    let checked = u8::try_from(priority)
+        .ok()
+        .filter(|priority| *priority <= 9);
     checked.ok_or_else(|| invalid("options.priority", format!("{priority} is not 0 to 9")))
 }
 
@@ -64,9 +76,16 @@ pub(super) fn envelope(metadata: Vec<pb::Metadatum>, limits: &Limits) -> Result<
     if metadata.is_empty() {
         return Ok(Bytes::new());
     }
-    let size = metadata.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
+    let size = metadata
+        .iter()
+        .map(|entry| entry.key.len() + entry.value.len())
+        .sum();
     if size > limits.metadata_bytes_max {
-        return Err(too_large("options.metadata", size, limits.metadata_bytes_max));
+        return Err(too_large(
+            "options.metadata",
+            size,
+            limits.metadata_bytes_max,
+        ));
     }
     metadata.iter().try_for_each(check_entry)?;
     Ok(Envelope { metadata }.encode_to_vec().into())
@@ -76,14 +95,23 @@ fn check_entry(entry: &pb::Metadatum) -> Result<(), Refused> {
     let field = || format!("options.metadata[{:?}]", entry.key);
     let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
     if entry.key.is_empty() || !entry.key.bytes().all(legal) {
-        return Err(invalid(field(), "a key is one or more of a-z, 0-9, '-', '_' and '.'"));
+        return Err(invalid(
+            field(),
+            "a key is one or more of a-z, 0-9, '-', '_' and '.'",
+        ));
     }
     if entry.key.starts_with("grpc-") || entry.key.starts_with("plait-") {
-        return Err(invalid(field(), "keys that begin with grpc- or plait- are reserved"));
+        return Err(invalid(
+            field(),
+            "keys that begin with grpc- or plait- are reserved",
+        ));
     }
     let printable = |byte: &u8| matches!(byte, b' '..=b'~');
     if !entry.key.ends_with("-bin") && !entry.value.iter().all(printable) {
-        return Err(invalid(field(), "a text value is printable ASCII; use a -bin key for bytes"));
+        return Err(invalid(
+            field(),
+            "a text value is printable ASCII; use a -bin key for bytes",
+        ));
     }
     Ok(())
 }
@@ -94,5 +122,7 @@ pub(super) fn metadata(envelope: &Bytes) -> Vec<pb::Metadatum> {
         return Vec::new();
     }
     // What cannot be decoded was written by nobody: the log's checksums would have told.
-    Envelope::decode(envelope.clone()).map(|envelope| envelope.metadata).unwrap_or_default()
+    Envelope::decode(envelope.clone())
+        .map(|envelope| envelope.metadata)
+        .unwrap_or_default()
 }

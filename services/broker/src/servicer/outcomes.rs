@@ -42,7 +42,13 @@ pub(super) fn command(
         Message::Resize(resize) if resize.slots == 0 => {
             return Err(invalid("resize.slots", "at least 1"));
         }
-        Message::Resize(resize) => (Command::WorkerResized { conn, slots: resize.slots }, 0),
+        Message::Resize(resize) => (
+            Command::WorkerResized {
+                conn,
+                slots: resize.slots,
+            },
+            0,
+        ),
         Message::Drain(_) => (Command::WorkerDraining { conn }, 0),
         Message::Heartbeat(_) => return Ok(None),
         Message::Hello(_) => return Err(invalid("hello", "a worker says hello once")),
@@ -58,21 +64,41 @@ fn outcomes(
     let count = frame.tasks.len();
     full_column("outcomes.tokens", frame.tokens.len(), count)?;
     full_column("outcomes.payloads", frame.payloads.len(), count)?;
-    let mut ended: Vec<Ended> =
-        frame.payloads.into_iter().map(|response| response_of(response, limits)).collect();
+    let mut ended: Vec<Ended> = frame
+        .payloads
+        .into_iter()
+        .map(|response| response_of(response, limits))
+        .collect();
     for failure in frame.failures {
         let index = failure.index as usize;
         let slot = ended.get_mut(index).ok_or_else(|| {
-            invalid("outcomes.failures.index", format!("{index} is not an index of tasks"))
+            invalid(
+                "outcomes.failures.index",
+                format!("{index} is not an index of tasks"),
+            )
         })?;
         let pause = retry_info_ms(&failure.details);
         *slot = Err((failures::incoming(failure, limits), pause));
     }
-    let bytes = ended.iter().map(|e| FIXED + e.as_ref().map_or(FIXED, Bytes::len)).sum();
+    let bytes = ended
+        .iter()
+        .map(|e| FIXED + e.as_ref().map_or(FIXED, Bytes::len))
+        .sum();
     let ids = frame.tasks.into_iter().zip(frame.tokens);
-    let outcome = |((task, token), result)| Outcome { task: TaskId(task), token: Token(token), result };
+    let outcome = |((task, token), result)| Outcome {
+        task: TaskId(task),
+        token: Token(token),
+        result,
+    };
     let outcomes = ids.zip(ended).map(outcome).collect();
-    Ok((Command::Outcomes { conn, sequence: frame.sequence, outcomes }, bytes))
+    Ok((
+        Command::Outcomes {
+            conn,
+            sequence: frame.sequence,
+            outcomes,
+        },
+        bytes,
+    ))
 }
 
 fn response_of(response: Bytes, limits: &Limits) -> Ended {
@@ -84,12 +110,25 @@ fn response_of(response: Bytes, limits: &Limits) -> Ended {
 
 fn leases(field: &str, tasks: &[u64], tokens: &[u64]) -> Result<Vec<(TaskId, Token)>, Refused> {
     full_column(field, tokens.len(), tasks.len())?;
-    Ok(tasks.iter().zip(tokens).map(|(task, token)| (TaskId(*task), Token(*token))).collect())
+    Ok(tasks
+        .iter()
+        .zip(tokens)
+        .map(|(task, token)| (TaskId(*task), Token(*token)))
+        .collect())
 }
 
 fn progress(entry: pb::AttemptProgress) -> (TaskId, Token, f64, Arc<str>) {
     let pb::Progress { fraction, message } = entry.progress.unwrap_or_default();
-    let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+    let fraction = if fraction.is_finite() {
+        fraction.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
     let text = &message[..message.floor_char_boundary(PROGRESS_BYTES_MAX)];
-    (TaskId(entry.task), Token(entry.token), fraction, Arc::from(text))
+    (
+        TaskId(entry.task),
+        Token(entry.token),
+        fraction,
+        Arc::from(text),
+    )
 }

@@ -28,8 +28,12 @@ pub(super) fn after(token: &str) -> Result<String, Refused> {
     if !token.len().is_multiple_of(2) || !token.is_ascii() {
         return Err(unknown());
     }
-    let digits = (0..token.len()).step_by(2).map(|at| u8::from_str_radix(&token[at..at + 2], 16));
-    let bytes = digits.collect::<Result<Vec<_>, _>>().map_err(|_| unknown())?;
+    let digits = (0..token.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&token[at..at + 2], 16));
+    let bytes = digits
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| unknown())?;
     String::from_utf8(bytes).map_err(|_| unknown())
 }
 

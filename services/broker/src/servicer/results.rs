@@ -29,11 +29,17 @@ pub(super) struct UnsoundFrame {
 
 impl Unsound {
     pub(super) fn remember(&self, sequence: u64, frame: UnsoundFrame) {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner).insert(sequence, frame);
+        self.frames
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(sequence, frame);
     }
 
     fn take(&self, sequence: u64) -> Option<UnsoundFrame> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner).remove(&sequence)
+        self.frames
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&sequence)
     }
 }
 
@@ -51,19 +57,26 @@ pub(super) fn accepted_frame(
         existing: acceptance.existing,
         tasks: acceptance.tasks,
     };
-    let Some(UnsoundFrame { positions, refused }) = unsound else { return out };
+    let Some(UnsoundFrame { positions, refused }) = unsound else {
+        return out;
+    };
     let position = |index: u32| positions.get(index as usize).copied().unwrap_or(index);
     let mut tasks = vec![0; positions.len() + refused.len()];
     for (task, position) in out.tasks.iter().zip(&positions) {
         tasks[*position as usize] = *task;
     }
     out.tasks = tasks;
-    out.existing.iter_mut().for_each(|index| *index = position(*index));
-    out.refusals.iter_mut().for_each(|refusal| refusal.index = position(refusal.index));
-    out.refusals.extend(refused.into_iter().map(|(index, refused)| pb::Refusal {
-        index,
-        status: Some(refused.into_proto()),
-    }));
+    out.existing
+        .iter_mut()
+        .for_each(|index| *index = position(*index));
+    out.refusals
+        .iter_mut()
+        .for_each(|refusal| refusal.index = position(refusal.index));
+    out.refusals
+        .extend(refused.into_iter().map(|(index, refused)| pb::Refusal {
+            index,
+            status: Some(refused.into_proto()),
+        }));
     out.refusals.sort_unstable_by_key(|refusal| refusal.index);
     out
 }
@@ -98,7 +111,11 @@ pub(super) async fn messages(
                     frame_tasks_max: limits.frame_tasks_max as u32,
                 }));
             }
-            Effect::Accepted { sequence, acceptance, .. } => {
+            Effect::Accepted {
+                sequence,
+                acceptance,
+                ..
+            } => {
                 let accepted = accepted_frame(acceptance, unsound.take(sequence));
                 out.push_back(Message::Accepted(pb::SequencedAccepted {
                     sequence,
@@ -124,7 +141,9 @@ async fn result_frame(
     mut results: Vec<TaskResult>,
     reader: &Arc<dyn LogReader>,
 ) -> Result<pb::ResultFrame, Status> {
-    let blobs = results.iter_mut().filter_map(|result| result.result.as_mut().ok());
+    let blobs = results
+        .iter_mut()
+        .filter_map(|result| result.result.as_mut().ok());
     blobs::load(reader, blobs).await?;
     let mut out = pb::ResultFrame {
         tasks: Vec::with_capacity(results.len()),
@@ -134,7 +153,8 @@ async fn result_frame(
     for (index, TaskResult { task, result }) in results.into_iter().enumerate() {
         out.tasks.push(task.0);
         let response = result.unwrap_or_else(|(state, failure)| {
-            out.failures.push(failures::outgoing(index as u32, task, state, failure));
+            out.failures
+                .push(failures::outgoing(index as u32, task, state, failure));
             Blob::default()
         });
         out.payloads.push(blobs::bytes(response));

@@ -39,7 +39,12 @@ pub(super) fn open(
         refused_from: None,
     };
     tokio::spawn(reader.run(incoming));
-    let writer = Writer { context, outbound: Closing(outbound), unsound, ready: VecDeque::new() };
+    let writer = Writer {
+        context,
+        outbound: Closing(outbound),
+        unsound,
+        ready: VecDeque::new(),
+    };
     stream::unfold(Some(writer), async |writer| writer?.next().await)
 }
 
@@ -55,7 +60,9 @@ impl Writer {
     async fn next(mut self) -> Option<(Result<SubmitStreamResponse, Status>, Option<Self>)> {
         loop {
             if let Some(message) = self.ready.pop_front() {
-                let answer = SubmitStreamResponse { message: Some(message) };
+                let answer = SubmitStreamResponse {
+                    message: Some(message),
+                };
                 return Some((Ok(answer), Some(self)));
             }
             let items = match self.outbound.0.take().await {
@@ -95,7 +102,10 @@ impl Reader {
             () = outbound.closed() => End::Gone,
         };
         // A partition that is down has forgotten the stream by itself.
-        let _ = self.context.partition.post(Command::SessionClosed { conn: self.conn });
+        let _ = self
+            .context
+            .partition
+            .post(Command::SessionClosed { conn: self.conn });
         self.outbound.end(end);
         self.context.partition.close(self.conn);
     }
@@ -129,7 +139,10 @@ impl Reader {
         self.session = SessionId::try_from(hello.session.as_ref())
             .map_err(|_| invalid("hello.session", "a session is 16 bytes"))?;
         tracing::debug!(client = %hello.client, conn = self.conn.0, "submitter connected");
-        let opened = Command::SessionOpened { conn: self.conn, session: self.session };
+        let opened = Command::SessionOpened {
+            conn: self.conn,
+            session: self.session,
+        };
         Ok(self.context.partition.send(opened, 0).await?)
     }
 
@@ -139,17 +152,25 @@ impl Reader {
             return Err(invalid("submit.sequence", "the first one is 1").into());
         }
         if self.is_refused(sequence) {
-            self.outbound.push(Outgoing::NotNow { sequence, pause: DRAIN_PAUSE });
+            self.outbound.push(Outgoing::NotNow {
+                sequence,
+                pause: DRAIN_PAUSE,
+            });
             return Ok(());
         }
         let frame = submit.tasks.unwrap_or_default();
         let frame = frames::check(frame, &mut self.methods, &self.context.limits)?;
         if !frame.refused.is_empty() {
             let (positions, refused) = (frame.positions, frame.refused);
-            self.unsound.remember(sequence, UnsoundFrame { positions, refused });
+            self.unsound
+                .remember(sequence, UnsoundFrame { positions, refused });
         }
         let command = Command::Submit(Submit {
-            origin: SubmitOrigin::Session { conn: self.conn, session: self.session, sequence },
+            origin: SubmitOrigin::Session {
+                conn: self.conn,
+                session: self.session,
+                sequence,
+            },
             await_results: submit.r#await,
             tasks: frame.tasks,
         });
@@ -171,7 +192,9 @@ impl Reader {
             conn: self.conn,
             tasks: wanted.tasks.into_iter().map(TaskId).collect(),
             forget: wanted.forget.into_iter().map(TaskId).collect(),
-            parent: wanted.parent.map(|parent| (TaskId(parent.task), Token(parent.token))),
+            parent: wanted
+                .parent
+                .map(|parent| (TaskId(parent.task), Token(parent.token))),
         };
         Ok(self.context.partition.send(command, bytes).await?)
     }

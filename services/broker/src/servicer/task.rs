@@ -41,25 +41,38 @@ impl Tasks {
     async fn queue(&self, name: String) -> Result<pb::Queue, Status> {
         let wanted = name.clone();
         let find = move |p: &mut plait_broker_core::Partition, now| {
-            p.queues(now).into_iter().find(|queue| *queue.name == *wanted)
+            p.queues(now)
+                .into_iter()
+                .find(|queue| *queue.name == *wanted)
         };
         let found = self.context.partition.query(find).await?;
-        let missing = || refused(&Error::QueueNotFound { queue: Arc::from(name.as_str()) });
+        let missing = || {
+            refused(&Error::QueueNotFound {
+                queue: Arc::from(name.as_str()),
+            })
+        };
         Ok(views::queue(found.ok_or_else(missing)?))
     }
 }
 
 /// The task that an id names.
 pub(super) fn task_id(field: &str, id: &str) -> Result<TaskId, Refused> {
-    id.parse().map_err(|error| invalid(field, format!("{id:?}: {error}")))
+    id.parse()
+        .map_err(|error| invalid(field, format!("{id:?}: {error}")))
 }
 
 /// The tasks that ids name.
 pub(super) fn task_ids(ids: &[String]) -> Result<Vec<TaskId>, Refused> {
     if ids.len() > IDS_MAX {
-        return Err(invalid("ids", format!("{} ids; at most {IDS_MAX}", ids.len())));
+        return Err(invalid(
+            "ids",
+            format!("{} ids; at most {IDS_MAX}", ids.len()),
+        ));
     }
-    ids.iter().enumerate().map(|(index, id)| task_id(&format!("ids[{index}]"), id)).collect()
+    ids.iter()
+        .enumerate()
+        .map(|(index, id)| task_id(&format!("ids[{index}]"), id))
+        .collect()
 }
 
 fn request_id(id: &str) -> Result<Option<SessionId>, Refused> {
@@ -67,7 +80,10 @@ fn request_id(id: &str) -> Result<Option<SessionId>, Refused> {
         return Ok(None);
     }
     if id.chars().count() > REQUEST_ID_MAX {
-        return Err(invalid("request_id", format!("at most {REQUEST_ID_MAX} characters")));
+        return Err(invalid(
+            "request_id",
+            format!("at most {REQUEST_ID_MAX} characters"),
+        ));
     }
     let mut short = SessionId::default();
     short.copy_from_slice(&Sha256::digest(id.as_bytes())[..16]);
@@ -91,15 +107,27 @@ impl TaskService for Tasks {
             return Err(invalid("tasks.payloads", "at least one task").into());
         }
         let frame = frames::check(tasks, &mut Methods::default(), &self.context.limits)?;
-        let unsound = (!frame.refused.is_empty())
-            .then_some(UnsoundFrame { positions: frame.positions, refused: frame.refused });
+        let unsound = (!frame.refused.is_empty()).then_some(UnsoundFrame {
+            positions: frame.positions,
+            refused: frame.refused,
+        });
         let (tasks, dry_run) = (frame.tasks, request.validate_only);
         let submit = |tag| {
-            let origin = SubmitOrigin::Call { tag, request_id, dry_run };
-            Command::Submit(Submit { origin, await_results: false, tasks })
+            let origin = SubmitOrigin::Call {
+                tag,
+                request_id,
+                dry_run,
+            };
+            Command::Submit(Submit {
+                origin,
+                await_results: false,
+                tasks,
+            })
         };
         let reply = self.context.partition.call(frame.bytes, submit).await?;
-        let Reply::Accepted(acceptance) = reply else { return Err(unexpected("submission")) };
+        let Reply::Accepted(acceptance) = reply else {
+            return Err(unexpected("submission"));
+        };
         let accepted = Some(accepted_frame(acceptance, unsound));
         Ok(Response::new(pb::SubmitTasksResponse { accepted }))
     }
@@ -145,7 +173,9 @@ impl TaskService for Tasks {
         &self,
         request: Request<pb::ListTasksRequest>,
     ) -> Result<Response<pb::ListTasksResponse>, Status> {
-        listing::list(&self.context, request.into_inner()).await.map(Response::new)
+        listing::list(&self.context, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn watch_task(
@@ -200,13 +230,22 @@ impl TaskService for Tasks {
         let size = pages::size(request.page_size, 1000, 1000)?;
         let after = pages::after(&request.page_token)?;
         let all = self.context.partition.query(|p, now| p.queues(now)).await?;
-        let mut page: Vec<QueueView> =
-            all.into_iter().filter(|queue| *queue.name > *after).take(size + 1).collect();
+        let mut page: Vec<QueueView> = all
+            .into_iter()
+            .filter(|queue| *queue.name > *after)
+            .take(size + 1)
+            .collect();
         let more = page.len() > size;
         page.truncate(size);
-        let last = page.last().filter(|_| more).map(|queue| queue.name.to_string());
+        let last = page
+            .last()
+            .filter(|_| more)
+            .map(|queue| queue.name.to_string());
         let queues = page.into_iter().map(views::queue).collect();
-        Ok(Response::new(pb::ListQueuesResponse { queues, next_page_token: pages::token(last) }))
+        Ok(Response::new(pb::ListQueuesResponse {
+            queues,
+            next_page_token: pages::token(last),
+        }))
     }
 
     async fn pause_queue(
@@ -239,5 +278,7 @@ impl TaskService for Tasks {
 
 /// The state machine answered something that does not fit: a defect.
 pub(super) fn unexpected(what: &str) -> Status {
-    Status::internal(format!("a {what} was answered by something that does not fit"))
+    Status::internal(format!(
+        "a {what} was answered by something that does not fit"
+    ))
 }

@@ -25,7 +25,9 @@ pub(super) fn method_path(field: &str, path: &str) -> Result<(), Refused> {
     let shape = (parts.next(), parts.next(), parts.next(), parts.next());
     let legal = |part: &str| {
         !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
     };
     let sound = match shape {
         (Some(""), Some(service), Some(method), None) => legal(service) && legal(method),
@@ -35,7 +37,10 @@ pub(super) fn method_path(field: &str, path: &str) -> Result<(), Refused> {
         return Ok(());
     }
     let shown: String = path.chars().take(100).collect();
-    Err(invalid(field, format!("{shown:?} is not of the form /package.Service/Method")))
+    Err(invalid(
+        field,
+        format!("{shown:?} is not of the form /package.Service/Method"),
+    ))
 }
 
 /// Text for people.
@@ -53,7 +58,10 @@ pub(super) fn worker_id(id: &str) -> Result<(), Refused> {
     if (1..=64).contains(&id.len()) && id.bytes().all(legal) {
         return Ok(());
     }
-    Err(invalid("hello.worker", "an id is 1 to 64 of A-Z, a-z, 0-9, '.', '_', ':' and '-'"))
+    Err(invalid(
+        "hello.worker",
+        "an id is 1 to 64 of A-Z, a-z, 0-9, '.', '_', ':' and '-'",
+    ))
 }
 
 /// A queue's name: 1 to 128 of [a-z0-9._-] or, for a default, the case of the service's name.
@@ -62,5 +70,8 @@ pub(super) fn queue_name(name: &str) -> Result<(), Refused> {
     if (1..=128).contains(&name.len()) && name.bytes().all(legal) {
         return Ok(());
     }
-    Err(invalid("name", "a queue's name is 1 to 128 of letters, digits, '.', '_' and '-'"))
+    Err(invalid(
+        "name",
+        "a queue's name is 1 to 128 of letters, digits, '.', '_' and '-'",
+    ))
 }

@@ -56,10 +56,16 @@ fn basic(view: TaskView) -> pb::Task {
         start_time: times::timestamp(view.start_at).filter(|_| view.start_at > view.created_at),
         expire_time: times::timestamp(view.expire_at),
         end_time: times::timestamp(view.ended_at),
-        parent: view.parent.map(|(parent, _)| parent.to_string()).unwrap_or_default(),
+        parent: view
+            .parent
+            .map(|(parent, _)| parent.to_string())
+            .unwrap_or_default(),
         child_count: i64::try_from(view.child_count).unwrap_or(i64::MAX),
         dead_letter: view.dead_letter,
-        error: view.failure.as_ref().map(|failure| failures::status_of(view.id, failure)),
+        error: view
+            .failure
+            .as_ref()
+            .map(|failure| failures::status_of(view.id, failure)),
         progress: view.progress.map(|(fraction, message)| pb::Progress {
             fraction,
             message: message.to_string(),
@@ -92,7 +98,11 @@ pub(super) fn queue(view: QueueView) -> pb::Queue {
         counts: view.counts.into_iter().map(count).collect(),
         oldest_ready_time: view.oldest_ready.and_then(times::timestamp),
         dead_letter_count: i64::try_from(view.dead_letters).unwrap_or(i64::MAX),
-        methods: view.methods.iter().map(|method| method.to_string()).collect(),
+        methods: view
+            .methods
+            .iter()
+            .map(|method| method.to_string())
+            .collect(),
         worker_count: i32::try_from(view.workers).unwrap_or(i32::MAX),
     }
 }

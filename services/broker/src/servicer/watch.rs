@@ -20,9 +20,22 @@ pub(super) async fn open(
     full: bool,
 ) -> Result<impl Stream<Item = Result<WatchTaskResponse, Status>> + Send + 'static, Status> {
     let (conn, outbound) = context.partition.open(context.limits.outbound_bytes_max);
-    let watch = Watch { context, conn, outbound, full, ready: VecDeque::new(), is_final: false };
-    watch.context.partition.send(Command::Watch { conn, task }, 0).await?;
-    Ok(stream::unfold(Some(watch), async |watch| watch?.next().await))
+    let watch = Watch {
+        context,
+        conn,
+        outbound,
+        full,
+        ready: VecDeque::new(),
+        is_final: false,
+    };
+    watch
+        .context
+        .partition
+        .send(Command::Watch { conn, task }, 0)
+        .await?;
+    Ok(stream::unfold(Some(watch), async |watch| {
+        watch?.next().await
+    }))
 }
 
 /// What is polled for answers.
@@ -69,7 +82,10 @@ fn changed(item: Outgoing) -> Option<Box<TaskView>> {
 impl Drop for Watch {
     fn drop(&mut self) {
         // A partition that is down has forgotten the stream by itself.
-        let _ = self.context.partition.post(Command::Unwatch { conn: self.conn });
+        let _ = self
+            .context
+            .partition
+            .post(Command::Unwatch { conn: self.conn });
         self.context.partition.close(self.conn);
     }
 }

@@ -55,7 +55,12 @@ impl WorkerService for Workers {
         };
         tokio::spawn(reader.run(request.into_inner()));
         let ready = VecDeque::new();
-        let writer = Writer { context, outbound: Closing(outbound), numbering, ready };
+        let writer = Writer {
+            context,
+            outbound: Closing(outbound),
+            numbering,
+            ready,
+        };
         let answers = stream::unfold(Some(writer), async |writer| writer?.next().await);
         Ok(Response::new(Box::pin(answers)))
     }
@@ -73,7 +78,12 @@ impl Writer {
     async fn next(mut self) -> Option<(Result<AttachResponse, Status>, Option<Self>)> {
         loop {
             if let Some(message) = self.ready.pop_front() {
-                return Some((Ok(AttachResponse { message: Some(message) }), Some(self)));
+                return Some((
+                    Ok(AttachResponse {
+                        message: Some(message),
+                    }),
+                    Some(self),
+                ));
             }
             let beat = self.context.limits.heartbeat_interval;
             let items = match tokio::time::timeout(beat, self.outbound.0.take()).await {
@@ -132,29 +142,46 @@ impl Reader {
                     }
                 };
                 tracing::info!(%worker, %reason, "worker detached");
-                self.context.hub.worker_detached(&worker, self.conn, &reason);
+                self.context
+                    .hub
+                    .worker_detached(&worker, self.conn, &reason);
                 (reason, end)
             }
         };
         // A partition that is down has forgotten the stream by itself.
-        let detached = Command::WorkerDetached { conn: self.conn, reason: reason.into() };
+        let detached = Command::WorkerDetached {
+            conn: self.conn,
+            reason: reason.into(),
+        };
         let _ = self.context.partition.post(detached);
         self.outbound.end(end);
         self.context.partition.close(self.conn);
     }
 
     /// Takes the hello. Answers with the worker's id.
-    async fn attach(&mut self, incoming: &mut Streaming<AttachRequest>) -> Result<Arc<str>, Status> {
+    async fn attach(
+        &mut self,
+        incoming: &mut Streaming<AttachRequest>,
+    ) -> Result<Arc<str>, Status> {
         let first = tokio::time::timeout(self.context.limits.hello_timeout, incoming.message());
-        let first = first.await.map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        let first = first
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello came"))??;
         let hello = hello::checked(first, &self.context.limits)?;
         let (attach, attached) = hello.into_parts(self.conn);
         let worker = Arc::clone(&attach.worker);
         tracing::info!(%worker, client = %attached.client, slots = attach.slots, "worker attached");
         self.context.hub.worker_attached(self.conn, attached);
         // The hub first: a detachment is told only after it.
-        if let Err(stopped) = self.context.partition.send(Command::WorkerAttached(attach), 0).await {
-            self.context.hub.worker_detached(&worker, self.conn, "the broker stops");
+        if let Err(stopped) = self
+            .context
+            .partition
+            .send(Command::WorkerAttached(attach), 0)
+            .await
+        {
+            self.context
+                .hub
+                .worker_detached(&worker, self.conn, "the broker stops");
             return Err(stopped.into());
         }
         if let Some(grace) = *self.context.draining.borrow() {
@@ -197,11 +224,22 @@ impl Reader {
         if request.accepted_sequence > self.received {
             self.received = request.accepted_sequence;
             if let Some(sequence) = self.numbering.received(request.accepted_sequence) {
-                partition.send(Command::WorkerAccepted { conn: self.conn, sequence }, 0).await?;
+                partition
+                    .send(
+                        Command::WorkerAccepted {
+                            conn: self.conn,
+                            sequence,
+                        },
+                        0,
+                    )
+                    .await?;
             }
         }
-        let Some(message) = request.message else { return Ok(()) };
-        if let Some((command, bytes)) = outcomes::command(self.conn, message, &self.context.limits)? {
+        let Some(message) = request.message else {
+            return Ok(());
+        };
+        if let Some((command, bytes)) = outcomes::command(self.conn, message, &self.context.limits)?
+        {
             partition.send(command, bytes).await?;
         }
         Ok(())
