@@ -13,8 +13,8 @@ TARIFF = Path(__file__).parents[2] / "tariff.toml"
 
 
 def test_first_flight_of_the_year_costs_what_the_tariff_says():
-    # UA 1545 in N14228: 149 seats, two turbofans, 11 minutes late. Landing 12,500 + 149 * 145 + 4,200; 149 * 0.823 is
-    # 122.6, so 123 passengers of 450.
+    # UA 1545 in N14228: 149 seats, two turbofans, 11 minutes late. Landing is 12,500 + 149 * 145 +
+    # 4,200; 149 * 0.823 is 122.6, so 123 passengers of 450.
     assert expected(TARIFF, 1) == {("UA", 1): Owed(charged_minor=38_305 + 55_350, flights=1)}
 
 

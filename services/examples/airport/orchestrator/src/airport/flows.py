@@ -1,7 +1,8 @@
 """The orchestration: one flow for the year, one for each day, batches of flights fanned out.
 
-Ordinary handlers of an ordinary service. The stubs are the generated ones on a durable channel, so every call is a
-child that is recorded: a flow that is run again gets the answers that are there and asks only for the rest.
+Ordinary handlers of an ordinary service. The stubs are the generated ones on a durable channel, so
+every call is a child that is recorded: a flow that is run again gets the answers that are there and
+asks only for the rest.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _batches(request: pb.SettleDayRequest) -> list[pb.ParseFlightsRequest]:
 
 
 def _to_settle(parsed: pb.ParseFlightsResponse, result: _Day) -> Iterator[pb.Flight]:
-    """The flights to book: those that flew, and the cancelled ones, which are booked and reversed."""
+    """The flights to book: those that flew, and the cancelled ones, to be reversed."""
     yield from parsed.flights
     for held in parsed.quarantined:
         result.reasons[held.reason] += 1

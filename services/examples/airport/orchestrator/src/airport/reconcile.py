@@ -1,6 +1,6 @@
 """The independent check: what the ledger says must equal what plain SQL says, to the cent.
 
-Shares no code with the ledger, the intake or the enrichment; only the tariff file and the CSV files.
+Shares no code with the ledger, the intake or the enrichment; only the tariff and the CSV files.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _load(database: sqlite3.Connection, name: str) -> None:
 
 
 def _load_tariff(database: sqlite3.Connection, path: Path) -> None:
-    """One row, one column a figure; the names of the file's figures are unique over its tables."""
+    """One row, one column a figure: their names are unique over the tables of the file."""
     sections = tomllib.loads(path.read_text(encoding="utf-8"))
     figures = {name: value for section in sections.values() for name, value in section.items()}
     columns = ", ".join(f'"{name}" INTEGER' for name in figures)

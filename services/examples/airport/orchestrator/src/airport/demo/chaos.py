@@ -1,4 +1,4 @@
-"""What the demo breaks on the way: kill -9 of workers and the broker, at fixed shares of the work."""
+"""What the demo breaks on the way: kill -9 of workers and the broker, at shares of the work."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
-from rich.console import Console
 from rich.live import Live
 
 import plait
@@ -23,8 +22,9 @@ from airport.v1 import settlement_pb2_grpc as rpc
 from plait.v1 import task_service_pb2, task_service_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from rich.console import Console
 
 LOOK_SECONDS = 0.25
 """Between two looks at the queues."""
@@ -55,7 +55,7 @@ async def run(options: Options, console: Console) -> int:
     count = sum(day.row_count for day in days(options.flights_max))
     progress = Progress(len(days(options.flights_max)))
     console.print(
-        f"Settling {count:,} flights of {progress.days} days. Everything is kept in {options.folder}."
+        f"Settling {count:,} flights of {progress.days} days.\nAll is kept in {options.folder}."
     )
     stack = Stack(
         options.binaries, options.folder, options.tariff, options.latency, options.fail_permille
@@ -86,7 +86,10 @@ async def _settle(
     console.print(f"Submitted {task.id}: airport.v1.SettlementService/SettleYear")
     helpers = [asyncio.create_task(_look(stack.address, progress, console))]
     if options.kill:
-        say: Callable[[str], None] = lambda text: console.print(f"[bold red]{text}[/]")
+
+        def say(text: str) -> None:
+            console.print(f"[bold red]{text}[/]")
+
         helpers.append(asyncio.create_task(chaos.run(stack, progress, say)))
     try:
         return await task.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class Progress:
         self.events: list[tuple[float, str]] = []
         self.started = time.monotonic()
         self.reachable = True
+        self._seen = asyncio.Event()
 
     def see(self, queues: task_service_pb2.ListQueuesResponse | None) -> None:
         """Takes one look at the queues; None when the broker could not be reached."""
@@ -77,6 +79,7 @@ class Progress:
         for queue in queues.queues:
             if stage := self.stages.get(queue.name):
                 stage.see({count.state: count.count for count in queue.counts}, now)
+        self._seen.set()
         self.samples.append((now, {name: stage.done for name, stage in self.stages.items()}))
 
     def tell(self, event: str) -> None:
@@ -86,6 +89,12 @@ class Progress:
     def share(self) -> float:
         """Share of the days that are settled."""
         return self.stages["settlement.day"].done / max(self.days, 1)
+
+    async def reached(self, share: float) -> None:
+        """Waits until a share of the days is settled."""
+        while self.share() < share:
+            self._seen.clear()
+            await self._seen.wait()
 
     def table(self) -> Table:
         """For a terminal."""

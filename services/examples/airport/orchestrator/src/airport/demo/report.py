@@ -1,4 +1,4 @@
-"""What is left to look at after the demo: a chart as PNG and a report as HTML. And the closing tables of the terminal."""
+"""What is left to look at: a chart as PNG, a report as HTML, the closing tables of the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from airport.demo.progress import Progress
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+       padding: 0 1rem; color: #1c2733; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .9rem .2rem 0; text-align: right; border-bottom: 1px solid #dde3ea; }
@@ -66,10 +67,11 @@ def reconciliation(books: Books) -> str:
     """One line for a terminal."""
     cells = len(books.balance.airline_months)
     if books.differences:
-        return f"[bold red]Reconciliation: {len(books.differences)} of {cells} airline-months differ[/]"
+        differ = len(books.differences)
+        return f"[bold red]Reconciliation: {differ} of {cells} airline-months differ[/]"
     return (
-        f"[bold green]Reconciliation: all {cells} airline-months equal the SQL over the files, to the cent:"
-        f" {money(books.expected_minor)} USD[/]"
+        f"[bold green]Reconciliation: all {cells} airline-months equal the SQL over the files, "
+        f"to the cent: {money(books.expected_minor)} USD[/]"
     )
 
 
@@ -105,8 +107,8 @@ def page(books: Books, progress: Progress, chart_name: str, path: Path) -> None:
     verdict = (
         "<p class=bad><b>The books are wrong.</b></p>" + _list(problems)
         if problems
-        else "<p class=good><b>The books are exact:</b> debits equal credits, every row is accounted for, and every"
-        " airline's month equals the independent computation to the cent.</p>"
+        else "<p class=good><b>The books are exact:</b> debits equal credits, every row is accounted "
+        "for, and every airline's month equals the independent computation to the cent.</p>"
     )
     totals = books.year.totals
     airlines = [
@@ -134,8 +136,8 @@ def page(books: Books, progress: Progress, chart_name: str, path: Path) -> None:
     ]
     body = "\n".join(parts)
     path.write_text(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Settlement</title><style>{STYLE}</style>"
-        f"<body>{body}</body></html>\n",
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Settlement</title>"
+        f"<style>{STYLE}</style><body>{body}</body></html>\n",
         encoding="utf-8",
     )
 

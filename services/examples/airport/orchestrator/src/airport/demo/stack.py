@@ -1,4 +1,4 @@
-"""The processes of the demo: the reference service and `plait dev`, which starts broker, scheduler and workers."""
+"""The processes of the demo: the reference service, and `plait dev`, which starts the rest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StackError(Exception):
 
 @dataclass
 class Stack:
-    """Everything that runs. `binaries` is where the broker and the workers are, `folder` where all data goes."""
+    """Everything that runs: `binaries` is where the programs are, `folder` where all data goes."""
 
     binaries: Path
     folder: Path
