@@ -24,7 +24,7 @@ async def call_error(client: plait.Client, **said: Any) -> grpc.aio.AioRpcError:
 
 
 async def test_the_context_is_that_of_a_grpc_server(client, pocket):
-    seen = {}
+    seen: dict[str, Any] = {}
 
     async def charge(request, context):
         metadata = context.invocation_metadata()
@@ -54,7 +54,7 @@ async def test_the_context_is_that_of_a_grpc_server(client, pocket):
 
 
 async def test_the_attempt(client):
-    seen = {}
+    seen: dict[str, Any] = {}
 
     async def charge(request, context):
         here = plait.attempt()

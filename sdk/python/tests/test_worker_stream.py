@@ -3,10 +3,12 @@
 import asyncio
 import os
 import signal
+from typing import Any
 
 import grpc
 import pytest
 from sdk.python.tests.contracts import shop
+from sdk.python.tests.pocket_broker import PocketBroker
 from sdk.python.tests.shops import orders, receipt, serve, stub_of
 
 import plait
@@ -65,7 +67,7 @@ async def test_heartbeats_are_sent_while_nothing_else_is(client, pocket):
         await asyncio.gather(*calls)
 
 
-def said(pocket):
+def said(pocket: PocketBroker) -> list[Any]:
     return [each for worker in pocket.workers for each in worker.said]
 
 

@@ -1,0 +1,128 @@
+"""For tests of programs that use Plait: a real broker and scheduler, in a folder of their own.
+
+    def test_charge():
+        with plait.testing.Mesh() as mesh:
+            asyncio.run(check(mesh.address))
+
+With pytest the fixture `plait_mesh` is one for the whole run. The package plait-scheduler must be
+installed, and the broker's binary be found: see PLAIT_BROKER.
+"""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from plait import client
+from plait._processes import Process, find_broker
+
+START_S: Final = 30.0
+STOP_S: Final = 15.0
+
+
+class Mesh:
+    """A broker and a scheduler on free ports of the loopback interface."""
+
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        *,
+        scheduler: bool = True,
+        broker_arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts with the context.
+
+        data_dir: where the broker keeps its data; default: a folder that goes with the mesh.
+        scheduler: whether to start one; without it no new contract is accepted.
+        broker_arguments: more flags of the broker, such as `--sync none`.
+        environment: more variables for both processes.
+        """
+        self._given = data_dir
+        self._scheduler_wanted = scheduler
+        self._broker_arguments = tuple(broker_arguments)
+        self._environment = environment or {}
+        self._exit = contextlib.ExitStack()
+        self._folder = Path()
+        self._broker: Process | None = None
+        self._scheduler: Process | None = None
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        """The broker's address, the same over its restarts; for `plait.connect`."""
+        if not self._address:
+            raise RuntimeError("the mesh is not started: use `with Mesh() as mesh`")
+        return self._address
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the broker keeps its data."""
+        return self._given or self._folder / "broker"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of broker.log and scheduler.log."""
+        return self._folder
+
+    def connect(self) -> client.Client:
+        """A client of it, as `plait.connect` makes it."""
+        return client.connect(self.address)
+
+    def start_broker(self) -> None:
+        """Starts the broker; after `kill_broker` on the same port, with the same data."""
+        listen = self._address or "127.0.0.1:0"
+        command = [str(find_broker()), "--listen", listen, "--data-dir", str(self.data_dir)]
+        self._broker = self._start("broker", [*command, *self._broker_arguments])
+        self._address = self._broker.wait_ready(START_S)
+
+    def kill_broker(self) -> None:
+        """Kills the broker, as kill -9 does."""
+        if self._broker is not None:
+            self._broker.kill()
+            self._broker = None
+
+    def start_scheduler(self) -> None:
+        """Starts the scheduler; it is ready when the broker listens to it."""
+        command = [sys.executable, "-m", "plait_scheduler", "--listen", "127.0.0.1:0", "--dev"]
+        self._scheduler = self._start("scheduler", [*command, "--broker", self.address])
+        self._scheduler.wait_ready(START_S)
+
+    def kill_scheduler(self) -> None:
+        """Kills the scheduler, as kill -9 does. Known contracts go on."""
+        if self._scheduler is not None:
+            self._scheduler.kill()
+            self._scheduler = None
+
+    def __enter__(self) -> Self:
+        folder = tempfile.TemporaryDirectory(prefix="plait-mesh-")
+        self._folder = Path(self._exit.enter_context(folder))
+        try:
+            self.start_broker()
+            if self._scheduler_wanted:
+                self.start_scheduler()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _start(self, name: str, command: Sequence[str]) -> Process:
+        return Process(name, command, self._folder / f"{name}.log", self._environment)
+
+    def _stop(self) -> None:
+        for process in (self._scheduler, self._broker):
+            if process is not None:
+                process.terminate(STOP_S)
+        self._scheduler = self._broker = None
+        self._exit.close()
