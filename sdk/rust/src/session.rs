@@ -106,9 +106,11 @@ impl Session {
         u32::try_from(weight).unwrap_or(u32::MAX).min(WEIGHT_MAX)
     }
 
-    /// Queues a task when there is room for it, in the order of the calls.
+    /// Queues a task when there is room for it, in the order in which the futures are first polled.
     pub(crate) async fn submit(&self, submission: Submission) -> Result<Waiter, Status> {
-        let room = self.shared.room.acquire_many(submission.weight).await;
+        let room = self.shared.room.acquire_many(submission.weight);
+        // Unconstrained: tokio's budget would send a busy caller to the end of the line, behind those after it.
+        let room = tokio::task::coop::unconstrained(room).await;
         let Ok(permit) = room else {
             return Err(closed());
         };
