@@ -56,7 +56,7 @@ def expected(tariff: Path, flights_max: int) -> dict[Key, Owed]:
 
 
 def differences(ledger: Mapping[Key, Owed], expectation: Mapping[Key, Owed]) -> list[Difference]:
-    """Every airline and month on which the two disagree, in order. Empty: they agree to the cent."""
+    """Every airline and month on which the two disagree. Empty: they agree to the cent."""
     return [
         Difference(*key, ledger=ledger.get(key), expected=expectation.get(key))
         for key in sorted(ledger.keys() | expectation.keys())

@@ -107,8 +107,8 @@ def page(books: Books, progress: Progress, chart_name: str, path: Path) -> None:
     verdict = (
         "<p class=bad><b>The books are wrong.</b></p>" + _list(problems)
         if problems
-        else "<p class=good><b>The books are exact:</b> debits equal credits, every row is accounted "
-        "for, and every airline's month equals the independent computation to the cent.</p>"
+        else "<p class=good><b>The books are exact:</b> debits equal credits, all rows counted, "
+        "and every airline's month equals the independent computation to the cent.</p>"
     )
     totals = books.year.totals
     airlines = [
