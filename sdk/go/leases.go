@@ -219,6 +219,13 @@ func (l *leases) finished() bool {
 	return l.draining && l.count == 0 && len(l.handBack) == 0 && len(l.suspended) == 0
 }
 
+// nothingHeld tells whether a draining worker may do without a stream: what it would still hand back ended with the last one.
+func (l *leases) nothingHeld() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.draining && l.count == 0
+}
+
 // dropAll lets go of everything and returns what was held.
 func (l *leases) dropAll() []*attempt {
 	l.mu.Lock()
