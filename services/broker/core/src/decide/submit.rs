@@ -57,6 +57,12 @@ impl Partition {
             calls,
             ..
         } = self.draft(&submit, &doubtful, dry_run, now);
+        if !dry_run {
+            // A run begins with what earlier ones recorded, so before its own children are.
+            for call in &calls {
+                self.run_mut(call.flow);
+            }
+        }
         if !dry_run && (place.is_some() || !tasks.is_empty()) {
             let acceptance = acceptance.clone();
             self.commit(
