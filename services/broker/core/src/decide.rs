@@ -87,6 +87,7 @@ impl Partition {
     pub(crate) fn settle(&mut self, step: &mut Step) {
         self.reap(step);
         self.wake_flows(step);
+        self.watch_sessions();
         self.live.flush_stops(&mut step.effects);
         self.live.streams.flush(&mut step.effects);
         for (slot, conns) in self.live.watchers.take_changed(&mut self.state.tasks) {

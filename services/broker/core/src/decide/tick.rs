@@ -153,7 +153,7 @@ impl Partition {
 
     /// Watches the end of sessions that are new.
     pub(crate) fn watch_sessions(&mut self) {
-        for id in std::mem::take(&mut self.state.sessions.made) {
+        while let Some(id) = self.state.sessions.made.pop() {
             if let Some(session) = self.state.sessions.sessions.get(&id) {
                 let due = session.last_used.saturating_add(self.config.session_ttl_ms);
                 self.live.alarms.set(due, Alarm::Session(id));

@@ -1,4 +1,15 @@
 //! Behaviour of a partition as SEMANTICS tells it, one file a subject; the tests' names say what is promised.
 
+mod cancellation;
+mod deadlines;
+mod dedup;
+mod flows;
 mod harness;
 mod lifecycle;
+mod operations;
+mod ordering;
+mod residency;
+mod restart;
+mod retries;
+mod sessions;
+mod workers;
