@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from plait import trace
 from plait_scheduler.dev import command as dev
 from plait_scheduler.logs import configure_logs
 from plait_scheduler.scheduler import Scheduler
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"plait-scheduler: {name}: {fault['msg']}\n")
         return USAGE_ERROR
     configure_logs(settings.log_format, settings.log_level)
+    trace.configure("scheduler")
     return asyncio.run(_serve(settings))
 
 

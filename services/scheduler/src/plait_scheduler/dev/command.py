@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plait import trace
 from plait_scheduler.dev import child
 from plait_scheduler.dev.binaries import BrokerMissingError, find_broker
 from plait_scheduler.dev.printer import Printer, wants_colour
@@ -116,9 +117,12 @@ class _Dev:
         self._binary = find_broker(environment)
         colour = wants_colour(sys.stderr, environment)
         self._printer = Printer(sys.stderr, [BROKER, SCHEDULER, *options.workers], colour)
+        trace.configure(SCHEDULER)
         configure_logs("console", options.log_level, self._printer.file(SCHEDULER), colour)
         self._supervisor = SupervisorLoop(
-            SupervisorConfig(), SupervisorEvents(self._on_line, self._on_death), random.random
+            SupervisorConfig(),
+            SupervisorEvents(self._on_line, self._on_death, self._on_start),
+            random.random,
         )
         self._stopping = asyncio.Event()
         self._broker_ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -201,6 +205,9 @@ class _Dev:
         elif not self._broker_ready.done():
             self._broker_ready.set_result(address)
 
+    def _on_start(self, name: str, pid: int) -> None:
+        _report({"event": "started", "process": name, "pid": pid})
+
     def _on_death(self, name: str, code: int) -> None:
         if name == BROKER and not self._broker_ready.done():
             self._broker_ready.set_exception(
@@ -224,16 +231,21 @@ class _Dev:
             f"  workers    {', '.join(self._options.workers) or 'none'}",
         ]
         sys.stderr.write("\n".join(lines) + "\n")
-        if not sys.stdout.isatty():
-            ready = {
-                "event": "ready",
-                "process": "dev",
-                "address": address,
-                "scheduler": scheduler_address,
-                "data_dir": str(self._options.data_dir.resolve()),
-            }
-            sys.stdout.write(json.dumps(ready) + "\n")
-            sys.stdout.flush()
+        ready = {
+            "event": "ready",
+            "process": "dev",
+            "address": address,
+            "scheduler": scheduler_address,
+            "data_dir": str(self._options.data_dir.resolve()),
+        }
+        _report(ready)
+
+
+def _report(event: Mapping[str, Any]) -> None:
+    """An event for the program that started this one; people read stderr."""
+    if not sys.stdout.isatty():
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
 
 
 async def _first(

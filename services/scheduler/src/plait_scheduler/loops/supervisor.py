@@ -30,6 +30,8 @@ class SupervisorEvents:
     line: Callable[[str, str], None]
     # A process ended by itself: its name and exit code.
     died: Callable[[str, int], None]
+    # A process was started: its name and process id.
+    started: Callable[[str, int], None]
 
 
 @dataclass(slots=True)
@@ -123,6 +125,7 @@ class SupervisorLoop(Loop):
         slot.process = process
         await process.start()
         self._log.debug("started", process=name, pid=process.pid)
+        self._events.started(name, process.pid)
 
     async def _bury(self, slot: _Slot, process: Process) -> None:
         """It died by itself: what it left behind goes too, and its next start is decided on."""
