@@ -66,8 +66,8 @@ impl Options {
         self
     }
 
-    /// Names the child among the children of the flow that asks for it, so that a re-run finds its result also when
-    /// the order of calls or the request's bytes changed. Means nothing outside a flow.
+    /// Names the child among the children of the flow that asks for it, so that a re-run finds its result wherever it
+    /// asks. Another request under the name is refused with FLOW_DIVERGED. Means nothing outside a flow.
     #[must_use]
     pub fn child_key(mut self, key: impl Into<String>) -> Self {
         self.child_key = Some(key.into());

@@ -125,7 +125,7 @@ fn build() -> PathBuf {
         .expect("cargo");
     assert!(output.status.success(), "the broker does not build");
     let messages = String::from_utf8(output.stdout).expect("text");
-    let executable = messages.lines().filter_map(|line| {
+    let mut executable = messages.lines().rev().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_broker = message["target"]["name"] == "plait-broker";
         message["executable"]
@@ -133,5 +133,5 @@ fn build() -> PathBuf {
             .filter(|_| is_broker)
             .map(PathBuf::from)
     });
-    executable.last().expect("an executable")
+    executable.next().expect("an executable")
 }

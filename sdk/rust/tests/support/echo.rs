@@ -1,25 +1,29 @@
 //! testing.v1.EchoService with hooks for tests.
 
-use futures_util::future::try_join_all;
+use futures_util::future::{BoxFuture, try_join_all};
 use plait::errors::{ErrorReason, refusal};
 use plait::pb::testing::v1 as pb;
 use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
 use plait::pb::testing::v1::echo_service_server::EchoService;
 use plait::{Attempt, Channel};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tonic::{Code, Request, Response, Status};
 
+/// What a test has the handler of `Inspect` do before it answers.
+pub type Script = Box<dyn Fn() -> BoxFuture<'static, Result<(), Status>> + Send + Sync>;
+
 /// The service. Its clones are one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Echo {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
+    script: Option<Script>,
     client: Option<EchoServiceClient<Channel>>,
     /// How often each method ran.
     runs: Mutex<HashMap<&'static str, u32>>,
@@ -30,6 +34,9 @@ struct Inner {
     gate: Semaphore,
     /// A handler was dropped before it was done.
     dropped: Notify,
+    /// Handlers of `Once` and `Sleep` at work, and the most there were.
+    busy: AtomicU32,
+    peak: AtomicU32,
 }
 
 /// Tells when its handler is dropped.
@@ -40,6 +47,7 @@ struct Witness {
 
 impl Drop for Witness {
     fn drop(&mut self) {
+        self.inner.busy.fetch_sub(1, Ordering::Relaxed);
         if !self.done {
             self.inner.dropped.notify_one();
         }
@@ -49,13 +57,20 @@ impl Drop for Witness {
 impl Echo {
     /// `channel` is what its flows make their calls through.
     pub fn new(channel: Option<Channel>) -> Self {
+        Self::scripted(channel, None)
+    }
+
+    pub fn scripted(channel: Option<Channel>, script: Option<Script>) -> Self {
         let inner = Inner {
+            script,
             client: channel.map(EchoServiceClient::new),
             runs: Mutex::default(),
             lines: Mutex::default(),
             started: Semaphore::new(0),
             gate: Semaphore::new(0),
             dropped: Notify::new(),
+            busy: AtomicU32::new(0),
+            peak: AtomicU32::new(0),
         };
         Self {
             inner: Arc::new(inner),
@@ -69,6 +84,11 @@ impl Echo {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         runs.get(method).copied().unwrap_or_default()
+    }
+
+    /// The most handlers of `Once` and `Sleep` that were at work at once.
+    pub fn peak(&self) -> u32 {
+        self.inner.peak.load(Ordering::Relaxed)
     }
 
     pub fn line(&self, account: &str) -> Vec<i64> {
@@ -114,6 +134,8 @@ impl Echo {
             inner: Arc::clone(&self.inner),
             done: false,
         };
+        let busy = self.inner.busy.fetch_add(1, Ordering::Relaxed) + 1;
+        self.inner.peak.fetch_max(busy, Ordering::Relaxed);
         self.inner.started.add_permits(1);
         let value = work.await;
         witness.done = true;
@@ -265,6 +287,10 @@ impl EchoService for Echo {
         &self,
         request: Request<pb::InspectRequest>,
     ) -> Result<Response<pb::InspectResponse>, Status> {
+        self.count("inspect");
+        if let Some(script) = &self.inner.script {
+            script().await?;
+        }
         let attempt = attempt()?;
         let text = |(key, value): (&http::HeaderName, &http::HeaderValue)| {
             (
