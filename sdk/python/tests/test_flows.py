@@ -5,21 +5,22 @@ from typing import Any
 
 import pytest
 from sdk.python.tests.contracts import shop
-from sdk.python.tests.shops import receipt
+from sdk.python.tests.shops import receipt, stub_of, worker_of
 
 import plait
+from plait.v1 import contract_service_pb2
 
 
 def serve_flow(client: plait.Client, settle: Any, **options: Any) -> plait.Worker:
-    class Orders(shop.OrderServiceServicer):  # type: ignore[misc]  # generated at run time
-        async def Charge(self, request: Any, context: Any) -> Any:
-            return receipt(request)
+    stub = stub_of(client)
 
-        async def Settle(self, request: Any, context: Any) -> Any:
-            stub = shop.OrderServiceStub(client.channel())
-            return shop.SettleResponse(receipts=await settle(stub, request.orders))
+    async def charge(request: Any, context: Any) -> Any:
+        return receipt(request)
 
-    return client.worker(**options).serve(Orders(), shop.add_OrderServiceServicer_to_server)
+    async def run(request: Any, context: Any) -> Any:
+        return shop.SettleResponse(receipts=await settle(stub, request.orders))
+
+    return worker_of(client, {"Charge": charge, "Settle": run}, **options)
 
 
 async def one_by_one(stub: Any, orders: Any) -> list[str]:
@@ -35,9 +36,7 @@ async def all_at_once(stub: Any, orders: Any) -> list[str]:
 async def test_calls_of_a_handler_are_children(client, pocket, settle):
     # One slot, which the flow would hold for ever if it did not give it back.
     async with serve_flow(client, settle, concurrency=1):
-        answer = await shop.OrderServiceStub(client.channel()).Settle(
-            shop.SettleRequest(orders=["a", "b", "c"])
-        )
+        answer = await stub_of(client).Settle(shop.SettleRequest(orders=["a", "b", "c"]))
     assert answer.receipts == ["r-a", "r-b", "r-c"]
     parents = [each.options.parent for each in pocket.tasks.values()]
     assert [(each.task, each.token) for each in parents] == [(0, 0), (1, 1), (1, 1), (1, 1)]
@@ -46,9 +45,7 @@ async def test_calls_of_a_handler_are_children(client, pocket, settle):
 
 async def test_equal_options_of_children_are_said_once(client, pocket):
     async with serve_flow(client, all_at_once):
-        await shop.OrderServiceStub(client.channel()).Settle(
-            shop.SettleRequest(orders=[str(each) for each in range(200)])
-        )
+        await stub_of(client).Settle(shop.SettleRequest(orders=[str(each) for each in range(200)]))
     large = max(pocket.frames, key=lambda each: len(each.tasks.payloads))
     assert large.tasks.common.parent.task == 1
     assert not large.tasks.options
@@ -60,7 +57,7 @@ async def test_a_flow_fans_out_through_map(client):
         return [each.receipt_id async for each in client.map(stub.Charge, requests, window=16)]
 
     async with serve_flow(client, settle, concurrency=2):
-        answer = await shop.OrderServiceStub(client.channel()).Settle(
+        answer = await stub_of(client).Settle(
             shop.SettleRequest(orders=[str(each) for each in range(300)])
         )
     assert list(answer.receipts) == [f"r-{each}" for each in range(300)]
@@ -75,9 +72,7 @@ async def test_submit_in_a_flow_is_a_child_with_a_key(client, pocket):
         return [(await task.result()).receipt_id for task in tasks]
 
     async with serve_flow(client, settle, concurrency=1):
-        answer = await shop.OrderServiceStub(client.channel()).Settle(
-            shop.SettleRequest(orders=["a", "b"])
-        )
+        answer = await stub_of(client).Settle(shop.SettleRequest(orders=["a", "b"]))
     assert answer.receipts == ["r-a", "r-b"]
     parents = [each.options.parent for each in pocket.tasks.values()]
     assert [each.child_key for each in parents] == ["", "a", "b"]
@@ -86,14 +81,12 @@ async def test_submit_in_a_flow_is_a_child_with_a_key(client, pocket):
 
 async def test_detached_calls_are_ordinary_tasks(client, pocket):
     async def settle(stub, orders):
-        stub = shop.OrderServiceStub(client.detached().channel())
+        stub = stub_of(client.detached())
         task = await client.detached().submit(stub.Charge, shop.ChargeRequest(order_id="x"))
         return [*(await one_by_one(stub, orders)), (await task.result()).receipt_id]
 
     async with serve_flow(client, settle, concurrency=2):
-        answer = await shop.OrderServiceStub(client.channel()).Settle(
-            shop.SettleRequest(orders=["a"])
-        )
+        answer = await stub_of(client).Settle(shop.SettleRequest(orders=["a"]))
     assert answer.receipts == ["r-a", "r-x"]
     assert not any(each.options.HasField("parent") for each in pocket.tasks.values())
 
@@ -102,15 +95,17 @@ async def test_another_client_makes_ordinary_tasks(client, pocket):
     async with plait.connect(pocket.address) as other:
 
         async def settle(stub, orders):
-            return await one_by_one(shop.OrderServiceStub(other.channel()), orders)
+            return await one_by_one(stub_of(other), orders)
 
         async with serve_flow(client, settle, concurrency=2):
-            await shop.OrderServiceStub(client.channel()).Settle(shop.SettleRequest(orders=["a"]))
+            await stub_of(client).Settle(shop.SettleRequest(orders=["a"]))
     assert not any(each.options.HasField("parent") for each in pocket.tasks.values())
 
 
 async def test_children_that_nobody_waits_for_are_forgotten(client, pocket):
-    pocket.policies["/shop.v1.OrderService/Post"] = plait_info("/shop.v1.OrderService/Post")
+    pocket.policies["/shop.v1.OrderService/Post"] = contract_service_pb2.MethodInfo(
+        method="/shop.v1.OrderService/Post", queue="elsewhere"
+    )
 
     async def settle(stub, orders):
         # Nobody serves it.
@@ -118,7 +113,7 @@ async def test_children_that_nobody_waits_for_are_forgotten(client, pocket):
         return []
 
     async with serve_flow(client, settle, concurrency=1):
-        stub = shop.OrderServiceStub(client.channel())
+        stub = stub_of(client)
         await stub.Settle(shop.SettleRequest())
         await pocket.until(lambda: any(2 in each.forget for each in pocket.awaits))
         # The slot was counted right: the worker goes on.
@@ -126,20 +121,12 @@ async def test_children_that_nobody_waits_for_are_forgotten(client, pocket):
         await asyncio.gather(*(stub.Charge(shop.ChargeRequest()) for _ in range(5)))
 
 
-def plait_info(path: str) -> Any:
-    from plait.v1 import contract_service_pb2
-
-    return contract_service_pb2.MethodInfo(method=path, queue="elsewhere")
-
-
 async def test_awaited_children_are_asked_for_again_as_the_flows(client, pocket):
     async def settle(stub, orders):
         return [(await stub.Post(shop.PostRequest())).receipt_id]
 
     async with serve_flow(client, settle):
-        task = await client.submit(
-            shop.OrderServiceStub(client.channel()).Settle, shop.SettleRequest()
-        )
+        task = await client.submit(stub_of(client).Settle, shop.SettleRequest())
         await pocket.until(lambda: len(pocket.tasks) == 2)
         pocket.cut_submitters()
         await pocket.until(lambda: any(2 in each.tasks for each in pocket.awaits))

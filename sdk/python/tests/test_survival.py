@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from sdk.python.tests.contracts import shop
-from sdk.python.tests.shops import orders, receipt, serve, stub_of
+from sdk.python.tests.shops import orders, receipt, serve, stub_of, worker_of
 
 import plait
 from plait import errors
@@ -58,29 +58,28 @@ async def test_a_flow_that_is_run_again_repeats_no_child(mesh: Mesh):
     runs = 0
     reached = asyncio.Event()
 
-    class Orders(shop.OrderServiceServicer):  # type: ignore[misc]  # generated at run time
-        def __init__(self, client: plait.Client) -> None:
-            self.stub = stub_of(client)
+    async def charge(request: Any, context: Any) -> Any:
+        ran[request.order_id] += 1
+        return receipt(request)
 
-        async def Charge(self, request: Any, context: Any) -> Any:
-            ran[request.order_id] += 1
-            return receipt(request)
-
-        async def Settle(self, request: Any, context: Any) -> Any:
+    def settle_of(stub: Any) -> Any:
+        async def settle(request: Any, context: Any) -> Any:
             nonlocal runs
             runs += 1
-            charged = [await self.stub.Charge(shop.ChargeRequest(order_id="first"))]
-            many = [self.stub.Charge(shop.ChargeRequest(order_id=each)) for each in request.orders]
+            charged = [await stub.Charge(shop.ChargeRequest(order_id="first"))]
+            many = [stub.Charge(shop.ChargeRequest(order_id=each)) for each in request.orders]
             charged += await asyncio.gather(*many)
             if runs == 1:
                 reached.set()
                 await asyncio.Event().wait()
-            charged.append(await self.stub.Charge(shop.ChargeRequest(order_id="last")))
+            charged.append(await stub.Charge(shop.ChargeRequest(order_id="last")))
             return shop.SettleResponse(receipts=[each.receipt_id for each in charged])
 
+        return settle
+
     def worker(client: plait.Client, grace: float) -> plait.Worker:
-        made = client.worker(concurrency=2, grace=grace)
-        return made.serve(Orders(client), shop.add_OrderServiceServicer_to_server)
+        methods = {"Charge": charge, "Settle": settle_of(stub_of(client))}
+        return worker_of(client, methods, concurrency=2, grace=grace)
 
     names = [str(number) for number in range(500)]
     async with mesh.connect() as submitter:
@@ -98,24 +97,21 @@ async def test_a_flow_that_is_run_again_repeats_no_child(mesh: Mesh):
 async def test_a_flow_that_asks_for_other_children_is_refused(mesh: Mesh):
     runs = 0
 
-    class Orders(shop.OrderServiceServicer):  # type: ignore[misc]  # generated at run time
-        def __init__(self, client: plait.Client) -> None:
-            self.stub = stub_of(client)
-
-        async def Charge(self, request: Any, context: Any) -> Any:
-            return receipt(request)
-
-        async def Settle(self, request: Any, context: Any) -> Any:
-            nonlocal runs
-            runs += 1
-            await self.stub.Charge(shop.ChargeRequest(order_id=f"run {runs}"))
-            raise RuntimeError("run me again")
+    async def charge(request: Any, context: Any) -> Any:
+        return receipt(request)
 
     async with mesh.connect() as client:
-        worker = client.worker().serve(Orders(client), shop.add_OrderServiceServicer_to_server)
-        async with worker:
+        stub = stub_of(client)
+
+        async def settle(request: Any, context: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            await stub.Charge(shop.ChargeRequest(order_id=f"run {runs}"))
+            raise RuntimeError("run me again")
+
+        async with worker_of(client, {"Charge": charge, "Settle": settle}):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub_of(client).Settle(shop.SettleRequest())
+                await stub.Settle(shop.SettleRequest())
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert errors.reason(caught.value) == errors.Reason.FLOW_DIVERGED
     assert runs == 2

@@ -131,7 +131,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise DecodeError("a number is too long")
 
 
-_SIGNED_BITS: Final = {
+_SIGNED_BITS: Final[dict[int, int]] = {
     contract_service_pb2.KEY_KIND_INT: 64,
     contract_service_pb2.KEY_KIND_SFIXED32: 32,
     contract_service_pb2.KEY_KIND_SFIXED64: 64,
@@ -148,7 +148,7 @@ def _text(value: bytes | int | None, kind: int) -> str:
         return "true" if number else "false"
     if kind == contract_service_pb2.KEY_KIND_SINT:
         return str((number >> 1) ^ -(number & 1))
-    bits = _SIGNED_BITS.get(kind)  # type: ignore[call-overload]  # the enum's values are ints
+    bits = _SIGNED_BITS.get(kind)
     if bits is not None and number >= 1 << (bits - 1):
         number -= 1 << bits
     return str(number)
