@@ -103,7 +103,7 @@ impl Attachment {
     /// Works until the owner wishes it to end.
     pub(crate) async fn run(mut self) -> Result<(), Status> {
         let ended = self.work().await;
-        self.desk.stop_all();
+        self.desk.close();
         ended
     }
 

@@ -191,9 +191,12 @@ impl Desk {
         self.shared.freed.notify_one();
     }
 
-    /// Stops everything that runs.
-    pub(crate) fn stop_all(&self) {
-        let leases = self.lock().running.keys().copied().collect();
+    /// Ends the stream, so that the broker knows at once, and stops everything that runs.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let leases = inner.running.keys().copied().collect();
+        wake(inner);
         self.stop(&leases);
     }
 
