@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use plait::pb::airport::v1::intake_service_server::IntakeServiceServer;
 use plait::pb::airport::v1::ledger_service_server::LedgerServiceServer;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// Serves airport.v1.IntakeService and airport.v1.LedgerService as durable tasks.
@@ -31,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let options = Options::parse();

@@ -87,16 +87,19 @@ def chart(progress: Progress, path: Path) -> None:
         axes.axvline(time, color="#b42318", linewidth=1, linestyle=":")
         axes.annotate(
             event,
-            (time, 4 + 9 * (index % 4)),
-            xytext=(4, 0),
+            (time, 98 - 5 * (index % 4)),
+            xytext=(-4, 0),
             textcoords="offset points",
+            horizontalalignment="right",
+            verticalalignment="top",
             color="#b42318",
             fontsize=8,
+            backgroundcolor="#ffffffcc",
         )
     axes.set(xlabel="seconds", ylabel="share of its tasks done, %", ylim=(0, 102), xlim=(0, None))
     axes.set_title("A year of flights, settled while its processes were killed", loc="left")
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(STAGES), frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -10,12 +10,12 @@ import shlex
 import signal
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from airport.data import data_dir
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 START_SECONDS = 60
