@@ -96,9 +96,9 @@ class Mesh:
         self.address = self.broker.ready["address"]
         return self.broker
 
-    async def start_scheduler(self) -> Process:
-        """Starts the scheduler."""
-        command = [sys.executable, "-m", "plait_scheduler", "--listen", "127.0.0.1:0"]
+    async def start_scheduler(self, *arguments: str) -> Process:
+        """Starts a scheduler, which takes over from one that runs."""
+        command = [sys.executable, "-m", "plait_scheduler", "--listen", "127.0.0.1:0", *arguments]
         self.scheduler = await self._start("scheduler", command)
         return self.scheduler
 

@@ -5,7 +5,6 @@ Every wait is bounded. What a process writes goes to a log file, whose end a fai
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -18,7 +17,8 @@ READY_S = 30.0
 """A Python process imports gRPC and OpenTelemetry first, beside everything else on two cores."""
 END_S = 20.0
 _TAIL_BYTES = 6_000
-_PR_SET_PDEATHSIG = 1
+# Runs a command that ends with its parent, so that a test run that is killed leaves nothing behind.
+_CHILD = Path(__file__).parents[2] / "services/scheduler/src/plait_scheduler/dev/child.py"
 
 
 class Process:
@@ -42,12 +42,12 @@ class Process:
         """
         with log.open("ab") as errors:
             child = await asyncio.create_subprocess_exec(
-                *command,
+                # Straight from here, since a fork of a process that uses gRPC may not run Python.
+                *(sys.executable, "-S", str(_CHILD), str(os.getpid()), *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, **env},
-                preexec_fn=_end_with_parent,
             )
         process = cls(name, child, log)
         try:
@@ -123,8 +123,3 @@ class Process:
             with self.log.open("ab") as log:
                 log.write(data)
 
-
-def _end_with_parent() -> None:
-    """In the child: a test run that is killed leaves nothing behind. Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

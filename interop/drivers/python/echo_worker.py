@@ -35,10 +35,12 @@ class Echo(rpc.EchoServiceServicer):
         attempt = plait.attempt().number
         if attempt > request.failures:
             return pb.FailResponse(attempt=attempt)
+        status = rpc_status.to_status(failure(request))
+        trailers = tuple(status.trailing_metadata)
         if request.trailer:
-            context.set_trailing_metadata((("x-failed-by", request.trailer),))
-        await context.abort_with_status(rpc_status.to_status(failure(request)))
-        raise AssertionError("abort_with_status raises")
+            trailers += (("x-failed-by", request.trailer),)
+        await context.abort(status.code, status.details, trailers)
+        raise AssertionError("abort raises")
 
     async def Sleep(self, request: pb.SleepRequest, context: Context) -> pb.SleepResponse:
         plait.attempt().progress(0.5, "sleeping")

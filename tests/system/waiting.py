@@ -1,0 +1,37 @@
+"""Waiting for what happens elsewhere: by an event where there is one, else by asking until a limit."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import plait
+
+R = TypeVar("R")
+
+PATIENCE_S = 20.0
+_PAUSE_S = 0.02
+
+
+async def reaches(task: plait.Task[Any], *states: str, attempt: int = 0) -> plait.Snapshot:
+    """Waits until a task is in one of the states, at this attempt or a later one."""
+    last = None
+    async with asyncio.timeout(PATIENCE_S):
+        async for last in task.watch():
+            if last.state in states and last.attempt >= attempt:
+                return last
+    raise AssertionError(f"{task!r} ended as {last}, not in {states}")
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[R]], holds: Callable[[R], Any], limit_s: float = PATIENCE_S
+) -> R:
+    """Asks until the answer holds; for figures that nobody streams. Raises AssertionError."""
+    end = time.monotonic() + limit_s
+    while not holds(answer := await ask()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {limit_s} s; the last answer: {answer}")
+        pause = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(_PAUSE_S, pause.set_result, None)
+        await pause
+    return answer
