@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
@@ -27,7 +28,7 @@ LEDGER_CONTRACT = descriptor_set(settlement_pb2.DESCRIPTOR)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 WAIT_SECONDS = 20
-Directory = directory_grpc.DirectoryServiceAsyncStub
+Directory: TypeAlias = "directory_grpc.DirectoryServiceAsyncStub"
 
 
 async def echo(mesh: Mesh, *payloads: bytes) -> list[bytes]:

@@ -15,6 +15,10 @@ class BrokerMissingError(Exception):
 def find_broker(environment: Mapping[str, str]) -> Path:
     """The first of: PLAIT_BROKER, the folder PLAIT_BIN, beside this Python, the newest build of the
     checkout that this file is in, PATH. Raises BrokerMissingError."""
+    if named := environment.get("PLAIT_BROKER"):
+        if Path(named).is_file():
+            return Path(named)
+        raise BrokerMissingError(f"PLAIT_BROKER is {named}, and there is no such file")
     looked: list[str] = []
     for path in _candidates(environment):
         if path.is_file():
@@ -31,9 +35,6 @@ def find_broker(environment: Mapping[str, str]) -> Path:
 
 
 def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
-    if named := environment.get("PLAIT_BROKER"):
-        yield Path(named)
-        return
     if folder := environment.get("PLAIT_BIN"):
         yield Path(folder, NAME)
     yield Path(sys.executable).parent / NAME

@@ -141,7 +141,7 @@ class _Dev:
                 # Not out of the group, which would wrap it.
                 failure = error
             finally:
-                self._supervisor.kill_now()
+                await self._supervisor.end()
                 supervising.cancel()
                 stopped.cancel()
         if failure is not None:

@@ -108,8 +108,10 @@ class Process(asyncio.SubprocessProtocol):
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the whole group, if there is still one."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._group, number)
+        # Group 0 would be our own.
+        if self._group > 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._group, number)
 
     def _close(self) -> None:
         if self._transport is not None:

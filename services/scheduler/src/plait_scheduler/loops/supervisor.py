@@ -90,6 +90,15 @@ class SupervisorLoop(Loop):
                 if slot.process is not None:
                     group.create_task(self._stop(slot.process))
 
+    async def end(self) -> None:
+        """Ends everything at once, SIGKILL first."""
+        async with self._busy:
+            slots = list(self._slots.values())
+            self._slots.clear()
+        for slot in slots:
+            if slot.process is not None:
+                await slot.process.kill()
+
     def kill_now(self) -> None:
         """SIGKILL to everything, without waiting. For the very end."""
         for slot in self._slots.values():
@@ -122,8 +131,8 @@ class SupervisorLoop(Loop):
         process = Process(slot.spec, lambda line: self._events.line(name, line), self._changed.set)
         slot.due = None
         slot.started = asyncio.get_running_loop().time()
-        slot.process = process
         await process.start()
+        slot.process = process
         self._log.debug("started", process=name, pid=process.pid)
         self._events.started(name, process.pid)
 
