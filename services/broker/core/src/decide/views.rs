@@ -133,7 +133,14 @@ impl Partition {
                 .iter()
                 .map(|number| self.state.methods.get(*number))
         };
-        let count = |state| (state, methods().map(|method| method.counted(state)).sum());
+        let count = |state| {
+            let sum = methods().map(|method| method.counted(state)).sum();
+            match state {
+                // As each of them is shown.
+                TaskState::Ready if queue.paused.is_some() => (TaskState::Parked, sum),
+                _ => (state, sum),
+            }
+        };
         let mut workers = BTreeSet::new();
         for worker in self.live.workers.by_id.values() {
             let class = self.live.workers.slab[*worker].class;

@@ -51,7 +51,9 @@ fn a_paused_queue_takes_submits_and_starts_nothing() {
     let (id, effects) = h.submit_one(task(METHOD));
     assert!(attempts(&effects, WORKER).is_empty());
     assert_eq!(h.state(id), TaskState::Parked);
-    assert_eq!(h.partition.queues(h.now)[0].paused, Some(name("incident")));
+    let queue = &h.partition.queues(h.now)[0];
+    assert_eq!(queue.paused, Some(name("incident")));
+    assert_eq!(queue.counts, [(TaskState::Parked, 1)]);
     h.restart();
     h.attach(ConnId(9), "w1", &[METHOD], 4);
     assert_eq!(h.state(id), TaskState::Parked, "a pause survives a restart");
