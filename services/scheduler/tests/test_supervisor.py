@@ -69,12 +69,24 @@ async def watched() -> AsyncIterator[Watched]:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs. One that nobody has waited for is a zombie, and dead all the same."""
+    """Whether there is such a process, dead ones that nobody has waited for included."""
+    return Path(f"/proc/{pid}").exists()
+
+
+async def gone(pid: int) -> None:
+    """Returns when a process has ended, whoever's child it is."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(20):
+            await ended.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def test_what_dies_is_started_again(watched: Watched):
@@ -122,14 +134,14 @@ async def test_the_whole_group_is_stopped(watched: Watched):
     watched.add("w", "/bin/sh", "-c", "sleep 1000 & echo $!; wait")
     _, child = await watched.line()
     await watched.loop.stop("w")
-    assert not alive(int(child))
+    await gone(int(child))
 
 
 async def test_what_a_dead_process_left_behind_goes_too(watched: Watched):
     watched.add("w", "/bin/sh", "-c", "sleep 1000 & echo $!; exit 1")
     _, first = await watched.line()
     await watched.death()
-    assert not alive(int(first))
+    await gone(int(first))
 
 
 async def test_a_new_spec_holds_from_the_next_start(watched: Watched):
