@@ -1,0 +1,95 @@
+"""The commands of `plait contract`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from google.protobuf.message import DecodeError
+
+from plait.cli import _protoc
+from plait.cli._api import Api
+from plait.cli._command import Exit, Stop
+from plait.cli._output import duration
+from plait.v1 import contract_service_pb2
+
+_COLUMNS = ("METHOD", "QUEUE", "DEADLINE", "ATTEMPT", "KEY", "ORDER")
+
+
+async def list_contracts(api: Api) -> Exit:
+    """A line for each method."""
+    found: list[contract_service_pb2.ContractSummary] = []
+    token = ""
+    while True:
+        request = contract_service_pb2.ListContractsRequest(page_token=token)
+        answer = await api.contracts.ListContracts(request, timeout=api.timeout)
+        found += answer.contracts
+        token = answer.next_page_token
+        if not token:
+            break
+    methods = [method for each in found for method in each.methods]
+    api.output.items("contracts", found, _COLUMNS, (_row(each) for each in methods))
+    return Exit.OK
+
+
+async def push(
+    api: Api,
+    files: Sequence[Path],
+    includes: Sequence[Path],
+    services: Sequence[str],
+    *,
+    validate_only: bool,
+) -> Exit:
+    """Announces, as a worker does."""
+    contract = _read(files, includes)
+    own = {file.name for file in contract.file}
+    if files[0].suffix == ".proto":
+        # Not those that are only imported.
+        own = {_protoc.import_name(file, includes) for file in files}
+    declared = [
+        f"{file.package}.{service.name}".lstrip(".")
+        for file in contract.file
+        for service in file.service
+        if file.name in own
+    ]
+    wanted = list(services) or declared
+    if not wanted:
+        raise Stop(Exit.USAGE, "the files declare no service")
+    if missing := set(wanted) - set(declared):
+        raise Stop(Exit.NOT_FOUND, f"the files declare no {', '.join(sorted(missing))}")
+    request = contract_service_pb2.AnnounceContractRequest(
+        descriptor_set=_without_well_known(contract), services=wanted, validate_only=validate_only
+    )
+    answer = await api.contracts.AnnounceContract(request, timeout=api.timeout)
+    methods = list(answer.methods)
+    api.output.items("methods", methods, _COLUMNS, (_row(each) for each in methods))
+    return Exit.OK
+
+
+def _read(files: Sequence[Path], includes: Sequence[Path]) -> descriptor_pb2.FileDescriptorSet:
+    if all(file.suffix == ".proto" for file in files):
+        return _protoc.compile_set(files, includes)
+    if len(files) > 1:
+        raise Stop(Exit.USAGE, "give .proto files, or one FileDescriptorSet")
+    try:
+        return descriptor_pb2.FileDescriptorSet.FromString(files[0].read_bytes())
+    except DecodeError as error:
+        raise Stop(Exit.USAGE, f"{files[0]} is no FileDescriptorSet: {error}") from error
+
+
+def _without_well_known(contract: descriptor_pb2.FileDescriptorSet) -> bytes:
+    made = descriptor_pb2.FileDescriptorSet()
+    for file in contract.file:
+        if not file.name.startswith("google/protobuf/"):
+            made.file.append(file)
+    return made.SerializeToString(deterministic=True)
+
+
+def _row(info: contract_service_pb2.MethodInfo) -> tuple[str, ...]:
+    return (
+        info.method.lstrip("/"),
+        info.queue,
+        duration(info.deadline),
+        duration(info.attempt_timeout),
+        info.idempotency_key.path,
+        info.ordering_key.path,
+    )
