@@ -16,6 +16,7 @@ pub(crate) mod methods;
 pub(crate) mod names;
 pub(crate) mod sessions;
 pub(crate) mod slab;
+pub(crate) mod slots;
 pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod timeline;

@@ -1,24 +1,17 @@
 //! Flows and their children: every child is found by its parent and its key, and every parent knows its children.
 
 use super::slab::NONE;
+use super::slots::{KeyHash, SlotTable};
 use super::table::TaskTable;
 use super::task::{Family, Link, Task};
 use crate::effect::TaskState;
 use crate::ids::TaskId;
 use crate::record::ChildKey;
-use hashbrown::HashTable;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Children by (parent, key).
 #[derive(Debug, Default)]
 pub(crate) struct Families {
-    slots: HashTable<u32>,
-}
-
-fn hash(parent: TaskId, key: &ChildKey) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (parent, key).hash(&mut hasher);
-    hasher.finish()
+    slots: SlotTable,
 }
 
 fn is(task: &Task, parent: TaskId, key: &ChildKey) -> bool {
@@ -29,9 +22,9 @@ fn is(task: &Task, parent: TaskId, key: &ChildKey) -> bool {
 impl Families {
     /// The child that the key stands for.
     pub(crate) fn find(&self, tasks: &TaskTable, parent: TaskId, key: &ChildKey) -> Option<u32> {
-        self.slots
-            .find(hash(parent, key), |slot| is(&tasks[*slot], parent, key))
-            .copied()
+        self.slots.find(KeyHash::of((parent, key)), |slot| {
+            is(&tasks[slot], parent, key)
+        })
     }
 
     /// Takes a task that has a parent into its family.
@@ -39,11 +32,12 @@ impl Families {
         let Some(birth) = tasks[slot].birth() else {
             return;
         };
-        let hash = hash(birth.parent, &birth.key);
+        let hash = KeyHash::of((birth.parent, &birth.key));
         let open = !tasks[slot].is_final();
         let parent = tasks.find(birth.parent);
-        self.slots
-            .insert_unique(hash, slot, |slot| rehash(&tasks[*slot]));
+        self.slots.put(hash, slot, |other| {
+            is(&tasks[other], birth.parent, &birth.key)
+        });
         let Some(parent) = parent else { return };
         let none = Family {
             first: NONE,
@@ -68,12 +62,8 @@ impl Families {
         let Link { prev, next } = birth.sibling;
         let parent = tasks.find(birth.parent);
         let open = !tasks[slot].is_final();
-        if let Ok(entry) = self
-            .slots
-            .find_entry(hash(birth.parent, &birth.key), |other| *other == slot)
-        {
-            entry.remove();
-        }
+        self.slots
+            .remove(KeyHash::of((birth.parent, &birth.key)), slot);
         if prev != NONE {
             set(tasks, prev, |link| link.next = next);
         }
@@ -144,9 +134,4 @@ fn set(tasks: &mut TaskTable, slot: u32, change: impl FnOnce(&mut Link)) {
     if let Some(birth) = tasks[slot].birth_mut() {
         change(&mut birth.sibling);
     }
-}
-
-fn rehash(task: &Task) -> u64 {
-    task.birth()
-        .map_or(0, |birth| hash(birth.parent, &birth.key))
 }

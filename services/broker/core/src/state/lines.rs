@@ -7,11 +7,10 @@
 use super::list::List;
 use super::methods::Methods;
 use super::slab::{NONE, Slab};
+use super::slots::{KeyHash, SlotTable};
 use super::table::TaskTable;
 use super::task::flag;
 use crate::effect::TaskState;
-use hashbrown::HashTable;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -27,13 +26,7 @@ struct Line {
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     lines: Slab<Line>,
-    by_key: HashTable<u32>,
-}
-
-fn hash(queue: u32, key: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (queue, key).hash(&mut hasher);
-    hasher.finish()
+    by_key: SlotTable,
 }
 
 impl Lines {
@@ -76,14 +69,11 @@ impl Lines {
     }
 
     fn line(&mut self, queue: u32, key: Arc<str>) -> u32 {
-        let hash = hash(queue, &key);
+        let hash = KeyHash::of((queue, &*key));
         let lines = &mut self.lines;
-        let found = self.by_key.find(hash, |line| {
-            let line = &lines[*line];
-            line.queue == queue && line.key == key
-        });
-        if let Some(line) = found {
-            return *line;
+        let is = |line: u32| lines[line].queue == queue && lines[line].key == key;
+        if let Some(line) = self.by_key.find(hash, is) {
+            return line;
         }
         let line = lines.insert(Line {
             queue,
@@ -91,10 +81,7 @@ impl Lines {
             head: NONE,
             waiters: List::default(),
         });
-        self.by_key.insert_unique(hash, line, |line| {
-            let line = &lines[*line];
-            self::hash(line.queue, &line.key)
-        });
+        self.by_key.put(hash, line, |_| false);
         line
     }
 
@@ -127,10 +114,8 @@ impl Lines {
         let Some(line) = self.lines.remove(number) else {
             return;
         };
-        let hash = hash(line.queue, &line.key);
-        if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == number) {
-            entry.remove();
-        }
+        self.by_key
+            .remove(KeyHash::of((line.queue, &*line.key)), number);
     }
 
     /// Whether the task need not wait for another one of its line.

@@ -8,6 +8,7 @@ use crate::live::held::RunKey;
 use crate::record::{Acceptance, Blob, ChildKey, NewTask, Refusal};
 use crate::state::dedup;
 use crate::state::methods::PRIORITY_MAX;
+use crate::state::slots::KeyHash;
 use crate::state::task::FAR;
 use hashbrown::HashTable;
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ pub(super) struct Draft {
     /// The method looked up last: tasks of a frame share their path.
     method: Option<(Arc<str>, u32)>,
     /// New tasks of this submission by their idempotency key.
-    keyed: HashTable<(u64, u32, u32)>,
+    keyed: HashTable<(KeyHash, u32, u32)>,
     /// New children of this submission by flow and name.
     named: BTreeMap<(TaskId, Arc<str>), u32>,
     /// Calls of this submission by flow and digest, beside those of the run so far.
@@ -235,14 +236,14 @@ impl Partition {
         task: &SubmitTask,
         method: u32,
         key: &Arc<str>,
-        hash: u64,
+        hash: KeyHash,
         now: Millis,
     ) -> Result<Option<TaskId>, Error> {
         let conflict = |id| Error::DuplicateKeyConflict {
             task: id,
             key: Arc::clone(key),
         };
-        let staged = draft.keyed.find(hash, |(_, number, at)| {
+        let staged = draft.keyed.find(hash.spread(), |(_, number, at)| {
             *number == method && draft.tasks[*at as usize].idempotency_key.as_ref() == Some(key)
         });
         let (id, digest) = if let Some((_, _, at)) = staged {
@@ -379,12 +380,12 @@ impl Draft {
         &mut self,
         parent: Option<&(TaskId, ChildKey)>,
         call: Option<Call>,
-        keyed: Option<(u64, u32)>,
+        keyed: Option<(KeyHash, u32)>,
     ) {
         let at = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
         if let Some((hash, method)) = keyed {
             self.keyed
-                .insert_unique(hash, (hash, method, at), |(hash, ..)| *hash);
+                .insert_unique(hash.spread(), (hash, method, at), |(own, ..)| own.spread());
         }
         if let Some((flow, ChildKey::Named(name))) = parent {
             self.named.insert((*flow, Arc::clone(name)), at);

@@ -1,0 +1,380 @@
+//! What a task costs in the state machine alone: `cargo run --release -p plait-broker-core --example core_bench`.
+//!
+//! One thread, frames of 128. It prints nanoseconds a task for tasks that are handed out at once, for tasks that wait
+//! in a backlog first, for replay and for recovery, and the memory that a waiting task takes.
+
+use bytes::Bytes;
+use plait_broker_core::command::{
+    Command, Outcome, Submit, SubmitOptions, SubmitOrigin, SubmitTask, WorkerAttach,
+};
+use plait_broker_core::effect::{Attempt, Effect};
+use plait_broker_core::ids::{ConnId, Millis, ReplyTag};
+use plait_broker_core::policy::{CodeSet, MethodPolicy};
+use plait_broker_core::record::Record;
+use plait_broker_core::{Config, Partition, Step};
+use std::sync::Arc;
+use std::time::Duration;
+
+const FRAME: usize = 128;
+const CLIENT: ConnId = ConnId(1);
+const WORKER: ConnId = ConnId(2);
+const START: Millis = 1_700_000_000_000;
+
+fn policy(method: &str) -> MethodPolicy {
+    MethodPolicy {
+        method: method.into(),
+        queue: "bench".into(),
+        deadline_ms: 86_400_000,
+        attempt_timeout_ms: 60_000,
+        max_attempts: 20,
+        initial_backoff_ms: 200,
+        max_backoff_ms: 60_000,
+        multiplier_permille: 2000,
+        retryable: CodeSet(1 << 14),
+        needs_idempotency_key: false,
+        needs_ordering_key: false,
+        idempotency_window_ms: 86_400_000,
+        priority: 4,
+        at_most_once: false,
+        retention_ms: 10_000,
+        dead_letter_retention_ms: 0,
+        source: Bytes::new(),
+    }
+}
+
+fn config() -> Config {
+    Config {
+        epoch: 1,
+        resident_bytes_max: 64 << 20,
+        queue_tasks_max: u64::MAX,
+        reattach_grace_ms: 5_000,
+        divergence_grace_ms: 100,
+        session_ttl_ms: 600_000,
+        frame_attempts_max: FRAME,
+    }
+}
+
+/// What tasks carry beside their request.
+#[derive(Clone, Copy, Default)]
+struct Shape {
+    idempotency: bool,
+    ordering: bool,
+    envelope: bool,
+}
+
+struct Bench {
+    partition: Partition,
+    now: Millis,
+    sequence: u64,
+    outcomes: u64,
+    area: u64,
+    log: Option<Vec<(Millis, Record)>>,
+    method: Arc<str>,
+    shape: Shape,
+}
+
+impl Bench {
+    fn new(shape: Shape) -> Self {
+        Self::with(shape, config())
+    }
+
+    fn with(shape: Shape, config: Config) -> Self {
+        let mut bench = Self {
+            partition: Partition::new(config),
+            now: START,
+            sequence: 0,
+            outcomes: 0,
+            area: 0,
+            log: Some(Vec::new()),
+            method: "/bench.v1.Echo/Run".into(),
+            shape,
+        };
+        bench.partition.recovered(START);
+        let policies = vec![policy(&bench.method)];
+        bench.apply(vec![
+            Command::ApplyPolicies {
+                tag: ReplyTag(0),
+                policies,
+            },
+            Command::SessionOpened {
+                conn: CLIENT,
+                session: [1; 16],
+            },
+        ]);
+        bench
+    }
+
+    /// A group of commands, its dispatch, and its place in the log.
+    fn apply(&mut self, commands: Vec<Command>) -> Step {
+        let mut step = Step::default();
+        for command in commands {
+            self.partition.apply(command, self.now, self.now, &mut step);
+        }
+        self.partition.dispatch(self.now, self.now, &mut step);
+        self.partition.place(self.area);
+        self.area += 100_000;
+        if let Some(log) = &mut self.log {
+            let now = self.now;
+            log.extend(step.records.drain(..).map(|record| (now, stored(record))));
+        }
+        step
+    }
+
+    fn attach(&mut self, slots: u32) -> Step {
+        self.apply(vec![Command::WorkerAttached(WorkerAttach {
+            conn: WORKER,
+            worker: "w1".into(),
+            methods: vec![Arc::clone(&self.method)],
+            slots,
+            held: Vec::new(),
+        })])
+    }
+
+    fn frame(&mut self) -> Command {
+        let buffer = Bytes::from(vec![7u8; 256 * FRAME]);
+        self.sequence += 1;
+        let key = |index: usize, wanted: bool, groups: u64| {
+            let number = (self.sequence * FRAME as u64 + index as u64) % groups;
+            wanted.then(|| Arc::from(format!("customer-{number:012}").as_str()))
+        };
+        let options = self.shape.envelope.then(|| {
+            let envelope = Bytes::from_static(&[1; 60]);
+            Box::new(SubmitOptions {
+                envelope,
+                ..SubmitOptions::default()
+            })
+        });
+        let tasks = (0..FRAME)
+            .map(|index| SubmitTask {
+                method: Arc::clone(&self.method),
+                request: buffer.slice(index * 256..(index + 1) * 256),
+                digest: index as u128,
+                idempotency_key: key(index, self.shape.idempotency, u64::MAX),
+                ordering_key: key(index, self.shape.ordering, 10_000),
+                options: options.clone(),
+            })
+            .collect();
+        let origin = SubmitOrigin::Session {
+            conn: CLIENT,
+            session: [1; 16],
+            sequence: self.sequence,
+        };
+        Command::Submit(Submit {
+            origin,
+            await_results: true,
+            tasks,
+        })
+    }
+
+    fn settle(&mut self, attempts: Vec<Attempt>) -> Command {
+        let response = Bytes::from(vec![9u8; 256 * attempts.len()]);
+        self.outcomes += 1;
+        let outcomes = attempts
+            .into_iter()
+            .enumerate()
+            .map(|(index, attempt)| Outcome {
+                task: attempt.task,
+                token: attempt.token,
+                result: Ok(response.slice(index * 256..(index + 1) * 256)),
+            })
+            .collect();
+        Command::Outcomes {
+            conn: WORKER,
+            sequence: self.outcomes,
+            outcomes,
+        }
+    }
+}
+
+/// A record as the log gives it back: blobs by their place.
+fn stored(mut record: Record) -> Record {
+    if let Record::Submitted { tasks, .. } = &mut record {
+        for task in tasks {
+            task.request.bytes = None;
+            task.request.at = Some(task.id.0 * 256);
+            if task.envelope.len > 0 {
+                task.envelope.bytes = None;
+                task.envelope.at = Some(task.id.0 * 256 + 256);
+            }
+        }
+    }
+    if let Record::Succeeded { tasks } = &mut record {
+        for (id, response) in tasks {
+            response.bytes = None;
+            response.at = Some(id.0 * 256);
+        }
+    }
+    record
+}
+
+fn frames(step: Step) -> Vec<(u64, Vec<Attempt>)> {
+    let frames = step.effects.into_iter().filter_map(|effect| match effect {
+        Effect::Attempts {
+            sequence, attempts, ..
+        } => Some((sequence, attempts)),
+        _ => None,
+    });
+    frames.collect()
+}
+
+fn per_task(what: &str, took: Duration, tasks: u64) {
+    let ns = took.as_nanos() / u128::from(tasks.max(1));
+    println!(
+        "{what:<44} {ns:>6} ns a task, {:>8} tasks/s",
+        1_000_000_000 / ns.max(1)
+    );
+}
+
+/// Frames are submitted, handed out and settled, a few under way at a time.
+fn at_once(what: &str, shape: Shape, tasks: u64) {
+    let mut bench = Bench::new(shape);
+    bench.log = None;
+    bench.attach(1024);
+    let mut done = 0;
+    let mut spent = Duration::ZERO;
+    while done < tasks {
+        let submit = bench.frame();
+        let (step, took) = timed(|| bench.apply(vec![submit]));
+        spent += took;
+        for (sequence, attempts) in frames(step) {
+            done += attempts.len() as u64;
+            let settle = bench.settle(attempts);
+            let accepted = Command::WorkerAccepted {
+                conn: WORKER,
+                sequence,
+            };
+            spent += timed(|| bench.apply(vec![accepted, settle])).1;
+        }
+        if done % 1024 < FRAME as u64 {
+            bench.now += 1;
+            let due = bench
+                .partition
+                .next_timer()
+                .is_some_and(|at| at <= bench.now);
+            if due {
+                spent += timed(|| bench.apply(vec![Command::Tick])).1;
+            }
+        }
+    }
+    per_task(what, spent, tasks);
+}
+
+/// A backlog builds up, is measured, survives a crash, and is drained.
+fn backlog(what: &str, shape: Shape, tasks: u64) {
+    let mut bench = Bench::new(shape);
+    let mut spent = Duration::ZERO;
+    for _ in 0..tasks / FRAME as u64 {
+        let submit = bench.frame();
+        spent += timed(|| bench.apply(vec![submit])).1;
+    }
+    per_task(&format!("{what}: submit"), spent, tasks);
+    let log = bench.log.take().unwrap_or_default();
+    let epoch = Config {
+        epoch: 2,
+        ..config()
+    };
+    drop(bench);
+    let mut restored = Partition::new(epoch);
+    let ((), replay) = timed(|| {
+        for (time, record) in log {
+            restored.replay(record, time);
+        }
+    });
+    let ((), index) = timed(|| restored.recovered(START));
+    per_task(&format!("{what}: replay"), replay, tasks);
+    per_task(&format!("{what}: index after replay"), index, tasks);
+    let (records, image) = timed(|| restored.image(START).count());
+    per_task(
+        &format!("{what}: snapshot, {records} records"),
+        image,
+        tasks,
+    );
+    let mut bench = Bench {
+        partition: restored,
+        log: None,
+        ..Bench::new(shape)
+    };
+    let mut spent = Duration::ZERO;
+    let (mut step, took) = timed(|| bench.attach(1024));
+    spent += took;
+    let mut done = 0;
+    while done < tasks {
+        let batch = frames(std::mem::take(&mut step));
+        if batch.is_empty() {
+            break;
+        }
+        for (_, attempts) in batch {
+            done += attempts.len() as u64;
+            let settle = bench.settle(attempts);
+            let (next, took) = timed(|| bench.apply(vec![settle]));
+            spent += took;
+            step.effects.extend(next.effects);
+        }
+    }
+    per_task(&format!("{what}: drain"), spent, done);
+}
+
+/// How much memory waiting tasks take, their payloads evicted.
+fn memory(what: &str, shape: Shape, tasks: u64) {
+    let before = resident_kib();
+    let mut bench = Bench::with(
+        shape,
+        Config {
+            resident_bytes_max: 0,
+            ..config()
+        },
+    );
+    bench.log = None;
+    for _ in 0..tasks / FRAME as u64 {
+        let submit = bench.frame();
+        bench.apply(vec![submit]);
+    }
+    let bytes = resident_kib().saturating_sub(before) * 1024;
+    println!("{what:<44} {:>6} B a waiting task", bytes / tasks);
+}
+
+fn resident_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = std::time::Instant::now();
+    let value = work();
+    (value, start.elapsed())
+}
+
+fn main() {
+    let tasks: u64 = std::env::args()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_000_000);
+    let plain = Shape::default();
+    let traced = Shape {
+        envelope: true,
+        ..plain
+    };
+    let keyed = Shape {
+        idempotency: true,
+        ..plain
+    };
+    let ordered = Shape {
+        ordering: true,
+        ..plain
+    };
+    match std::env::args().nth(2).as_deref() {
+        Some("memory") => memory("plain", plain, tasks),
+        Some("memory-keyed") => memory("with idempotency key", keyed, tasks),
+        Some("memory-traced") => memory("with envelope", traced, tasks),
+        _ => {
+            at_once("at once: plain", plain, tasks);
+            at_once("at once: with envelope", traced, tasks);
+            at_once("at once: with idempotency key", keyed, tasks);
+            at_once("at once: with ordering key (10,000)", ordered, tasks);
+            backlog("backlog: plain", plain, tasks);
+        }
+    }
+}
