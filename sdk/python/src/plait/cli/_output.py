@@ -59,19 +59,23 @@ class Output:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns under their headings; in full width, and plain, where no terminal reads it."""
+    """Columns under their headings; plain, and as wide as they are, where no terminal reads it."""
+    if not sys.stdout.isatty():
+        lines = [columns, *rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for each in lines:
+            cells = (cell.ljust(width) for cell, width in zip(each, widths, strict=True))
+            click.echo("  ".join(cells).rstrip())
+        return
     from rich.console import Console
     from rich.table import Table
 
-    terminal = sys.stdout.isatty()
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
-        made.add_column(column, no_wrap=not terminal, overflow="fold")
+        made.add_column(column, overflow="fold")
     for row in rows:
         made.add_row(*row)
-    Console(width=None if terminal else 10_000, markup=False, highlight=False).print(
-        made, soft_wrap=not terminal
-    )
+    Console(markup=False, highlight=False).print(made)
 
 
 def as_dict(message: Message) -> Any:
