@@ -28,8 +28,8 @@ type attachStream = grpc.BidiStreamingClient[plaitv1.AttachRequest, plaitv1.Atta
 
 var errSilent = errors.New("the broker was silent for three heartbeats")
 
-// attach announces the worker's contracts and keeps its stream open, until life ends or the worker is drained. serving ends
-// with the drain's begin.
+// attach announces the worker's contracts and keeps its stream open, until life ends or the worker
+// is drained. serving ends with the drain's begin.
 func (w *Worker) attach(life, serving context.Context, conn *grpc.ClientConn) error {
 	var pause pauser
 	known := false
@@ -81,7 +81,8 @@ func (w *Worker) announce(ctx context.Context) error {
 	return nil
 }
 
-// serve opens a stream and serves it until it breaks, or until a drained worker has said everything.
+// serve opens a stream and serves it until it breaks, or until a drained worker has said
+// everything.
 func (w *Worker) serve(life context.Context, conn *grpc.ClientConn) (opened bool, err error) {
 	ctx, cancel := context.WithCancelCause(life)
 	defer cancel(nil)
@@ -113,7 +114,7 @@ func (w *Worker) serve(life context.Context, conn *grpc.ClientConn) (opened bool
 }
 
 func (w *Worker) open(ctx context.Context, conn *grpc.ClientConn) (attachStream, *plaitv1.WorkerWelcome, error) {
-	stream, err := plaitv1.NewWorkerServiceClient(conn).Attach(ctx)
+	stream, err := plaitv1.NewWorkerServiceClient(conn).Attach(ctx, grpc.ForceCodecV2(streamCodec))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -182,11 +183,12 @@ func (w *Worker) watch(
 	}
 }
 
-// sendLoop sends what there is to say until the stream ends. It never lingers: what gathers while one message is sent goes
-// into the next.
+// sendLoop sends what there is to say until the stream ends. It never lingers: what gathers while
+// one message is sent goes into the next.
 func (w *Worker) sendLoop(ctx context.Context, stream attachStream, cancel context.CancelCauseFunc) {
 	for {
-		// Lets handlers that are about to end do so first, so that frames fill up; returns at once when there are none.
+		// Lets handlers that are about to end do so first, so that frames fill up; returns at once
+		// when there are none.
 		runtime.Gosched()
 		if message := w.leases.nextMessage(w.runners); message != nil {
 			if err := stream.Send(message); err != nil {

@@ -16,8 +16,8 @@ import (
 // Attempt is the running attempt of a task, for its handler.
 type Attempt struct{ run *attempt }
 
-// AttemptFrom finds the attempt that a handler runs in, by the handler's context or one derived from it. It is not ok outside
-// of a handler, and under a plain gRPC server.
+// AttemptFrom finds the attempt that a handler runs in, by the handler's context or one derived
+// from it. It is not ok outside of a handler, and under a plain gRPC server.
 func AttemptFrom(ctx context.Context) (Attempt, bool) {
 	run, ok := ctx.Value(attemptKey{}).(*attempt)
 	return Attempt{run: run}, ok
@@ -29,15 +29,16 @@ func (a Attempt) Number() int { return a.run.number() }
 // TaskID is the task's id: "t" and 16 hexadecimal digits.
 func (a Attempt) TaskID() string { return taskID(a.run.task) }
 
-// IdempotencyKey is the same for every attempt of the task: its idempotency key, or its id where it has none.
+// IdempotencyKey is the same for every attempt of the task: its idempotency key, or its id where it
+// has none.
 func (a Attempt) IdempotencyKey() string { return a.run.idempotencyKey() }
 
-// FencingToken grows with every attempt of the task. A store that remembers the highest token it saw can refuse the writes
-// of an attempt that was given up.
+// FencingToken grows with every attempt of the task. A store that remembers the highest token it
+// saw can refuse the writes of an attempt that was given up.
 func (a Attempt) FencingToken() uint64 { return a.run.token }
 
-// Progress tells the broker how far the handler is: the share done, 0 to 1, and a line for people. It does not wait; of
-// reports that follow each other quickly, the latest is sent.
+// Progress tells the broker how far the handler is: the share done, 0 to 1, and a line for people.
+// It does not wait; of reports that follow each other quickly, the latest is sent.
 func (a Attempt) Progress(fraction float64, message string) {
 	a.run.worker.leases.progressed(a.run, &plaitv1.Progress{Fraction: fraction, Message: message})
 }
@@ -56,8 +57,9 @@ const (
 	attemptDropped
 )
 
-// attempt is one attempt in this worker, and the handler's context and server stream at the same time: a context of its own
-// kind costs no timer, no goroutine, and no allocation for values that the handler never asks for.
+// attempt is one attempt in this worker, and the handler's context and server stream at the same
+// time: a context of its own kind costs no timer, no goroutine, and no allocation for values that
+// the handler never asks for.
 type attempt struct {
 	worker  *Worker
 	method  *servedMethod
@@ -91,7 +93,8 @@ type attempt struct {
 	headerSent bool
 	trailer    metadata.MD
 	// The flow: how many callers wait for children.
-	waits int
+	waits      int
+	plainChild *plaitv1.TaskOptions
 }
 
 func (a *attempt) number() int { return max(int(a.extra.GetAttempt()), 1) }
@@ -109,6 +112,17 @@ func (a *attempt) flowParent() *plaitv1.FlowParent {
 		return nil
 	}
 	return &plaitv1.FlowParent{Task: a.task, Token: a.token}
+}
+
+// childOptions are those of a child that its caller said nothing about. All such children of an attempt
+// share them, so that a frame of them carries them once.
+func (a *attempt) childOptions() *plaitv1.TaskOptions {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.plainChild == nil {
+		a.plainChild = &plaitv1.TaskOptions{Parent: a.flowParent()}
+	}
+	return a.plainChild
 }
 
 // attemptOf is the running attempt of a context, if it belongs to this client; nil otherwise.

@@ -26,8 +26,9 @@ func (p *keyProbe) Value(key any) any {
 	return nil
 }
 
-// keyOf is the context key that a function asks for. gRPC and OpenTelemetry keep theirs private, but a context of our own that
-// answers them spares a wrapper, and the value itself, for each thing that a handler may ask for and mostly does not.
+// keyOf is the context key that a function asks for. gRPC and OpenTelemetry keep theirs private,
+// but a context of our own that answers them spares a wrapper, and the value itself, for each thing
+// that a handler may ask for and mostly does not.
 func keyOf(ask func(context.Context)) any {
 	probe := &keyProbe{}
 	ask(probe)
@@ -88,7 +89,8 @@ func (a *attempt) Value(key any) any {
 	return a.worker.base.Value(key)
 }
 
-// currentSpan is the attempt's span, else the one of the submitter as a remote one, so that trace context is passed on.
+// currentSpan is the attempt's span, else the one of the submitter as a remote one, so that trace
+// context is passed on.
 func (a *attempt) currentSpan() trace.Span {
 	if a.span != nil {
 		return a.span
@@ -147,8 +149,9 @@ func (a *attempt) end(err error) {
 // Method is part of grpc.ServerTransportStream.
 func (a *attempt) Method() string { return a.method.path }
 
-// SetHeader is part of grpc.ServerTransportStream. A task has no header to send: the caller may be gone, and an outcome carries
-// trailers only, with a failure. It is accepted so that handlers and interceptors work as under any gRPC server.
+// SetHeader is part of grpc.ServerTransportStream. A task has no header to send: the caller may be
+// gone, and an outcome carries trailers only, with a failure. It is accepted so that handlers and
+// interceptors work as under any gRPC server.
 func (a *attempt) SetHeader(metadata.MD) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -30,7 +30,8 @@ type BreakerConfig struct {
 	MinCalls int64
 	// Share of failures that opens it, in permille. Default 500.
 	FailurePermille int64
-	// The first open time, which doubles with each opening in a row, and its bound. Default 5,000 and 60,000.
+	// The first open time, which doubles with each opening in a row, and its bound. Default 5,000
+	// and 60,000.
 	OpenMs, OpenMaxMs int64
 	// Calls let through while half open. Default 3.
 	HalfOpenProbes int64
@@ -58,8 +59,9 @@ type Permit struct {
 	RetryAfterMs int64
 }
 
-// Breaker is the circuit breaker of SEMANTICS §7. It is pure: now is an argument, in milliseconds of any clock that does not
-// go back; it changes only inside Acquire and Report. It is not safe for concurrent use.
+// Breaker is the circuit breaker of SEMANTICS §7. It is pure: now is an argument, in milliseconds
+// of any clock that does not go back; it changes only inside Acquire and Report. It is not safe for
+// concurrent use.
 type Breaker struct {
 	config     BreakerConfig
 	state      BreakerState
@@ -96,8 +98,8 @@ func (b *Breaker) Acquire(now int64) Permit {
 	return Permit{Allow: true, State: b.state, Generation: b.generation}
 }
 
-// Report tells how a permitted call ended. A report of another generation than the current one changes nothing. counted tells
-// whether it was counted.
+// Report tells how a permitted call ended. A report of another generation than the current one
+// changes nothing. counted tells whether it was counted.
 func (b *Breaker) Report(now, generation int64, outcome BreakerOutcome) (state BreakerState, counted bool) {
 	b.advance(now)
 	if generation != b.generation || b.state == BreakerOpen {

@@ -14,34 +14,35 @@ const (
 	bulkBytesMax = 32 << 20
 )
 
-// SubmitMany submits every request of an iterator and yields the handles in the same order, each once its task is accepted, or
-// the error with which it was refused; one refusal does not end the rest. Requests are pulled ahead, at most 8192 and 32 MiB of
-// them, so memory stays bounded and the frames full. Nothing is pulled while the loop's body runs. A loop that stops early
-// leaves the tasks that were pulled to go on.
+// SubmitMany submits every request of an iterator and yields the handles in the same order, each
+// once its task is accepted, or the error with which it was refused; one refusal does not end the
+// rest. Requests are pulled ahead, at most 8192 and 32 MiB of them, so memory stays bounded and the
+// frames full. Nothing is pulled while the loop's body runs. A loop that stops early leaves the
+// tasks that were pulled to go on.
 func SubmitMany[Q, R any](
 	ctx context.Context, m Method[Q, R], requests iter.Seq[*Q], options ...grpc.CallOption,
 ) iter.Seq2[*Task[R], error] {
 	return func(yield func(*Task[R], error) bool) {
-		bulk := newBulk(m, options, false)
-		bulk.run(ctx, requests, func(p *pending[Q, R]) bool {
-			if err := p.accepted(ctx, bulk); err != nil {
+		b := newBulk(m, options, false)
+		b.run(ctx, requests, func(p *pending[Q, R]) bool {
+			if err := b.accepted(ctx, p); err != nil {
 				return yield(nil, err)
 			}
-			return yield(p.task, nil)
+			return yield(&p.task, nil)
 		})
 	}
 }
 
-// CallMany submits every request of an iterator and yields the responses in the same order, or the error of a task that failed
-// or was refused; one failure does not end the rest. The bounds are those of [SubmitMany]. As with a call, a deadline of ctx
-// is the tasks' too.
+// CallMany submits every request of an iterator and yields the responses in the same order, or the
+// error of a task that failed or was refused; one failure does not end the rest. The bounds are
+// those of [SubmitMany]. As with a call, a deadline of ctx is the tasks' too.
 func CallMany[Q, R any](
 	ctx context.Context, m Method[Q, R], requests iter.Seq[*Q], options ...grpc.CallOption,
 ) iter.Seq2[*R, error] {
 	return func(yield func(*R, error) bool) {
-		bulk := newBulk(m, options, true)
-		bulk.run(ctx, requests, func(p *pending[Q, R]) bool {
-			if err := p.accepted(ctx, bulk); err != nil {
+		b := newBulk(m, options, true)
+		b.run(ctx, requests, func(p *pending[Q, R]) bool {
+			if err := b.accepted(ctx, p); err != nil {
 				return yield(nil, err)
 			}
 			response, err := p.task.Result(ctx)
@@ -51,28 +52,42 @@ func CallMany[Q, R any](
 	}
 }
 
+// bulkMode is what a handle knows of the bulk submission that it belongs to.
+type bulkMode struct {
+	// The results are asked for with the submission.
+	await bool
+	// Set while a task is submitted again, alone.
+	again bool
+}
+
 // pending is a request that was pulled and not yet yielded.
 type pending[Q, R any] struct {
+	task    Task[R]
 	request *Q
-	task    *Task[R]
 	size    int
 	err     error
 }
 
 type bulk[Q, R any] struct {
-	method  Method[Q, R]
+	bulkMode
+	method Method[Q, R]
+	// The caller's options, and the one that fills a handle at the end.
 	options []grpc.CallOption
-	await   bool
 	pending queue[*pending[Q, R]]
 	bytes   int
 }
 
 func newBulk[Q, R any](m Method[Q, R], options []grpc.CallOption, await bool) *bulk[Q, R] {
-	return &bulk[Q, R]{method: m, options: options, await: await}
+	own := make([]grpc.CallOption, len(options)+1)
+	copy(own, options)
+	return &bulk[Q, R]{bulkMode: bulkMode{await: await}, method: m, options: own}
 }
 
-// run pulls requests and hands each on, in order, when the bounds are reached or its answer is there.
-func (b *bulk[Q, R]) run(ctx context.Context, requests iter.Seq[*Q], next func(*pending[Q, R]) bool) {
+// run pulls requests and hands each on, in order, when the bounds are reached or its answer is
+// there.
+func (b *bulk[Q, R]) run(
+	ctx context.Context, requests iter.Seq[*Q], next func(*pending[Q, R]) bool,
+) {
 	defer b.leave()
 	for request := range requests {
 		b.push(ctx, request)
@@ -90,23 +105,23 @@ func (b *bulk[Q, R]) run(ctx context.Context, requests iter.Seq[*Q], next func(*
 }
 
 func (b *bulk[Q, R]) push(ctx context.Context, request *Q) {
-	p := &pending[Q, R]{request: request, task: &Task[R]{}}
+	p := &pending[Q, R]{request: request}
 	if message, ok := any(request).(proto.Message); ok {
 		p.size = proto.Size(message)
 	}
-	p.err = b.submit(ctx, p, true)
+	p.task.handle.bulk = &b.bulkMode
+	p.err = b.submit(ctx, p)
 	b.bytes += p.size
 	b.pending.push(p)
 }
 
-func (b *bulk[Q, R]) submit(ctx context.Context, p *pending[Q, R], pipelined bool) error {
-	fill := callOption{apply: func(s *callSettings) {
-		s.handle, s.pipelined, s.await = &p.task.handle, pipelined, b.await
-	}}
-	_, err := b.method(ctx, p.request, append(b.options[:len(b.options):len(b.options)], fill)...)
+func (b *bulk[Q, R]) submit(ctx context.Context, p *pending[Q, R]) error {
+	b.options[len(b.options)-1] = callOption{kind: asHandle, handle: &p.task.handle}
+	response, err := b.method(ctx, p.request, b.options...)
 	if err == nil && p.task.handle.client == nil {
-		err = errNoChannel
+		return errNoChannel
 	}
+	p.task.empty.Store(response)
 	return err
 }
 
@@ -143,8 +158,9 @@ func (b *bulk[Q, R]) leave() {
 	}
 }
 
-// accepted waits until the task is accepted. When the broker has forgotten the method, it is announced and submitted again.
-func (p *pending[Q, R]) accepted(ctx context.Context, b *bulk[Q, R]) error {
+// accepted waits until the task is accepted. When the broker has forgotten the method, it is
+// announced and submitted again.
+func (b *bulk[Q, R]) accepted(ctx context.Context, p *pending[Q, R]) error {
 	if p.err != nil {
 		return p.err
 	}
@@ -152,7 +168,9 @@ func (p *pending[Q, R]) accepted(ctx context.Context, b *bulk[Q, R]) error {
 	err := h.client.session.awaitAccepted(ctx, h.submission)
 	if err != nil && refusedUnknown(h.submission) {
 		h.client.contracts.forget(h.submission.method)
-		err = b.submit(ctx, p, false)
+		b.again = true
+		err = b.submit(ctx, p)
+		b.again = false
 	}
 	if err == nil {
 		h.number = h.submission.wait.task

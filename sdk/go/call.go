@@ -19,13 +19,14 @@ import (
 // Requests are serialized deterministically: a flow's child is matched by its bytes.
 var marshalRequest = proto.MarshalOptions{Deterministic: true}
 
-// call is one use of a channel: what will be submitted, and what is told to the caller.
+// call is one use of a channel: what will be submitted, and what is told to the caller. It lives
+// on the stack of Invoke.
 type call struct {
 	callSettings
 	method  *method
-	options []grpc.CallOption
 	message proto.Message
 	payload []byte
+	await   bool
 	// The running attempt whose child the task is; nil: none.
 	parent *attempt
 	span   trace.Span
@@ -34,74 +35,77 @@ type call struct {
 	trailer metadata.MD
 }
 
-// newCall prepares a call. The call is never nil, so that whoever gets the error can finish it.
-func (c *Channel) newCall(ctx context.Context, path string, args any, options []grpc.CallOption) (*call, error) {
-	call := &call{callSettings: settingsOf(options), options: options}
+// prepare reads everything that a submission needs from the caller's side.
+func (call *call) prepare(ctx context.Context, c *Channel, path string, args any) error {
 	message, ok := args.(proto.Message)
 	if !ok {
-		return call, status.Errorf(codes.Internal, "the request is a %T, not a protobuf message", args)
+		return status.Errorf(codes.Internal, "the request is a %T, not a protobuf message", args)
 	}
 	call.message = message
 	if err := ctx.Err(); err != nil {
-		return call, status.FromContextError(err).Err()
+		return status.FromContextError(err).Err()
 	}
 	m, err := c.client.contracts.resolve(ctx, path)
 	if err != nil {
-		return call, err
+		return err
 	}
 	call.method = m
 	if call.payload, err = marshalRequest.Marshal(message); err != nil {
-		return call, status.Errorf(codes.Internal, "marshal the request: %v", err)
+		return status.Errorf(codes.Internal, "marshal the request: %v", err)
 	}
 	if !c.detached {
 		call.parent = attemptOf(ctx, c.client)
 	}
 	call.span = c.client.startSubmitSpan(ctx, m)
-	return call, call.setKeys()
+	return call.readKeys()
 }
 
-// setKeys reads the keys that the policy wants and that the caller did not give.
-func (call *call) setKeys() error {
-	if err := call.setKey(&call.key, call.method.idempotencyKey, "idempotency"); err != nil {
+// readKeys reads the keys that the policy wants and that the caller did not give.
+func (call *call) readKeys() (err error) {
+	m := call.method
+	if call.key, err = call.readKey(call.key, call.hasKey, m.idempotencyKey, "idempotency"); err != nil {
 		return err
 	}
-	return call.setKey(&call.orderingKey, call.method.orderingKey, "ordering")
+	call.orderingKey, err = call.readKey(call.orderingKey, call.hasOrderingKey, m.orderingKey, "ordering")
+	return err
 }
 
-func (call *call) setKey(key **string, path *keyPath, name string) error {
-	if *key == nil && path != nil {
+func (call *call) readKey(given string, isGiven bool, path *keyPath, name string) (string, error) {
+	if path == nil {
+		return given, nil
+	}
+	if !isGiven {
 		text, err := path.text(call.message.ProtoReflect())
 		if err != nil {
-			return err
+			return "", err
 		}
-		*key = &text
+		given = text
 	}
-	if path != nil && **key == "" {
-		return keyMissing(call.method.path, name, path.path)
+	if given == "" {
+		return "", keyMissing(call.method.path, name, path.path)
 	}
-	return nil
+	return given, nil
 }
 
 // submission makes what is queued. It may be made twice, when the broker forgot the method.
 func (call *call) submission(ctx context.Context) (*submission, error) {
-	sub := &submission{method: call.method.path, payload: call.payload, await: call.await || call.parent != nil}
+	options, err := call.taskOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sub := &submission{
+		method: call.method.path, payload: call.payload, key: call.key, orderingKey: call.orderingKey,
+		options: options, await: call.await || call.parent != nil,
+	}
 	sub.wait.parent = call.parent
-	if call.key != nil {
-		sub.key = *call.key
-	}
-	if call.orderingKey != nil {
-		sub.orderingKey = *call.orderingKey
-	}
-	if call.handle == nil {
+	if call.await {
 		sub.expires = callerDeadline(ctx, call.parent)
 	}
-	var err error
-	sub.options, err = call.taskOptions(ctx)
-	return sub, err
+	return sub, nil
 }
 
-// callerDeadline is the deadline that a waiting caller set. The deadline of the attempt in which it runs is none: a child
-// whose attempt times out goes on for the next one.
+// callerDeadline is the deadline that a waiting caller set. The deadline of the attempt in which
+// it runs is none: a child whose attempt times out goes on for the next one.
 func callerDeadline(ctx context.Context, parent *attempt) time.Time {
 	deadline, ok := ctx.Deadline()
 	if !ok || (parent != nil && !deadline.Before(parent.deadline)) {
@@ -114,32 +118,33 @@ func callerDeadline(ctx context.Context, parent *attempt) time.Time {
 func (call *call) taskOptions(ctx context.Context) (*plaitv1.TaskOptions, error) {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	list := appendTraceContext(ctx, metadatumList(md), call.span)
-	if len(list) == 0 && call.plain() && call.parent == nil && call.method.limitKey == nil {
+	plain := len(list) == 0 && call.plain() && call.method.limitKey == nil
+	switch {
+	case plain && call.parent == nil:
 		return nil, nil //nolint:nilnil // no options is a valid answer
+	case plain && call.childKey == "":
+		return call.parent.childOptions(), nil
 	}
 	if err := checkMetadata(list); err != nil {
 		return nil, err
 	}
-	options := &plaitv1.TaskOptions{Metadata: list, Priority: call.priority}
-	if call.delay != nil {
-		options.Delay = durationpb.New(*call.delay)
-	}
-	if call.deadline != nil {
-		options.Deadline = durationpb.New(*call.deadline)
-	}
+	options := &plaitv1.TaskOptions{Metadata: list, Parent: call.parent.flowParent()}
 	if call.parent != nil {
-		options.Parent = call.parent.flowParent()
-		if call.childKey != nil {
-			options.Parent.ChildKey = *call.childKey
-		}
+		options.Parent.ChildKey = call.childKey
+	}
+	if call.hasPriority {
+		options.Priority = &call.priority
+	}
+	if call.hasDelay {
+		options.Delay = durationpb.New(call.delay)
+	}
+	if call.hasDeadline {
+		options.Deadline = durationpb.New(call.deadline)
 	}
 	if path := call.method.limitKey; path != nil {
-		text, err := path.text(call.message.ProtoReflect())
+		text, err := call.readKey("", false, path, "limit")
 		if err != nil {
 			return nil, err
-		}
-		if text == "" {
-			return nil, keyMissing(call.method.path, "limit", path.path)
 		}
 		options.LimitKey = text
 	}
@@ -155,17 +160,17 @@ func (call *call) accepted(task uint64) {
 // result takes what came of the task.
 func (call *call) result(w *wait, reply proto.Message) error {
 	if w.failure != nil {
-		return call.failed(w.failure)
+		call.trailer = trailerOf(w.failure)
+		return failureError(w.failure)
 	}
-	if err := proto.Unmarshal(w.payload, reply); err != nil {
-		return status.Errorf(codes.Internal, "unmarshal the response of task %s: %v", taskID(call.task), err)
-	}
-	return nil
+	return unmarshalResponse(w.payload, reply, call.task)
 }
 
-func (call *call) failed(f *plaitv1.Failure) error {
-	call.trailer = trailerOf(f)
-	return failureError(f)
+func unmarshalResponse(payload []byte, response proto.Message, task uint64) error {
+	if err := proto.Unmarshal(payload, response); err != nil {
+		return status.Errorf(codes.Internal, "unmarshal the response of %s: %v", taskID(task), err)
+	}
+	return nil
 }
 
 // trailerOf is the trailing metadata as a gRPC client would see it.
@@ -178,23 +183,18 @@ func trailerOf(f *plaitv1.Failure) metadata.MD {
 }
 
 // finish tells the caller's options and the span how the call ended, and returns err.
-func (call *call) finish(err error) error {
-	if call.pipelined && err == nil {
+func (call *call) finish(options []grpc.CallOption, err error) error {
+	if call.handle != nil && call.handle.bulk != nil && err == nil {
 		call.handle.span = call.span // Ended with the task's acceptance or result.
 	} else {
 		endSpan(call.span, err)
 	}
-	if len(call.options) == 0 {
-		return err
-	}
-	var header metadata.MD
-	if call.task != 0 {
-		header = metadata.Pairs(keyTaskID, taskID(call.task))
-	}
-	for _, option := range call.options {
+	for _, option := range options {
 		switch o := option.(type) {
 		case grpc.HeaderCallOption:
-			*o.HeaderAddr = header
+			if call.task != 0 {
+				*o.HeaderAddr = metadata.Pairs(keyTaskID, taskID(call.task))
+			}
 		case grpc.TrailerCallOption:
 			*o.TrailerAddr = call.trailer
 		case grpc.OnFinishCallOption:
@@ -213,12 +213,10 @@ func taskID(number uint64) string {
 
 // taskNumber reads the text of a task's number.
 func taskNumber(id string) (uint64, error) {
-	if len(id) != 17 || id[0] != 't' {
-		return 0, invalid("id", "a task id is \"t\" and 16 hexadecimal digits")
+	if len(id) == 17 && id[0] == 't' {
+		if number, err := strconv.ParseUint(id[1:], 16, 64); err == nil {
+			return number, nil
+		}
 	}
-	number, err := strconv.ParseUint(id[1:], 16, 64)
-	if err != nil {
-		return 0, invalid("id", "a task id is \"t\" and 16 hexadecimal digits")
-	}
-	return number, nil
+	return 0, invalid("id", "a task id is \"t\" and 16 hexadecimal digits")
 }

@@ -11,11 +11,13 @@ import (
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
 
-// Channel is a grpc.ClientConnInterface: hand it to the generated NewXClient function. A call through it is submitted as a
-// durable task and waits for its result. The caller's deadline, if any, bounds the wait and becomes the task's deadline; the
-// caller's cancellation ends the wait and leaves the task to go on.
+// Channel is a grpc.ClientConnInterface: hand it to the generated NewXClient function. A call
+// through it is submitted as a durable task and waits for its result. The caller's deadline, if
+// any, bounds the wait and becomes the task's deadline; the caller's cancellation ends the wait and
+// leaves the task to go on.
 //
-// A call made with the context of a running attempt is a child of that attempt's task: see docs/protocol.md §5.
+// A call made with the context of a running attempt is a child of that attempt's task: see
+// docs/protocol.md §5.
 type Channel struct {
 	client   *Client
 	detached bool
@@ -26,7 +28,8 @@ var _ grpc.ClientConnInterface = (*Channel)(nil)
 // ChannelOption changes what [Client.Channel] makes by default.
 type ChannelOption func(*Channel)
 
-// Detached makes a channel whose calls are ordinary tasks also inside a handler, never children of its flow.
+// Detached makes a channel whose calls are ordinary tasks also inside a handler, never children of
+// its flow.
 func Detached() ChannelOption { return func(c *Channel) { c.detached = true } }
 
 // NewStream refuses: a durable task has one request and one response. Its error is UNIMPLEMENTED.
@@ -38,25 +41,34 @@ func (c *Channel) NewStream(
 }
 
 // Invoke is called by the generated stub.
-func (c *Channel) Invoke(ctx context.Context, path string, args, reply any, options ...grpc.CallOption) error {
-	call, err := c.newCall(ctx, path, args, options)
+func (c *Channel) Invoke(
+	ctx context.Context, path string, args, reply any, options ...grpc.CallOption,
+) error {
+	var call call
+	call.take(options)
+	err := call.prepare(ctx, c, path, args)
 	switch {
 	case err != nil:
 	case call.handle != nil:
-		err = c.submit(ctx, call)
+		err = c.submit(ctx, &call)
 	default:
-		err = c.callAndWait(ctx, call, reply)
+		err = c.callAndWait(ctx, &call, reply)
 	}
-	return call.finish(err)
+	return call.finish(options, err)
 }
 
-// submit fills the caller's handle. Unless the caller pipelines, it returns once the task is accepted.
+// submit fills the caller's handle. Unless it belongs to a bulk submission, it returns once the task
+// is accepted.
 func (c *Channel) submit(ctx context.Context, call *call) error {
 	h := call.handle
 	h.client, h.parent = c.client, call.parent
+	if h.bulk != nil {
+		call.await = h.bulk.await
+	}
 	return c.untilKnown(ctx, call, func(sub *submission) error {
 		h.submission = sub
-		if call.pipelined {
+		if h.bulk != nil && !h.bulk.again {
+			sub.wait.soon = true
 			return nil
 		}
 		if err := c.client.session.awaitAccepted(ctx, sub); err != nil {
@@ -85,8 +97,11 @@ func (c *Channel) callAndWait(ctx context.Context, call *call, reply any) error 
 	})
 }
 
-// untilKnown submits, and does so once more when the broker has forgotten the method, because its data was wiped.
-func (c *Channel) untilKnown(ctx context.Context, call *call, outcome func(*submission) error) error {
+// untilKnown submits, and does so once more when the broker has forgotten the method, because its
+// data was wiped.
+func (c *Channel) untilKnown(
+	ctx context.Context, call *call, outcome func(*submission) error,
+) error {
 	for again := false; ; again = true {
 		sub, err := call.submission(ctx)
 		if err != nil {

@@ -45,7 +45,8 @@ type ClientOption func(*Client)
 // WithAddress says where the broker listens. Default: PLAIT_ADDRESS, else 127.0.0.1:7420.
 func WithAddress(address string) ClientOption { return func(c *Client) { c.address = address } }
 
-// WithDialOptions adds options to the gRPC connections, such as transport credentials. Default: plaintext.
+// WithDialOptions adds options to the gRPC connections, such as transport credentials. Default:
+// plaintext.
 func WithDialOptions(options ...grpc.DialOption) ClientOption {
 	return func(c *Client) { c.dial = append(c.dial, options...) }
 }
@@ -53,14 +54,15 @@ func WithDialOptions(options ...grpc.DialOption) ClientOption {
 // WithLogger says where the client and its workers log. Default: slog.Default().
 func WithLogger(log *slog.Logger) ClientOption { return func(c *Client) { c.log = log } }
 
-// WithTracerProvider says who makes the client's and its workers' spans. Default: the global provider of OpenTelemetry, once
-// the program has set one, as [ConfigureTracing] does.
+// WithTracerProvider says who makes the client's and its workers' spans. Default: the global
+// provider of OpenTelemetry, once the program has set one, as [ConfigureTracing] does.
 func WithTracerProvider(provider trace.TracerProvider) ClientOption {
 	return func(c *Client) { c.ownTracer = tracerOf(provider) }
 }
 
-// Connect makes a client. It does not wait for the broker: calls do, each within its own deadline, and a broker that
-// restarts is reconnected to. ctx bounds nothing but Connect itself. The caller closes the client.
+// Connect makes a client. It does not wait for the broker: calls do, each within its own deadline,
+// and a broker that restarts is reconnected to. ctx bounds nothing but Connect itself. The caller
+// closes the client.
 func Connect(ctx context.Context, options ...ClientOption) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -83,8 +85,8 @@ func Connect(ctx context.Context, options ...ClientOption) (*Client, error) {
 	return c, nil
 }
 
-// dialBroker makes a connection. A worker has one of its own, so that its frames and the client's do not queue behind each
-// other.
+// dialBroker makes a connection. A worker has one of its own, so that its frames and the client's
+// do not queue behind each other.
 func (c *Client) dialBroker() (*grpc.ClientConn, error) {
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -97,7 +99,8 @@ func (c *Client) dialBroker() (*grpc.ClientConn, error) {
 		grpc.WithReadBufferSize(128 << 10),
 		grpc.WithWriteBufferSize(128 << 10),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
-		// Full jitter of 50 ms to 2 s, as docs/protocol.md asks: gRPC draws from delay*(1-jitter) to delay*(1+jitter).
+		// Full jitter of 50 ms to 2 s, as docs/protocol.md asks: gRPC draws from delay*(1-jitter)
+		// to delay*(1+jitter).
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
 				BaseDelay: 25 * time.Millisecond, Multiplier: 2, Jitter: 1, MaxDelay: time.Second,
@@ -114,7 +117,8 @@ func (c *Client) dialBroker() (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Close ends the client. Calls that wait get CANCELLED; their tasks go on. Workers are not stopped by it.
+// Close ends the client. Calls that wait get CANCELLED; their tasks go on. Workers are not stopped
+// by it.
 func (c *Client) Close() error {
 	c.session.close()
 	return c.conn.Close()

@@ -52,7 +52,8 @@ var reconnectBackoff = Backoff{
 // pauser counts failures in a row and waits between them.
 type pauser struct{ failures int }
 
-// wait pauses by the backoff, but no longer than until a lost connection is back, or returns ctx's error.
+// wait pauses by the backoff, but no longer than until a lost connection is back, or returns ctx's
+// error.
 func (p *pauser) wait(ctx context.Context, conn *grpc.ClientConn) error {
 	p.failures++
 	rnd := rand.Int64N(1_000_000)
@@ -74,7 +75,8 @@ func (p *pauser) wait(ctx context.Context, conn *grpc.ClientConn) error {
 
 func (p *pauser) reset() { p.failures = 0 }
 
-// resolve returns what the broker enforces for a method, announcing its contract first if the broker does not know it.
+// resolve returns what the broker enforces for a method, announcing its contract first if the
+// broker does not know it.
 func (c *contracts) resolve(ctx context.Context, path string) (*method, error) {
 	if m := c.cached(path); m != nil {
 		return m, nil

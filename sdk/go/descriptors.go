@@ -11,7 +11,8 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// wellKnown is the path prefix of files that every language has and that are left out of a contract.
+// wellKnown is the path prefix of files that every language has and that are left out of a
+// contract.
 const wellKnown = "google/protobuf/"
 
 // serviceDescriptor finds a service among the files that this program is linked with.
@@ -27,8 +28,9 @@ func serviceDescriptor(service string) (protoreflect.ServiceDescriptor, error) {
 	return sd, nil
 }
 
-// descriptorSet is the serialized FileDescriptorSet of a service's file and its imports, in dependency order. The same
-// program always makes the same bytes, so that the broker knows the contract by its digest.
+// descriptorSet is the serialized FileDescriptorSet of a service's file and its imports, in
+// dependency order. The same program always makes the same bytes, so that the broker knows the
+// contract by its digest.
 func descriptorSet(sd protoreflect.ServiceDescriptor) ([]byte, error) {
 	set := &descriptorpb.FileDescriptorSet{}
 	addFile(set, sd.ParentFile(), map[string]bool{})

@@ -32,7 +32,8 @@ func reserved(key string) bool {
 	return false
 }
 
-// metadatumList is md without reserved keys, sorted by key so that equal metadata gives equal bytes.
+// metadatumList is md without reserved keys, sorted by key so that equal metadata gives equal
+// bytes.
 func metadatumList(md metadata.MD) []*plaitv1.Metadatum {
 	if len(md) == 0 {
 		return nil

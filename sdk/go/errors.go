@@ -24,8 +24,9 @@ const (
 	detailsKey = "grpc-status-details-bin"
 )
 
-// Reason says why Plait itself refused, read from the google.rpc.ErrorInfo of a gRPC status anywhere in err's chain.
-// It is ERROR_REASON_UNSPECIFIED for nil, for a handler's own error, and for a reason of a newer Plait.
+// Reason says why Plait itself refused, read from the google.rpc.ErrorInfo of a gRPC status
+// anywhere in err's chain. It is ERROR_REASON_UNSPECIFIED for nil, for a handler's own error, and
+// for a reason of a newer Plait.
 func Reason(err error) plaitv1.ErrorReason {
 	info := errorInfo(err)
 	if info == nil {
@@ -92,8 +93,8 @@ func invalid(field, problem string) error {
 		}})
 }
 
-// waitEnded is the error of a wait that its own context ended. It names the last trouble with the broker, if any, because
-// that is usually why the wait was long.
+// waitEnded is the error of a wait that its own context ended. It names the last trouble with the
+// broker, if any, because that is usually why the wait was long.
 func waitEnded(ctx context.Context, what string, trouble error) error {
 	st := status.FromContextError(ctx.Err())
 	if trouble != nil {
@@ -102,8 +103,8 @@ func waitEnded(ctx context.Context, what string, trouble error) error {
 	return status.Errorf(st.Code(), "waiting for %s: %v", what, ctx.Err())
 }
 
-// failureError makes the error that a gRPC call would have given for a failure of a handler. Details are those that the
-// handler sent, whatever code and message their own status carries.
+// failureError makes the error that a gRPC call would have given for a failure of a handler.
+// Details are those that the handler sent, whatever code and message their own status carries.
 func failureError(f *plaitv1.Failure) error {
 	st := &spb.Status{}
 	if len(f.GetDetails()) > 0 && proto.Unmarshal(f.GetDetails(), st) != nil {

@@ -2,8 +2,8 @@ package plait
 
 import "sync/atomic"
 
-// event is something that happens once. The zero value has not happened. A channel is made only for a waiter that comes before
-// the event, which is rare where thousands of tasks are pipelined.
+// event is something that happens once. The zero value has not happened. A channel is made only for
+// a waiter that comes before the event, which is rare where thousands of tasks are pipelined.
 type event struct{ ch atomic.Pointer[chan struct{}] }
 
 var fired = func() *chan struct{} {
@@ -12,7 +12,8 @@ var fired = func() *chan struct{} {
 	return &ch
 }()
 
-// fire makes it happen; only the first call does. What the caller wrote before is visible after the wait.
+// fire makes it happen; only the first call does. What the caller wrote before is visible after the
+// wait.
 func (e *event) fire() {
 	if ch := e.ch.Swap(fired); ch != nil && ch != fired {
 		close(*ch)

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// expiry ends attempts whose time is over, with one timer for the whole worker. Attempts that ended before are not looked for:
-// they are skipped when their time comes, and swept out when they are more than half of the heap, so that an attempt costs a
-// push that rarely sifts.
+// expiry ends attempts whose time is over, with one timer for the whole worker. Attempts that ended
+// before are not looked for: they are skipped when their time comes, and swept out when they are
+// more than half of the heap, so that an attempt costs a push that rarely sifts.
 type expiry struct {
 	expire func(*attempt)
 

@@ -165,7 +165,8 @@ func TestFlow_AwaitsAgainAsTheFlowThatWaits(t *testing.T) {
 	results(t, sl, &plaitv1.ResultFrame{Tasks: []uint64{99}}) // For nobody; it is ignored.
 	sl.stop(t, status.Error(codes.Unavailable, "restarting"))
 	sl, _ = s.welcome(t, 1)
-	// Whether the acceptance was read before the stream broke or not, the result is asked for again for the flow.
+	// Whether the acceptance was read before the stream broke or not, the result is asked for again
+	// for the flow.
 	m := sl.read(t)
 	if f := m.GetSubmit(); f != nil {
 		if f.GetTasks().GetCommon().GetParent().GetTask() != 7 {

@@ -28,8 +28,9 @@ func (w *Worker) handle(a *attempt) {
 // errGoexit is the outcome of a handler that called runtime.Goexit, as t.FailNow does.
 var errGoexit = status.Error(codes.Unknown, "the handler ended its goroutine without an answer")
 
-// invoke calls the handler. A panic becomes UNKNOWN with the panic's text, and its stack goes to the log: a plain gRPC server
-// would end the process, and with it every other attempt that runs here.
+// invoke calls the handler. A panic becomes UNKNOWN with the panic's text, and its stack goes to
+// the log: a plain gRPC server would end the process, and with it every other attempt that runs
+// here.
 func (w *Worker) invoke(a *attempt) (payload []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -68,7 +69,8 @@ func (a *attempt) decode(request any) error {
 	return nil
 }
 
-// conclude turns what a handler returned into the attempt's outcome, unless it has one, or needs none, already.
+// conclude turns what a handler returned into the attempt's outcome, unless it has one, or needs
+// none, already.
 func (w *Worker) conclude(a *attempt, response []byte, err error) {
 	var failure *plaitv1.Failure
 	if err != nil {
@@ -82,7 +84,8 @@ func (w *Worker) conclude(a *attempt, response []byte, err error) {
 	a.end(context.Canceled)
 }
 
-// expire ends an attempt whose time is over. Its handler is told by its context; what it may still answer is not wanted.
+// expire ends an attempt whose time is over. Its handler is told by its context; what it may still
+// answer is not wanted.
 func (w *Worker) expire(a *attempt) {
 	if !a.state.CompareAndSwap(attemptRunning, attemptEnded) &&
 		!a.state.CompareAndSwap(attemptWaiting, attemptEnded) {

@@ -14,7 +14,8 @@ import (
 type keyPath struct {
 	path    string
 	numbers []protoreflect.FieldNumber
-	// fields is the path resolved for the message type seen last; a method has one request type, so it is resolved once.
+	// fields is the path resolved for the message type seen last; a method has one request type, so
+	// it is resolved once.
 	fields atomic.Pointer[resolvedPath]
 }
 
@@ -34,7 +35,8 @@ func newKeyPath(p *plaitv1.KeyPath) *keyPath {
 	return k
 }
 
-// text is the key's text in m; empty when there is none. Fields that are not set count as their default.
+// text is the key's text in m; empty when there is none. Fields that are not set count as their
+// default.
 func (k *keyPath) text(m protoreflect.Message) (string, error) {
 	resolved := k.fields.Load()
 	if resolved == nil || resolved.message != m.Descriptor() {

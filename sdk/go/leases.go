@@ -10,8 +10,9 @@ import (
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
 
-// leases are the attempts that the worker holds, over all its streams, and what is to be said of them. An attempt is held from
-// its receipt until its outcome is settled, or until it is stopped, lost or handed back.
+// leases are the attempts that the worker holds, over all its streams, and what is to be said of
+// them. An attempt is held from its receipt until its outcome is settled, or until it is stopped,
+// lost or handed back.
 type leases struct {
 	// Has a token when the sender has something to look at.
 	wake chan struct{}
@@ -56,7 +57,8 @@ func (l *leases) poke() {
 	}
 }
 
-// receive takes the attempts of a frame. It reports false when the worker is draining: then they go back.
+// receive takes the attempts of a frame. It reports false when the worker is draining: then they go
+// back.
 func (l *leases) receive(sequence uint64, attempts []*attempt) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,7 +173,8 @@ func (l *leases) hello() []*plaitv1.HeldLease {
 	return held
 }
 
-// drain takes no more. Attempts that were not started go back, flows that wait for children are unloaded.
+// drain takes no more. Attempts that were not started go back, flows that wait for children are
+// unloaded.
 func (l *leases) drain(waiting []*attempt) {
 	l.mu.Lock()
 	l.draining = true
@@ -191,7 +194,8 @@ func (l *leases) drain(waiting []*attempt) {
 	l.poke()
 }
 
-// unload takes a waiting flow away from its handler; the broker runs it again when a child ends. The caller holds the lock.
+// unload takes a waiting flow away from its handler; the broker runs it again when a child ends.
+// The caller holds the lock.
 func (l *leases) unload(a *attempt) bool {
 	if !a.waiting() || !a.state.CompareAndSwap(attemptRunning, attemptDropped) {
 		return false
@@ -219,7 +223,8 @@ func (l *leases) finished() bool {
 	return l.draining && l.count == 0 && len(l.handBack) == 0 && len(l.suspended) == 0
 }
 
-// nothingHeld tells whether a draining worker may do without a stream: what it would still hand back ended with the last one.
+// nothingHeld tells whether a draining worker may do without a stream: what it would still hand
+// back ended with the last one.
 func (l *leases) nothingHeld() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

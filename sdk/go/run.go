@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// Run serves until ctx ends, Stop is called or the process gets SIGTERM or SIGINT; then it drains: attempts that were not
-// started go back to their queues, flows that wait for children are unloaded, the rest has the grace to finish. A second signal
-// ends it at once. It reconnects for ever. Its error is a contract that was refused, or what the drain had to cut off. A
-// worker runs once.
+// Run serves until ctx ends, Stop is called or the process gets SIGTERM or SIGINT; then it drains:
+// attempts that were not started go back to their queues, flows that wait for children are
+// unloaded, the rest has the grace to finish. A second signal ends it at once. It reconnects for
+// ever. Its error is a contract that was refused, or what the drain had to cut off. A worker runs
+// once.
 func (w *Worker) Run(ctx context.Context) error {
 	if len(w.methods) == 0 {
 		return errors.New("run the worker: no service is registered")
@@ -71,8 +72,9 @@ func (w *Worker) drained(attached <-chan error, signals <-chan os.Signal) error 
 	return nil
 }
 
-// cutOff ends the contexts of the handlers that still run, and returns how many attempts were held. Nothing is sent for them:
-// the end of the stream ends their leases. Handlers that do not heed their context are left behind.
+// cutOff ends the contexts of the handlers that still run, and returns how many attempts were held.
+// Nothing is sent for them: the end of the stream ends their leases. Handlers that do not heed
+// their context are left behind.
 func (w *Worker) cutOff() int {
 	held := w.leases.dropAll()
 	for _, a := range held {

@@ -5,10 +5,11 @@ import "sync"
 // idleRunnersMax bounds the goroutines that stay when there is nothing to run; further ones end.
 const idleRunnersMax = 64
 
-// runners are the goroutines that run handlers: at most as many at once as there are slots, flows that wait for children not
-// counted. A runner that takes an attempt wakes at most one other, and only while none is waking already: so handlers that
-// never block are run one after the other by as many goroutines as there are processors, and handlers that block are joined by
-// new ones until the slots are used.
+// runners are the goroutines that run handlers: at most as many at once as there are slots, flows
+// that wait for children not counted. A runner that takes an attempt wakes at most one other, and
+// only while none is waking already: so handlers that never block are run one after the other by as
+// many goroutines as there are processors, and handlers that block are joined by new ones until the
+// slots are used.
 type runners struct {
 	run func(*attempt)
 
@@ -18,7 +19,8 @@ type runners struct {
 	slots int
 	// Handlers that hold a slot now.
 	busy int
-	// Goroutines: all, those that wait for work, and whether one of them was woken and has not looked yet.
+	// Goroutines: all, those that wait for work, and whether one of them was woken and has not
+	// looked yet.
 	all, idle int
 	waking    bool
 	closed    bool
@@ -91,7 +93,8 @@ func (r *runners) take() (*attempt, bool) {
 	return a, ok
 }
 
-// runOne runs a handler without the lock. The lock is held again afterwards, also when the handler ended its goroutine.
+// runOne runs a handler without the lock. The lock is held again afterwards, also when the handler
+// ended its goroutine.
 func (r *runners) runOne(a *attempt) {
 	r.mu.Unlock()
 	defer func() {

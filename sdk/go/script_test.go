@@ -21,8 +21,9 @@ import (
 // patience bounds every wait of a test; it is reached only by a failure.
 const patience = 10 * time.Second
 
-// script is the broker's side of the wire, played by a test: each stream that the SDK opens is handed to the test, which reads
-// what the SDK says and answers. It has no behaviour of its own; the tests against the real broker are in plaittest.
+// script is the broker's side of the wire, played by a test: each stream that the SDK opens is
+// handed to the test, which reads what the SDK says and answers. It has no behaviour of its own;
+// the tests against the real broker are in plaittest.
 type script struct {
 	plaitv1.UnimplementedTaskServiceServer
 	plaitv1.UnimplementedWorkerServiceServer

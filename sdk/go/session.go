@@ -13,13 +13,13 @@ import (
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
 
-// framesInFlightMax bounds the frames sent and not yet accepted. While so many are under way the next ones fill up. 16 full
-// frames cover 800,000 tasks/s on a disk that takes 5 ms to sync.
+// framesInFlightMax bounds the frames sent and not yet accepted. While so many are under way the
+// next ones fill up. 16 full frames cover 800,000 tasks/s on a disk that takes 5 ms to sync.
 const framesInFlightMax = 16
 
-// session is the client's one submit stream, over all its reconnections. Submissions wait in queue, go out in numbered
-// frames, and stay in unacked until the broker answers. The queue needs no bound of its own: it holds one entry for each
-// blocked caller, and the window of each bulk submission.
+// session is the client's one submit stream, over all its reconnections. Submissions wait in queue,
+// go out in numbered frames, and stay in unacked until the broker answers. The queue needs no bound
+// of its own: it holds one entry for each blocked caller, and the window of each bulk submission.
 type session struct {
 	conn  *grpc.ClientConn
 	tasks plaitv1.TaskServiceClient
@@ -48,8 +48,8 @@ type session struct {
 	// To be said on the stream.
 	awaits  []*wait
 	forgets []uint64
-	// For each task that was forgotten while frames were in flight, the last of these: a frame up to it may have asked for the
-	// same task before the broker read the forget.
+	// For each task that was forgotten while frames were in flight, the last of these: a frame up
+	// to it may have asked for the same task before the broker read the forget.
 	forgotten map[uint64]uint64
 	// From the welcome; 0: not known yet.
 	payloadBytesMax uint64
@@ -149,10 +149,12 @@ func (s *session) awaitAccepted(ctx context.Context, sub *submission) error {
 	return sub.err
 }
 
-// errLeft is the answer to whoever wants to wait for what the last waiter has left; the result is to be asked for anew.
+// errLeft is the answer to whoever wants to wait for what the last waiter has left; the result is
+// to be asked for anew.
 var errLeft = errors.New("left")
 
-// awaitResult waits for a result. sub is set when w belongs to a submission that may not have been sent yet.
+// awaitResult waits for a result. sub is set when w belongs to a submission that may not have been
+// sent yet.
 func (s *session) awaitResult(ctx context.Context, w *wait, sub *submission) error {
 	if w.done.happened() {
 		return w.err
@@ -184,7 +186,8 @@ func (s *session) listen(w *wait) bool {
 	return true
 }
 
-// stopListening reports false when the result came just before. The last listener's leaving is told to the broker.
+// stopListening reports false when the result came just before. The last listener's leaving is told
+// to the broker.
 func (s *session) stopListening(w *wait, sub *submission) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,8 +208,8 @@ func (s *session) stopListening(w *wait, sub *submission) bool {
 	return true
 }
 
-// leave says that nobody waits for a submission any more; it is not sent if it was not yet. It reports false when it was
-// answered just before.
+// leave says that nobody waits for a submission any more; it is not sent if it was not yet. It
+// reports false when it was answered just before.
 func (s *session) leave(sub *submission) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,7 +238,8 @@ func (s *session) leaveResult(sub *submission) {
 	}
 }
 
-// removeWait drops a wait, and tells the broker when it was the last one for its task. The caller holds the lock.
+// removeWait drops a wait, and tells the broker when it was the last one for its task. The caller
+// holds the lock.
 func (s *session) removeWait(w *wait) {
 	head, ok := s.waits[w.task]
 	if !ok {
@@ -299,7 +303,8 @@ func (s *session) failAll(err error) {
 	s.awaits, s.forgets = nil, nil
 }
 
-// failUnacked fails the frames that were sent and takes a new identity, so that numbering starts afresh.
+// failUnacked fails the frames that were sent and takes a new identity, so that numbering starts
+// afresh.
 func (s *session) failUnacked(err error) {
 	for _, f := range s.unacked {
 		for _, sub := range f.submissions {

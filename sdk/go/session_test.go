@@ -349,9 +349,8 @@ func TestSession_FillsFramesToTheirBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 600 {
-			if _, err := c.Echo(t.Context(), request("x"), callOption{apply: func(s *callSettings) {
-				s.handle, s.pipelined = &handle{}, true
-			}}); err != nil {
+			bulk := callOption{kind: asHandle, handle: &handle{bulk: &bulkMode{}}}
+			if _, err := c.Echo(t.Context(), request("x"), bulk); err != nil {
 				t.Fatal(err)
 			}
 		}

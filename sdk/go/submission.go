@@ -14,8 +14,8 @@ type submission struct {
 	key, orderingKey string
 	// nil for none. Submissions may share one; nobody writes to it once it is queued.
 	options *plaitv1.TaskOptions
-	// When the task is to expire, from the caller's deadline; zero: the policy says. Kept as an instant because the time in the
-	// queue counts too.
+	// When the task is to expire, from the caller's deadline; zero: the policy says. Kept as an
+	// instant because the time in the queue counts too.
 	expires time.Time
 	await   bool
 
@@ -52,10 +52,13 @@ type wait struct {
 	// Why there is neither: the submission was refused, or the client closed.
 	err error
 
-	// Guarded by the session: another wait for the same task, how many callers wait, and whether the last of them left.
+	// Guarded by the session: another wait for the same task, how many callers wait, and whether
+	// the last of them left.
 	next      *wait
 	listeners int
 	gone      bool
+	// Set before it is queued: the result is read as soon as it is there.
+	soon bool
 }
 
 func (w *wait) fail(err error) {

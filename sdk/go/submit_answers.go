@@ -1,6 +1,7 @@
 package plait
 
 import (
+	"bytes"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -59,7 +60,8 @@ func (s *session) accepted(a *plaitv1.SequencedAccepted) {
 	}
 }
 
-// answerFrame records what became of each submission of a frame. The caller holds the lock and fires afterwards.
+// answerFrame records what became of each submission of a frame. The caller holds the lock and
+// fires afterwards.
 func (s *session) answerFrame(f *frame, a *plaitv1.AcceptedFrame) {
 	for i, sub := range f.submissions {
 		sub.state = stateAnswered
@@ -87,7 +89,8 @@ func (s *session) answerFrame(f *frame, a *plaitv1.AcceptedFrame) {
 	s.awaitForgotten(f, a.GetExisting())
 }
 
-// awaitForgotten asks again for results that the broker was told to forget after the frame was sent.
+// awaitForgotten asks again for results that the broker was told to forget after the frame was
+// sent.
 func (s *session) awaitForgotten(f *frame, existing []uint32) {
 	for _, i := range existing {
 		if int(i) >= len(f.submissions) {
@@ -107,15 +110,25 @@ func (s *session) awaitForgotten(f *frame, existing []uint32) {
 
 // results hands results to whoever waits for them.
 func (s *session) results(r *plaitv1.ResultFrame) {
-	failures := make(map[uint32]*plaitv1.Failure, len(r.GetFailures()))
-	for _, failure := range r.GetFailures() {
-		failures[failure.GetIndex()] = failure
+	var failures map[uint32]*plaitv1.Failure
+	if len(r.GetFailures()) > 0 {
+		failures = make(map[uint32]*plaitv1.Failure, len(r.GetFailures()))
+		for _, failure := range r.GetFailures() {
+			failures[failure.GetIndex()] = failure
+		}
 	}
 	waits := make([]*wait, len(r.GetTasks()))
 	s.mu.Lock()
 	for i, task := range r.GetTasks() {
-		waits[i] = s.waits[task]
+		w := s.waits[task]
+		if w == nil {
+			continue
+		}
+		waits[i] = w
 		delete(s.waits, task)
+		for ; w != nil; w = w.next {
+			w.soon = w.soon || w.listeners > 0
+		}
 	}
 	s.mu.Unlock()
 	for i, w := range waits {
@@ -123,10 +136,18 @@ func (s *session) results(r *plaitv1.ResultFrame) {
 			next := w.next // Whoever waits may take w apart once it is done.
 			w.failure = failures[count32(i)]
 			if i < len(r.GetPayloads()) {
-				w.payload = r.GetPayloads()[i]
+				w.take(r.GetPayloads()[i])
 			}
 			w.done.fire()
 			w = next
 		}
 	}
+}
+
+// take keeps a payload. One that nobody waits for now is copied, or it would keep its whole frame.
+func (w *wait) take(payload []byte) {
+	if !w.soon {
+		payload = bytes.Clone(payload)
+	}
+	w.payload = payload
 }

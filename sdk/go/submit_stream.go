@@ -81,7 +81,7 @@ func (s *session) serve() (opened bool, err error) {
 }
 
 func (s *session) open(ctx context.Context) (submitStream, error) {
-	stream, err := s.tasks.SubmitStream(ctx)
+	stream, err := s.tasks.SubmitStream(ctx, grpc.ForceCodecV2(streamCodec))
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +101,8 @@ func (s *session) open(ctx context.Context) (submitStream, error) {
 	return stream, s.welcomed(welcome)
 }
 
-// welcomed takes up where the last stream broke: everything that was not answered is sent again, and results that are still
-// wanted are asked for again.
+// welcomed takes up where the last stream broke: everything that was not answered is sent again,
+// and results that are still wanted are asked for again.
 func (s *session) welcomed(welcome *plaitv1.SessionWelcome) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,13 +128,15 @@ func (s *session) welcomed(welcome *plaitv1.SessionWelcome) error {
 	return nil
 }
 
-// broke records why the stream is down. After an answer that a reconnect cannot change, whoever it concerns is told.
+// broke records why the stream is down. After an answer that a reconnect cannot change, whoever it
+// concerns is told.
 func (s *session) broke(err error, opened, first bool) {
 	s.mu.Lock()
 	s.trouble = err
 	if permanent(err) {
 		if opened {
-			// A frame that the broker cannot accept would break every stream; what else waits goes on.
+			// A frame that the broker cannot accept would break every stream; what else waits goes
+			// on.
 			s.failUnacked(err)
 		} else {
 			s.failAll(err)
@@ -146,10 +148,12 @@ func (s *session) broke(err error, opened, first bool) {
 	}
 }
 
-// sendLoop sends what waits until the stream ends. It never lingers: what gathers while one message is sent goes into the next.
+// sendLoop sends what waits until the stream ends. It never lingers: what gathers while one message
+// is sent goes into the next.
 func (s *session) sendLoop(ctx context.Context, stream submitStream) error {
 	for {
-		// Lets callers that are ready to submit do so first, so that frames fill up; returns at once when there are none.
+		// Lets callers that are ready to submit do so first, so that frames fill up; returns at
+		// once when there are none.
 		runtime.Gosched()
 		message, pause := s.nextMessage(time.Now())
 		if message != nil {
@@ -180,7 +184,8 @@ func (s *session) waitToSend(ctx context.Context, pause time.Duration) error {
 	return nil
 }
 
-// nextMessage is what to send now, or nil and how long nothing may be submitted; 0: until something changes.
+// nextMessage is what to send now, or nil and how long nothing may be submitted; 0: until something
+// changes.
 func (s *session) nextMessage(now time.Time) (*plaitv1.SubmitStreamRequest, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,7 +228,8 @@ func (s *session) awaitMessage() *plaitv1.SubmitStreamRequest {
 	return &plaitv1.SubmitStreamRequest{Message: &plaitv1.SubmitStreamRequest_Await{Await: await}}
 }
 
-// nextFrame takes what waits, in order, as far as it agrees about wanting results. The caller holds the lock.
+// nextFrame takes what waits, in order, as far as it agrees about wanting results. The caller holds
+// the lock.
 func (s *session) nextFrame(now time.Time) *frame {
 	var f *frame
 	bytes := 0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
@@ -21,6 +22,8 @@ type Method[Q, R any] = func(context.Context, *Q, ...grpc.CallOption) (*R, error
 // Task is a handle to a durable task. R is the type of its response. It is safe for concurrent use.
 type Task[R any] struct {
 	handle handle
+	// The empty response that the stub made; the first result fills it.
+	empty atomic.Pointer[R]
 }
 
 // handle is what a Task knows, whatever its response is.
@@ -31,31 +34,36 @@ type handle struct {
 	number uint64
 	// The submission, when this program made it.
 	submission *submission
-	span       trace.Span
+	// The bulk submission that it belongs to; nil: none. Its span is ended there.
+	bulk *bulkMode
+	span trace.Span
 }
 
-// Submit makes a durable task of a method's call and returns its handle once the task is accepted. ctx bounds the
-// submission, not the task. Its errors are refusals: KEY_MISSING, DUPLICATE_KEY_CONFLICT, METHOD_UNKNOWN and the like (see
-// [Reason]); or ctx's.
+// Submit makes a durable task of a method's call and returns its handle once the task is accepted.
+// ctx bounds the submission, not the task. Its errors are refusals: KEY_MISSING,
+// DUPLICATE_KEY_CONFLICT, METHOD_UNKNOWN and the like (see [Reason]); or ctx's.
 func Submit[Q, R any](
 	ctx context.Context, m Method[Q, R], request *Q, options ...grpc.CallOption,
 ) (*Task[R], error) {
 	task := &Task[R]{}
-	fill := callOption{apply: func(s *callSettings) { s.handle = &task.handle }}
-	if _, err := m(ctx, request, append(options[:len(options):len(options)], fill)...); err != nil {
+	fill := callOption{kind: asHandle, handle: &task.handle}
+	response, err := m(ctx, request, append(options[:len(options):len(options)], fill)...)
+	if err != nil {
 		return nil, err
 	}
 	if task.handle.client == nil {
 		return nil, errNoChannel
 	}
 	task.handle.number = task.handle.submission.wait.task
+	task.empty.Store(response)
 	return task, nil
 }
 
 var errNoChannel = status.Error(codes.InvalidArgument,
 	"the method's stub was not made with a plait channel: pass Client.Channel() to its New function")
 
-// TaskOf is the handle of a task that was submitted elsewhere, by its id. It does not ask whether the task exists.
+// TaskOf is the handle of a task that was submitted elsewhere, by its id. It does not ask whether
+// the task exists.
 func TaskOf[R any](c *Client, id string) (*Task[R], error) {
 	number, err := taskNumber(id)
 	if err != nil {
@@ -67,10 +75,14 @@ func TaskOf[R any](c *Client, id string) (*Task[R], error) {
 // ID is the task's id: "t" and 16 hexadecimal digits.
 func (t *Task[R]) ID() string { return taskID(t.handle.number) }
 
-// Result waits until the task is final and returns its response, or its handler's error unchanged. A cancelled task gives
-// CANCELLED (TASK_CANCELLED), an expired one DEADLINE_EXCEEDED (TASK_EXPIRED). The end of ctx ends the wait, not the task.
+// Result waits until the task is final and returns its response, or its handler's error unchanged.
+// A cancelled task gives CANCELLED (TASK_CANCELLED), an expired one DEADLINE_EXCEEDED
+// (TASK_EXPIRED). The end of ctx ends the wait, not the task.
 func (t *Task[R]) Result(ctx context.Context) (*R, error) {
-	response := new(R)
+	response := t.empty.Swap(nil)
+	if response == nil {
+		response = new(R)
+	}
 	message, ok := any(response).(proto.Message)
 	if !ok {
 		return nil, status.Errorf(codes.InvalidArgument, "%T is not a protobuf message", response)
@@ -82,8 +94,8 @@ func (t *Task[R]) Result(ctx context.Context) (*R, error) {
 	if w.failure != nil {
 		return nil, failureError(w.failure)
 	}
-	if err := proto.Unmarshal(w.payload, message); err != nil {
-		return nil, status.Errorf(codes.Internal, "unmarshal the response of task %s: %v", t.ID(), err)
+	if err := unmarshalResponse(w.payload, message, t.handle.number); err != nil {
+		return nil, err
 	}
 	return response, nil
 }
@@ -102,7 +114,8 @@ func (h *handle) result(ctx context.Context) (*wait, error) {
 	return w, session.awaitResult(ctx, w, nil)
 }
 
-// Watch yields the task as it is now and after each change, until it is final. The broker's trouble ends it with an error.
+// Watch yields the task as it is now and after each change, until it is final. The broker's trouble
+// ends it with an error.
 func (t *Task[R]) Watch(ctx context.Context) iter.Seq2[*plaitv1.Task, error] {
 	return func(yield func(*plaitv1.Task, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -129,8 +142,8 @@ func (t *Task[R]) State(ctx context.Context) (plaitv1.TaskState, error) {
 	return answer.GetTask().GetState(), nil
 }
 
-// Cancel cancels the task and returns the state it has then: CANCELLED, or a final state that won the race. A task that has
-// not started never will; a running handler's context ends.
+// Cancel cancels the task and returns the state it has then: CANCELLED, or a final state that won
+// the race. A task that has not started never will; a running handler's context ends.
 func (t *Task[R]) Cancel(ctx context.Context) (plaitv1.TaskState, error) {
 	answer, err := t.handle.client.tasks.CancelTask(ctx, &plaitv1.CancelTaskRequest{Id: t.ID()})
 	if err != nil {

@@ -39,9 +39,9 @@ const (
 	tracestate      = "tracestate"
 )
 
-// ConfigureTracing exports spans by OTLP over gRPC, as the standard OTEL_* variables say, under a service's name. Without
-// OTEL_EXPORTER_OTLP_ENDPOINT it does nothing: trace context is still passed on, no span is made. shutdown exports what
-// is left; it is never nil.
+// ConfigureTracing exports spans by OTLP over gRPC, as the standard OTEL_* variables say, under a
+// service's name. Without OTEL_EXPORTER_OTLP_ENDPOINT it does nothing: trace context is still
+// passed on, no span is made. shutdown exports what is left; it is never nil.
 func ConfigureTracing(ctx context.Context, serviceName string) (shutdown func(context.Context) error, err error) {
 	none := func(context.Context) error { return nil }
 	if os.Getenv(endpointEnv) == "" {
@@ -51,7 +51,8 @@ func ConfigureTracing(ctx context.Context, serviceName string) (shutdown func(co
 	if err != nil {
 		return none, fmt.Errorf("configure tracing: %w", err)
 	}
-	// The environment comes last: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the program.
+	// The environment comes last: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the
+	// program.
 	described, err := resource.New(ctx,
 		resource.WithTelemetrySDK(),
 		resource.WithAttributes(attribute.String("service.name", serviceName)),
@@ -64,7 +65,8 @@ func ConfigureTracing(ctx context.Context, serviceName string) (shutdown func(co
 	return provider.Shutdown, nil
 }
 
-// tracing is the verdict on the global tracer provider that was seen last: its tracer, or nil when it makes no spans.
+// tracing is the verdict on the global tracer provider that was seen last: its tracer, or nil when
+// it makes no spans.
 type tracing struct {
 	provider trace.TracerProvider
 	tracer   trace.Tracer
@@ -72,7 +74,8 @@ type tracing struct {
 
 var lastTracing atomic.Pointer[tracing]
 
-// globalTracer is nil while the program has set no tracer provider, so that an untraced task costs nothing.
+// globalTracer is nil while the program has set no tracer provider, so that an untraced task costs
+// nothing.
 func globalTracer() trace.Tracer {
 	provider := otel.GetTracerProvider()
 	if last := lastTracing.Load(); last != nil && last.provider == provider {
@@ -82,7 +85,8 @@ func globalTracer() trace.Tracer {
 	kind := reflect.TypeOf(provider)
 	switch kind.String() {
 	case "*global.tracerProvider", "noop.TracerProvider":
-		// The placeholder that stands until a program sets one. It is replaced, not changed, when it does.
+		// The placeholder that stands until a program sets one. It is replaced, not changed, when
+		// it does.
 	default:
 		verdict.tracer = tracerOf(provider)
 	}

@@ -29,7 +29,8 @@ type vectors struct {
 // machine answers one step of a vector.
 type machine func(in json.RawMessage) (map[string]any, error)
 
-// later are kinds whose machine belongs to a later issue: the concurrency limiter is for direct calls, which do not exist yet.
+// later are kinds whose machine belongs to a later issue: the concurrency limiter is for direct
+// calls, which do not exist yet.
 var later = map[string]bool{"limiter": true}
 
 var kinds = map[string]func(config json.RawMessage) (machine, error){
@@ -113,7 +114,8 @@ func normal(t *testing.T, v map[string]any) map[string]any {
 	return out
 }
 
-// strict refuses fields that the reader does not know: a vector must not ask for more than is checked.
+// strict refuses fields that the reader does not know: a vector must not ask for more than is
+// checked.
 func strict(raw json.RawMessage, into any) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

@@ -23,13 +23,15 @@ const (
 	defaultGrace       = 30 * time.Second
 )
 
-// Worker serves methods to the broker. It is a grpc.ServiceRegistrar: register generated services on it, then Run it.
+// Worker serves methods to the broker. It is a grpc.ServiceRegistrar: register generated services
+// on it, then Run it.
 //
-// A handler's context has the attempt's deadline, ends when the task is cancelled, its time is over or its lease is lost,
-// and holds what was submitted as incoming metadata, with plait-task-id, plait-attempt, plait-fencing-token and
-// plait-idempotency-key. [AttemptFrom] has the same in Go. A handler's error reaches the caller with its details; an error
-// that is no gRPC status is UNKNOWN with its text, and so is a panic, which is logged with its stack and does not end the
-// process. Whether an attempt is run again is for the method's policy.
+// A handler's context has the attempt's deadline, ends when the task is cancelled, its time is over
+// or its lease is lost, and holds what was submitted as incoming metadata, with plait-task-id,
+// plait-attempt, plait-fencing-token and plait-idempotency-key. [AttemptFrom] has the same in Go. A
+// handler's error reaches the caller with its details; an error that is no gRPC status is UNKNOWN
+// with its text, and so is a panic, which is logged with its stack and does not end the process.
+// Whether an attempt is run again is for the method's policy.
 type Worker struct {
 	client       *Client
 	log          *slog.Logger
@@ -110,9 +112,10 @@ func workerID() string {
 	return string(name) + ":" + hex.EncodeToString(random[:])
 }
 
-// RegisterService is called by the generated RegisterXServer function. Like a gRPC server's, it ends the program's start, by
-// a panic, when it cannot serve what it is given: a service with a streaming method, an implementation of another service,
-// the same service twice, or a worker that runs already.
+// RegisterService is called by the generated RegisterXServer function. Like a gRPC server's, it
+// ends the program's start, by a panic, when it cannot serve what it is given: a service with a
+// streaming method, an implementation of another service, the same service twice, or a worker that
+// runs already.
 func (w *Worker) RegisterService(desc *grpc.ServiceDesc, service any) {
 	if err := w.register(desc, service); err != nil {
 		panic("plait: register " + desc.ServiceName + ": " + err.Error())
@@ -145,10 +148,12 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 	return nil
 }
 
-// Stop drains the worker, as SIGTERM does: it takes no more attempts, and Run returns when those that run are done.
+// Stop drains the worker, as SIGTERM does: it takes no more attempts, and Run returns when those
+// that run are done.
 func (w *Worker) Stop() { w.stopOnce.Do(func() { close(w.stop) }) }
 
-// Attached is closed when the worker is attached for the first time: its methods are known, and tasks may come.
+// Attached is closed when the worker is attached for the first time: its methods are known, and
+// tasks may come.
 func (w *Worker) Attached() <-chan struct{} { return w.attached }
 
 // chain makes one interceptor of all, the first one outermost; nil for none.

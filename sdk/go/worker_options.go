@@ -14,13 +14,14 @@ var defaultSignals = []os.Signal{syscall.SIGTERM, os.Interrupt}
 // WorkerOption changes what [Client.Worker] makes by default.
 type WorkerOption func(*Worker)
 
-// WithConcurrency says how many handlers may run at once; a flow that waits for its children does not count. Default 256, at
-// least 1.
+// WithConcurrency says how many handlers may run at once; a flow that waits for its children does
+// not count. Default 256, at least 1.
 func WithConcurrency(slots int) WorkerOption {
 	return func(w *Worker) { w.slots = max(slots, 1) }
 }
 
-// WithName names the worker for people, such as "ledger". Default: an id made of the host's name and random digits.
+// WithName names the worker for people, such as "ledger". Default: an id made of the host's name
+// and random digits.
 func WithName(name string) WorkerOption { return func(w *Worker) { w.name = name } }
 
 // WithVersion says which version of the user's program runs. Default "".
@@ -34,5 +35,6 @@ func WithUnaryInterceptor(interceptor grpc.UnaryServerInterceptor) WorkerOption 
 	return func(w *Worker) { w.interceptors = append(w.interceptors, interceptor) }
 }
 
-// WithoutSignals leaves SIGTERM and SIGINT to the program; the end of Run's context and Stop still drain.
+// WithoutSignals leaves SIGTERM and SIGINT to the program; the end of Run's context and Stop still
+// drain.
 func WithoutSignals() WorkerOption { return func(w *Worker) { w.signals = nil } }

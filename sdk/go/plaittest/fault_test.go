@@ -60,7 +60,8 @@ func TestBrokerKilled_NothingIsLostAndNothingIsSubmittedTwice(t *testing.T) {
 	}
 	for account := range 50 {
 		line := server.line(fmt.Sprint(t.Name(), account))
-		// An attempt whose outcome was not durable when the broker died may have run again: at least once.
+		// An attempt whose outcome was not durable when the broker died may have run again: at
+		// least once.
 		if distinct := slices.Compact(slices.Sorted(slices.Values(line))); len(distinct) != n/50 {
 			t.Fatalf("account %d has %d entries, want %d", account, len(distinct), n/50)
 		}

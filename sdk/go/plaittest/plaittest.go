@@ -1,4 +1,5 @@
-// Package plaittest runs a real broker and a real scheduler for the tests of programs that use Plait.
+// Package plaittest runs a real broker and a real scheduler for the tests of programs that use
+// Plait.
 //
 //	func TestCharge(t *testing.T) {
 //		p := plaittest.Start(t)
@@ -6,9 +7,10 @@
 //		...
 //	}
 //
-// Both keep their data in a folder of their own and listen on free ports of the loopback. Starting takes a few seconds,
-// most of them the scheduler's; tests may share one by [New] in TestMain. The package has no fake: a test that passes here has
-// seen the durability, the retries and the deadlines that a program will see.
+// Both keep their data in a folder of their own and listen on free ports of the loopback. Starting
+// takes a few seconds, most of them the scheduler's; tests may share one by [New] in TestMain. The
+// package has no fake: a test that passes here has seen the durability, the retries and the
+// deadlines that a program will see.
 package plaittest
 
 import (
@@ -23,7 +25,8 @@ import (
 	"plait.dev/plait"
 )
 
-// startTimeout bounds the start of one process: the scheduler's imports take seconds on a busy machine.
+// startTimeout bounds the start of one process: the scheduler's imports take seconds on a busy
+// machine.
 const startTimeout = 60 * time.Second
 
 // Plait is a running broker and scheduler.
@@ -36,8 +39,8 @@ type Plait struct {
 	broker, scheduler         *process
 }
 
-// Start runs both until the test ends. It skips the test when the binaries are not found, and says where they were looked for;
-// where PLAIT_BIN is set, that is a failure instead.
+// Start runs both until the test ends. It skips the test when the binaries are not found, and says
+// where they were looked for; where PLAIT_BIN is set, that is a failure instead.
 func Start(tb testing.TB) *Plait {
 	tb.Helper()
 	p, err := New(tb.Context(), tb.Output())
@@ -51,7 +54,8 @@ func Start(tb testing.TB) *Plait {
 	return p
 }
 
-// New runs both until Close. What they log goes to output. Its error is [ErrMissing] when the binaries are not found.
+// New runs both until Close. What they log goes to output. Its error is [ErrMissing] when the
+// binaries are not found.
 func New(ctx context.Context, output io.Writer) (*Plait, error) {
 	broker, err := find("plait-broker", "PLAIT_BROKER", "target/debug", "target/release")
 	if err != nil {
@@ -75,7 +79,8 @@ func New(ctx context.Context, output io.Writer) (*Plait, error) {
 	return p, nil
 }
 
-// StartBroker runs the broker again after [Plait.KillBroker], at the same address and with the same data.
+// StartBroker runs the broker again after [Plait.KillBroker], at the same address and with the same
+// data.
 func (p *Plait) StartBroker(ctx context.Context) error {
 	started, address, err := start(ctx, p.output, p.brokerPath, "--listen", p.address, "--data-dir", p.folder)
 	if err != nil {
@@ -124,7 +129,8 @@ func (p *Plait) Connect(tb testing.TB, options ...plait.ClientOption) *plait.Cli
 	return client
 }
 
-// Work runs a worker until the test ends, and fails the test if the worker ends with an error. Register services on it before.
+// Work runs a worker until the test ends, and fails the test if the worker ends with an error.
+// Register services on it before.
 func (p *Plait) Work(tb testing.TB, w *plait.Worker) {
 	tb.Helper()
 	ended := make(chan error, 1)

@@ -20,8 +20,8 @@ const binEnv = "PLAIT_BIN"
 // ErrMissing tells that a binary was not found; its text says where it was looked for.
 var ErrMissing = errors.New("a binary of Plait is missing")
 
-// find looks for a binary in the file that a variable names, the folder PLAIT_BIN, folders of the checkout that the test runs
-// in (the newest of them counts), and PATH.
+// find looks for a binary in the file that a variable names, the folder PLAIT_BIN, folders of the
+// checkout that the test runs in (the newest of them counts), and PATH.
 func find(name, variable string, folders ...string) (string, error) {
 	if named := os.Getenv(variable); named != "" {
 		return named, nil
@@ -76,8 +76,8 @@ type process struct {
 	ended   chan struct{}
 }
 
-// start runs a process until kill, and returns where it listens once it is ready. Its readiness line on stdout is JSON with
-// event "ready" and an address; everything else it says goes to output.
+// start runs a process until kill, and returns where it listens once it is ready. Its readiness
+// line on stdout is JSON with event "ready" and an address; everything else it says goes to output.
 func start(ctx context.Context, output io.Writer, path string, args ...string) (*process, string, error) {
 	// The process outlives ctx, which bounds its start only.
 	command := exec.CommandContext(context.WithoutCancel(ctx), path, args...) //nolint:gosec // found by us

@@ -1,5 +1,6 @@
-// Command plait-bench-go measures the Go SDK against a running broker: a client and a worker in this process, echo tasks of one
-// size. It prints one JSON line. The broker's address is PLAIT_ADDRESS.
+// Command plait-bench-go measures the Go SDK against a running broker: a client and a worker in
+// this process, echo tasks of one size. It prints one JSON line. The broker's address is
+// PLAIT_ADDRESS.
 package main
 
 import (
