@@ -368,8 +368,8 @@ pub mod control_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-        /// an older stream is ended.
+        /// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+        /// scheduler; an older stream is ended.
         pub async fn observe(
             &mut self,
             request: impl tonic::IntoRequest<super::ObserveRequest>,
@@ -469,8 +469,8 @@ pub mod control_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-        /// an older stream is ended.
+        /// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+        /// scheduler; an older stream is ended.
         async fn observe(
             &self,
             request: tonic::Request<super::ObserveRequest>,

@@ -38,7 +38,8 @@ pub struct TaskPolicy {
     /// How many attempts may run at once. Default: unlimited.
     #[prost(message, optional, tag = "10")]
     pub concurrency: ::core::option::Option<ConcurrencyLimit>,
-    /// What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts is 1.
+    /// What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts
+    /// is 1.
     #[prost(enumeration = "Delivery", tag = "11")]
     pub delivery: i32,
     /// How long a finished task and its result can be read. Default 24 h; 0 to 365 d.
@@ -50,7 +51,8 @@ pub struct TaskPolicy {
     /// When a failing method is given a rest instead of burning attempts.
     #[prost(message, optional, tag = "14")]
     pub breaker: ::core::option::Option<BreakerPolicy>,
-    /// Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level IDEMPOTENT.
+    /// Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level
+    /// IDEMPOTENT.
     #[prost(message, optional, tag = "15")]
     pub cacheable: ::core::option::Option<CachePolicy>,
 }

@@ -112,7 +112,8 @@ type TaskPolicy struct {
 	RateLimit *RateLimit `protobuf:"bytes,9,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
 	// How many attempts may run at once. Default: unlimited.
 	Concurrency *ConcurrencyLimit `protobuf:"bytes,10,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
-	// What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts is 1.
+	// What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts
+	// is 1.
 	Delivery Delivery `protobuf:"varint,11,opt,name=delivery,proto3,enum=plait.v1.Delivery" json:"delivery,omitempty"`
 	// How long a finished task and its result can be read. Default 24 h; 0 to 365 d.
 	Retention *durationpb.Duration `protobuf:"bytes,12,opt,name=retention,proto3" json:"retention,omitempty"`
@@ -120,7 +121,8 @@ type TaskPolicy struct {
 	DeadLetter *DeadLetterPolicy `protobuf:"bytes,13,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
 	// When a failing method is given a rest instead of burning attempts.
 	Breaker *BreakerPolicy `protobuf:"bytes,14,opt,name=breaker,proto3" json:"breaker,omitempty"`
-	// Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level IDEMPOTENT.
+	// Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level
+	// IDEMPOTENT.
 	Cacheable     *CachePolicy `protobuf:"bytes,15,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -90,7 +90,9 @@ class TaskPolicy(_message.Message):
     priority: _builtins.int
     """Tasks of higher priority start first: 0 to 9. Default 4."""
     delivery: Global___Delivery.ValueType
-    """What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts is 1."""
+    """What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts
+    is 1.
+    """
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
         """Time for the whole task, from submission, queues and retries included. Default 24 h; 1 ms to 365 d."""
@@ -131,7 +133,9 @@ class TaskPolicy(_message.Message):
 
     @_builtins.property
     def cacheable(self) -> Global___CachePolicy:
-        """Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level IDEMPOTENT."""
+        """Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level
+        IDEMPOTENT.
+        """
 
     def __init__(
         self,

@@ -33,8 +33,8 @@ const (
 // The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
 // nobody observes.
 type ControlServiceClient interface {
-	// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-	// an older stream is ended.
+	// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+	// scheduler; an older stream is ended.
 	Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ObserveResponse], error)
 	// Answers an announced contract.
 	DecideContract(ctx context.Context, in *DecideContractRequest, opts ...grpc.CallOption) (*DecideContractResponse, error)
@@ -96,8 +96,8 @@ func (c *controlServiceClient) SetWindows(ctx context.Context, in *SetWindowsReq
 // The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
 // nobody observes.
 type ControlServiceServer interface {
-	// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-	// an older stream is ended.
+	// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+	// scheduler; an older stream is ended.
 	Observe(*ObserveRequest, grpc.ServerStreamingServer[ObserveResponse]) error
 	// Answers an announced contract.
 	DecideContract(context.Context, *DecideContractRequest) (*DecideContractResponse, error)

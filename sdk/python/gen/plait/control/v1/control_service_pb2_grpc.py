@@ -59,8 +59,8 @@ class ControlServiceServicer:
     """
 
     def Observe(self, request, context):
-        """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-        an older stream is ended.
+        """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+        scheduler; an older stream is ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

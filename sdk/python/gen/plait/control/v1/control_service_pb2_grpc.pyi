@@ -36,8 +36,8 @@ class ControlServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ControlServiceAsyncStub: ...
     Observe: _grpc.UnaryStreamMultiCallable[_control_service_pb2.ObserveRequest, _control_service_pb2.ObserveResponse]
-    """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-    an older stream is ended.
+    """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+    scheduler; an older stream is ended.
     """
     DecideContract: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.DecideContractRequest, _control_service_pb2.DecideContractResponse]
     """Answers an announced contract."""
@@ -52,8 +52,8 @@ class ControlServiceAsyncStub(ControlServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Observe: _aio.UnaryStreamMultiCallable[_control_service_pb2.ObserveRequest, _control_service_pb2.ObserveResponse]  # type: ignore[assignment]
-    """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-    an older stream is ended.
+    """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+    scheduler; an older stream is ended.
     """
     DecideContract: _aio.UnaryUnaryMultiCallable[_control_service_pb2.DecideContractRequest, _control_service_pb2.DecideContractResponse]  # type: ignore[assignment]
     """Answers an announced contract."""
@@ -71,8 +71,8 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_service_pb2.ObserveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_service_pb2.ObserveResponse], _abc.AsyncIterator[_control_service_pb2.ObserveResponse]]:
-        """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the scheduler;
-        an older stream is ended.
+        """Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
+        scheduler; an older stream is ended.
         """
 
     @_abc_1.abstractmethod
