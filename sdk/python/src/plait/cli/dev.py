@@ -10,8 +10,18 @@ import click
 
 
 @click.command("dev", context_settings={"ignore_unknown_options": True})
-@click.option("--data-dir", metavar="PATH", help="Is kept.  [default: $XDG_DATA_HOME/plait]")
-@click.option("--listen", metavar="HOST:PORT", help="Of the broker.  [default: 127.0.0.1:7420]")
+@click.option(
+    "--data-dir",
+    envvar="PLAIT_DATA_DIR",
+    metavar="PATH",
+    help="Is kept.  [default: $XDG_DATA_HOME/plait]",
+)
+@click.option(
+    "--listen",
+    envvar="PLAIT_LISTEN",
+    metavar="HOST:PORT",
+    help="Of the broker.  [default: 127.0.0.1:7420]",
+)
 @click.option(
     "--worker",
     multiple=True,

@@ -92,7 +92,7 @@ class Stack:
                 *("--tariff", str(self.tariff), "--ledger", str(self.folder / "ledger.sqlite")),
             ],
         }
-        command = [sys.executable, "-m", "plait_scheduler", "dev"]
+        command = [sys.executable, "-m", "plait.cli", "dev"]
         command += ["--listen", "127.0.0.1:0", "--data-dir", str(self.folder / "plait")]
         for name, argv in workers.items():
             command += ["--worker", f"{name}={shlex.join(argv)}"]
