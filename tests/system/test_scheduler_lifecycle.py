@@ -9,9 +9,6 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
-from tests.system.contracts import announce, descriptor_set, resolve
-from tests.system.mesh import Mesh
-from tests.system.processes import Process
 
 from airport.v1 import settlement_pb2
 from plait import errors
@@ -20,6 +17,9 @@ from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
 from plait.control.v1 import key_value_service_pb2 as kv_pb
 from plait.control.v1 import key_value_service_pb2_grpc as kv_grpc
 from testing.v1 import echo_pb2
+from tests.system.contracts import announce, descriptor_set, resolve
+from tests.system.mesh import Mesh
+from tests.system.processes import Process
 
 ECHO = "testing.v1.EchoService"
 CONTRACT = descriptor_set(echo_pb2.DESCRIPTOR)

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import hypothesis
 import pytest
-from services.scheduler.tests.fake_broker import FakeBroker
-from services.scheduler.tests.running import RunningScheduler
 
 from plait_scheduler.logs import configure_logs
+from services.scheduler.tests.fake_broker import FakeBroker
+from services.scheduler.tests.running import RunningScheduler
 
 # The same examples in every run, on a machine however busy. HYPOTHESIS_PROFILE=search looks for
 # new ones.

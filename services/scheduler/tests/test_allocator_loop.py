@@ -3,10 +3,10 @@
 import asyncio
 
 import grpc
-from services.scheduler.tests.fake_broker import FakeBroker
-from services.scheduler.tests.running import RunningScheduler
 
 from plait.control.v1 import control_service_pb2 as pb
+from services.scheduler.tests.fake_broker import FakeBroker
+from services.scheduler.tests.running import RunningScheduler
 
 
 def worker(name: str, window: int, succeeded: int = 1000, busy_ms: int = 2000) -> pb.WorkerFigures:

@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.scheduler.tests.contracts import source
 
 from plait_scheduler.domain.compatibility import compare
 from plait_scheduler.domain.contract import Contract, FieldShape, Kind, MessageShape, MethodShape
 from plait_scheduler.domain.contract import ServiceShape as Service
 from plait_scheduler.domain.registry import Accepted, Incompatible, Invalid, decide
+from services.scheduler.tests.contracts import source
 
 SERVICE = "shop.v1.S"
 BASE = """

@@ -4,11 +4,11 @@ import pytest
 from google.protobuf import descriptor_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-from services.scheduler.tests.contracts import FILE, SERVICE, compile_set, orders_set
 
 from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
 from plait_scheduler.domain.contract import Kind
 from plait_scheduler.domain.policy_compiler import compile_contract
+from services.scheduler.tests.contracts import FILE, SERVICE, compile_set, orders_set
 
 
 def edited(descriptor_set: bytes) -> tuple[descriptor_pb2.FileDescriptorSet, ...]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from services.scheduler.tests.fake_broker import FakeBroker
 
 from plait_scheduler.main import USAGE_ERROR, main
 from plait_scheduler.settings import Settings
+from services.scheduler.tests.fake_broker import FakeBroker
 
 
 def test_defaults_are_those_of_a_machine_alone():

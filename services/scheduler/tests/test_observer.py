@@ -7,9 +7,6 @@ import grpc
 import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
-from services.scheduler.tests.contracts import SERVICE, orders_set
-from services.scheduler.tests.fake_broker import FakeBroker
-from services.scheduler.tests.running import RunningScheduler
 from tenacity import AsyncRetrying
 
 from plait import errors
@@ -18,6 +15,9 @@ from plait_scheduler.broker.events import to_event
 from plait_scheduler.broker.retry import bounded, unbounded
 from plait_scheduler.loops.observer import ObserverConfig
 from plait_scheduler.loops.standby import ADDRESS_KEY, StandbyConfig
+from services.scheduler.tests.contracts import SERVICE, orders_set
+from services.scheduler.tests.fake_broker import FakeBroker
+from services.scheduler.tests.running import RunningScheduler
 
 PLAIN = orders_set()
 

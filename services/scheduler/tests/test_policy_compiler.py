@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.scheduler.tests.contracts import FILE, SERVICE, orders, source
 
 from plait_scheduler.domain.codes import NAMES, RETRYABLE
 from plait_scheduler.domain.contract import (
@@ -22,6 +21,7 @@ from plait_scheduler.domain.contract import (
 from plait_scheduler.domain.policy import KeyKind, KeyPath, MethodPolicy, RateLimit
 from plait_scheduler.domain.policy_compiler import Compiled, compile_contract
 from plait_scheduler.domain.units import DAY_MS, HOUR_MS
+from services.scheduler.tests.contracts import FILE, SERVICE, orders, source
 
 SUBJECT = f"{SERVICE}.Place"
 

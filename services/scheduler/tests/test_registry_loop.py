@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from services.scheduler.tests.contracts import FILE, SERVICE, orders_set
-from services.scheduler.tests.fake_broker import FakeBroker, refusal_of
-from services.scheduler.tests.running import RunningScheduler
 
 from plait import errors
 from plait_scheduler.broker.refusals import policy_invalid
 from plait_scheduler.domain.violation import Violation
 from plait_scheduler.loops.registry import KEY_PREFIX, ContractRecord
+from services.scheduler.tests.contracts import FILE, SERVICE, orders_set
+from services.scheduler.tests.fake_broker import FakeBroker, refusal_of
+from services.scheduler.tests.running import RunningScheduler
 
 M = TypeVar("M", bound=Message)
 

@@ -19,14 +19,14 @@ from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_serv
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from services.scheduler.tests.contracts import SERVICE, orders_set
-from services.scheduler.tests.fake_broker import FakeBroker
-from services.scheduler.tests.running import RunningScheduler
 
 from plait.control.v1 import control_service_pb2 as control_pb
 from plait.control.v1 import directory_service_pb2 as pb
 from plait.control.v1 import directory_service_pb2_grpc as pb_grpc
 from plait_scheduler import servicers
+from services.scheduler.tests.contracts import SERVICE, orders_set
+from services.scheduler.tests.fake_broker import FakeBroker
+from services.scheduler.tests.running import RunningScheduler
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
