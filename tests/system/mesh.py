@@ -92,14 +92,14 @@ class Mesh:
         """Starts the broker: the first time on any port, later on the same, over the same data."""
         command = [str(binaries() / "plait-broker"), "--listen", self.address]
         command += ["--data-dir", str(self.folder / "broker"), *self._broker_args]
-        self.broker = await self._start("broker", command)
+        self.broker = await self.start("broker", command)
         self.address = self.broker.ready["address"]
         return self.broker
 
     async def start_scheduler(self, *arguments: str) -> Process:
         """Starts a scheduler, which takes over from one that runs."""
         command = [sys.executable, "-m", "plait_scheduler", "--listen", "127.0.0.1:0", *arguments]
-        self.scheduler = await self._start("scheduler", command)
+        self.scheduler = await self.start("scheduler", command)
         return self.scheduler
 
     async def start_worker(
@@ -110,7 +110,7 @@ class Mesh:
         if language == "python":
             command = [sys.executable, str(ROOT / "interop/drivers/python/echo_worker.py")]
         command += ["--concurrency", str(concurrency)]
-        worker = await self._start(language, command, env)
+        worker = await self.start(language, command, env)
         self.workers.append(worker)
         return worker
 
@@ -124,9 +124,10 @@ class Mesh:
             echo = echo_pb2_grpc.EchoServiceStub(client.channel())
             yield Caller(client, echo, task_service_pb2_grpc.TaskServiceStub(channel))
 
-    async def _start(
+    async def start(
         self, name: str, command: list[str], env: Mapping[str, str] | None = None
     ) -> Process:
+        """Starts any process of the mesh, with PLAIT_ADDRESS, and waits until it is ready."""
         log = self.folder / f"{next(self._numbers)}-{name}.log"
         together = {**self._env, "PLAIT_ADDRESS": self.address, **(env or {})}
         process = await Process.start(name, command, env=together, log=log)

@@ -60,7 +60,8 @@ async def test_a_killed_flow_does_not_run_its_children_again(fresh: Mesh, langua
             answer = await flow.result()
         attempts = await attempts_of_children(caller, flow)
     assert answer.echoed_bytes == echoed(name, 500)
-    assert answer.attempt == 2
+    # A flow that was only waiting when its worker went has lost no attempt.
+    assert answer.attempt in (1, 2)
     assert attempts[ECHO] == [1] * 500
     # The one that ran when its worker was killed may have started once more.
     assert len(attempts[FAIL]) == 100

@@ -5,6 +5,7 @@ mod echo;
 use clap::Parser;
 use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
 use plait::pb::testing::v1::echo_service_server::EchoServiceServer;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves testing.v1.EchoService.
 #[derive(Debug, Parser)]
@@ -29,11 +30,21 @@ async fn main() -> anyhow::Result<()> {
         .start()?;
     worker.attached().await?;
     println!("{{\"event\":\"ready\"}}");
-    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
-        .recv()
-        .await;
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     worker.stop();
-    worker.wait().await?;
+    // A second signal means now, which is what dropping the worker does.
+    tokio::select! {
+        ended = worker.wait() => ended?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     tracing.shutdown().await;
     Ok(())
 }
