@@ -25,7 +25,15 @@ _log = logging.getLogger("plait.worker")
 class Invocation:
     """Runs a handler once."""
 
-    __slots__ = ("_coroutine", "_handler_context", "_span", "_timer", "context", "run")
+    __slots__ = (
+        "_coroutine",
+        "_handler_context",
+        "_span",
+        "_timer",
+        "_waits_for",
+        "context",
+        "run",
+    )
 
     def __init__(self, run: Run, context: contextvars.Context) -> None:
         """`context` is for the handler alone."""
@@ -33,21 +41,26 @@ class Invocation:
         self.context = context
         self._handler_context = HandlerContext(run)
         self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._waits_for: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._span: trace.AttemptSpan | None = None
 
-    async def drive(self) -> Outcome:
-        """Runs a coroutine function; in line until it waits for the first time."""
+    def begin(self) -> "Outcome | None":
+        """Runs a coroutine function until it waits for the first time; None when it does."""
         try:
-            waits_for = self.context.run(self._begin)
+            self._waits_for = self.context.run(self._begin)
         except StopIteration as returned:
             return self._outcome(returned.value)
         except (Exception, asyncio.CancelledError) as error:
             return None, self._failure(error)
+        return None
+
+    async def go_on(self) -> Outcome:
+        """Runs it from there to its end."""
         self.arm()
         assert self._coroutine is not None
         try:
-            return self._outcome(await _go_on(self._coroutine, self.context, waits_for))
+            return self._outcome(await _go_on(self._coroutine, self.context, self._waits_for))
         except (Exception, asyncio.CancelledError) as error:
             return None, self._failure(error)
 

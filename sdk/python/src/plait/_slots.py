@@ -81,7 +81,6 @@ class Slots:
         return self.busy - self.suspended < self.limit
 
     def _take(self) -> Run | None:
-        self._called = False
         while self.queue and self._has_room():
             run = self.queue.popleft()
             if run.stopped:
@@ -96,6 +95,7 @@ class Slots:
     async def _slot(self) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self._called = False
         slice_end = time.monotonic() + SLICE_S
         while True:
             run = self._take()
@@ -106,7 +106,8 @@ class Slots:
             invocation = Invocation(run, self._context.copy())
             if run.served.is_async:
                 run.runner = task
-                self._end(invocation, await invocation.drive())
+                outcome = invocation.begin()
+                self._end(invocation, outcome or await invocation.go_on())
             else:
                 self._hand_over(invocation)
             if task.cancelling():
@@ -121,6 +122,7 @@ class Slots:
         idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.append(idle)
         await idle
+        self._called = False
 
     def _hand_over(self, invocation: Invocation) -> None:
         if self._threads is None:

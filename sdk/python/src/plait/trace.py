@@ -24,6 +24,8 @@ _SYSTEM: Final = "plait"
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _HEADERS: Final = frozenset(_PROPAGATOR.fields)
 
+# Loads the provider that OTEL_PYTHON_TRACER_PROVIDER names, if it does.
+trace.get_tracer_provider()
 _tracer = trace.get_tracer("plait", plait.__version__)
 
 
@@ -52,7 +54,11 @@ def configure(service_name: str) -> None:
 
 def configured() -> bool:
     """Whether spans are made: whether a tracer provider was set."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    try:
+        # Asked once a task, and the public function looks into the environment each time.
+        return trace._TRACER_PROVIDER is not None
+    except AttributeError:
+        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def headers() -> Headers:
