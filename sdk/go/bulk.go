@@ -71,16 +71,19 @@ type pending[Q, R any] struct {
 type bulk[Q, R any] struct {
 	bulkMode
 	method Method[Q, R]
-	// The caller's options, and the one that fills a handle at the end.
+	// The caller's options, and fill.
 	options []grpc.CallOption
+	fill    callOption
 	pending queue[*pending[Q, R]]
 	bytes   int
 }
 
 func newBulk[Q, R any](m Method[Q, R], options []grpc.CallOption, await bool) *bulk[Q, R] {
-	own := make([]grpc.CallOption, len(options)+1)
-	copy(own, options)
-	return &bulk[Q, R]{bulkMode: bulkMode{await: await}, method: m, options: own}
+	b := &bulk[Q, R]{
+		bulkMode: bulkMode{await: await}, method: m, fill: callOption{kind: asHandle},
+	}
+	b.options = append(append(b.options, options...), &b.fill)
+	return b
 }
 
 // run pulls requests and hands each on, in order, when the bounds are reached or its answer is
@@ -116,7 +119,7 @@ func (b *bulk[Q, R]) push(ctx context.Context, request *Q) {
 }
 
 func (b *bulk[Q, R]) submit(ctx context.Context, p *pending[Q, R]) error {
-	b.options[len(b.options)-1] = callOption{kind: asHandle, handle: &p.task.handle}
+	b.fill.handle = &p.task.handle
 	response, err := b.method(ctx, p.request, b.options...)
 	if err == nil && p.task.handle.client == nil {
 		return errNoChannel

@@ -133,7 +133,7 @@ func (call *call) taskOptions(ctx context.Context) (*plaitv1.TaskOptions, error)
 		options.Parent.ChildKey = call.childKey
 	}
 	if call.hasPriority {
-		options.Priority = &call.priority
+		options.Priority = proto.Int32(call.priority)
 	}
 	if call.hasDelay {
 		options.Delay = durationpb.New(call.delay)

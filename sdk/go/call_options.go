@@ -32,36 +32,36 @@ const (
 )
 
 // WithKey sets the idempotency key of a submission, in place of the field that the policy names.
-func WithKey(key string) grpc.CallOption { return callOption{kind: optionKey, text: key} }
+func WithKey(key string) grpc.CallOption { return &callOption{kind: optionKey, text: key} }
 
 // WithOrderingKey sets the ordering key of a submission, in place of the field that the policy
 // names.
 func WithOrderingKey(key string) grpc.CallOption {
-	return callOption{kind: optionOrderingKey, text: key}
+	return &callOption{kind: optionOrderingKey, text: key}
 }
 
 // WithDelay starts the task no earlier than this after it was accepted. Default 0.
 func WithDelay(delay time.Duration) grpc.CallOption {
-	return callOption{kind: optionDelay, duration: delay}
+	return &callOption{kind: optionDelay, duration: delay}
 }
 
 // WithDeadline bounds the whole task, queues and retries included; the shorter of this and the
 // policy's holds. Default: the policy's, and for a call that waits also the deadline of its
 // context.
 func WithDeadline(deadline time.Duration) grpc.CallOption {
-	return callOption{kind: optionDeadline, duration: deadline}
+	return &callOption{kind: optionDeadline, duration: deadline}
 }
 
 // WithPriority sets the task's priority, 0 to 9; higher starts first. Default: the policy's.
 func WithPriority(priority int32) grpc.CallOption {
-	return callOption{kind: optionPriority, number: priority}
+	return &callOption{kind: optionPriority, number: priority}
 }
 
 // WithChildKey names a child among the children of its flow, so that a re-run finds it whatever
 // its request. Default: the method, the request and how many equal ones came before. It has no
 // effect outside a flow.
 func WithChildKey(key string) grpc.CallOption {
-	return callOption{kind: optionChildKey, text: key}
+	return &callOption{kind: optionChildKey, text: key}
 }
 
 // callSettings is what the options of one submission say.
@@ -79,7 +79,7 @@ type callSettings struct {
 
 func (s *callSettings) take(options []grpc.CallOption) {
 	for _, option := range options {
-		own, ok := option.(callOption)
+		own, ok := option.(*callOption)
 		if !ok {
 			continue
 		}

@@ -34,7 +34,7 @@ func keyed(t *testing.T) protoreflect.MessageDescriptor {
 	for n := int32(1); n <= 18; n++ {
 		kind := descriptorpb.FieldDescriptorProto_Type(n)
 		if kind != descriptorpb.FieldDescriptorProto_TYPE_GROUP {
-			fields = append(fields, field("f"+string(rune('a'+n)), n, kind))
+			fields = append(fields, field("f"+string('a'+n), n, kind))
 		}
 	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{

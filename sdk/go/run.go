@@ -27,13 +27,14 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	w.base, w.interceptor = context.WithoutCancel(ctx), chain(w.interceptors)
+	base := context.WithoutCancel(ctx)
+	w.base, w.interceptor = base, chain(w.interceptors)
 	signals := make(chan os.Signal, 2)
 	if len(w.signals) > 0 {
 		signal.Notify(signals, w.signals...)
 		defer signal.Stop(signals)
 	}
-	life, end := context.WithCancel(w.base)
+	life, end := context.WithCancel(base)
 	serving, drain := context.WithCancel(life)
 	var loops sync.WaitGroup
 	defer loops.Wait()

@@ -2,6 +2,7 @@ package plait
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -153,7 +154,7 @@ func play[In, Out any](stream grpc.BidiStreamingServer[In, Out], lines chan<- *l
 	go func() {
 		for {
 			m, err := stream.Recv()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				close(l.closed)
 			}
 			if err != nil {

@@ -349,7 +349,7 @@ func TestSession_FillsFramesToTheirBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 600 {
-			bulk := callOption{kind: asHandle, handle: &handle{bulk: &bulkMode{}}}
+			bulk := &callOption{kind: asHandle, handle: &handle{bulk: &bulkMode{}}}
 			if _, err := c.Echo(t.Context(), request("x"), bulk); err != nil {
 				t.Fatal(err)
 			}

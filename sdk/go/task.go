@@ -46,7 +46,7 @@ func Submit[Q, R any](
 	ctx context.Context, m Method[Q, R], request *Q, options ...grpc.CallOption,
 ) (*Task[R], error) {
 	task := &Task[R]{}
-	fill := callOption{kind: asHandle, handle: &task.handle}
+	fill := &callOption{kind: asHandle, handle: &task.handle}
 	response, err := m(ctx, request, append(options[:len(options):len(options)], fill)...)
 	if err != nil {
 		return nil, err

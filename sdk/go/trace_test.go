@@ -41,7 +41,7 @@ func traced(
 func attributes(span sdktrace.ReadOnlySpan) map[attribute.Key]string {
 	found := map[attribute.Key]string{}
 	for _, kv := range span.Attributes() {
-		found[kv.Key] = kv.Value.Emit()
+		found[kv.Key] = kv.Value.String()
 	}
 	return found
 }

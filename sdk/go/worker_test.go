@@ -437,7 +437,7 @@ func TestWorker_ReconnectsWithWhatItHolds(t *testing.T) {
 	if again.GetWorker() != first.GetWorker() || len(again.GetHeld()) != 3 {
 		t.Fatalf("hello = %v", again)
 	}
-	next(t, lost)
+	_ = next(t, lost)
 	f := outcomesFrom(t, l)
 	if f.GetSequence() != 1 || len(f.GetTasks()) != 1 || f.GetTasks()[0] != 1 || f.GetTokens()[0] != 10 {
 		t.Fatalf("the unsettled outcome came again as %v", f)
@@ -535,7 +535,7 @@ func TestWorker_DrainCutsOffWhatOutlivesTheGrace(t *testing.T) {
 	if err := next(t, w.ran).err; err == nil || !strings.Contains(err.Error(), "1 attempts were cut off") {
 		t.Fatalf("err = %v", err)
 	}
-	next(t, told)
+	_ = next(t, told)
 }
 
 func TestWorker_RunTakesWhatItNeeds(t *testing.T) {

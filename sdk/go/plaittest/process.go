@@ -29,8 +29,8 @@ func find(name, variable string, folders ...string) (string, error) {
 	looked := []string{"$" + variable}
 	if folder := os.Getenv(binEnv); folder != "" {
 		path := filepath.Join(folder, name)
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
+		if found, err := exec.LookPath(path); err == nil {
+			return found, nil
 		}
 		looked = append(looked, path)
 	}

@@ -164,7 +164,7 @@ func profile(path string) (stop func(), err error) {
 	if path == "" {
 		return func() {}, nil
 	}
-	file, err := os.Create(path) //nolint:gosec // the user names it
+	file, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}
