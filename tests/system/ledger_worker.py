@@ -20,7 +20,9 @@ _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS executions (key TEXT, token INTEGER, UNIQUE (key, token));
-CREATE TABLE IF NOT EXISTS effects (place INTEGER PRIMARY KEY, key TEXT UNIQUE, account TEXT, number INTEGER);
+CREATE TABLE IF NOT EXISTS effects (
+    place INTEGER PRIMARY KEY, key TEXT UNIQUE, account TEXT, number INTEGER
+);
 """
 
 
@@ -42,7 +44,7 @@ class Ledger(echo_pb2_grpc.EchoServiceServicer):
                 (attempt.idempotency_key, attempt.fencing_token),
             )
             transaction.execute(
-                "INSERT INTO effects (key, account, number) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT OR IGNORE INTO effects (key, account, number) VALUES (?, ?, ?)",
                 row,
             )
         return pb.AppendResponse(length=request.entry.number)
@@ -52,7 +54,8 @@ async def serve(path: str) -> None:
     """Serves until the process is told to stop."""
     async with plait.connect() as mesh:
         worker = mesh.worker(name="ledger", concurrency=16)
-        worker.serve(Ledger(path), echo_pb2_grpc.add_EchoServiceServicer_to_server)
+        ledger = Ledger(path)  # type: ignore[abstract]  # what it leaves out is not served
+        worker.serve(ledger, echo_pb2_grpc.add_EchoServiceServicer_to_server)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(worker.run())
             await asyncio.wait(

@@ -122,4 +122,3 @@ class Process:
         while data := await self._child.stdout.read(65_536):
             with self.log.open("ab") as log:
                 log.write(data)
-

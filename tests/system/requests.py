@@ -21,4 +21,6 @@ def nap(seconds: float) -> pb.SleepRequest:
 
 def entry(account: str, number: int) -> pb.AppendRequest:
     """An entry of an account; its id is unique to both."""
-    return pb.AppendRequest(account=account, entry=pb.Entry(id=f"{account}/{number}", number=number))
+    return pb.AppendRequest(
+        account=account, entry=pb.Entry(id=f"{account}/{number}", number=number)
+    )

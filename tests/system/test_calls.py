@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 import plait
@@ -72,7 +73,7 @@ async def test_the_handler_sees_deadline_metadata_and_attempt(caller: Caller):
     assert seen.metadata["plait-attempt"] == "1"
     assert seen.metadata["plait-fencing-token"] == str(seen.fencing_token)
     assert seen.metadata["plait-idempotency-key"] == seen.task
-    answered = {key: value for key, value in await call.initial_metadata() or ()}
+    answered = dict(await call.initial_metadata() or ())
     assert answered["plait-task-id"] == seen.task
 
 
@@ -96,12 +97,10 @@ async def test_a_failure_arrives_byte_for_byte(caller: Caller, code: int):
     request = pb.FailRequest(
         code=code, message="naïve: 50% …\n", failures=99, violation="order.id", trailer="ledger 7"
     )
-    details = [
+    details: list[Message] = [
         error_details_pb2.BadRequest(
             field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(
-                    field="order.id", description="as told"
-                )
+                error_details_pb2.BadRequest.FieldViolation(field="order.id", description="as told")
             ]
         )
     ]

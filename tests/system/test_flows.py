@@ -23,7 +23,9 @@ def echoed(seed: str, width: int) -> int:
     return sum(len(f"{seed}/{number}") for number in range(width))
 
 
-async def attempts_of_children(caller: Caller, flow: plait.Task[pb.FlowResponse]) -> dict[str, list[int]]:
+async def attempts_of_children(
+    caller: Caller, flow: plait.Task[pb.FlowResponse]
+) -> dict[str, list[int]]:
     """The attempts that each child took, by method."""
     found: dict[str, list[int]] = {ECHO: [], FAIL: []}
     for child in await caller.list(f'parent = "{flow.id}"'):

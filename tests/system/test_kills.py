@@ -60,9 +60,7 @@ async def all_done_once(caller: Caller, load: Load) -> None:
         assert causes.count("COMPLETED") == 1
     again = {
         task.id
-        async for task in caller.plait.submit_many(
-            caller.echo.Append, entries(load.name, COUNT)
-        )
+        async for task in caller.plait.submit_many(caller.echo.Append, entries(load.name, COUNT))
     }
     assert again == load.ids
 
@@ -123,7 +121,7 @@ async def test_the_books_are_right(fresh: Mesh, tmp_path: Path, victim: str, nam
 
     await under_load(fresh, name, kill)
     effects, executions = books(database)
-    assert {account: numbers for account, numbers in effects.items()} == {
+    assert effects == {
         f"{name}-{account}": list(range(1, COUNT // ACCOUNTS + 1)) for account in range(ACCOUNTS)
     }
     if victim != "worker":
@@ -135,9 +133,7 @@ def books(database: Path) -> tuple[dict[str, list[int]], Counter[str]]:
     each key was executed."""
     effects: defaultdict[str, list[int]] = defaultdict(list)
     with sqlite3.connect(database) as opened:
-        for account, number in opened.execute(
-            "SELECT account, number FROM effects ORDER BY place"
-        ):
+        for account, number in opened.execute("SELECT account, number FROM effects ORDER BY place"):
             effects[account].append(number)
         keys = [key for (key,) in opened.execute("SELECT key FROM executions")]
     opened.close()

@@ -32,9 +32,7 @@ async def test_a_failure_that_can_pass_is_retried_until_it_does(caller: Caller, 
 
 
 async def test_the_handler_says_when_to_come_back(caller: Caller, name: str):
-    request = pb.FailRequest(
-        code=UNAVAILABLE, message=name, failures=1, retry_delay=duration(0.7)
-    )
+    request = pb.FailRequest(code=UNAVAILABLE, message=name, failures=1, retry_delay=duration(0.7))
     begun = time.monotonic()
     task = await caller.plait.submit(caller.echo.Fail, request)
     waits = await reaches(task, "BACKOFF")

@@ -1,4 +1,4 @@
-"""Waiting for what happens elsewhere: by an event where there is one, else by asking until a limit."""
+"""Waiting for what happens elsewhere: by an event where there is one, else by asking."""
 
 import asyncio
 import time
