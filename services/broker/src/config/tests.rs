@@ -2,6 +2,7 @@ use clap::Parser;
 
 use super::*;
 
+#[expect(clippy::result_large_err, reason = "figment's own error type")]
 fn load(file: &str, env: &[(&str, &str)], args: &[&str]) -> Result<Settings, String> {
     let mut out = Err(String::new());
     figment::Jail::expect_with(|jail| {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use plait::pb::plait::log::v1::{self as pb, record::Fact};
 use plait_broker_core::ids::{Millis, Offset, SessionId, TaskId, Token};
 use plait_broker_core::record::{
-    Acceptance, Blob, ChildKey, ExpiryCause, Failure, NewTask, Reason, Record, ReturnCause, Start,
+    Acceptance, ChildKey, ExpiryCause, Failure, Reason, Record, ReturnCause, Start,
 };
 use prost::Message;
 
 use super::columns::{Collapsed, undelta};
+use super::submitted::{Area, SubmittedColumns};
 use super::{JournalError, VERSION, image, payload_area, refusal, split_head};
 
 /// Rebuilds facts from frames and snapshot chunks. Names that occur again and again (methods,
@@ -18,34 +19,6 @@ use super::{JournalError, VERSION, image, payload_area, refusal, split_head};
 #[derive(Debug, Default)]
 pub struct Decoder {
     names: HashSet<Arc<str>>,
-}
-
-/// The payload area of a frame while its records are walked.
-struct Area {
-    at: Offset,
-    end: Offset,
-    time: Millis,
-}
-
-impl Area {
-    fn take(&mut self, len: u32) -> Result<Blob, JournalError> {
-        if len == 0 {
-            return Ok(Blob::default());
-        }
-        let at = self.at;
-        self.at += u64::from(len);
-        if self.at > self.end {
-            return Err(JournalError::Payloads {
-                end: self.at,
-                len: self.end,
-            });
-        }
-        Ok(Blob::stored(at, len))
-    }
-
-    fn time_after(&self, after: i64) -> Millis {
-        self.time.wrapping_add(after as u64)
-    }
 }
 
 impl Decoder {
@@ -188,65 +161,6 @@ impl Decoder {
         Ok(Record::Started {
             worker: self.name(&fact.worker),
             starts,
-        })
-    }
-}
-
-/// The columns of a Submitted record, checked.
-struct SubmittedColumns<'a> {
-    method: Collapsed<'a, u32>,
-    priority: Collapsed<'a, u32>,
-    start_after: Collapsed<'a, i64>,
-    expire_after: Collapsed<'a, i64>,
-    idempotency_key: Collapsed<'a, String>,
-    ordering_key: Collapsed<'a, String>,
-    limit_key: Collapsed<'a, String>,
-    digest_high: Collapsed<'a, u64>,
-    digest_low: Collapsed<'a, u64>,
-    request_len: Collapsed<'a, u32>,
-    envelope_len: Collapsed<'a, u32>,
-}
-
-impl<'a> SubmittedColumns<'a> {
-    fn new(fact: &'a pb::Submitted, n: usize) -> Result<Self, JournalError> {
-        let none = String::new;
-        let keys = &fact.idempotency_keys;
-        Ok(Self {
-            method: Collapsed::new("method_index", &fact.method_index, n, 0)?,
-            priority: Collapsed::new("priorities", &fact.priorities, n, 0)?,
-            start_after: Collapsed::new("start_after_ms", &fact.start_after_ms, n, 0)?,
-            expire_after: Collapsed::new("expire_after_ms", &fact.expire_after_ms, n, 0)?,
-            idempotency_key: Collapsed::new("idempotency_keys", keys, n, none())?,
-            ordering_key: Collapsed::new("ordering_keys", &fact.ordering_keys, n, none())?,
-            limit_key: Collapsed::new("limit_keys", &fact.limit_keys, n, none())?,
-            digest_high: Collapsed::new("digests_high", &fact.digests_high, n, 0)?,
-            digest_low: Collapsed::new("digests_low", &fact.digests_low, n, 0)?,
-            request_len: Collapsed::new("request_lens", &fact.request_lens, n, 0)?,
-            envelope_len: Collapsed::new("envelope_lens", &fact.envelope_lens, n, 0)?,
-        })
-    }
-
-    fn task(
-        &self,
-        index: usize,
-        id: TaskId,
-        method: Arc<str>,
-        area: &mut Area,
-    ) -> Result<NewTask, JournalError> {
-        let (high, low) = (*self.digest_high.get(index), *self.digest_low.get(index));
-        Ok(NewTask {
-            id,
-            method,
-            priority: priority(*self.priority.get(index))?,
-            start_at: area.time_after(*self.start_after.get(index)),
-            expire_at: area.time_after(*self.expire_after.get(index)),
-            idempotency_key: key(self.idempotency_key.get(index)),
-            ordering_key: key(self.ordering_key.get(index)),
-            limit_key: key(self.limit_key.get(index)),
-            parent: None,
-            digest: u128::from(high) << 64 | u128::from(low),
-            request: area.take(*self.request_len.get(index))?,
-            envelope: area.take(*self.envelope_len.get(index))?,
         })
     }
 }

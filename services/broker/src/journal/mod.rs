@@ -6,6 +6,7 @@ mod decode;
 mod encode;
 mod image;
 mod refusal;
+mod submitted;
 #[cfg(test)]
 mod tests;
 

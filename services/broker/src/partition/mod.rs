@@ -84,7 +84,7 @@ pub struct Running {
 pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryError> {
     let config = Config {
         epoch: log.epoch(),
-        ..options.core.clone()
+        ..options.core
     };
     let state = recovery::recover(&*log, config)?;
     let clock = Clock::starting_after(state.time);

@@ -206,11 +206,11 @@ impl ContractService for Contracts {
     }
 }
 
-fn summary(partition: &Partition, service: &String) -> Option<pb::ContractSummary> {
+fn summary(partition: &Partition, service: &str) -> Option<pb::ContractSummary> {
     let contract = stored(partition, service)?;
     let (digest, methods) = (contract.digest, contract.methods);
     Some(pb::ContractSummary {
-        service: service.clone(),
+        service: service.to_owned(),
         digest,
         methods,
     })

@@ -1,5 +1,26 @@
 //! The broker's process against raw clients of its protocol.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
+#![expect(
+    clippy::large_futures,
+    reason = "the futures of generated clients are large; tests are few"
+)]
+
+mod bad_streams;
+mod bad_submissions;
 mod contracts;
+mod drain;
+mod key_values;
+mod listing;
+mod outcomes;
+mod overload;
 mod plain_path;
+mod recovery;
+mod scheduler;
+mod sessions;
 mod support;
+mod tasks;
+mod workers;

@@ -14,8 +14,8 @@ use prost::Message;
 
 pub(crate) use process::{Broker, Setup};
 pub(crate) use scheduler::{Scheduler, policy};
-pub(crate) use submitter::Submitter;
-pub(crate) use worker::Worker;
+pub(crate) use submitter::{Ended, Submitter};
+pub(crate) use worker::{Got, Worker, hello};
 
 /// The method that most tests use.
 pub(crate) const ECHO: &str = "/test.Echo/Say";
@@ -73,4 +73,13 @@ pub(crate) fn refusal_reason(refusal: &pb::Refusal) -> String {
     detail::<rpc::ErrorInfo>(status, "google.rpc.ErrorInfo")
         .unwrap()
         .reason
+}
+
+/// Checks a refusal: its reason, and that BadRequest names the field.
+pub(crate) fn check_refusal(status: &tonic::Status, expected: &str, field: &str) {
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+    assert_eq!(reason(status), expected, "{status}");
+    let details = rpc::Status::decode(status.details()).unwrap();
+    let bad: rpc::BadRequest = detail(&details, "google.rpc.BadRequest").unwrap();
+    assert_eq!(bad.field_violations[0].field, field, "{status}");
 }
