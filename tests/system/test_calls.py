@@ -1,11 +1,11 @@
 """Calls and submissions through the user's own stub, and what a handler sees of them."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import any_pb2
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 import plait
@@ -97,7 +97,7 @@ async def test_a_failure_arrives_byte_for_byte(caller: Caller, code: int):
     request = pb.FailRequest(
         code=code, message="naïve: 50% …\n", failures=99, violation="order.id", trailer="ledger 7"
     )
-    details: list[Message] = [
+    details: list[Any] = [
         error_details_pb2.BadRequest(
             field_violations=[
                 error_details_pb2.BadRequest.FieldViolation(field="order.id", description="as told")
