@@ -151,10 +151,22 @@ def test_a_step_in_latency_shrinks_the_window_and_its_end_gives_it_back():
     assert turns_of_direction(sick.history[10:]) == 1
 
 
-def test_a_lone_worker_that_slows_down_keeps_half_its_slots():
+def test_a_lone_worker_that_gets_in_its_own_way_keeps_half_its_slots():
+    """More at once makes each slower, as on one processor: less at once costs nothing."""
+    worker = Worker(16, constant(10))
+    worker.slot_ms = lambda at_ms: (
+        10 if at_ms < 60 * TURN_MS else 10.0 * min(worker.window, worker.slots)
+    )
+    simulate([worker], 120)
+    assert set(worker.history[80:]) == {8}
+
+
+def test_a_lone_worker_whose_work_has_become_slower_gets_all_its_slots_back():
     worker = Worker(16, step(20, 2000, at_turn=60))
-    simulate([worker], 90)
-    assert worker.window == 8
+    simulate([worker], 120)
+    assert 8 in worker.history
+    assert worker.history.count(8) <= CONFIG.trial_turns + 1
+    assert set(worker.history[80:]) == {16}
 
 
 def test_all_slow_alike_keep_their_slots():

@@ -3,7 +3,9 @@
 A window is the worker's slots, so that every slot has work, plus what the slots will finish within
 a short horizon, so that none waits for a round trip. Tasks that wait in a worker cannot go to
 another one, so slow handlers get nothing beyond their slots. A worker that slows down against its
-own norm and its peers, fails more than its peers, or holds work and ends none, gets less.
+own norm and its peers, fails more than its peers, or holds work and ends none, gets less. One that
+is alone gets less on trial: if that does not make it quicker, its work has become slower, and it
+gets all its slots back.
 
 What is measured does not depend on the window: the time that a slot takes for an attempt, not the
 time that an attempt spends in the worker. So a window does not move itself, and none oscillates.
@@ -38,8 +40,11 @@ class AllocatorConfig:
     slow_ms_min: float = 5.0
     # The least share of its slots that a slow worker keeps where peers can take its work.
     share_min: float = 0.1
-    # The same for one that is alone.
-    share_min_alone: float = 0.5
+    # What one that is alone gets on trial, for so many turns with outcomes, after as many turns in
+    # which its slowness could pass; the trial is of use if it takes at most this share of the time.
+    share_on_trial: float = 0.5
+    trial_turns: int = 6
+    trial_gain: float = 0.75
     # Weight of one ended attempt in the running means, and of one turn at most.
     sample_weight: float = 0.02
     turn_weight_max: float = 0.25
@@ -63,7 +68,7 @@ class AllocatorConfig:
             raise ValueError("the allocator's horizon is not positive")
         if not 1 <= self.recovered < self.tolerance:
             raise ValueError("a worker must have recovered before it is slow again")
-        if not 0 < self.share_min <= self.share_min_alone <= 1:
+        if not 0 < self.share_min <= self.share_on_trial < 1:
             raise ValueError("the least shares are not within 0 to 1, in order")
 
 
@@ -92,6 +97,10 @@ class WorkerTrack:
     well_turns: int = 0
     # How often it was slow again before it had been well for long.
     relapses: int = 0
+    # Of one that is alone: the turn in which it became slow, 0 for none, and its time before the
+    # trial.
+    slow_from: int = 0
+    untried_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +229,33 @@ def _judge(config: AllocatorConfig, track: WorkerTrack, usual: _Usual | None) ->
     slowness = _slowness(config, track) / max(1.0, usual.slowness if usual else 1.0)
     excess = max(0.0, track.failures - (usual.failures if usual else 1.0))
     if slowness > config.tolerance or excess > config.excess_failures:
-        least = config.share_min if usual else config.share_min_alone
-        wanted = min(config.tolerance / max(slowness, config.tolerance), 1 - excess)
         relapsed = 0 < track.well_turns < config.norm_turns
-        return replace(
-            track,
-            share=max(least, min(track.share, wanted)),
-            well_turns=0,
-            relapses=track.relapses + relapsed,
-        )
+        track = replace(track, well_turns=0, relapses=track.relapses + relapsed)
+        if usual is None:
+            return _try(config, track)
+        wanted = min(config.tolerance / max(slowness, config.tolerance), 1 - excess)
+        return replace(track, share=max(config.share_min, min(track.share, wanted)))
     if slowness < config.recovered and excess < config.excess_failures / 2:
         return _recover(config, track)
     return track
+
+
+def _try(config: AllocatorConfig, track: WorkerTrack) -> WorkerTrack:
+    """Of a slow worker that is alone: finds out whether less at once makes it quicker."""
+    if track.slow_from == 0:
+        return replace(track, slow_from=track.turns)
+    slow_for = track.turns - track.slow_from
+    if slow_for < config.trial_turns:
+        return track
+    if track.share == 1:
+        # From here on the trial; its turns begin anew.
+        begun = track.turns - config.trial_turns
+        return replace(
+            track, share=config.share_on_trial, untried_ms=track.slot_ms, slow_from=begun
+        )
+    if slow_for < 2 * config.trial_turns or track.slot_ms <= config.trial_gain * track.untried_ms:
+        return track
+    return replace(track, share=1.0, norm_ms=track.slot_ms, slow_from=0)
 
 
 def _recover(config: AllocatorConfig, track: WorkerTrack) -> WorkerTrack:
@@ -242,7 +266,8 @@ def _recover(config: AllocatorConfig, track: WorkerTrack) -> WorkerTrack:
         return replace(track, well_turns=well, relapses=0)
     if well <= patience:
         return replace(track, well_turns=well)
-    return replace(track, share=min(1.0, track.share * config.recovery), well_turns=well)
+    share = min(1.0, track.share * config.recovery)
+    return replace(track, share=share, well_turns=well, slow_from=0)
 
 
 def _slowness(config: AllocatorConfig, track: WorkerTrack) -> float:
