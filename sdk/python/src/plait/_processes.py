@@ -19,8 +19,8 @@ BROKER: Final = "plait-broker"
 
 
 def find_broker(environment: Mapping[str, str] | None = None) -> Path:
-    """The broker's binary: PLAIT_BROKER, else beside this Python, else the newest build of the
-    repository that this file is in, else on PATH.
+    """The broker's binary: PLAIT_BROKER, else in the folder PLAIT_BIN, else beside this Python,
+    else the newest build of the repository that this file is in, else on PATH.
 
     Raises FileNotFoundError, which says where it was looked for.
     """
@@ -29,7 +29,7 @@ def find_broker(environment: Mapping[str, str] | None = None) -> Path:
         if not Path(named).is_file():
             raise FileNotFoundError(f"PLAIT_BROKER is {named}, and there is no such file")
         return Path(named)
-    looked = list(_candidates())
+    looked = list(_candidates(environment))
     for candidate in looked:
         if candidate.is_file():
             return candidate
@@ -43,7 +43,9 @@ def find_broker(environment: Mapping[str, str] | None = None) -> Path:
     )
 
 
-def _candidates() -> Iterator[Path]:
+def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
+    if named := environment.get("PLAIT_BIN"):
+        yield Path(named, BROKER)
     yield Path(sysconfig.get_path("scripts"), BROKER)
     for folder in Path(__file__).resolve().parents:
         if (folder / "services" / "broker" / "Cargo.toml").is_file():
