@@ -1398,7 +1398,8 @@ pub mod ledger_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for.
+        /// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+        /// often it is asked for.
         pub async fn post_flights(
             &mut self,
             request: impl tonic::IntoRequest<super::PostFlightsRequest>,
@@ -1463,7 +1464,8 @@ pub mod ledger_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with LedgerServiceServer.
     #[async_trait]
     pub trait LedgerService: std::marker::Send + std::marker::Sync + 'static {
-        /// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for.
+        /// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+        /// often it is asked for.
         async fn post_flights(
             &self,
             request: tonic::Request<super::PostFlightsRequest>,

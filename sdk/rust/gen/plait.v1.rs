@@ -1390,7 +1390,8 @@ pub struct SubmitTasksRequest {
     /// The tasks.
     #[prost(message, optional, tag = "1")]
     pub tasks: ::core::option::Option<SubmitFrame>,
-    /// Makes the call itself idempotent for 10 minutes: at most 64 characters. A second call with the same id answers as the first did.
+    /// Makes the call itself idempotent for 10 minutes: at most 64 characters. A second call with the same id
+    /// answers as the first did.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
     /// Checks everything and submits nothing.
@@ -2947,7 +2948,8 @@ pub mod attach_request {
 /// Who a worker is and what it serves.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerHello {
-    /// Chosen by the worker once per process: 1 to 64 of \[A-Za-z0-9.\_:-\]. A second stream under the same id ends the first.
+    /// Chosen by the worker once per process: 1 to 64 of \[A-Za-z0-9.\_:-\]. A second stream under the same id
+    /// ends the first.
     #[prost(string, tag = "1")]
     pub worker: ::prost::alloc::string::String,
     /// For people, such as "ledger"; default the id.

@@ -310,7 +310,8 @@ pub mod echo_service_client {
                 .insert(GrpcMethod::new("testing.v1.EchoService", "Sleep"));
             self.inner.unary(req, path, codec).await
         }
-        /// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers.
+        /// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+        /// folds the answers.
         pub async fn flow(
             &mut self,
             request: impl tonic::IntoRequest<super::FlowRequest>,
@@ -431,7 +432,8 @@ pub mod echo_service_server {
             &self,
             request: tonic::Request<super::SleepRequest>,
         ) -> std::result::Result<tonic::Response<super::SleepResponse>, tonic::Status>;
-        /// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers.
+        /// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+        /// folds the answers.
         async fn flow(
             &self,
             request: tonic::Request<super::FlowRequest>,

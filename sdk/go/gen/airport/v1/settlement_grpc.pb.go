@@ -395,7 +395,8 @@ const (
 //
 // The double-entry ledger, in Rust.
 type LedgerServiceClient interface {
-	// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for.
+	// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+	// often it is asked for.
 	PostFlights(ctx context.Context, in *PostFlightsRequest, opts ...grpc.CallOption) (*PostFlightsResponse, error)
 	// The balance of every account, and how many entries and postings there are.
 	GetTrialBalance(ctx context.Context, in *GetTrialBalanceRequest, opts ...grpc.CallOption) (*GetTrialBalanceResponse, error)
@@ -435,7 +436,8 @@ func (c *ledgerServiceClient) GetTrialBalance(ctx context.Context, in *GetTrialB
 //
 // The double-entry ledger, in Rust.
 type LedgerServiceServer interface {
-	// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for.
+	// Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+	// often it is asked for.
 	PostFlights(context.Context, *PostFlightsRequest) (*PostFlightsResponse, error)
 	// The balance of every account, and how many entries and postings there are.
 	GetTrialBalance(context.Context, *GetTrialBalanceRequest) (*GetTrialBalanceResponse, error)

@@ -462,7 +462,8 @@ type SubmitTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tasks.
 	Tasks *SubmitFrame `protobuf:"bytes,1,opt,name=tasks,proto3" json:"tasks,omitempty"`
-	// Makes the call itself idempotent for 10 minutes: at most 64 characters. A second call with the same id answers as the first did.
+	// Makes the call itself idempotent for 10 minutes: at most 64 characters. A second call with the same id
+	// answers as the first did.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Checks everything and submits nothing.
 	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

@@ -287,7 +287,8 @@ func (*AttachRequest_Drain) isAttachRequest_Message() {}
 // Who a worker is and what it serves.
 type WorkerHello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Chosen by the worker once per process: 1 to 64 of [A-Za-z0-9._:-]. A second stream under the same id ends the first.
+	// Chosen by the worker once per process: 1 to 64 of [A-Za-z0-9._:-]. A second stream under the same id
+	// ends the first.
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
 	// For people, such as "ledger"; default the id.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`

@@ -42,7 +42,8 @@ type EchoServiceClient interface {
 	Fail(ctx context.Context, in *FailRequest, opts ...grpc.CallOption) (*FailResponse, error)
 	// Waits, unless it is cancelled or its deadline passes, then answers.
 	Sleep(ctx context.Context, in *SleepRequest, opts ...grpc.CallOption) (*SleepResponse, error)
-	// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers.
+	// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+	// folds the answers.
 	Flow(ctx context.Context, in *FlowRequest, opts ...grpc.CallOption) (*FlowResponse, error)
 	// Appends to a line of its account; idempotent by entry, ordered by account.
 	Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error)
@@ -142,7 +143,8 @@ type EchoServiceServer interface {
 	Fail(context.Context, *FailRequest) (*FailResponse, error)
 	// Waits, unless it is cancelled or its deadline passes, then answers.
 	Sleep(context.Context, *SleepRequest) (*SleepResponse, error)
-	// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers.
+	// A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+	// folds the answers.
 	Flow(context.Context, *FlowRequest) (*FlowResponse, error)
 	// Appends to a line of its account; idempotent by entry, ordered by account.
 	Append(context.Context, *AppendRequest) (*AppendResponse, error)

@@ -324,7 +324,8 @@ class LedgerServiceServicer:
     """
 
     def PostFlights(self, request, context):
-        """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for.
+        """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+        often it is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

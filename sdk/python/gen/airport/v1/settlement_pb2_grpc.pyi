@@ -139,7 +139,9 @@ class LedgerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LedgerServiceAsyncStub: ...
     PostFlights: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.PostFlightsRequest, _settlement_pb2.PostFlightsResponse]
-    """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for."""
+    """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+    often it is asked for.
+    """
     GetTrialBalance: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.GetTrialBalanceRequest, _settlement_pb2.GetTrialBalanceResponse]
     """The balance of every account, and how many entries and postings there are."""
 
@@ -149,7 +151,9 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PostFlights: _aio.UnaryUnaryMultiCallable[_settlement_pb2.PostFlightsRequest, _settlement_pb2.PostFlightsResponse]  # type: ignore[assignment]
-    """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for."""
+    """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+    often it is asked for.
+    """
     GetTrialBalance: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetTrialBalanceRequest, _settlement_pb2.GetTrialBalanceResponse]  # type: ignore[assignment]
     """The balance of every account, and how many entries and postings there are."""
 
@@ -162,7 +166,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_pb2.PostFlightsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_pb2.PostFlightsResponse, _abc.Awaitable[_settlement_pb2.PostFlightsResponse]]:
-        """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however often it is asked for."""
+        """Prices flights of one airline by the tariff and posts them. The same posting is posted once, however
+        often it is asked for.
+        """
 
     @_abc_1.abstractmethod
     def GetTrialBalance(

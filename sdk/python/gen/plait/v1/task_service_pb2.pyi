@@ -268,7 +268,9 @@ class SubmitTasksRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call itself idempotent for 10 minutes: at most 64 characters. A second call with the same id answers as the first did."""
+    """Makes the call itself idempotent for 10 minutes: at most 64 characters. A second call with the same id
+    answers as the first did.
+    """
     validate_only: _builtins.bool
     """Checks everything and submits nothing."""
     @_builtins.property

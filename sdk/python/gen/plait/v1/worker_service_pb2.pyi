@@ -141,7 +141,9 @@ class WorkerHello(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
-    """Chosen by the worker once per process: 1 to 64 of [A-Za-z0-9._:-]. A second stream under the same id ends the first."""
+    """Chosen by the worker once per process: 1 to 64 of [A-Za-z0-9._:-]. A second stream under the same id
+    ends the first.
+    """
     name: _builtins.str
     """For people, such as "ledger"; default the id."""
     version: _builtins.str

@@ -98,7 +98,8 @@ class EchoServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Flow(self, request, context):
-        """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers.
+        """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+        folds the answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class EchoServiceStub:
     Sleep: _grpc.UnaryUnaryMultiCallable[_echo_pb2.SleepRequest, _echo_pb2.SleepResponse]
     """Waits, unless it is cancelled or its deadline passes, then answers."""
     Flow: _grpc.UnaryUnaryMultiCallable[_echo_pb2.FlowRequest, _echo_pb2.FlowResponse]
-    """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers."""
+    """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+    folds the answers.
+    """
     Append: _grpc.UnaryUnaryMultiCallable[_echo_pb2.AppendRequest, _echo_pb2.AppendResponse]
     """Appends to a line of its account; idempotent by entry, ordered by account."""
     Once: _grpc.UnaryUnaryMultiCallable[_echo_pb2.OnceRequest, _echo_pb2.OnceResponse]
@@ -60,7 +62,9 @@ class EchoServiceAsyncStub(EchoServiceStub):
     Sleep: _aio.UnaryUnaryMultiCallable[_echo_pb2.SleepRequest, _echo_pb2.SleepResponse]  # type: ignore[assignment]
     """Waits, unless it is cancelled or its deadline passes, then answers."""
     Flow: _aio.UnaryUnaryMultiCallable[_echo_pb2.FlowRequest, _echo_pb2.FlowResponse]  # type: ignore[assignment]
-    """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers."""
+    """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+    folds the answers.
+    """
     Append: _aio.UnaryUnaryMultiCallable[_echo_pb2.AppendRequest, _echo_pb2.AppendResponse]  # type: ignore[assignment]
     """Appends to a line of its account; idempotent by entry, ordered by account."""
     Once: _aio.UnaryUnaryMultiCallable[_echo_pb2.OnceRequest, _echo_pb2.OnceResponse]  # type: ignore[assignment]
@@ -101,7 +105,9 @@ class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _echo_pb2.FlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_echo_pb2.FlowResponse, _abc.Awaitable[_echo_pb2.FlowResponse]]:
-        """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and folds the answers."""
+        """A flow: asks for `width` Echo children at once, then for `depth` Fail children one after the other, and
+        folds the answers.
+        """
 
     @_abc_1.abstractmethod
     def Append(

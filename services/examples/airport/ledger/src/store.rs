@@ -24,7 +24,9 @@ CREATE TABLE IF NOT EXISTS entries (
     debit TEXT NOT NULL, credit TEXT NOT NULL CHECK (credit <> debit),
     amount INTEGER NOT NULL CHECK (amount > 0), reverses INTEGER REFERENCES entries (entry)
 ) STRICT;
-CREATE TABLE IF NOT EXISTS fences (posting TEXT PRIMARY KEY, token INTEGER NOT NULL, refused INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE IF NOT EXISTS fences (
+    posting TEXT PRIMARY KEY, token INTEGER NOT NULL, refused INTEGER NOT NULL DEFAULT 0
+) STRICT;
 ";
 
 /// Who asks: the attempt's fencing token. A posting obeys the highest token it has seen.

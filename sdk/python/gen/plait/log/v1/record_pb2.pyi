@@ -14,7 +14,8 @@ decoded, and a reader finds one by offset and length.
 A snapshot is a row of [u32 length] [FrameMeta] without payload areas; its payloads stay where the log has them.
 
 The promise:
-- The first field of the first message says the version. A reader refuses a version above its own, with a clear error.
+- The first field of the first message says the version. A reader refuses a version above its own, with a
+clear error.
 - A release reads what every earlier release of the same major version wrote. Fields are only added; numbers and
   meanings never change; a field that is no longer written is reserved with its number and name.
 - A release that must write what its predecessor cannot read raises the version, and does so only when it is told to.

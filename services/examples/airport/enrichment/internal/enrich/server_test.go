@@ -65,7 +65,8 @@ func TestEnrichFlights_FillsWhatIsKnownAndKeepsTheOrder(t *testing.T) {
 	if !proto.Equal(got[0].GetAircraft(), want) {
 		t.Errorf("aircraft of a known tail number: got %v, want %v", got[0].GetAircraft(), want)
 	}
-	if w := got[0].GetWeather(); w.GetVisibilityCentimiles() != 6 || w.GetWindCentimph() != 1036 || w.GetPrecipitationCentiinches() != -1 {
+	observed := &airportv1.Weather{VisibilityCentimiles: 6, WindCentimph: 1036, PrecipitationCentiinches: -1}
+	if w := got[0].GetWeather(); !proto.Equal(w, observed) {
 		t.Errorf("weather of the first observation, in hundredths: got %v", w)
 	}
 	if got[1].GetRow() != 2 || got[1].GetAircraft() != nil || got[1].GetWeather() != nil {

@@ -38,11 +38,11 @@ type Register struct {
 // Load reads planes.csv and weather.csv of a folder.
 func Load(folder string) (*Register, error) {
 	register := &Register{planes: map[string]Plane{}, hours: map[string]Hour{}}
-	err := readCSV(filepath.Join(folder, "planes.csv"), []string{"tailnum", "seats", "engines", "engine"}, register.addPlane)
-	if err != nil {
+	columns := []string{"tailnum", "seats", "engines", "engine"}
+	if err := readCSV(filepath.Join(folder, "planes.csv"), columns, register.addPlane); err != nil {
 		return nil, err
 	}
-	columns := []string{"origin", "time_hour", "visib", "wind_speed", "precip"}
+	columns = []string{"origin", "time_hour", "visib", "wind_speed", "precip"}
 	if err := readCSV(filepath.Join(folder, "weather.csv"), columns, register.addHour); err != nil {
 		return nil, err
 	}

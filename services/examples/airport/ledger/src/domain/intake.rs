@@ -243,7 +243,10 @@ fn days(year: i32, month: i32) -> i32 {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "2013,1,1,517.0,515,2.0,830.0,819,11.0,UA,1545,N14228,EWR,IAH,227.0,1400,5,15,2013-01-01T10:00:00Z";
+    const GOOD: &str = concat!(
+        "2013,1,1,517.0,515,2.0,830.0,819,11.0,UA,1545,N14228,EWR,IAH,227.0,1400,",
+        "5,15,2013-01-01T10:00:00Z"
+    );
 
     fn reason(row: &str) -> Reason {
         parse(7, row).expect_err("quarantined").reason

@@ -1,5 +1,6 @@
 -- What every airline owes for every month, computed straight from the CSV files and the tariff. It shares no code with
--- the ledger: only the tariff's figures (table tariff) and its rounding rule, half up, which is (x * permille + 500) / 1000
+-- the ledger: only the tariff's figures (table tariff) and its rounding rule, half up, which is (x *
+-- permille + 500) / 1000
 -- on whole numbers that are not negative.
 WITH
 day_flights AS (
@@ -14,8 +15,14 @@ day_flights AS (
         CAST(p.seats AS INTEGER) AS seats,
         CAST(p.engines AS INTEGER) AS engines,
         p.engine AS engine,
-        CASE WHEN w.visib IS NULL OR w.visib = 'NA' THEN -1 ELSE CAST(round(w.visib * 100) AS INTEGER) END AS visibility,
-        CASE WHEN w.wind_speed IS NULL OR w.wind_speed = 'NA' THEN -1 ELSE CAST(round(w.wind_speed * 100) AS INTEGER) END AS wind
+        CASE
+            WHEN w.visib IS NULL OR w.visib = 'NA' THEN -1
+            ELSE CAST(round(w.visib * 100) AS INTEGER)
+        END AS visibility,
+        CASE
+            WHEN w.wind_speed IS NULL OR w.wind_speed = 'NA' THEN -1
+            ELSE CAST(round(w.wind_speed * 100) AS INTEGER)
+        END AS wind
     FROM flights AS f
     LEFT JOIN planes AS p ON p.tailnum = f.tailnum
     -- An hour that was observed twice counts as it was first written down.
