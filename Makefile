@@ -66,17 +66,20 @@ build: ## Build the release binaries into build/release
 .PHONY: test test-python test-go test-rust test-system test-tidy system
 test: test-tidy test-python test-go test-rust test-system ## Run every test
 
-test-python: setup ## Test the Python packages
-	$(PYTEST)
-
-test-go: ## Test the Go modules, with the race detector
-	go test -race $$(.ci/go_modules.sh)
-
-test-rust: ## Test the Rust crates
-	cargo test --workspace --locked
-
-test-system: setup ## Test the processes together
+.PHONY: build-dev
+build-dev: ## Build the binaries that tests run into build/dev
 	.ci/build.sh dev
+
+test-python: setup build-dev ## Test the Python packages
+	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST)
+
+test-go: build-dev setup ## Test the Go modules, with the race detector
+	PLAIT_BIN=$(CURDIR)/build/dev go test -race $$(.ci/go_modules.sh)
+
+test-rust: build-dev setup ## Test the Rust crates
+	PLAIT_BIN=$(CURDIR)/build/dev cargo test --workspace --locked
+
+test-system: setup build-dev ## Test the processes together
 	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) tests/system
 
 test-tidy: setup ## Test the hygiene of the repository
@@ -89,11 +92,13 @@ system: test-system ## The same as test-system
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
 
-bench: setup build ## Measure, in full
-	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python bench/run.py
+bench: setup ## Measure, in full; writes bench/RESULTS.md
+	.ci/build.sh release bench
+	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run
 
-bench-quick: setup build ## Measure, in a minute
-	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python bench/run.py --quick
+bench-quick: setup ## Measure, in a minute; prints a JSON line for each language
+	.ci/build.sh release bench
+	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run --quick
 
 ##@ Everything
 .PHONY: check ci clean help

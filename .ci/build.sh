@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds every process that is not Python and gathers the binaries in build/PROFILE, where the
 # tests, the demo and the benchmarks look for them (PLAIT_BIN).
-#   .ci/build.sh dev|release
+#   .ci/build.sh dev|release [bench]
+# With `bench` also the bench programs of the languages that are compiled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=${1:?usage: .ci/build.sh dev|release}
+profile=${1:?usage: .ci/build.sh dev|release [bench]}
 folder=$profile
 if [ "$profile" = dev ]; then
   folder=debug # cargo's name for it
@@ -26,4 +27,9 @@ mapfile -t modules < <(.ci/go_modules.sh | grep -v /interop/drivers/)
 go build -o "build/$profile/" "${modules[@]}"
 if [ "$profile" = dev ]; then
   go build -o "build/$profile/echo-worker-go" ./interop/drivers/go
+fi
+
+if [ "${2:-}" = bench ]; then
+  cargo build --quiet --locked --profile "$profile" --package=plait --example=bench
+  ln -sf "${CARGO_TARGET_DIR:-$PWD/target}/$folder/examples/bench" "build/$profile/plait-bench-rust"
 fi
