@@ -20,11 +20,13 @@ const (
 	defaultHeartbeat = 5 * time.Second
 	// silentBeatsMax is how many intervals of silence mean that the broker is gone.
 	silentBeatsMax = 3
+	// timeoutMsMax is 365 days, the longest that a contract may say.
+	timeoutMsMax = 365 * 24 * 3600 * 1000
 	// farewell bounds the wait for the broker to end the stream of a drained worker.
 	farewell = 2 * time.Second
 )
 
-type attachStream = grpc.BidiStreamingClient[plaitv1.AttachRequest, plaitv1.AttachResponse]
+type attachStream = plaitv1.WorkerService_AttachClient
 
 var errSilent = errors.New("the broker was silent for three heartbeats")
 
@@ -57,7 +59,8 @@ func (w *Worker) attach(life, serving context.Context, conn *grpc.ClientConn) er
 			return fmt.Errorf("attach to the broker: %w", err)
 		}
 		if pause.failures == 0 {
-			w.log.WarnContext(life, "attach stream broken; reconnecting", "worker", w.id, "error", err)
+			w.log.WarnContext(life, "attach stream broken; reconnecting",
+				"worker", w.id, "error", err)
 		}
 		if pause.wait(life, conn) != nil {
 			return nil
@@ -113,7 +116,9 @@ func (w *Worker) serve(life context.Context, conn *grpc.ClientConn) (opened bool
 	return true, err
 }
 
-func (w *Worker) open(ctx context.Context, conn *grpc.ClientConn) (attachStream, *plaitv1.WorkerWelcome, error) {
+func (w *Worker) open(
+	ctx context.Context, conn *grpc.ClientConn,
+) (attachStream, *plaitv1.WorkerWelcome, error) {
 	stream, err := plaitv1.NewWorkerServiceClient(conn).Attach(ctx, grpc.ForceCodecV2(streamCodec))
 	if err != nil {
 		return nil, nil, err
@@ -185,7 +190,9 @@ func (w *Worker) watch(
 
 // sendLoop sends what there is to say until the stream ends. It never lingers: what gathers while
 // one message is sent goes into the next.
-func (w *Worker) sendLoop(ctx context.Context, stream attachStream, cancel context.CancelCauseFunc) {
+func (w *Worker) sendLoop(
+	ctx context.Context, stream attachStream, cancel context.CancelCauseFunc,
+) {
 	for {
 		// Lets handlers that are about to end do so first, so that frames fill up; returns at once
 		// when there are none.
@@ -210,7 +217,9 @@ func (w *Worker) sendLoop(ctx context.Context, stream attachStream, cancel conte
 }
 
 // farewell closes the sending side and leaves the broker a moment to end the stream.
-func (w *Worker) farewell(ctx context.Context, stream attachStream, cancel context.CancelCauseFunc) {
+func (w *Worker) farewell(
+	ctx context.Context, stream attachStream, cancel context.CancelCauseFunc,
+) {
 	_ = stream.CloseSend() // Its only error is that the stream is broken, which the receiver sees.
 	timer := time.NewTimer(farewell)
 	defer timer.Stop()
@@ -238,7 +247,8 @@ func (w *Worker) receiveLoop(ctx context.Context, stream attachStream, heard *at
 		case *plaitv1.AttachResponse_Stop:
 			w.stopped(m.Stop)
 		case *plaitv1.AttachResponse_Drain:
-			w.log.InfoContext(ctx, "the broker is draining", "grace", m.Drain.GetGrace().AsDuration())
+			grace := m.Drain.GetGrace().AsDuration()
+			w.log.InfoContext(ctx, "the broker is draining", "grace", grace)
 		default:
 			// A heartbeat, or a message of a newer broker.
 		}
@@ -248,8 +258,8 @@ func (w *Worker) receiveLoop(ctx context.Context, stream attachStream, heard *at
 func (w *Worker) settled(ctx context.Context, f *plaitv1.SettledFrame) {
 	w.leases.settled(f.GetSequence())
 	for _, r := range f.GetRefused() {
-		w.log.InfoContext(ctx, "outcome refused", "task", taskID(r.GetTask()), "token", r.GetToken(),
-			"error", status.ErrorProto(r.GetStatus()))
+		w.log.InfoContext(ctx, "outcome refused", "task", taskID(r.GetTask()),
+			"token", r.GetToken(), "error", status.ErrorProto(r.GetStatus()))
 	}
 }
 
@@ -258,7 +268,8 @@ func (w *Worker) stopped(f *plaitv1.StopFrame) {
 	for _, entry := range f.GetEntries() {
 		cause := context.Canceled
 		switch entry.GetReason() {
-		case plaitv1.StopReason_STOP_REASON_EXPIRED, plaitv1.StopReason_STOP_REASON_ATTEMPT_TIMED_OUT:
+		case plaitv1.StopReason_STOP_REASON_EXPIRED,
+			plaitv1.StopReason_STOP_REASON_ATTEMPT_TIMED_OUT:
 			cause = context.DeadlineExceeded
 		default:
 		}
@@ -271,7 +282,8 @@ func (w *Worker) stopped(f *plaitv1.StopFrame) {
 func (w *Worker) receive(f *plaitv1.AttemptFrame) error {
 	n := len(f.GetTasks())
 	if len(f.GetTokens()) != n || len(f.GetPayloads()) != n {
-		return status.Error(codes.Internal, "the broker sent an attempt frame with columns of unequal length")
+		return status.Error(codes.Internal,
+			"the broker sent an attempt frame with columns of unequal length")
 	}
 	now := time.Now()
 	structs := make([]attempt, n)
@@ -290,7 +302,8 @@ func (w *Worker) receive(f *plaitv1.AttemptFrame) error {
 		a.worker, a.method = w, w.methods[index]
 		a.task, a.token, a.payload = f.GetTasks()[i], f.GetTokens()[i], f.GetPayloads()[i]
 		if i < len(f.GetTimeoutMs()) {
-			a.deadline = now.Add(time.Duration(f.GetTimeoutMs()[i]) * time.Millisecond) //nolint:gosec // below 365 d
+			left := min(f.GetTimeoutMs()[i], timeoutMsMax)
+			a.deadline = now.Add(time.Duration(left) * time.Millisecond)
 		}
 		if len(extras) > 0 && extras[0].GetIndex() == count32(i) {
 			a.extra, extras = extras[0], extras[1:]

@@ -114,8 +114,8 @@ func (a *attempt) flowParent() *plaitv1.FlowParent {
 	return &plaitv1.FlowParent{Task: a.task, Token: a.token}
 }
 
-// childOptions are those of a child that its caller said nothing about. All such children of an attempt
-// share them, so that a frame of them carries them once.
+// childOptions are those of a child that its caller said nothing about. All such children of an
+// attempt share them, so that a frame of them carries them once.
 func (a *attempt) childOptions() *plaitv1.TaskOptions {
 	a.mu.Lock()
 	defer a.mu.Unlock()

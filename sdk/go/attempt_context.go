@@ -38,7 +38,7 @@ func keyOf(ask func(context.Context)) any {
 // The keys that gRPC and OpenTelemetry look up.
 var (
 	incomingKey = keyOf(func(ctx context.Context) { _, _ = metadata.FromIncomingContext(ctx) })
-	streamKey   = keyOf(func(ctx context.Context) { _ = grpc.ServerTransportStreamFromContext(ctx) })
+	streamKey   = keyOf(func(ctx context.Context) { grpc.ServerTransportStreamFromContext(ctx) })
 	peerKey     = keyOf(func(ctx context.Context) { _, _ = peer.FromContext(ctx) })
 	spanKey     = keyOf(func(ctx context.Context) { _ = trace.SpanFromContext(ctx) })
 )

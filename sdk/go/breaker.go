@@ -100,7 +100,9 @@ func (b *Breaker) Acquire(now int64) Permit {
 
 // Report tells how a permitted call ended. A report of another generation than the current one
 // changes nothing. counted tells whether it was counted.
-func (b *Breaker) Report(now, generation int64, outcome BreakerOutcome) (state BreakerState, counted bool) {
+func (b *Breaker) Report(
+	now, generation int64, outcome BreakerOutcome,
+) (state BreakerState, counted bool) {
 	b.advance(now)
 	if generation != b.generation || b.state == BreakerOpen {
 		return b.state, false

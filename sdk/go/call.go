@@ -63,10 +63,12 @@ func (call *call) prepare(ctx context.Context, c *Channel, path string, args any
 // readKeys reads the keys that the policy wants and that the caller did not give.
 func (call *call) readKeys() (err error) {
 	m := call.method
-	if call.key, err = call.readKey(call.key, call.hasKey, m.idempotencyKey, "idempotency"); err != nil {
+	call.key, err = call.readKey(call.key, call.hasKey, m.idempotencyKey, "idempotency")
+	if err != nil {
 		return err
 	}
-	call.orderingKey, err = call.readKey(call.orderingKey, call.hasOrderingKey, m.orderingKey, "ordering")
+	given, isGiven := call.orderingKey, call.hasOrderingKey
+	call.orderingKey, err = call.readKey(given, isGiven, m.orderingKey, "ordering")
 	return err
 }
 
@@ -94,8 +96,8 @@ func (call *call) submission(ctx context.Context) (*submission, error) {
 		return nil, err
 	}
 	sub := &submission{
-		method: call.method.path, payload: call.payload, key: call.key, orderingKey: call.orderingKey,
-		options: options, await: call.await || call.parent != nil,
+		method: call.method.path, payload: call.payload, options: options,
+		key: call.key, orderingKey: call.orderingKey, await: call.await || call.parent != nil,
 	}
 	sub.wait.parent = call.parent
 	if call.await {

@@ -57,8 +57,8 @@ func (c *Channel) Invoke(
 	return call.finish(options, err)
 }
 
-// submit fills the caller's handle. Unless it belongs to a bulk submission, it returns once the task
-// is accepted.
+// submit fills the caller's handle. Unless it belongs to a bulk submission, it returns once the
+// task is accepted.
 func (c *Channel) submit(ctx context.Context, call *call) error {
 	h := call.handle
 	h.client, h.parent = c.client, call.parent

@@ -108,7 +108,9 @@ func (c *Client) dialBroker() (*grpc.ClientConn, error) {
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		// A peer that vanished without a FIN is noticed within 30 s.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: 20 * time.Second, Timeout: 10 * time.Second,
+		}),
 	}, c.dial...)
 	conn, err := grpc.NewClient("passthrough:///"+c.address, options...)
 	if err != nil {

@@ -46,7 +46,7 @@ func newContracts(conn *grpc.ClientConn, log *slog.Logger) *contracts {
 
 // reconnectBackoff is that of docs/protocol.md: full jitter, 50 ms to 2 s.
 var reconnectBackoff = Backoff{
-	InitialMs: 50, MaxMs: 2000, MultiplierPermille: 2000, JitterLowPermille: 0, JitterHighPermille: 1000,
+	InitialMs: 50, MaxMs: 2000, MultiplierPermille: 2000, JitterHighPermille: 1000,
 }
 
 // pauser counts failures in a row and waits between them.
@@ -122,7 +122,8 @@ func (c *contracts) remember(path string, m *method) {
 }
 
 func (c *contracts) ask(ctx context.Context, path string) (*method, error) {
-	answer, err := c.service.ResolveMethods(ctx, &plaitv1.ResolveMethodsRequest{Methods: []string{path}})
+	question := &plaitv1.ResolveMethodsRequest{Methods: []string{path}}
+	answer, err := c.service.ResolveMethods(ctx, question)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +164,9 @@ func (c *contracts) announce(ctx context.Context, service string) ([]*plaitv1.Me
 }
 
 // announceUntil announces until it is answered for good, for a worker that can do nothing before.
-func (c *contracts) announceUntil(ctx context.Context, services []string) ([]*plaitv1.MethodInfo, error) {
+func (c *contracts) announceUntil(
+	ctx context.Context, services []string,
+) ([]*plaitv1.MethodInfo, error) {
 	var all []*plaitv1.MethodInfo
 	var pause pauser
 	for _, service := range services {
@@ -177,7 +180,8 @@ func (c *contracts) announceUntil(ctx context.Context, services []string) ([]*pl
 				return nil, fmt.Errorf("announce %s: %w", service, err)
 			}
 			if pause.failures == 0 {
-				c.log.WarnContext(ctx, "contract not yet announced", "service", service, "error", err)
+				c.log.WarnContext(ctx, "contract not yet announced",
+					"service", service, "error", err)
 			}
 			if err := pause.wait(ctx, c.conn); err != nil {
 				return nil, err

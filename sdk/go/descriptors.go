@@ -41,7 +41,9 @@ func descriptorSet(sd protoreflect.ServiceDescriptor) ([]byte, error) {
 	return raw, nil
 }
 
-func addFile(set *descriptorpb.FileDescriptorSet, file protoreflect.FileDescriptor, seen map[string]bool) {
+func addFile(
+	set *descriptorpb.FileDescriptorSet, file protoreflect.FileDescriptor, seen map[string]bool,
+) {
 	if seen[file.Path()] || strings.HasPrefix(file.Path(), wellKnown) {
 		return
 	}

@@ -22,8 +22,10 @@ const (
 
 // reserved tells keys that belong to gRPC, HTTP/2 or Plait and never travel as a user's metadata.
 func reserved(key string) bool {
-	if strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") || strings.HasPrefix(key, "plait-") {
-		return true
+	for _, prefix := range []string{":", "grpc-", "plait-"} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
 	}
 	switch key {
 	case "content-type", "user-agent", "te":

@@ -20,6 +20,8 @@ import (
 const (
 	errorDomain  = "plait"
 	reasonPrefix = "ERROR_REASON_"
+	// codeMax is the highest gRPC code, UNAUTHENTICATED.
+	codeMax = uint32(codes.Unauthenticated)
 	// detailsKey is the trailer in which gRPC carries a google.rpc.Status.
 	detailsKey = "grpc-status-details-bin"
 )
@@ -50,7 +52,8 @@ func errorInfo(err error) *errdetails.ErrorInfo {
 
 // refusal is an error of the SDK's own making. Variable parts of the message are repeated in facts.
 func refusal(
-	code codes.Code, reason plaitv1.ErrorReason, message string, facts map[string]string, more ...protoadapt.MessageV1,
+	code codes.Code, reason plaitv1.ErrorReason, message string, facts map[string]string,
+	more ...protoadapt.MessageV1,
 ) error {
 	details := append([]protoadapt.MessageV1{&errdetails.ErrorInfo{
 		Domain:   errorDomain,
@@ -58,7 +61,8 @@ func refusal(
 		Metadata: facts,
 	}}, more...)
 	st, err := status.New(code, message).WithDetails(details...)
-	if err != nil { // Only for code OK or a detail that cannot be marshalled; both would be a fault of this file.
+	if err != nil {
+		// Code OK, or a detail that cannot be marshalled: both would be a fault of this file.
 		return status.Error(code, message)
 	}
 	return st.Err()
@@ -66,7 +70,7 @@ func refusal(
 
 func methodUnknown(method string) error {
 	return refusal(codes.FailedPrecondition, plaitv1.ErrorReason_ERROR_REASON_METHOD_UNKNOWN,
-		fmt.Sprintf("no contract declares %s, and this program has no descriptor of it to announce", method),
+		fmt.Sprintf("no contract declares %s, and this program has none to announce", method),
 		map[string]string{"method": method})
 }
 
@@ -98,7 +102,8 @@ func invalid(field, problem string) error {
 func waitEnded(ctx context.Context, what string, trouble error) error {
 	st := status.FromContextError(ctx.Err())
 	if trouble != nil {
-		return status.Errorf(st.Code(), "waiting for %s: %v; last trouble with the broker: %v", what, ctx.Err(), trouble)
+		return status.Errorf(st.Code(), "waiting for %s: %v; last trouble with the broker: %v",
+			what, ctx.Err(), trouble)
 	}
 	return status.Errorf(st.Code(), "waiting for %s: %v", what, ctx.Err())
 }
@@ -110,9 +115,9 @@ func failureError(f *plaitv1.Failure) error {
 	if len(f.GetDetails()) > 0 && proto.Unmarshal(f.GetDetails(), st) != nil {
 		st = &spb.Status{}
 	}
-	st.Code, st.Message = int32(f.GetCode()), f.GetMessage() //nolint:gosec // a gRPC code is below 17
-	if st.Code == int32(codes.OK) {
-		st.Code = int32(codes.Unknown)
+	st.Code, st.Message = int32(codes.Unknown), f.GetMessage()
+	if code := f.GetCode(); code != 0 && code <= codeMax {
+		st.Code = int32(code)
 	}
 	return status.ErrorProto(st)
 }
@@ -138,8 +143,8 @@ func failureOf(err error, trailer metadata.MD) *plaitv1.Failure {
 // permanent tells an answer of the broker that a reconnect cannot change.
 func permanent(err error) bool {
 	switch status.Code(err) {
-	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition, codes.OutOfRange,
-		codes.Unimplemented, codes.Unauthenticated:
+	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition,
+		codes.OutOfRange, codes.Unimplemented, codes.Unauthenticated:
 		return true
 	default:
 		return false

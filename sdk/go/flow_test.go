@@ -23,13 +23,17 @@ func startFlow(
 	t.Helper()
 	var c testingv1.EchoServiceClient
 	ready := make(chan struct{})
-	w := startWorker(t, s, func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		if string(r.GetPayload()) != "flow" {
-			return same(ctx, r)
-		}
-		<-ready
-		return &testingv1.EchoResponse{}, flow(ctx, c)
-	}, options...)
+	w := startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			if string(r.GetPayload()) != "flow" {
+				return same(ctx, r)
+			}
+			<-ready
+			return &testingv1.EchoResponse{}, flow(ctx, c)
+		},
+		options...)
 	c = testingv1.NewEchoServiceClient(w.client.Channel())
 	close(ready)
 	return w
@@ -51,7 +55,8 @@ func TestFlow_ChildNamesItsParentAndWantsItsResult(t *testing.T) {
 	sl, _ := s.welcome(t, 0)
 	f := frameOf(t, sl)
 	options := f.GetTasks().GetCommon()
-	if p := options.GetParent(); p.GetTask() != 7 || p.GetToken() != 70 || p.GetChildKey() != "first" {
+	if p := options.GetParent(); p.GetTask() != 7 || p.GetToken() != 70 ||
+		p.GetChildKey() != "first" {
 		t.Fatalf("parent = %v", p)
 	}
 	if !f.GetAwait() || options.GetDeadline() != nil || f.GetTasks().GetOptions() != nil {
@@ -142,7 +147,9 @@ func TestFlow_WaitEndsWhenTheAttemptIsStopped(t *testing.T) {
 	frameOf(t, sl)
 	acceptTasks(t, sl, 1, 8)
 	l.say(t, &plaitv1.AttachResponse{Message: &plaitv1.AttachResponse_Stop{Stop: &plaitv1.StopFrame{
-		Entries: []*plaitv1.StoppedAttempt{{Task: 7, Token: 70, Reason: plaitv1.StopReason_STOP_REASON_EXPIRED}},
+		Entries: []*plaitv1.StoppedAttempt{
+			{Task: 7, Token: 70, Reason: plaitv1.StopReason_STOP_REASON_EXPIRED},
+		},
 	}}})
 	wantCode(t, next(t, told), codes.DeadlineExceeded, noReason)
 	if await := awaitOf(t, sl); !slices.Equal(await.GetForget(), []uint64{8}) {
@@ -173,8 +180,8 @@ func TestFlow_AwaitsAgainAsTheFlowThatWaits(t *testing.T) {
 			t.Fatalf("frame = %v", f)
 		}
 		acceptTasks(t, sl, 1, 8)
-	} else if await := m.GetAwait(); await.GetParent().GetTask() != 7 || await.GetParent().GetToken() != 70 {
-		t.Fatalf("await = %v", await)
+	} else if p := m.GetAwait().GetParent(); p.GetTask() != 7 || p.GetToken() != 70 {
+		t.Fatalf("message = %v", m)
 	}
 	results(t, sl, &plaitv1.ResultFrame{Tasks: []uint64{8}, Payloads: [][]byte{echoed(t, "child")}})
 	if f := outcomesFrom(t, l); f.GetTasks()[0] != 7 || len(f.GetFailures()) != 0 {
@@ -198,7 +205,8 @@ func TestFlow_DrainUnloadsAWaitingFlow(t *testing.T) {
 	acceptTasks(t, sl, 1, 8)
 	w.worker.Stop()
 	m := until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetSuspend() != nil })
-	if f := m.GetSuspend(); !slices.Equal(f.GetTasks(), []uint64{7}) || !slices.Equal(f.GetTokens(), []uint64{70}) {
+	if f := m.GetSuspend(); !slices.Equal(f.GetTasks(), []uint64{7}) ||
+		!slices.Equal(f.GetTokens(), []uint64{70}) {
 		t.Fatalf("suspended %v", f)
 	}
 	wantCode(t, next(t, told), codes.Canceled, noReason)
@@ -213,7 +221,8 @@ func TestFlow_TraceContextIsPassedOnWithoutATracer(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	s := startScript(t)
 	startFlow(t, s, func(ctx context.Context, c testingv1.EchoServiceClient) error {
-		if sc := trace.SpanContextFromContext(ctx); !sc.IsRemote() || sc.SpanID().String() != "b7ad6b7169203331" {
+		if sc := trace.SpanContextFromContext(ctx); !sc.IsRemote() ||
+			sc.SpanID().String() != "b7ad6b7169203331" {
 			return errors.New("the handler's span context is " + sc.SpanID().String())
 		}
 		_, err := c.Echo(ctx, request("child"))

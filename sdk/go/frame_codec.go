@@ -12,9 +12,9 @@ import (
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
 
-// frameCodec is gRPC's protobuf codec, except that the payloads of received frames are slices of the
-// one buffer that the frame came in: of 256 payloads none is copied. What is kept of a frame keeps
-// all of it, so whoever keeps a payload for long copies it.
+// frameCodec is gRPC's protobuf codec, except that the payloads of received frames are slices of
+// the one buffer that the frame came in: of 256 payloads none is copied. What is kept of a frame
+// keeps all of it, so whoever keeps a payload for long copies it.
 type frameCodec struct{ encoding.CodecV2 }
 
 var streamCodec = frameCodec{encoding.GetCodecV2(protocodec.Name)}

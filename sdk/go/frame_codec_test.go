@@ -61,10 +61,12 @@ func anyFrame(t *rapid.T) (proto.Message, func() proto.Message) {
 	payloads := rapid.SliceOf(rapid.SliceOf(rapid.Byte())).Draw(t, "payloads")
 	tasks := rapid.SliceOf(rapid.Uint64()).Draw(t, "tasks")
 	if rapid.Bool().Draw(t, "attempts") {
-		return &plaitv1.AttachResponse{Message: &plaitv1.AttachResponse_Attempts{Attempts: &plaitv1.AttemptFrame{
-			Sequence: 3, Tasks: tasks, Tokens: tasks, Payloads: payloads, TimeoutMs: tasks,
-			Extras: []*plaitv1.AttemptExtra{{Index: 1, IdempotencyKey: "k"}},
-		}}}, func() proto.Message { return &plaitv1.AttachResponse{} }
+		return &plaitv1.AttachResponse{
+			Message: &plaitv1.AttachResponse_Attempts{Attempts: &plaitv1.AttemptFrame{
+				Sequence: 3, Tasks: tasks, Tokens: tasks, Payloads: payloads, TimeoutMs: tasks,
+				Extras: []*plaitv1.AttemptExtra{{Index: 1, IdempotencyKey: "k"}},
+			}},
+		}, func() proto.Message { return &plaitv1.AttachResponse{} }
 	}
 	return &plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Results{
 		Results: &plaitv1.ResultFrame{
@@ -99,9 +101,14 @@ func TestFrameCodec_DecodesWhatProtoDecodes(t *testing.T) {
 
 func TestFrameCodec_PayloadsAreNotCopiedAndCannotGrowIntoEachOther(t *testing.T) {
 	t.Parallel()
-	raw, err := proto.Marshal(&plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Results{
-		Results: &plaitv1.ResultFrame{Tasks: []uint64{1, 2}, Payloads: [][]byte{[]byte("one"), []byte("two")}},
-	}})
+	raw, err := proto.Marshal(
+		&plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Results{
+			Results: &plaitv1.ResultFrame{
+				Tasks:    []uint64{1, 2},
+				Payloads: [][]byte{[]byte("one"), []byte("two")},
+			},
+		}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +122,8 @@ func TestFrameCodec_PayloadsAreNotCopiedAndCannotGrowIntoEachOther(t *testing.T)
 		t.Fatalf("payloads = %q", payloads)
 	}
 	var column [][]byte
-	if err := unmarshalColumn(raw[2:], resultPayloadsField, &column, &plaitv1.ResultFrame{}); err != nil {
+	err = unmarshalColumn(raw[2:], resultPayloadsField, &column, &plaitv1.ResultFrame{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if at := bytes.Index(raw, []byte("one")); &column[0][0] != &raw[at] {

@@ -34,8 +34,9 @@ var errGoexit = status.Error(codes.Unknown, "the handler ended its goroutine wit
 func (w *Worker) invoke(a *attempt) (payload []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			w.log.ErrorContext(a, "handler panicked", "method", a.method.path, "task", taskID(a.task),
-				"attempt", a.number(), "panic", r, "stack", string(debug.Stack()))
+			w.log.ErrorContext(a, "handler panicked", "method", a.method.path,
+				"task", taskID(a.task), "attempt", a.number(), "panic", r,
+				"stack", string(debug.Stack()))
 			err = status.Errorf(codes.Unknown, "panic: %v", r)
 		}
 	}()
@@ -45,7 +46,8 @@ func (w *Worker) invoke(a *attempt) (payload []byte, err error) {
 	}
 	message, ok := response.(proto.Message)
 	if !ok {
-		return nil, status.Errorf(codes.Internal, "the handler answered a %T, not a protobuf message", response)
+		return nil, status.Errorf(codes.Internal,
+			"the handler answered a %T, not a protobuf message", response)
 	}
 	if payload, err = proto.Marshal(message); err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal the response: %v", err)
@@ -91,9 +93,10 @@ func (w *Worker) expire(a *attempt) {
 		!a.state.CompareAndSwap(attemptWaiting, attemptEnded) {
 		return
 	}
-	a.failure = failureOf(refusal(codes.DeadlineExceeded, plaitv1.ErrorReason_ERROR_REASON_ATTEMPT_TIMED_OUT,
-		fmt.Sprintf("attempt %d of %s ran out of its time", a.number(), taskID(a.task)),
-		map[string]string{"task": taskID(a.task)}), nil)
+	reason := plaitv1.ErrorReason_ERROR_REASON_ATTEMPT_TIMED_OUT
+	text := fmt.Sprintf("attempt %d of %s ran out of its time", a.number(), taskID(a.task))
+	facts := map[string]string{"task": taskID(a.task)}
+	a.failure = failureOf(refusal(codes.DeadlineExceeded, reason, text, facts), nil)
 	w.leases.ended(a)
 	a.end(context.DeadlineExceeded)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	plaitv1 "plait.dev/plait/gen/plait/v1"
@@ -30,7 +31,8 @@ func newKeyPath(p *plaitv1.KeyPath) *keyPath {
 	}
 	k := &keyPath{path: p.GetPath()}
 	for _, n := range p.GetNumbers() {
-		k.numbers = append(k.numbers, protoreflect.FieldNumber(n)) //nolint:gosec // field numbers have 29 bits
+		number := min(n, uint32(protowire.MaxValidNumber)) // So that it cannot become another one.
+		k.numbers = append(k.numbers, protoreflect.FieldNumber(number))
 	}
 	return k
 }
@@ -58,17 +60,17 @@ func (k *keyPath) resolve(md protoreflect.MessageDescriptor) (*resolvedPath, err
 	resolved := &resolvedPath{message: md}
 	for _, n := range k.numbers {
 		if md == nil {
-			return nil, invalid(k.path, "goes through a field that is no message in this program's contract")
+			return nil, invalid(k.path, "goes through a field that is no message in this program")
 		}
 		fd := md.Fields().ByNumber(n)
 		if fd == nil || fd.IsList() || fd.IsMap() {
-			return nil, invalid(k.path, "is no singular field of "+string(md.FullName())+" in this program's contract")
+			return nil, invalid(k.path, "is no singular field of "+string(md.FullName()))
 		}
 		resolved.fields = append(resolved.fields, fd)
 		md = fd.Message()
 	}
 	if md != nil {
-		return nil, invalid(k.path, "is a message, not a value, in this program's contract")
+		return nil, invalid(k.path, "is a message, not a value, in this program")
 	}
 	return resolved, nil
 }
@@ -83,10 +85,11 @@ func keyText(kind protoreflect.Kind, v protoreflect.Value) string {
 		return strconv.FormatBool(v.Bool())
 	case protoreflect.EnumKind:
 		return strconv.FormatInt(int64(v.Enum()), 10)
-	case protoreflect.Uint32Kind, protoreflect.Uint64Kind, protoreflect.Fixed32Kind, protoreflect.Fixed64Kind:
+	case protoreflect.Uint32Kind, protoreflect.Uint64Kind,
+		protoreflect.Fixed32Kind, protoreflect.Fixed64Kind:
 		return strconv.FormatUint(v.Uint(), 10)
-	case protoreflect.Int32Kind, protoreflect.Int64Kind, protoreflect.Sint32Kind, protoreflect.Sint64Kind,
-		protoreflect.Sfixed32Kind, protoreflect.Sfixed64Kind:
+	case protoreflect.Int32Kind, protoreflect.Int64Kind, protoreflect.Sint32Kind,
+		protoreflect.Sint64Kind, protoreflect.Sfixed32Kind, protoreflect.Sfixed64Kind:
 		return strconv.FormatInt(v.Int(), 10)
 	default:
 		return ""

@@ -17,10 +17,10 @@ import (
 // keyed is a message with one field of each kind that a key may have, and a nested one.
 func keyed(t *testing.T) protoreflect.MessageDescriptor {
 	t.Helper()
-	field := func(name string, n int32, kind descriptorpb.FieldDescriptorProto_Type) *descriptorpb.FieldDescriptorProto {
-		f := &descriptorpb.FieldDescriptorProto{
-			Name: &name, Number: &n, Type: &kind, Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
-		}
+	type field = descriptorpb.FieldDescriptorProto
+	label := descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL
+	newField := func(name string, n int32, kind descriptorpb.FieldDescriptorProto_Type) *field {
+		f := &field{Name: &name, Number: &n, Type: &kind, Label: &label}
 		switch kind {
 		case descriptorpb.FieldDescriptorProto_TYPE_MESSAGE:
 			f.TypeName = proto.String(".t.Keyed")
@@ -30,19 +30,21 @@ func keyed(t *testing.T) protoreflect.MessageDescriptor {
 		}
 		return f
 	}
-	var fields []*descriptorpb.FieldDescriptorProto
+	var fields []*field
 	for n := int32(1); n <= 18; n++ {
 		kind := descriptorpb.FieldDescriptorProto_Type(n)
 		if kind != descriptorpb.FieldDescriptorProto_TYPE_GROUP {
-			fields = append(fields, field("f"+string('a'+n), n, kind))
+			fields = append(fields, newField("f"+string('a'+n), n, kind))
 		}
 	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
 		Name: proto.String("t.proto"), Package: proto.String("t"), Syntax: proto.String("proto3"),
 		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Keyed"), Field: fields}},
 		EnumType: []*descriptorpb.EnumDescriptorProto{{
-			Name:  proto.String("Colour"),
-			Value: []*descriptorpb.EnumValueDescriptorProto{{Name: proto.String("NONE"), Number: proto.Int32(0)}},
+			Name: proto.String("Colour"),
+			Value: []*descriptorpb.EnumValueDescriptorProto{
+				{Name: proto.String("NONE"), Number: proto.Int32(0)},
+			},
 		}},
 	}, nil)
 	if err != nil {
@@ -78,7 +80,9 @@ func TestKeys_TextOfEveryKind(t *testing.T) {
 	}
 	for number, c := range values {
 		inner.Set(md.Fields().ByNumber(number), c.value)
-		path := newKeyPath(&plaitv1.KeyPath{Path: "in.field", Numbers: []uint32{11, uint32(number)}})
+		path := newKeyPath(
+			&plaitv1.KeyPath{Path: "in.field", Numbers: []uint32{11, uint32(number)}},
+		)
 		text, err := path.text(outer)
 		if err != nil || text != c.text {
 			t.Errorf("field %d: %q, %v; want %q", number, text, err, c.text)
@@ -100,7 +104,11 @@ func TestKeys_FieldsThatAreNotSetAreTheirDefault(t *testing.T) {
 func TestKeys_PathThatThisProgramDoesNotHaveIsAnError(t *testing.T) {
 	t.Parallel()
 	for _, numbers := range [][]uint32{{99}, {9, 1}, {11}, {11, 99}} {
-		_, err := newKeyPath(&plaitv1.KeyPath{Path: "p", Numbers: numbers}).text(dynamicpb.NewMessage(keyed(t)))
+		_, err := newKeyPath(
+			&plaitv1.KeyPath{Path: "p", Numbers: numbers},
+		).text(
+			dynamicpb.NewMessage(keyed(t)),
+		)
 		wantCode(t, err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
 	}
 }

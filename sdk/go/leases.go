@@ -299,7 +299,8 @@ func (l *leases) setOutcomes(m *plaitv1.AttachRequest) bool {
 	bytes := 0
 	for {
 		a, ok := l.outcomes.peek()
-		if !ok || len(attempts) == frameTasksMax || (bytes > 0 && bytes+len(a.response) > frameBytesMax) {
+		if !ok || len(attempts) == frameTasksMax ||
+			(bytes > 0 && bytes+len(a.response) > frameBytesMax) {
 			break
 		}
 		l.outcomes.pop()

@@ -55,7 +55,8 @@ type RetryBudget struct {
 // NewRetryBudget is a full budget of maxTokens (default of SEMANTICS: 10) that gets
 // tokenRatioPermille (default: 100) thousandths of a token back for a success.
 func NewRetryBudget(maxTokens, tokenRatioPermille int64) *RetryBudget {
-	return &RetryBudget{capMilli: maxTokens * 1000, refillMilli: tokenRatioPermille, tokensMilli: maxTokens * 1000}
+	full := maxTokens * 1000
+	return &RetryBudget{capMilli: full, refillMilli: tokenRatioPermille, tokensMilli: full}
 }
 
 // MayRetry tells whether a retry or a hedge may be sent: while more than half of the tokens are

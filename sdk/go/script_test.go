@@ -145,7 +145,10 @@ func (s *script) Attach(
 }
 
 // play hands a stream to the test and keeps it open until the test or the SDK ends it.
-func play[In, Out any](stream grpc.BidiStreamingServer[In, Out], lines chan<- *line[In, Out]) error {
+func play[In, Out any](
+	stream grpc.BidiStreamingServer[In, Out],
+	lines chan<- *line[In, Out],
+) error {
 	l := &line[In, Out]{
 		in: make(chan *In, 4096), send: stream.Send, end: make(chan error, 1),
 		ended: make(chan struct{}), closed: make(chan struct{}),
@@ -219,7 +222,11 @@ func (s *script) welcome(t *testing.T, last uint64) (*submitLine, *plaitv1.Sessi
 		t.Fatalf("hello = %v", hello)
 	}
 	l.say(t, &plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Welcome{
-		Welcome: &plaitv1.SessionWelcome{LastSequence: last, PayloadBytesMax: 1 << 20, FrameTasksMax: 256},
+		Welcome: &plaitv1.SessionWelcome{
+			LastSequence:    last,
+			PayloadBytesMax: 1 << 20,
+			FrameTasksMax:   256,
+		},
 	}})
 	return l, hello
 }
@@ -245,7 +252,10 @@ func awaitOf(t *testing.T, l *submitLine) *plaitv1.AwaitFrame {
 
 func accept(t *testing.T, l *submitLine, a *plaitv1.SequencedAccepted) {
 	t.Helper()
-	l.say(t, &plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Accepted{Accepted: a}})
+	l.say(
+		t,
+		&plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Accepted{Accepted: a}},
+	)
 }
 
 func acceptTasks(t *testing.T, l *submitLine, sequence uint64, tasks ...uint64) {
@@ -257,7 +267,10 @@ func acceptTasks(t *testing.T, l *submitLine, sequence uint64, tasks ...uint64) 
 
 func results(t *testing.T, l *submitLine, r *plaitv1.ResultFrame) {
 	t.Helper()
-	l.say(t, &plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Results{Results: r}})
+	l.say(
+		t,
+		&plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Results{Results: r}},
+	)
 }
 
 // attached reads a worker's hello and answers it.
@@ -270,14 +283,23 @@ func (s *script) attached(
 	if hello == nil {
 		t.Fatal("the first message is no hello")
 	}
-	l.say(t, &plaitv1.AttachResponse{Message: &plaitv1.AttachResponse_Welcome{Welcome: &plaitv1.WorkerWelcome{
-		HeartbeatInterval: durationpb.New(beat), Lost: lost, PayloadBytesMax: 1 << 20,
-	}}})
+	l.say(
+		t,
+		&plaitv1.AttachResponse{
+			Message: &plaitv1.AttachResponse_Welcome{Welcome: &plaitv1.WorkerWelcome{
+				HeartbeatInterval: durationpb.New(beat), Lost: lost, PayloadBytesMax: 1 << 20,
+			}},
+		},
+	)
 	return l, hello
 }
 
 // until reads what a worker says until a message satisfies.
-func until(t *testing.T, l *attachLine, satisfies func(*plaitv1.AttachRequest) bool) *plaitv1.AttachRequest {
+func until(
+	t *testing.T,
+	l *attachLine,
+	satisfies func(*plaitv1.AttachRequest) bool,
+) *plaitv1.AttachRequest {
 	t.Helper()
 	for {
 		if m := l.read(t); satisfies(m) {
@@ -288,7 +310,11 @@ func until(t *testing.T, l *attachLine, satisfies func(*plaitv1.AttachRequest) b
 
 func outcomesFrom(t *testing.T, l *attachLine) *plaitv1.OutcomeFrame {
 	t.Helper()
-	return until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetOutcomes() != nil }).GetOutcomes()
+	return until(
+		t,
+		l,
+		func(m *plaitv1.AttachRequest) bool { return m.GetOutcomes() != nil },
+	).GetOutcomes()
 }
 
 func settle(t *testing.T, l *attachLine, sequence uint64) {

@@ -52,7 +52,8 @@ func TestCall_IsSubmittedWithAwaitAndAnsweredByTheResult(t *testing.T) {
 	})
 	l, _ := s.welcome(t, 0)
 	f := frameOf(t, l)
-	if f.GetSequence() != 1 || !f.GetAwait() || f.GetTasks().GetMethods()[0] != testingv1.EchoService_Echo_FullMethodName {
+	if f.GetSequence() != 1 || !f.GetAwait() ||
+		f.GetTasks().GetMethods()[0] != testingv1.EchoService_Echo_FullMethodName {
 		t.Fatalf("frame = %v", f)
 	}
 	md := f.GetTasks().GetCommon().GetMetadata()
@@ -72,7 +73,9 @@ func TestCall_FailureKeepsStatusDetailsAndTrailers(t *testing.T) {
 	s := startScript(t)
 	c := echoClient(t, s)
 	st, err := status.New(codes.NotFound, "no such order").WithDetails(&errdetails.BadRequest{
-		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "id", Description: "unknown"}},
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: "id", Description: "unknown"},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -88,10 +91,18 @@ func TestCall_FailureKeepsStatusDetailsAndTrailers(t *testing.T) {
 	l, _ := s.welcome(t, 0)
 	frameOf(t, l)
 	acceptTasks(t, l, 1, 7)
-	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{7}, Payloads: [][]byte{nil}, Failures: []*plaitv1.Failure{{
-		Code: uint32(codes.NotFound), Message: "no such order", Details: details,
-		Trailers: []*plaitv1.Metadatum{{Key: "x-why", Value: []byte("gone")}},
-	}}})
+	results(
+		t,
+		l,
+		&plaitv1.ResultFrame{
+			Tasks:    []uint64{7},
+			Payloads: [][]byte{nil},
+			Failures: []*plaitv1.Failure{{
+				Code: uint32(codes.NotFound), Message: "no such order", Details: details,
+				Trailers: []*plaitv1.Metadatum{{Key: "x-why", Value: []byte("gone")}},
+			}},
+		},
+	)
 	got := next(t, call)
 	if !proto.Equal(status.Convert(got.err).Proto(), st.Proto()) {
 		t.Fatalf("status = %v, want %v", status.Convert(got.err).Proto(), st.Proto())
@@ -123,17 +134,31 @@ func TestSubmit_AnswersOnAcceptanceAndAwaitsLater(t *testing.T) {
 	s := startScript(t)
 	c := echoClient(t, s)
 	submit := begin(func() (*Task[testingv1.EchoResponse], error) {
-		return Submit(t.Context(), c.Echo, request("a"), WithKey("k"), WithOrderingKey("o"),
-			WithDelay(time.Second), WithDeadline(time.Minute), WithPriority(9), WithChildKey("ignored"))
+		return Submit(
+			t.Context(),
+			c.Echo,
+			request("a"),
+			WithKey("k"),
+			WithOrderingKey("o"),
+			WithDelay(
+				time.Second,
+			),
+			WithDeadline(time.Minute),
+			WithPriority(9),
+			WithChildKey("ignored"),
+		)
 	})
 	l, _ := s.welcome(t, 0)
 	f := frameOf(t, l)
-	if f.GetAwait() || f.GetTasks().GetIdempotencyKeys()[0] != "k" || f.GetTasks().GetOrderingKeys()[0] != "o" {
+	if f.GetAwait() || f.GetTasks().GetIdempotencyKeys()[0] != "k" ||
+		f.GetTasks().GetOrderingKeys()[0] != "o" {
 		t.Fatalf("frame = %v", f)
 	}
 	options := f.GetTasks().GetCommon()
-	if options.GetDelay().AsDuration() != time.Second || options.GetDeadline().AsDuration() != time.Minute ||
-		options.GetPriority() != 9 || options.GetParent() != nil {
+	if options.GetDelay().AsDuration() != time.Second ||
+		options.GetDeadline().AsDuration() != time.Minute ||
+		options.GetPriority() != 9 ||
+		options.GetParent() != nil {
 		t.Fatalf("options = %v", options)
 	}
 	acceptTasks(t, l, 1, 0x2a)
@@ -141,7 +166,9 @@ func TestSubmit_AnswersOnAcceptanceAndAwaitsLater(t *testing.T) {
 	if task.err != nil || task.response.ID() != "t000000000000002a" {
 		t.Fatalf("task = %v", task)
 	}
-	result := begin(func() (*testingv1.EchoResponse, error) { return task.response.Result(t.Context()) })
+	result := begin(
+		func() (*testingv1.EchoResponse, error) { return task.response.Result(t.Context()) },
+	)
 	if await := awaitOf(t, l); await.GetTasks()[0] != 0x2a {
 		t.Fatalf("await = %v", await)
 	}
@@ -158,8 +185,12 @@ func TestSubmit_RefusalIsTheCallersError(t *testing.T) {
 	})
 	l, _ := s.welcome(t, 0)
 	frameOf(t, l)
-	conflict := status.Convert(refusal(codes.AlreadyExists,
-		plaitv1.ErrorReason_ERROR_REASON_DUPLICATE_KEY_CONFLICT, "taken", map[string]string{"task": "t1"}))
+	conflict := status.Convert(refusal(
+		codes.AlreadyExists,
+		plaitv1.ErrorReason_ERROR_REASON_DUPLICATE_KEY_CONFLICT,
+		"taken",
+		map[string]string{"task": "t1"},
+	))
 	accept(t, l, &plaitv1.SequencedAccepted{Sequence: 1, Accepted: &plaitv1.AcceptedFrame{
 		Tasks: []uint64{0}, Refusals: []*plaitv1.Refusal{{Status: conflict.Proto()}},
 	}})
@@ -216,10 +247,14 @@ func TestSession_ResumesUnacknowledgedFramesInOrder(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	c := echoClient(t, s)
-	first := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("1")) })
+	first := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("1")) },
+	)
 	l, hello := s.welcome(t, 0)
 	frameOf(t, l)
-	second := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("2")) })
+	second := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("2")) },
+	)
 	frameOf(t, l)
 	// The first is durable, but the answer is lost; the second never arrived.
 	l.stop(t, status.Error(codes.Unavailable, "restarting"))
@@ -249,7 +284,9 @@ func TestSession_AwaitsAcceptedTasksAgainAfterAReconnect(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	c := echoClient(t, s)
-	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	call := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) },
+	)
 	l, _ := s.welcome(t, 0)
 	frameOf(t, l)
 	acceptTasks(t, l, 1, 7)
@@ -280,7 +317,9 @@ func TestSession_UnknownToTheBrokerStartsANewOne(t *testing.T) {
 	frameOf(t, l)
 	acceptTasks(t, l, 1, 1)
 	next(t, submit)
-	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("b")) })
+	call := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("b")) },
+	)
 	if f := frameOf(t, l); f.GetSequence() != 2 {
 		t.Fatalf("frame = %v", f)
 	}
@@ -330,7 +369,11 @@ func TestSession_BackPressureHoldsBackFromTheRefusedFrameOn(t *testing.T) {
 		t.Fatal("the pause was not kept")
 	}
 	results(t, l, &plaitv1.ResultFrame{
-		Tasks: []uint64{1, 2, 3}, Payloads: [][]byte{echoed(t, "0"), echoed(t, "1"), echoed(t, "2")},
+		Tasks: []uint64{
+			1,
+			2,
+			3,
+		}, Payloads: [][]byte{echoed(t, "0"), echoed(t, "1"), echoed(t, "2")},
 	})
 	for i, call := range calls {
 		wantEcho(t, next(t, call), fmt.Sprint(i))
@@ -388,7 +431,9 @@ func TestSession_ForgottenTaskThatIsWantedAgainIsAwaited(t *testing.T) {
 	s := startScript(t)
 	c := echoClient(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
-	first := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(ctx, request("a"), WithKey("k")) })
+	first := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(ctx, request("a"), WithKey("k")) },
+	)
 	l, _ := s.welcome(t, 0)
 	frameOf(t, l)
 	second := begin(func() (*testingv1.EchoResponse, error) {
@@ -422,7 +467,9 @@ func TestSession_AbandonedBeforeItWasSentIsNeverSent(t *testing.T) {
 	l := next(t, s.submits) // No welcome yet, so nothing is sent.
 	cancel()
 	next(t, gone)
-	stays := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("stays")) })
+	stays := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("stays")) },
+	)
 	l.read(t)
 	l.say(t, &plaitv1.SubmitStreamResponse{Message: &plaitv1.SubmitStreamResponse_Welcome{
 		Welcome: &plaitv1.SessionWelcome{},
@@ -444,12 +491,16 @@ func TestSession_RefusedForGoodTellsItsCallers(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	c := echoClient(t, s)
-	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	call := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) },
+	)
 	l := next(t, s.submits)
 	l.stop(t, status.Error(codes.PermissionDenied, "not you"))
 	wantCode(t, next(t, call).err, codes.PermissionDenied, noReason)
 	// The next caller makes it ask again.
-	call = begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("b")) })
+	call = begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("b")) },
+	)
 	l, _ = s.welcome(t, 0)
 	acceptTasks(t, l, frameOf(t, l).GetSequence(), 1)
 	results(t, l, &plaitv1.ResultFrame{Tasks: []uint64{1}, Payloads: [][]byte{echoed(t, "b")}})
@@ -460,7 +511,9 @@ func TestSession_FrameThatTheBrokerCannotAcceptFailsAloneAndOnce(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	c := echoClient(t, s)
-	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	call := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) },
+	)
 	l, _ := s.welcome(t, 0)
 	frameOf(t, l)
 	l.stop(t, status.Error(codes.InvalidArgument, "broken frame"))
@@ -475,7 +528,12 @@ func TestSession_PayloadOverTheLimitIsRefusedBeforeItIsSent(t *testing.T) {
 		return c.Echo(t.Context(), &testingv1.EchoRequest{Payload: make([]byte, 2<<20)})
 	})
 	s.welcome(t, 0)
-	wantCode(t, next(t, call).err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_TOO_LARGE)
+	wantCode(
+		t,
+		next(t, call).err,
+		codes.InvalidArgument,
+		plaitv1.ErrorReason_ERROR_REASON_TOO_LARGE,
+	)
 }
 
 func TestSession_WaitNamesTheTroubleWithTheBroker(t *testing.T) {
@@ -483,7 +541,9 @@ func TestSession_WaitNamesTheTroubleWithTheBroker(t *testing.T) {
 	s := startScript(t)
 	client := connect(t, s.address)
 	c := testingv1.NewEchoServiceClient(client.Channel())
-	call := begin(func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) })
+	call := begin(
+		func() (*testingv1.EchoResponse, error) { return c.Echo(t.Context(), request("a")) },
+	)
 	l, _ := s.welcome(t, 0)
 	acceptTasks(t, l, frameOf(t, l).GetSequence(), 1)
 	s.server.Stop()
@@ -537,7 +597,9 @@ func TestChannel_StreamsAreRefused(t *testing.T) {
 
 func TestSubmit_WithoutOurChannelIsRefused(t *testing.T) {
 	t.Parallel()
-	plain := func(context.Context, *testingv1.EchoRequest, ...grpc.CallOption) (*testingv1.EchoResponse, error) {
+	plain := func(
+		context.Context, *testingv1.EchoRequest, ...grpc.CallOption,
+	) (*testingv1.EchoResponse, error) {
 		return &testingv1.EchoResponse{}, nil
 	}
 	_, err := Submit(t.Context(), plain, request("a"))
@@ -547,7 +609,9 @@ func TestSubmit_WithoutOurChannelIsRefused(t *testing.T) {
 func TestTaskOf_RefusesWhatIsNoTaskID(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
-	for _, id := range []string{"", "7", "t7", "x000000000000000a", "t00000000000000zz", "t+00000000000000a"} {
+	for _, id := range []string{
+		"", "7", "t7", "x000000000000000a", "t00000000000000zz", "t+00000000000000a",
+	} {
 		_, err := TaskOf[testingv1.EchoResponse](connect(t, s.address), id)
 		wantCode(t, err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_INVALID_REQUEST)
 	}

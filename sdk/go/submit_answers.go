@@ -2,6 +2,7 @@ package plait
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -30,13 +31,11 @@ func (s *session) receiveLoop(stream submitStream) error {
 // accepted answers the submissions of a frame, or holds back all frames from it on.
 func (s *session) accepted(a *plaitv1.SequencedAccepted) {
 	s.mu.Lock()
-	if len(s.unacked) == 0 || a.GetSequence() < s.unacked[0].sequence {
-		s.mu.Unlock() // Answered before, on a broken stream.
-		return
-	}
-	index := int(a.GetSequence() - s.unacked[0].sequence) //nolint:gosec // at most framesInFlightMax apart
-	if index >= s.cursor {
-		s.mu.Unlock()
+	index := slices.IndexFunc(s.unacked[:s.cursor], func(f *frame) bool {
+		return f.sequence == a.GetSequence()
+	})
+	if index < 0 {
+		s.mu.Unlock() // Answered before, on a broken stream; or held back meanwhile.
 		return
 	}
 	if a.GetRetryAfter() != nil {
@@ -78,7 +77,7 @@ func (s *session) answerFrame(f *frame, a *plaitv1.AcceptedFrame) {
 	for _, sub := range f.submissions {
 		switch {
 		case sub.wait.task == 0 && sub.err == nil:
-			sub.err = status.Error(codes.Internal, "the broker neither accepted nor refused the task")
+			sub.err = status.Error(codes.Internal, "the broker neither took nor refused the task")
 		case sub.err != nil || !sub.await:
 		case sub.wait.gone:
 			s.forget(sub.wait.task)
@@ -96,9 +95,10 @@ func (s *session) awaitForgotten(f *frame, existing []uint32) {
 		if int(i) >= len(f.submissions) {
 			continue
 		}
-		sub := f.submissions[i]
-		if last, ok := s.forgotten[sub.wait.task]; ok && f.await && last >= f.sequence && !sub.wait.gone {
-			s.awaits = append(s.awaits, &sub.wait)
+		w := &f.submissions[i].wait
+		last, forgotten := s.forgotten[w.task]
+		if forgotten && f.await && last >= f.sequence && !w.gone {
+			s.awaits = append(s.awaits, w)
 		}
 	}
 	for task, last := range s.forgotten {

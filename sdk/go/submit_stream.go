@@ -15,7 +15,7 @@ import (
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
 
-type submitStream = grpc.BidiStreamingClient[plaitv1.SubmitStreamRequest, plaitv1.SubmitStreamResponse]
+type submitStream = plaitv1.TaskService_SubmitStreamClient
 
 // awaitTasksMax bounds the tasks in one AwaitFrame.
 const awaitTasksMax = 1024
@@ -89,7 +89,9 @@ func (s *session) open(ctx context.Context) (submitStream, error) {
 	hello := &plaitv1.SessionHello{Session: append([]byte(nil), s.id[:]...), Client: clientName}
 	s.mu.Unlock()
 	// An error of Send is only io.EOF; Recv has the reason.
-	_ = stream.Send(&plaitv1.SubmitStreamRequest{Message: &plaitv1.SubmitStreamRequest_Hello{Hello: hello}})
+	_ = stream.Send(&plaitv1.SubmitStreamRequest{
+		Message: &plaitv1.SubmitStreamRequest_Hello{Hello: hello},
+	})
 	answer, err := stream.Recv()
 	if err != nil {
 		return nil, err
@@ -259,7 +261,8 @@ func (s *session) sendable(sub *submission, now time.Time) bool {
 	case sub.state == stateDropped:
 		return false
 	case !sub.expires.IsZero() && !sub.expires.After(now):
-		s.answer(sub, status.Error(codes.DeadlineExceeded, "the deadline passed before the task could be submitted"))
+		s.answer(sub, status.Error(codes.DeadlineExceeded,
+			"the deadline passed before the task could be submitted"))
 		return false
 	case s.payloadBytesMax > 0 && uint64(len(sub.payload)) > s.payloadBytesMax:
 		s.answer(sub, tooLarge("request", uint64(len(sub.payload)), s.payloadBytesMax))

@@ -60,7 +60,7 @@ func Submit[Q, R any](
 }
 
 var errNoChannel = status.Error(codes.InvalidArgument,
-	"the method's stub was not made with a plait channel: pass Client.Channel() to its New function")
+	"the stub was not made with a plait channel: pass Client.Channel() to its New function")
 
 // TaskOf is the handle of a task that was submitted elsewhere, by its id. It does not ask whether
 // the task exists.

@@ -42,7 +42,9 @@ const (
 // ConfigureTracing exports spans by OTLP over gRPC, as the standard OTEL_* variables say, under a
 // service's name. Without OTEL_EXPORTER_OTLP_ENDPOINT it does nothing: trace context is still
 // passed on, no span is made. shutdown exports what is left; it is never nil.
-func ConfigureTracing(ctx context.Context, serviceName string) (shutdown func(context.Context) error, err error) {
+func ConfigureTracing(
+	ctx context.Context, serviceName string,
+) (shutdown func(context.Context) error, err error) {
 	none := func(context.Context) error { return nil }
 	if os.Getenv(endpointEnv) == "" {
 		return none, nil
@@ -60,7 +62,8 @@ func ConfigureTracing(ctx context.Context, serviceName string) (shutdown func(co
 	if err != nil {
 		return none, fmt.Errorf("configure tracing: %w", err)
 	}
-	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(described))
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(exporter), sdktrace.WithResource(described))
 	otel.SetTracerProvider(provider)
 	return provider.Shutdown, nil
 }
@@ -114,11 +117,12 @@ func (c *Client) startSubmitSpan(ctx context.Context, m *method) trace.Span {
 	if t == nil {
 		return nil
 	}
-	_, span := t.Start(ctx, m.spanName, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(
-		attrMessagingSystem.String("plait"),
-		attrMessagingOperation.String("send"),
-		attrMessagingDestination.String(m.queue),
-	))
+	_, span := t.Start(ctx, m.spanName, trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(
+			attrMessagingSystem.String("plait"),
+			attrMessagingOperation.String("send"),
+			attrMessagingDestination.String(m.queue),
+		))
 	return span
 }
 
@@ -134,15 +138,16 @@ func startAttemptSpan(ctx context.Context, a *attempt) trace.Span {
 	if t == nil {
 		return nil
 	}
-	_, span := t.Start(ctx, a.method.spanName, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-		attrMessagingSystem.String("plait"),
-		attrMessagingOperation.String("process"),
-		attrMessagingDestination.String(a.method.queue),
-		attrMessagingMessageID.String(taskID(a.task)),
-		attrAttemptNumber.Int64(int64(a.number())),
-		attrRPCSystem.String("grpc"),
-		attrRPCMethod.String(a.method.path[1:]),
-	))
+	_, span := t.Start(ctx, a.method.spanName, trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithAttributes(
+			attrMessagingSystem.String("plait"),
+			attrMessagingOperation.String("process"),
+			attrMessagingDestination.String(a.method.queue),
+			attrMessagingMessageID.String(taskID(a.task)),
+			attrAttemptNumber.Int64(int64(a.number())),
+			attrRPCSystem.String("grpc"),
+			attrRPCMethod.String(a.method.path[1:]),
+		))
 	return span
 }
 
@@ -201,6 +206,8 @@ func remoteSpanContext(ctx context.Context, list []*plaitv1.Metadatum) trace.Spa
 	if parent == "" {
 		return trace.SpanContext{}
 	}
-	carrier := propagation.MapCarrier{traceparent: parent, tracestate: metadatumValue(list, tracestate)}
+	carrier := propagation.MapCarrier{
+		traceparent: parent, tracestate: metadatumValue(list, tracestate),
+	}
 	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, carrier))
 }

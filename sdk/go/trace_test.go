@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -82,28 +83,34 @@ func TestTrace_SubmitAndAttemptAreOneTrace(t *testing.T) {
 		t.Fatalf("%d spans", len(spans))
 	}
 	attempt, submit := spans[0], spans[1]
-	if submit.Name() != "submit testing.v1.EchoService/Echo" || submit.SpanKind() != trace.SpanKindProducer ||
+	if submit.Name() != "submit testing.v1.EchoService/Echo" ||
+		submit.SpanKind() != trace.SpanKindProducer ||
 		submit.Parent().SpanID() != caller.SpanContext().SpanID() {
 		t.Errorf("submit = %v", submit)
 	}
-	if attempt.Name() != "attempt testing.v1.EchoService/Echo" || attempt.SpanKind() != trace.SpanKindConsumer ||
-		attempt.Parent().SpanID() != submit.SpanContext().SpanID() || !attempt.Parent().IsRemote() ||
+	if attempt.Name() != "attempt testing.v1.EchoService/Echo" ||
+		attempt.SpanKind() != trace.SpanKindConsumer ||
+		attempt.Parent().SpanID() != submit.SpanContext().SpanID() ||
+		!attempt.Parent().IsRemote() ||
 		inner.SpanID() != attempt.SpanContext().SpanID() {
 		t.Errorf("attempt = %v", attempt)
 	}
 	for _, span := range spans[:2] {
-		if span.Status() != (sdktrace.Status{Code: otelcodes.Error, Description: "nothing there"}) ||
+		want := sdktrace.Status{Code: otelcodes.Error, Description: "nothing there"}
+		if span.Status() != want ||
 			span.SpanContext().TraceID() != caller.SpanContext().TraceID() {
 			t.Errorf("%s: %v, %v", span.Name(), span.Status(), span.SpanContext())
 		}
 	}
 	wantAttributes(t, submit, map[attribute.Key]string{
-		"messaging.system": "plait", "messaging.operation.type": "send", "messaging.destination.name": "echo",
-		"messaging.message.id": "t0000000000000007",
+		"messaging.system": "plait", "messaging.operation.type": "send",
+		"messaging.destination.name": "echo",
+		"messaging.message.id":       "t0000000000000007",
 	})
 	wantAttributes(t, attempt, map[attribute.Key]string{
-		"messaging.system": "plait", "messaging.operation.type": "process", "messaging.destination.name": "echo",
-		"messaging.message.id": "t0000000000000007", "plait.attempt.number": "2", "rpc.system.name": "grpc",
+		"messaging.system": "plait", "messaging.operation.type": "process",
+		"messaging.destination.name": "echo", "messaging.message.id": "t0000000000000007",
+		"plait.attempt.number": "2", "rpc.system.name": "grpc",
 		"rpc.method": "testing.v1.EchoService/Echo", "rpc.status_code": "5",
 	})
 }
@@ -116,9 +123,8 @@ func TestTrace_ChildsSubmitIsBelowTheAttempt(t *testing.T) {
 	c, recorder, _ := traced(t, s,
 		func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
 			<-ready
-			for response, err := range CallMany(ctx, c.Echo, func(yield func(*testingv1.EchoRequest) bool) {
-				yield(request("child"))
-			}) {
+			one := slices.Values([]*testingv1.EchoRequest{request("child")})
+			for response, err := range CallMany(ctx, c.Echo, one) {
 				return response, err
 			}
 			return nil, status.Error(codes.Internal, "no response")
@@ -139,7 +145,8 @@ func TestTrace_ChildsSubmitIsBelowTheAttempt(t *testing.T) {
 	if child.Parent().SpanID() != attempt.SpanContext().SpanID() || attempt.Parent().IsValid() {
 		t.Fatalf("child %v, attempt %v", child, attempt)
 	}
-	if child.Status().Code != otelcodes.Unset || attributes(child)["messaging.message.id"] != "t0000000000000008" ||
+	if child.Status().Code != otelcodes.Unset ||
+		attributes(child)["messaging.message.id"] != "t0000000000000008" ||
 		attributes(attempt)["rpc.status_code"] != "0" {
 		t.Fatalf("child %v, attempt %v", attributes(child), attributes(attempt))
 	}

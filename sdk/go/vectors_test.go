@@ -153,7 +153,11 @@ func breakerMachine(raw json.RawMessage) (machine, error) {
 			if p.Allow {
 				return map[string]any{"allow": true, "state": p.State, "gen": p.Generation}, nil
 			}
-			return map[string]any{"allow": false, "state": p.State, "retry_after_ms": p.RetryAfterMs}, nil
+			return map[string]any{
+				"allow":          false,
+				"state":          p.State,
+				"retry_after_ms": p.RetryAfterMs,
+			}, nil
 		case "report":
 			switch in.Outcome {
 			case BreakerSuccess, BreakerFailure, BreakerIgnore:

@@ -130,7 +130,8 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 		return errors.New("it is registered already")
 	}
 	for _, stream := range desc.Streams {
-		return fmt.Errorf("method %s is streaming; a durable task has one request and one response", stream.StreamName)
+		return fmt.Errorf("method %s is streaming; a durable task has one request and one response",
+			stream.StreamName)
 	}
 	if desc.HandlerType != nil {
 		want := reflect.TypeOf(desc.HandlerType).Elem()
@@ -165,7 +166,9 @@ func chain(interceptors []grpc.UnaryServerInterceptor) grpc.UnaryServerIntercept
 		return interceptors[0]
 	}
 	first, rest := interceptors[0], chain(interceptors[1:])
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	return func(
+		ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+	) (any, error) {
 		return first(ctx, req, info, func(ctx context.Context, req any) (any, error) {
 			return rest(ctx, req, info, handler)
 		})

@@ -27,7 +27,10 @@ type handlers struct {
 	echo func(context.Context, *testingv1.EchoRequest) (*testingv1.EchoResponse, error)
 }
 
-func (h handlers) Echo(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+func (h handlers) Echo(
+	ctx context.Context,
+	r *testingv1.EchoRequest,
+) (*testingv1.EchoResponse, error) {
 	return h.echo(ctx, r)
 }
 
@@ -80,8 +83,8 @@ func echoAttempt(t *testing.T, sequence, task, token uint64, text string) *plait
 		t.Fatal(err)
 	}
 	return &plaitv1.AttemptFrame{
-		Sequence: sequence, Tasks: []uint64{task}, Tokens: []uint64{token}, Payloads: [][]byte{payload},
-		TimeoutMs: []uint64{60_000},
+		Sequence: sequence, Tasks: []uint64{task}, Tokens: []uint64{token},
+		Payloads: [][]byte{payload}, TimeoutMs: []uint64{60_000},
 	}
 }
 
@@ -91,14 +94,17 @@ func TestWorker_SaysWhoItIsAndAnswersAttempts(t *testing.T) {
 	startWorker(t, s, same, WithName("echo"), WithVersion("v3"), WithConcurrency(7))
 	l, hello := s.attached(t, time.Minute)
 	if hello.GetName() != "echo" || hello.GetVersion() != "v3" || hello.GetSlots() != 7 ||
-		hello.GetClient() != clientName || hello.GetMethods()[0] != testingv1.EchoService_Echo_FullMethodName {
+		hello.GetClient() != clientName ||
+		hello.GetMethods()[0] != testingv1.EchoService_Echo_FullMethodName {
 		t.Fatalf("hello = %v", hello)
 	}
 	assign(t, l, echoAttempt(t, 1, 7, 70, "a"))
 	m := until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetOutcomes() != nil })
 	f := m.GetOutcomes()
-	if m.GetAcceptedSequence() != 1 || f.GetSequence() != 1 || f.GetTasks()[0] != 7 || f.GetTokens()[0] != 70 ||
-		string(f.GetPayloads()[0]) != string(echoed(t, "a")) || len(f.GetFailures()) != 0 {
+	if m.GetAcceptedSequence() != 1 || f.GetSequence() != 1 || f.GetTasks()[0] != 7 ||
+		f.GetTokens()[0] != 70 ||
+		string(f.GetPayloads()[0]) != string(echoed(t, "a")) ||
+		len(f.GetFailures()) != 0 {
 		t.Fatalf("message = %v", m)
 	}
 }
@@ -124,10 +130,14 @@ func TestWorker_SaysWhenItIsAttached(t *testing.T) {
 func TestWorker_AcknowledgesAttemptsThatTakeLong(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
-	startWorker(t, s, func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	})
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+	)
 	l, _ := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 7, 70, "a"))
 	if m := l.read(t); m.GetAcceptedSequence() != 1 || m.GetMessage() != nil {
@@ -139,29 +149,34 @@ func TestWorker_HandlerSeesWhatAGRPCServerWouldShow(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	seen := make(chan metadata.MD, 1)
-	startWorker(t, s, func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		md, _ := metadata.FromIncomingContext(ctx)
-		deadline, ok := ctx.Deadline()
-		if left := time.Until(deadline); !ok || left > time.Minute || left < 50*time.Second {
-			t.Errorf("deadline = %v, %v", deadline, ok)
-		}
-		if p, ok := peer.FromContext(ctx); !ok || p.Addr.String() != s.address {
-			t.Errorf("peer = %v", p)
-		}
-		if method, _ := grpc.Method(ctx); method != testingv1.EchoService_Echo_FullMethodName {
-			t.Errorf("method = %q", method)
-		}
-		a, ok := AttemptFrom(ctx)
-		if !ok || a.Number() != 3 || a.TaskID() != "t0000000000000007" || a.IdempotencyKey() != "key" ||
-			a.FencingToken() != 70 {
-			t.Errorf("attempt = %v", a)
-		}
-		if err := errors.Join(grpc.SetHeader(ctx, nil), grpc.SendHeader(ctx, nil)); err != nil {
-			t.Errorf("header: %v", err)
-		}
-		seen <- md
-		return same(ctx, r)
-	})
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			md, _ := metadata.FromIncomingContext(ctx)
+			deadline, ok := ctx.Deadline()
+			if left := time.Until(deadline); !ok || left > time.Minute || left < 50*time.Second {
+				t.Errorf("deadline = %v, %v", deadline, ok)
+			}
+			if p, ok := peer.FromContext(ctx); !ok || p.Addr.String() != s.address {
+				t.Errorf("peer = %v", p)
+			}
+			if method, _ := grpc.Method(ctx); method != testingv1.EchoService_Echo_FullMethodName {
+				t.Errorf("method = %q", method)
+			}
+			a, ok := AttemptFrom(ctx)
+			if !ok || a.Number() != 3 || a.TaskID() != "t0000000000000007" ||
+				a.IdempotencyKey() != "key" ||
+				a.FencingToken() != 70 {
+				t.Errorf("attempt = %v", a)
+			}
+			if err := errors.Join(grpc.SetHeader(ctx, nil), grpc.SendHeader(ctx, nil)); err != nil {
+				t.Errorf("header: %v", err)
+			}
+			seen <- md
+			return same(ctx, r)
+		},
+	)
 	l, _ := s.attached(t, time.Minute)
 	f := echoAttempt(t, 1, 7, 70, "a")
 	f.Extras = []*plaitv1.AttemptExtra{{
@@ -188,14 +203,23 @@ func TestWorker_HandlerSeesWhatAGRPCServerWouldShow(t *testing.T) {
 func TestWorker_FailureKeepsStatusDetailsAndTrailers(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
-	st, err := status.New(codes.Aborted, "later").WithDetails(&errdetails.ErrorInfo{Reason: "BUSY", Domain: "shop"})
+	st, err := status.New(
+		codes.Aborted,
+		"later",
+	).WithDetails(
+		&errdetails.ErrorInfo{Reason: "BUSY", Domain: "shop"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	startWorker(t, s, func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		_ = grpc.SetTrailer(ctx, metadata.Pairs("x-why", "busy", "grpc-status", "0"))
-		return nil, st.Err()
-	})
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			_ = grpc.SetTrailer(ctx, metadata.Pairs("x-why", "busy", "grpc-status", "0"))
+			return nil, st.Err()
+		},
+	)
 	l, _ := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 7, 70, "a"))
 	f := outcomesFrom(t, l)
@@ -218,26 +242,32 @@ func TestWorker_UncaughtErrorsAreUnknownAndThePanicsTextIsKept(t *testing.T) {
 		code    codes.Code
 		message string
 	}{
-		"error":    {func() error { return errors.New("plain") }, codes.Unknown, "plain"},
-		"deadline": {func() error { return context.DeadlineExceeded }, codes.DeadlineExceeded, "deadline exceeded"},
-		"panic":    {func() error { panic("boom") }, codes.Unknown, "panic: boom"},
-		"goexit":   {func() error { runtime.Goexit(); return nil }, codes.Unknown, "ended its goroutine"},
-		"too large": {
-			func() error { return nil }, codes.InvalidArgument, "the response has",
+		"error": {func() error { return errors.New("plain") }, codes.Unknown, "plain"},
+		"deadline": {
+			func() error { return context.DeadlineExceeded }, codes.DeadlineExceeded, "exceeded",
 		},
+		"panic":     {func() error { panic("boom") }, codes.Unknown, "panic: boom"},
+		"goexit":    {func() error { runtime.Goexit(); return nil }, codes.Unknown, "ended its"},
+		"too large": {func() error { return nil }, codes.InvalidArgument, "the response has"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := startScript(t)
-			startWorker(t, s, func(context.Context, *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-				return &testingv1.EchoResponse{Payload: make([]byte, 2<<20)}, c.handler()
-			}, WithConcurrency(1))
+			startWorker(
+				t,
+				s,
+				func(context.Context, *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+					return &testingv1.EchoResponse{Payload: make([]byte, 2<<20)}, c.handler()
+				},
+				WithConcurrency(1),
+			)
 			l, _ := s.attached(t, time.Minute)
 			// Twice: the slot and the process live on.
 			for i := uint64(1); i <= 2; i++ {
 				assign(t, l, echoAttempt(t, i, i, i, "a"))
 				failure := outcomesFrom(t, l).GetFailures()[0]
-				if failure.GetCode() != uint32(c.code) || !strings.Contains(failure.GetMessage(), c.message) {
+				if failure.GetCode() != uint32(c.code) ||
+					!strings.Contains(failure.GetMessage(), c.message) {
 					t.Fatalf("failure = %v, want %v %q", failure, c.code, c.message)
 				}
 			}
@@ -250,18 +280,27 @@ func TestWorker_AttemptWhoseTimeIsOverFailsThoughItsHandlerGoesOn(t *testing.T) 
 	s := startScript(t)
 	goOn := make(chan struct{})
 	told := make(chan error, 1)
-	startWorker(t, s, func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		<-ctx.Done()
-		told <- ctx.Err()
-		<-goOn
-		return same(ctx, r)
-	})
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			<-ctx.Done()
+			told <- ctx.Err()
+			<-goOn
+			return same(ctx, r)
+		},
+	)
 	l, _ := s.attached(t, time.Minute)
 	f := echoAttempt(t, 1, 7, 70, "a")
 	f.TimeoutMs[0] = 20
 	assign(t, l, f)
 	failure := outcomesFrom(t, l).GetFailures()[0]
-	wantCode(t, failureError(failure), codes.DeadlineExceeded, plaitv1.ErrorReason_ERROR_REASON_ATTEMPT_TIMED_OUT)
+	wantCode(
+		t,
+		failureError(failure),
+		codes.DeadlineExceeded,
+		plaitv1.ErrorReason_ERROR_REASON_ATTEMPT_TIMED_OUT,
+	)
 	if err := next(t, told); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the handler was told %v", err)
 	}
@@ -274,13 +313,18 @@ func TestWorker_AttemptWhoseTimeIsOverNeverStarts(t *testing.T) {
 	hold := make(chan struct{})
 	var mu sync.Mutex
 	var ran []string
-	startWorker(t, s, func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		mu.Lock()
-		ran = append(ran, string(r.GetPayload()))
-		mu.Unlock()
-		<-hold
-		return same(ctx, r)
-	}, WithConcurrency(1))
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			mu.Lock()
+			ran = append(ran, string(r.GetPayload()))
+			mu.Unlock()
+			<-hold
+			return same(ctx, r)
+		},
+		WithConcurrency(1),
+	)
 	l, _ := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 1, 1, "first"))
 	late := echoAttempt(t, 2, 2, 2, "late")
@@ -305,26 +349,33 @@ func TestWorker_StoppedHandlerIsToldAndSendsNothing(t *testing.T) {
 	s := startScript(t)
 	told := make(chan error, 1)
 	running := make(chan struct{}, 1)
-	startWorker(t, s, func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		if string(r.GetPayload()) == "stop" {
-			// A derived context is told too.
-			derived, cancel := context.WithCancel(ctx)
-			defer cancel()
-			running <- struct{}{}
-			<-derived.Done()
-			told <- derived.Err()
-		}
-		return same(ctx, r)
-	})
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			if string(r.GetPayload()) == "stop" {
+				// A derived context is told too.
+				derived, cancel := context.WithCancel(ctx)
+				defer cancel()
+				running <- struct{}{}
+				<-derived.Done()
+				told <- derived.Err()
+			}
+			return same(ctx, r)
+		},
+	)
 	l, _ := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 7, 70, "stop"))
 	next(t, running)
 	stop := func(token uint64) {
-		l.say(t, &plaitv1.AttachResponse{Message: &plaitv1.AttachResponse_Stop{Stop: &plaitv1.StopFrame{
-			Entries: []*plaitv1.StoppedAttempt{
-				{Task: 7, Token: token, Reason: plaitv1.StopReason_STOP_REASON_CANCELLED},
-			},
-		}}})
+		l.say(
+			t,
+			&plaitv1.AttachResponse{Message: &plaitv1.AttachResponse_Stop{Stop: &plaitv1.StopFrame{
+				Entries: []*plaitv1.StoppedAttempt{
+					{Task: 7, Token: token, Reason: plaitv1.StopReason_STOP_REASON_CANCELLED},
+				},
+			}}},
+		)
 	}
 	stop(69) // Another token is another attempt.
 	stop(70)
@@ -340,12 +391,16 @@ func TestWorker_StoppedHandlerIsToldAndSendsNothing(t *testing.T) {
 func TestWorker_ReportsTheLatestProgress(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
-	startWorker(t, s, func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		a, _ := AttemptFrom(ctx)
-		a.Progress(0.5, "half")
-		<-ctx.Done()
-		return nil, ctx.Err()
-	})
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			a, _ := AttemptFrom(ctx)
+			a.Progress(0.5, "half")
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+	)
 	l, _ := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 7, 70, "a"))
 	m := until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetProgress() != nil })
@@ -411,17 +466,21 @@ func TestWorker_ReconnectsWithWhatItHolds(t *testing.T) {
 	hold := make(chan struct{})
 	started := make(chan string, 3)
 	lost := make(chan error, 1)
-	startWorker(t, s, func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		started <- string(r.GetPayload())
-		switch string(r.GetPayload()) {
-		case "kept":
-			<-hold
-		case "lost":
-			<-ctx.Done()
-			lost <- ctx.Err()
-		}
-		return same(ctx, r)
-	})
+	startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			started <- string(r.GetPayload())
+			switch string(r.GetPayload()) {
+			case "kept":
+				<-hold
+			case "lost":
+				<-ctx.Done()
+				lost <- ctx.Err()
+			}
+			return same(ctx, r)
+		},
+	)
 	l, first := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 1, 10, "done"))
 	assign(t, l, echoAttempt(t, 2, 2, 20, "kept"))
@@ -439,11 +498,13 @@ func TestWorker_ReconnectsWithWhatItHolds(t *testing.T) {
 	}
 	_ = next(t, lost)
 	f := outcomesFrom(t, l)
-	if f.GetSequence() != 1 || len(f.GetTasks()) != 1 || f.GetTasks()[0] != 1 || f.GetTokens()[0] != 10 {
+	if f.GetSequence() != 1 || len(f.GetTasks()) != 1 || f.GetTasks()[0] != 1 ||
+		f.GetTokens()[0] != 10 {
 		t.Fatalf("the unsettled outcome came again as %v", f)
 	}
 	close(hold)
-	if f = outcomesFrom(t, l); f.GetSequence() != 2 || len(f.GetTasks()) != 1 || f.GetTasks()[0] != 2 {
+	if f = outcomesFrom(t, l); f.GetSequence() != 2 || len(f.GetTasks()) != 1 ||
+		f.GetTasks()[0] != 2 {
 		t.Fatalf("outcomes = %v", f)
 	}
 	settle(t, l, 2)
@@ -473,7 +534,12 @@ func TestWorker_RefusedContractEndsRun(t *testing.T) {
 	s.refusals = []error{refusal(codes.InvalidArgument,
 		plaitv1.ErrorReason_ERROR_REASON_POLICY_INVALID, "echo.proto: Echo: deadline", nil)}
 	w := startWorker(t, s, same)
-	wantCode(t, next(t, w.ran).err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_POLICY_INVALID)
+	wantCode(
+		t,
+		next(t, w.ran).err,
+		codes.InvalidArgument,
+		plaitv1.ErrorReason_ERROR_REASON_POLICY_INVALID,
+	)
 }
 
 func TestWorker_DrainFinishesHandsBackAndEnds(t *testing.T) {
@@ -481,11 +547,16 @@ func TestWorker_DrainFinishesHandsBackAndEnds(t *testing.T) {
 	s := startScript(t)
 	hold := make(chan struct{})
 	running := make(chan struct{}, 1)
-	w := startWorker(t, s, func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		running <- struct{}{}
-		<-hold
-		return same(ctx, r)
-	}, WithConcurrency(1))
+	w := startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			running <- struct{}{}
+			<-hold
+			return same(ctx, r)
+		},
+		WithConcurrency(1),
+	)
 	l, _ := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 1, 10, "runs"))
 	assign(t, l, echoAttempt(t, 2, 2, 20, "waits"))
@@ -493,12 +564,20 @@ func TestWorker_DrainFinishesHandsBackAndEnds(t *testing.T) {
 	until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetAcceptedSequence() == 2 })
 	w.worker.Stop()
 	until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetDrain() != nil })
-	back := until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetHandBack() != nil }).GetHandBack()
+	back := until(
+		t,
+		l,
+		func(m *plaitv1.AttachRequest) bool { return m.GetHandBack() != nil },
+	).GetHandBack()
 	if len(back.GetTasks()) != 1 || back.GetTasks()[0] != 2 || back.GetTokens()[0] != 20 {
 		t.Fatalf("handed back %v", back)
 	}
 	assign(t, l, echoAttempt(t, 3, 3, 30, "came too late"))
-	back = until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetHandBack() != nil }).GetHandBack()
+	back = until(
+		t,
+		l,
+		func(m *plaitv1.AttachRequest) bool { return m.GetHandBack() != nil },
+	).GetHandBack()
 	if len(back.GetTasks()) != 1 || back.GetTasks()[0] != 3 {
 		t.Fatalf("handed back %v", back)
 	}
@@ -523,16 +602,22 @@ func TestWorker_DrainCutsOffWhatOutlivesTheGrace(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	told := make(chan error, 1)
-	w := startWorker(t, s, func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
-		<-ctx.Done()
-		told <- ctx.Err()
-		return nil, ctx.Err()
-	}, WithGrace(20*time.Millisecond))
+	w := startWorker(
+		t,
+		s,
+		func(ctx context.Context, _ *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			<-ctx.Done()
+			told <- ctx.Err()
+			return nil, ctx.Err()
+		},
+		WithGrace(20*time.Millisecond),
+	)
 	l, _ := s.attached(t, time.Minute)
 	assign(t, l, echoAttempt(t, 1, 1, 10, "long"))
 	until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetAcceptedSequence() == 1 })
 	w.worker.Stop()
-	if err := next(t, w.ran).err; err == nil || !strings.Contains(err.Error(), "1 attempts were cut off") {
+	if err := next(t, w.ran).err; err == nil ||
+		!strings.Contains(err.Error(), "1 attempts were cut off") {
 		t.Fatalf("err = %v", err)
 	}
 	_ = next(t, told)
@@ -556,7 +641,8 @@ func TestRegister_RefusesWhatCannotBeServed(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	streaming := &grpc.ServiceDesc{
-		ServiceName: "a.B", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{StreamName: "Tail"}},
+		ServiceName: "a.B", HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{StreamName: "Tail"}},
 	}
 	for name, c := range map[string]struct {
 		desc    *grpc.ServiceDesc

@@ -38,11 +38,17 @@ func newEchoServer(c testingv1.EchoServiceClient) *echoServer {
 	return &echoServer{c: c, lines: map[string][]int64{}, once: map[string]int{}}
 }
 
-func (*echoServer) Echo(_ context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+func (*echoServer) Echo(
+	_ context.Context,
+	r *testingv1.EchoRequest,
+) (*testingv1.EchoResponse, error) {
 	return &testingv1.EchoResponse{Payload: r.GetPayload()}, nil
 }
 
-func (*echoServer) Fail(ctx context.Context, r *testingv1.FailRequest) (*testingv1.FailResponse, error) {
+func (*echoServer) Fail(
+	ctx context.Context,
+	r *testingv1.FailRequest,
+) (*testingv1.FailResponse, error) {
 	a, _ := plait.AttemptFrom(ctx)
 	if a.Number() > int(r.GetFailures()) {
 		return &testingv1.FailResponse{Attempt: int32(a.Number())}, nil
@@ -52,9 +58,12 @@ func (*echoServer) Fail(ctx context.Context, r *testingv1.FailRequest) (*testing
 		details = append(details, &errdetails.RetryInfo{RetryDelay: r.GetRetryDelay()})
 	}
 	if r.GetViolation() != "" {
-		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
-			{Field: r.GetViolation(), Description: "as told"},
-		}})
+		details = append(
+			details,
+			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+				{Field: r.GetViolation(), Description: "as told"},
+			}},
+		)
 	}
 	if r.GetTrailer() != "" {
 		if err := grpc.SetTrailer(ctx, metadata.Pairs("x-failed-by", r.GetTrailer())); err != nil {
@@ -68,7 +77,10 @@ func (*echoServer) Fail(ctx context.Context, r *testingv1.FailRequest) (*testing
 	return nil, st.Err()
 }
 
-func (*echoServer) Sleep(ctx context.Context, r *testingv1.SleepRequest) (*testingv1.SleepResponse, error) {
+func (*echoServer) Sleep(
+	ctx context.Context,
+	r *testingv1.SleepRequest,
+) (*testingv1.SleepResponse, error) {
 	timer := time.NewTimer(r.GetDuration().AsDuration())
 	defer timer.Stop()
 	select {
@@ -79,7 +91,10 @@ func (*echoServer) Sleep(ctx context.Context, r *testingv1.SleepRequest) (*testi
 	}
 }
 
-func (s *echoServer) Flow(ctx context.Context, r *testingv1.FlowRequest) (*testingv1.FlowResponse, error) {
+func (s *echoServer) Flow(
+	ctx context.Context,
+	r *testingv1.FlowRequest,
+) (*testingv1.FlowResponse, error) {
 	a, _ := plait.AttemptFrom(ctx)
 	answer := &testingv1.FlowResponse{Attempt: int32(a.Number())}
 	width := func(yield func(*testingv1.EchoRequest) bool) {

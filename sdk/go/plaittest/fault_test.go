@@ -75,7 +75,7 @@ func TestBrokerWiped_ContractsAreAnnouncedAgain(t *testing.T) {
 	t.Parallel()
 	p := plaittest.Start(t)
 	c, _ := echoOn(t, p)
-	if _, err := c.Echo(t.Context(), &testingv1.EchoRequest{Payload: []byte("before")}); err != nil {
+	if _, err := c.Echo(t.Context(), &testingv1.EchoRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	p.KillBroker()
@@ -110,7 +110,11 @@ func TestHandlerOutlivesABrokerThatRestarts(t *testing.T) {
 	t.Parallel()
 	p := plaittest.Start(t)
 	c, _ := echoOn(t, p)
-	task, err := plait.Submit(t.Context(), c.Sleep, &testingv1.SleepRequest{Duration: durationpb.New(2 * time.Second)})
+	task, err := plait.Submit(
+		t.Context(),
+		c.Sleep,
+		&testingv1.SleepRequest{Duration: durationpb.New(2 * time.Second)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,8 @@ func New(ctx context.Context, output io.Writer) (*Plait, error) {
 		return nil, fmt.Errorf("start plait: %w", err)
 	}
 	p := &Plait{
-		output: output, folder: folder, address: "127.0.0.1:0", brokerPath: broker, schedulerPath: scheduler,
+		output: output, folder: folder, address: "127.0.0.1:0",
+		brokerPath: broker, schedulerPath: scheduler,
 	}
 	if err := errors.Join(p.StartBroker(ctx), p.StartScheduler(ctx)); err != nil {
 		p.Close()
@@ -82,7 +83,8 @@ func New(ctx context.Context, output io.Writer) (*Plait, error) {
 // StartBroker runs the broker again after [Plait.KillBroker], at the same address and with the same
 // data.
 func (p *Plait) StartBroker(ctx context.Context) error {
-	started, address, err := start(ctx, p.output, p.brokerPath, "--listen", p.address, "--data-dir", p.folder)
+	started, address, err := start(ctx, p.output, p.brokerPath,
+		"--listen", p.address, "--data-dir", p.folder)
 	if err != nil {
 		return err
 	}
@@ -92,7 +94,8 @@ func (p *Plait) StartBroker(ctx context.Context) error {
 
 // StartScheduler runs the scheduler again after [Plait.KillScheduler].
 func (p *Plait) StartScheduler(ctx context.Context) error {
-	started, _, err := start(ctx, p.output, p.schedulerPath, "--listen", "127.0.0.1:0", "--broker", p.address)
+	started, _, err := start(ctx, p.output, p.schedulerPath,
+		"--listen", "127.0.0.1:0", "--broker", p.address)
 	if err != nil {
 		return err
 	}

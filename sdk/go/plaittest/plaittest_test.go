@@ -86,7 +86,10 @@ func echoOn(
 	t.Helper()
 	client := p.Connect(t)
 	c := testingv1.NewEchoServiceClient(client.Channel())
-	w := client.Worker(append([]plait.WorkerOption{plait.WithoutSignals(), plait.WithName(t.Name())}, options...)...)
+	w := client.Worker(
+		append(
+			[]plait.WorkerOption{plait.WithoutSignals(), plait.WithName(t.Name())},
+			options...)...)
 	server := newEchoServer(c)
 	testingv1.RegisterEchoServiceServer(w, server)
 	p.Work(t, w)
@@ -104,8 +107,13 @@ func TestCall_WaitsForTheResult(t *testing.T) {
 	t.Parallel()
 	c, _ := echo(t)
 	var header metadata.MD
-	response, err := c.Echo(t.Context(), &testingv1.EchoRequest{Payload: []byte("hello")}, grpc.Header(&header))
-	if err != nil || string(response.GetPayload()) != "hello" || len(header.Get("plait-task-id")) != 1 {
+	response, err := c.Echo(
+		t.Context(),
+		&testingv1.EchoRequest{Payload: []byte("hello")},
+		grpc.Header(&header),
+	)
+	if err != nil || string(response.GetPayload()) != "hello" ||
+		len(header.Get("plait-task-id")) != 1 {
 		t.Fatalf("got %v, %v, %v", response, err, header)
 	}
 }
@@ -143,7 +151,8 @@ func TestSubmit_HandleWatchesAndReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if response, err := other.Result(t.Context()); err != nil || string(response.GetPayload()) != "hello" {
+	if response, err := other.Result(t.Context()); err != nil ||
+		string(response.GetPayload()) != "hello" {
 		t.Fatalf("got %v, %v", response, err)
 	}
 }
@@ -170,7 +179,8 @@ func TestFailure_ArrivesAsTheHandlerSentIt(t *testing.T) {
 		Trailer: "me",
 	}, grpc.Trailer(&trailer))
 	st := status.Convert(err)
-	if st.Code() != codes.FailedPrecondition || st.Message() != "not now" || len(st.Details()) != 1 {
+	if st.Code() != codes.FailedPrecondition || st.Message() != "not now" ||
+		len(st.Details()) != 1 {
 		t.Fatalf("status = %v", st)
 	}
 	bad, ok := st.Details()[0].(*errdetails.BadRequest)
@@ -200,7 +210,11 @@ func TestFailure_IsRetriedByTheBroker(t *testing.T) {
 func TestCancel_ReachesTheRunningHandler(t *testing.T) {
 	t.Parallel()
 	c, _ := echo(t)
-	task, err := plait.Submit(t.Context(), c.Sleep, &testingv1.SleepRequest{Duration: durationpb.New(time.Hour)})
+	task, err := plait.Submit(
+		t.Context(),
+		c.Sleep,
+		&testingv1.SleepRequest{Duration: durationpb.New(time.Hour)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,11 +240,18 @@ func TestDeadline_OfTheCallerEndsWaitAndTask(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	var header metadata.MD
-	_, err := c.Sleep(ctx, &testingv1.SleepRequest{Duration: durationpb.New(time.Hour)}, grpc.Header(&header))
+	_, err := c.Sleep(
+		ctx,
+		&testingv1.SleepRequest{Duration: durationpb.New(time.Hour)},
+		grpc.Header(&header),
+	)
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Fatalf("err = %v", err)
 	}
-	task, err := plait.TaskOf[testingv1.SleepResponse](shared.Connect(t), header.Get("plait-task-id")[0])
+	task, err := plait.TaskOf[testingv1.SleepResponse](
+		shared.Connect(t),
+		header.Get("plait-task-id")[0],
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +262,13 @@ func TestDeadline_OfTheCallerEndsWaitAndTask(t *testing.T) {
 func TestInspect_HandlerSeesAttemptDeadlineAndMetadata(t *testing.T) {
 	t.Parallel()
 	c, _ := echo(t)
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-tenant", "blue", "x-key-bin", "\x00\xff")
+	ctx := metadata.AppendToOutgoingContext(
+		t.Context(),
+		"x-tenant",
+		"blue",
+		"x-key-bin",
+		"\x00\xff",
+	)
 	got, err := c.Inspect(ctx, &testingv1.InspectRequest{}, plait.WithDeadline(20*time.Second))
 	if err != nil {
 		t.Fatal(err)
@@ -250,13 +277,16 @@ func TestInspect_HandlerSeesAttemptDeadlineAndMetadata(t *testing.T) {
 	if left <= 10*time.Second || left > 20*time.Second {
 		t.Errorf("%v left", left)
 	}
-	if got.GetAttempt() != 1 || got.GetFencingToken() == 0 || got.GetIdempotencyKey() != got.GetTask() {
+	if got.GetAttempt() != 1 || got.GetFencingToken() == 0 ||
+		got.GetIdempotencyKey() != got.GetTask() {
 		t.Errorf("attempt = %v", got)
 	}
 	want := map[string]string{
 		"x-tenant": "blue", "plait-task-id": got.GetTask(), "plait-attempt": "1",
-		"x-key-bin":           "00ff",
-		"plait-fencing-token": fmt.Sprint(got.GetFencingToken()), "plait-idempotency-key": got.GetTask(),
+		"x-key-bin": "00ff",
+		"plait-fencing-token": fmt.Sprint(
+			got.GetFencingToken(),
+		), "plait-idempotency-key": got.GetTask(),
 	}
 	for key, value := range want {
 		if got.GetMetadata()[key] != value {
@@ -268,7 +298,10 @@ func TestInspect_HandlerSeesAttemptDeadlineAndMetadata(t *testing.T) {
 func TestKeys_SameKeyIsTheSameTask(t *testing.T) {
 	t.Parallel()
 	c, server := echo(t)
-	entry := &testingv1.AppendRequest{Account: t.Name(), Entry: &testingv1.Entry{Id: t.Name(), Number: 1}}
+	entry := &testingv1.AppendRequest{
+		Account: t.Name(),
+		Entry:   &testingv1.Entry{Id: t.Name(), Number: 1},
+	}
 	first, err := plait.Submit(t.Context(), c.Append, entry)
 	if err != nil {
 		t.Fatal(err)
@@ -360,6 +393,9 @@ func TestFlow_ChildrenAreRecordedAndNotRunAgain(t *testing.T) {
 func TestFlow_ThatAsksForOtherChildrenIsRefused(t *testing.T) {
 	t.Parallel()
 	c, _ := echo(t)
-	_, err := c.Flow(t.Context(), &testingv1.FlowRequest{Depth: 1, Diverge: true, Failures: 1, Seed: t.Name()})
+	_, err := c.Flow(
+		t.Context(),
+		&testingv1.FlowRequest{Depth: 1, Diverge: true, Failures: 1, Seed: t.Name()},
+	)
 	wantCode(t, err, codes.FailedPrecondition, plaitv1.ErrorReason_ERROR_REASON_FLOW_DIVERGED)
 }

@@ -49,7 +49,8 @@ func find(name, variable string, folders ...string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
-	return "", fmt.Errorf("%w: %s was looked for in %s and PATH", ErrMissing, name, strings.Join(looked, ", "))
+	return "", fmt.Errorf("%w: %s was looked for in %s and PATH",
+		ErrMissing, name, strings.Join(looked, ", "))
 }
 
 // checkout is the root of the repository that the test runs in; "" outside of one.
@@ -59,7 +60,8 @@ func checkout() string {
 		return ""
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(folder, "services", "broker", "Cargo.toml")); err == nil {
+		mark := filepath.Join(folder, "services", "broker", "Cargo.toml")
+		if _, err := os.Stat(mark); err == nil {
 			return folder
 		}
 		parent := filepath.Dir(folder)
@@ -78,9 +80,12 @@ type process struct {
 
 // start runs a process until kill, and returns where it listens once it is ready. Its readiness
 // line on stdout is JSON with event "ready" and an address; everything else it says goes to output.
-func start(ctx context.Context, output io.Writer, path string, args ...string) (*process, string, error) {
+func start(
+	ctx context.Context, output io.Writer, path string, args ...string,
+) (*process, string, error) {
 	// The process outlives ctx, which bounds its start only.
-	command := exec.CommandContext(context.WithoutCancel(ctx), path, args...) //nolint:gosec // found by us
+	life := context.WithoutCancel(ctx)
+	command := exec.CommandContext(life, path, args...) //nolint:gosec // find found the path
 	command.Stderr = output
 	stdout, err := command.StdoutPipe()
 	if err != nil {

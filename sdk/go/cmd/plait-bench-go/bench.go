@@ -42,7 +42,7 @@ func parse(args []string) (settings, error) {
 	flags.IntVar(&s.size, "size", 256, "bytes of a request and of a response")
 	flags.IntVar(&s.single, "single", 2000, "calls that are made one at a time")
 	flags.IntVar(&s.concurrency, "concurrency", 4096, "slots of the worker")
-	flags.StringVar(&s.sync, "sync", "always", "the broker's --sync, always or none, for the report")
+	flags.StringVar(&s.sync, "sync", "always", "what the broker's --sync is, for the report")
 	flags.StringVar(&s.profile, "cpuprofile", "", "write a CPU profile of the bulk part here")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -67,7 +67,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	w := client.Worker(plait.WithName("bench-go"), plait.WithConcurrency(s.concurrency), plait.WithoutSignals())
+	w := client.Worker(
+		plait.WithName("bench-go"), plait.WithConcurrency(s.concurrency), plait.WithoutSignals())
 	testingv1.RegisterEchoServiceServer(w, echo{})
 	worked := make(chan error, 1)
 	go func() { worked <- w.Run(ctx) }()
@@ -89,7 +90,8 @@ func (echo) Echo(_ context.Context, r *testingv1.EchoRequest) (*testingv1.EchoRe
 
 func measure(ctx context.Context, c testingv1.EchoServiceClient, s settings) (report, error) {
 	r := report{
-		Language: "go", Synced: s.sync == "always", Tasks: s.tasks, SizeBytes: s.size, SingleRuns: s.single,
+		Language: "go", Synced: s.sync == "always",
+		Tasks: s.tasks, SizeBytes: s.size, SingleRuns: s.single,
 	}
 	// Neither announcing the contract nor growing the first buffers is what is measured.
 	if err := bulk(ctx, c, s.size, s.tasks/10+1); err != nil {
@@ -142,7 +144,9 @@ func bulk(ctx context.Context, c testingv1.EchoServiceClient, size, tasks int) e
 }
 
 // single makes calls one at a time and returns how long each took.
-func single(ctx context.Context, c testingv1.EchoServiceClient, s settings) ([]time.Duration, error) {
+func single(
+	ctx context.Context, c testingv1.EchoServiceClient, s settings,
+) ([]time.Duration, error) {
 	request := &testingv1.EchoRequest{Payload: bytes.Repeat([]byte{'x'}, s.size)}
 	took := make([]time.Duration, 0, s.single)
 	for range s.single {
