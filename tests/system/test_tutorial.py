@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.system.mesh import ROOT, binaries
 from tests.system.processes import Process
 from tests.system.waiting import eventually

@@ -101,7 +101,7 @@ func (e *echo) Flow(ctx context.Context, request *testingv1.FlowRequest) (*testi
 	for i := range request.GetDepth() {
 		name := fmt.Sprintf("%s/%d", request.GetSeed(), i)
 		if request.GetDiverge() {
-			name += fmt.Sprintf("/%v", rand.Float64()) //nolint:gosec // it only has to differ
+			name += fmt.Sprintf("/%v", rand.Float64())
 		}
 		answer, err := e.client.Fail(ctx, &testingv1.FailRequest{
 			Code: code.Code_UNAVAILABLE, Message: name, Failures: 1,

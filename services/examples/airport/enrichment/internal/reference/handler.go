@@ -52,7 +52,7 @@ func (f Faults) wrap(next http.Handler) http.Handler {
 				return
 			}
 		}
-		if rand.IntN(1000) < f.FailPermille { //nolint:gosec // a fault needs no secret
+		if rand.IntN(1000) < f.FailPermille {
 			http.Error(w, "the register is busy", http.StatusServiceUnavailable)
 			return
 		}
