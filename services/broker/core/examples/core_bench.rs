@@ -1,6 +1,7 @@
 //! What a task costs in the state machine alone: `cargo run --release -p plait-broker-core --example core_bench`.
 //!
-//! One thread, frames of 128. It prints nanoseconds of processor time a task for tasks that are handed out at once, for tasks that wait
+//! One thread, frames of 128. It prints nanoseconds of processor time a task for tasks that are handed out
+//! at once, for tasks that wait
 //! in a backlog first, for replay and for recovery, and the memory that a waiting task takes.
 
 use bytes::Bytes;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 pub enum Command {
     /// Tasks to accept.
     Submit(Submit),
-    /// A submitter's stream opened; answered by `Effect::SessionOpened`. An older stream of the same session is no longer served.
+    /// A submitter's stream opened; answered by `Effect::SessionOpened`. An older stream of the same
+    /// session is no longer served.
     SessionOpened { conn: ConnId, session: SessionId },
     /// A submitter's stream is gone; nothing more is sent there.
     SessionClosed { conn: ConnId },
@@ -124,7 +125,8 @@ pub enum SubmitOrigin {
         session: SessionId,
         sequence: u64,
     },
-    /// A unary call; answered by `Reply::Accepted`. `request_id` makes it idempotent: the shell derives 16 bytes from it.
+    /// A unary call; answered by `Reply::Accepted`. `request_id` makes it idempotent: the shell derives 16
+    /// bytes from it.
     Call {
         tag: ReplyTag,
         request_id: Option<SessionId>,

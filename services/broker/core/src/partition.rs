@@ -107,7 +107,8 @@ pub struct MethodFigures {
 
 /// The state machine of one partition.
 ///
-/// What survives a crash changes through records only: [`apply`](Self::apply) and [`dispatch`](Self::dispatch) decide on
+/// What survives a crash changes through records only: [`apply`](Self::apply) and
+/// [`dispatch`](Self::dispatch) decide on
 /// records and take them in at once, and [`replay`](Self::replay) takes in the same ones later.
 #[derive(Debug)]
 pub struct Partition {

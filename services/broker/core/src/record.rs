@@ -204,7 +204,8 @@ pub enum ExpiryCause {
 /// One fact. A record carries no time of its own; its frame does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// Tasks were accepted, READY or SCHEDULED. `acceptance` holds the whole answer, existing and refused ones included.
+    /// Tasks were accepted, READY or SCHEDULED. `acceptance` holds the whole answer, existing and refused
+    /// ones included.
     Submitted {
         session: Option<(SessionId, u64)>,
         acceptance: Acceptance,

@@ -132,7 +132,8 @@ impl Partition {
             return Some(slot);
         }
         let slot = self.orphan(task, token)?;
-        // What a run asked for so far is not recorded, so after a restart a flow with children runs anew and finds them.
+        // What a run asked for so far is not recorded, so after a restart a flow with children runs anew
+        // and finds them.
         let flow = self.state.tasks[slot]
             .family()
             .is_some_and(|family| family.count > 0);

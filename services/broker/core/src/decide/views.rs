@@ -25,7 +25,8 @@ const STATES: [TaskState; 10] = [
 ];
 
 impl Partition {
-    /// The state to show: PARKED in a paused queue, RUNNING only when the worker received it, SUSPENDED while a flow waits.
+    /// The state to show: PARKED in a paused queue, RUNNING only when the worker received it, SUSPENDED
+    /// while a flow waits.
     fn shown(&self, slot: u32) -> TaskState {
         let task = &self.state.tasks[slot];
         let parked = || {

@@ -235,6 +235,11 @@ impl State {
         // The attempt does not count: the next one has its number again.
         let task = &mut self.tasks[slot];
         task.attempt = task.attempt.saturating_sub(1);
+        if self.indexed && task.attempt == 0 {
+            // As if it had never started, it has no right to the head before an older one that came back.
+            self.lines.leave(&mut self.tasks, &mut self.methods, slot);
+            self.lines.join(&mut self.tasks, &mut self.methods, slot);
+        }
         self.enter(slot);
     }
 

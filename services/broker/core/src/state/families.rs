@@ -105,13 +105,7 @@ impl Families {
             let next = next(tasks, child);
             if tasks[child].state != TaskState::Succeeded {
                 self.expel(tasks, child);
-                if let Some(more) = tasks[child]
-                    .rare
-                    .as_mut()
-                    .and_then(|rare| rare.more.as_mut())
-                {
-                    more.parent = None;
-                }
+                tasks[child].disown();
             }
             child = next;
         }

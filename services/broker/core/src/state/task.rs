@@ -220,6 +220,20 @@ impl Task {
         self.rare.as_mut()?.more.as_mut()?.parent.as_deref_mut()
     }
 
+    /// It is no child any more.
+    pub(crate) fn disown(&mut self) {
+        let Some(rare) = self.rare.as_mut() else {
+            return;
+        };
+        if let Some(more) = rare.more.as_mut() {
+            more.parent = None;
+        }
+        // What is not compared any more is not kept: a snapshot would not keep it either.
+        if rare.idempotency_key.is_none() {
+            rare.digest = 0;
+        }
+    }
+
     pub(crate) fn family(&self) -> Option<&Family> {
         self.more()?.family.as_ref()
     }

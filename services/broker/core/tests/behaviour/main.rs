@@ -6,6 +6,7 @@ mod dedup;
 mod flows;
 mod harness;
 mod lifecycle;
+mod model;
 mod operations;
 mod ordering;
 mod residency;
