@@ -142,11 +142,33 @@ async def test_a_dev_that_is_killed_takes_its_children_along(tmp_path: Path):
         pid = broker_of(dev.process.pid)
         descriptor = os.pidfd_open(pid)
         dev.process.kill()
-        gone = asyncio.Event()
-        asyncio.get_running_loop().add_reader(descriptor, gone.set)
+        await gone(descriptor)
+
+
+async def test_a_second_signal_means_now(tmp_path: Path):
+    rude = script(
+        tmp_path / "rude.sh", "#!/bin/sh\ntrap '' TERM\necho $$\nwhile :; do sleep 1; done"
+    )
+    async with running(tmp_path, "--worker", f"w={rude}") as dev:
+        await dev.wait_ready()
+        pid = int((await dev.wait_line("w         | ")).rpartition(" ")[2])
+        descriptor = os.pidfd_open(pid)
+        dev.process.send_signal(signal.SIGINT)
+        await dev.wait_line("stopping")
+        dev.process.send_signal(signal.SIGINT)
+        assert await dev.end() == 130
+        await gone(descriptor)
+
+
+async def gone(descriptor: int) -> None:
+    """Returns when the process of a pidfd has ended; closes it."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
         async with asyncio.timeout(20):
-            await gone.wait()
-        asyncio.get_running_loop().remove_reader(descriptor)
+            await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
         os.close(descriptor)
 
 

@@ -12,6 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from plait import errors
 from plait_scheduler.broker.refusals import policy_invalid
 from plait_scheduler.domain.violation import Violation
+from plait_scheduler.loops import registry
 from plait_scheduler.loops.registry import KEY_PREFIX, ContractRecord
 from services.scheduler.tests.contracts import FILE, SERVICE, orders_set
 from services.scheduler.tests.fake_broker import FakeBroker, refusal_of
@@ -96,6 +97,16 @@ async def test_bytes_that_are_no_contract_are_refused(
 ):
     refusal = refusal_of(await broker.announce(b"nonsense", [SERVICE]))
     assert detail(refusal, error_details_pb2.ErrorInfo).reason == "INVALID_REQUEST"
+
+
+async def test_a_contract_that_the_scheduler_fails_on_does_not_end_it(
+    broker: FakeBroker, scheduler: RunningScheduler, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "decide", lambda *_: 1 / 0)
+        refusal = refusal_of(await broker.announce(PLAIN, [SERVICE]))
+    assert "a fault of ours: ZeroDivisionError" in refusal.message
+    assert (await broker.announce(PLAIN, [SERVICE])).policies
 
 
 async def test_a_verdict_alone_registers_nothing(broker: FakeBroker, scheduler: RunningScheduler):

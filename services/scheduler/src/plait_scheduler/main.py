@@ -5,6 +5,7 @@ SIGINT.
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from plait_scheduler.scheduler import Scheduler
 from plait_scheduler.settings import Settings
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,9 +85,9 @@ async def _serve(settings: Settings) -> int:
 
 
 def _stop(stopping: asyncio.Event) -> None:
-    """The first signal drains, the second one means now."""
+    """The first signal drains, the second one means now: an exception would wait for gRPC."""
     if stopping.is_set():
-        raise SystemExit(1)
+        os._exit(INTERRUPTED)
     stopping.set()
 
 

@@ -27,6 +27,8 @@ from plait_scheduler.settings import Settings
 BROKER = "broker"
 SCHEDULER = "scheduler"
 START_SECONDS = 30.0
+# What a shell says of a program that Ctrl-C ended.
+INTERRUPTED = 130
 _NAMED = re.compile(r"([a-z][a-z0-9-]*)=(.+)", re.DOTALL)
 _SHELL = re.compile(r"[|&;<>()$`*?\[\]{}~#\n]|^\s*\w+=")
 
@@ -218,7 +220,8 @@ class _Dev:
         """The first signal stops everything in order, the second one at once."""
         if self._stopping.is_set():
             self._supervisor.kill_now()
-            raise SystemExit(1)
+            os._exit(INTERRUPTED)
+        sys.stderr.write("plait dev is stopping; Ctrl-C again to stop at once\n")
         self._stopping.set()
 
     def _tell(self, address: str, scheduler_address: str) -> None:

@@ -110,11 +110,20 @@ class RegistryLoop(Loop):
     async def _decide(self, announced: ContractAnnounced) -> Counts:
         try:
             contract = read_contract(announced.descriptor_set, announced.services, announced.digest)
+            verdict = decide(contract, await self._in_force(contract), self._config.tolerant)
+        except grpc.aio.AioRpcError:
+            raise
         except ContractReadError as error:
             refusal = refusals.contract_unreadable(announced.services, str(error))
             return await self._refuse(announced, refusal, "unreadable")
-        in_force = await self._in_force(contract)
-        match decide(contract, in_force, self._config.tolerant):
+        except Exception as error:
+            # Whoever announces must not be able to end this process, again after each restart.
+            self._log.exception("contract.crashed", services=announced.services)
+            refusal = refusals.contract_unreadable(
+                announced.services, f"a fault of ours: {error!r}"
+            )
+            return await self._refuse(announced, refusal, "crashed")
+        match verdict:
             case Invalid(violations):
                 refusal = refusals.policy_invalid(announced.services, violations)
                 return await self._refuse(announced, refusal, "invalid")

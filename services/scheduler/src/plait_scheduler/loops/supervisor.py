@@ -61,6 +61,7 @@ class SupervisorLoop(Loop):
         self._events = events
         self._rnd = rnd
         self._slots: dict[str, _Slot] = {}
+        self._leaving: set[Process] = set()
         self._changed = asyncio.Event()
 
     def add(self, spec: ProcessSpec) -> None:
@@ -100,10 +101,10 @@ class SupervisorLoop(Loop):
                 await slot.process.kill()
 
     def kill_now(self) -> None:
-        """SIGKILL to everything, without waiting. For the very end."""
-        for slot in self._slots.values():
-            if slot.process is not None:
-                slot.process.signal(signal.SIGKILL)
+        """SIGKILL to everything, what is being stopped included, without waiting. For the end."""
+        running = [slot.process for slot in self._slots.values() if slot.process is not None]
+        for process in (*running, *self._leaving):
+            process.signal(signal.SIGKILL)
 
     async def wait(self) -> None:
         dues = [slot.due for slot in self._slots.values() if slot.due is not None]
@@ -158,5 +159,9 @@ class SupervisorLoop(Loop):
         self._events.died(slot.spec.name, code)
 
     async def _stop(self, process: Process) -> None:
-        if not await process.stop():
-            self._log.warning("killed", process=process.spec.name, why="grace is over")
+        self._leaving.add(process)
+        try:
+            if not await process.stop():
+                self._log.warning("killed", process=process.spec.name, why="grace is over")
+        finally:
+            self._leaving.discard(process)
