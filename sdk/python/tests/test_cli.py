@@ -1,32 +1,54 @@
 """The command line: what it prints, where, and how it ends."""
 
+import contextlib
+import functools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sdk.python.tests.contracts import HERE, REPOSITORY
 
 from plait._processes import Process
+from plait.cli import cli
 from plait.testing import Mesh
 
-Result = subprocess.CompletedProcess[str]
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 Run = Callable[..., Result]
 
 
-def plait(*arguments: str, **options: Any) -> Result:
-    """Runs the command line."""
+def plait(
+    *arguments: str, cwd: Path | None = None, address: str = "", stdin: str | None = None
+) -> Result:
+    """Runs a command, in this process: another one would take longer to start than to run."""
+    with contextlib.chdir(cwd or Path.cwd()):
+        done = CliRunner().invoke(
+            cli, list(arguments), input=stdin, env={"PLAIT_ADDRESS": address or None}
+        )
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Result(done.exit_code, done.stdout, done.stderr)
+
+
+def process(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Runs a command as a process."""
+    command = [sys.executable, "-m", "plait.cli", *arguments]
     return subprocess.run(
-        [sys.executable, "-m", "plait.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        **options,
+        command, capture_output=True, text=True, timeout=50, check=False, **options
     )
 
 
@@ -50,8 +72,7 @@ def mesh() -> Iterator[Mesh]:
 @pytest.fixture(scope="module")
 def run(mesh: Mesh) -> Run:
     """Runs the command line against the mesh."""
-    environment = os.environ | {"PLAIT_ADDRESS": mesh.address}
-    return lambda *arguments, **options: plait(*arguments, env=environment, **options)
+    return functools.partial(plait, address=mesh.address)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +94,7 @@ def greeter(project: Path, mesh: Mesh, run: Run) -> Iterator[str]:
 def test_help_imports_little():
     program = "import sys, plait.cli; assert not {'grpc', 'rich', 'google'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
-    shown = plait("--help")
+    shown = process("--help")
     assert shown.returncode == 0
     assert "Run a method as a durable task" in shown.stdout
 
@@ -99,7 +120,7 @@ def test_a_request_from_a_file_and_from_stdin(run, greeter, tmp_path):
     (tmp_path / "request.json").write_text('{"name": "file"}')
     from_file = run("call", greeter, f"@{tmp_path / 'request.json'}", "-o", "jsonl")
     assert from_file.stdout == '{"text": "Hello, file!"}\n'
-    from_stdin = run("call", greeter, "-", input='{"name": "stdin"}')
+    from_stdin = run("call", greeter, "-", stdin='{"name": "stdin"}')
     assert json.loads(from_stdin.stdout) == {"text": "Hello, stdin!"}
     assert run("call", greeter, "@/nothing/here").returncode == 2
 
@@ -132,7 +153,7 @@ def test_a_paused_queue_keeps_its_tasks(run, greeter):
     queue = "greeter.v1.GreeterService"
     paused = run("queue", "pause", queue, "--reason", "test")
     assert "(paused)" in paused.stdout
-    waited = run("call", greeter, "{}", "--timeout", "0.3")
+    waited = run("call", greeter, "{}", "--timeout", "2")
     assert waited.returncode == 5
     task = waited.stderr.split()[1]
     parked = run("task", "list", "--state", "PARKED", "-o", "json").stdout
@@ -182,7 +203,7 @@ def test_exit_codes(run, greeter, arguments, code, said):
 
 
 def test_a_broker_that_is_not_there():
-    done = plait("task", "list", "--address", "127.0.0.1:1")
+    done = process("task", "list", "--address", "127.0.0.1:1")
     assert done.returncode == 4
     assert "cannot reach Plait at 127.0.0.1:1" in done.stderr
 
@@ -219,7 +240,7 @@ def test_a_contract_from_a_descriptor_set(run, tmp_path):
 
 def test_files_that_do_not_compile(tmp_path):
     (tmp_path / "broken.proto").write_text("nonsense")
-    done = plait("gen", cwd=tmp_path)
+    done = process("gen", cwd=tmp_path)
     assert done.returncode == 2
     assert "broken.proto:1:1" in done.stderr
 

@@ -440,3 +440,23 @@ async def test_methods_left_to_the_base_class_are_not_served(client, pocket):
             "/shop.v1.OrderService/Charge",
             "/shop.v1.OrderService/Post",
         ]
+
+
+async def test_progress_is_not_told_more_often_than_people_read(client, pocket):
+    async def charge(request: Any, context: Any) -> Any:
+        for number in range(200):
+            plait.attempt().progress(number / 200)
+            await asyncio.sleep(0)
+        return receipt(request)
+
+    async with serve(client, charge):
+        await stub_of(client).Charge(shop.ChargeRequest(order_id="1"))
+        frames = [each for each in pocket.workers[0].said if each.HasField("progress")]
+    assert len(frames) <= 3
+
+
+async def test_a_timeout_that_is_over_sends_nothing(client, pocket):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub_of(client).Charge(shop.ChargeRequest(), timeout=0)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert not pocket.tasks

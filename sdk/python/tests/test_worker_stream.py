@@ -194,3 +194,16 @@ async def test_a_worker_runs_once_and_serves_something(client):
     async with worker:
         with pytest.raises(RuntimeError, match="runs once"):
             await worker.run()
+
+
+async def test_what_is_handed_back_is_told_before_the_goodbye(client, pocket):
+    gate = Gate()
+    worker = serve(client, gate, concurrency=1, grace=0.0)
+    running = asyncio.create_task(worker.run())
+    async for _ in client.submit_many(stub_of(client).Charge, orders(2)):
+        pass
+    await gate.started.wait()
+    await pocket.until(lambda: len(pocket.workers[0].held) == 2)
+    worker.stop()
+    await running
+    assert list(pocket.ready) == [2]

@@ -48,7 +48,6 @@ class Attachment:
         """`hello` is without the leases held; `attached` is set while a stream is open."""
         self._stub = worker_service_pb2_grpc.WorkerServiceStub(channel)
         self._hello = hello
-        self._call: _Call | None = None
         self._writing: asyncio.Future[None] | None = None
         self._leaving = False
         self.attached = attached
@@ -78,18 +77,14 @@ class Attachment:
             await asyncio.sleep(random.uniform(0, 0 if self._leaving else wait))
             wait = min(wait * 2, RECONNECT_MAX_S)
 
-    async def leave(self) -> None:
-        """Says goodbye: nothing more will be sent."""
+    def leave(self) -> None:
+        """Ends the stream once everything is sent, and attaches no more."""
         self._leaving = True
-        if self._call is not None:
-            try:
-                await self._call.done_writing()
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                return
+        self.wake()
 
     async def _connect(self, holdings: Holdings) -> bool:
         """One stream, from hello to its end. True when the worker was welcome."""
-        self._call = call = self._stub.Attach(wait_for_ready=True)
+        call: _Call = self._stub.Attach(wait_for_ready=True)
         tasks: list[asyncio.Task[None]] = []
         try:
             await call.write(worker_service_pb2.AttachRequest(hello=self._full_hello(holdings)))
@@ -112,7 +107,6 @@ class Attachment:
             return True
         finally:
             self.attached.clear()
-            self._call = None
             call.cancel()
             for task in tasks:
                 await end_task(task)
@@ -131,6 +125,9 @@ class Attachment:
                 if message is not None:
                     await call.write(message)
                     continue
+                if self._leaving:
+                    await call.done_writing()
+                    return
                 self._writing = asyncio.get_running_loop().create_future()
                 await self._writing
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):

@@ -4,7 +4,7 @@ result."""
 import asyncio
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -40,6 +40,7 @@ class Core:
         return self.methods.submit_again(submission)
 
     async def close(self) -> None:
+        """Ends everything. Whoever waits gets CANCELLED."""
         await self.methods.close()
         await self.session.close()
         await self.channel.close()
@@ -132,9 +133,13 @@ class DurableMethod(_UnaryUnary[Q, R]):
         timeout = deadline.timeout_of_call(timeout)
         if metadata is not None or timeout is not None:
             said = said.for_call(metadata, timeout)
-        submission = self.submit(
-            request, said, core=channel.core, detached=channel.detached, blocking=True
-        )
+        if timeout is not None and timeout <= 0:
+            submission = Submission(self._method, b"", awaited=True)
+            submission.finish(b"", _deadline_exceeded())
+        else:
+            submission = self.submit(
+                request, said, core=channel.core, detached=channel.detached, blocking=True
+            )
         return DurableCall(channel.core.session, submission, self.decode, timeout)
 
     def submit(
@@ -166,11 +171,16 @@ class DurableMethod(_UnaryUnary[Q, R]):
         """The request's bytes: equal messages give equal bytes, for deduplication and flows."""
         if isinstance(request, Message):
             return request.SerializeToString(deterministic=True)
-        return self._serializer(request) if self._serializer is not None else request  # type: ignore[return-value]  # as in grpc
+        if self._serializer is None:
+            # As in gRPC, whose request is bytes then.
+            return cast("bytes", request)
+        return self._serializer(request)
 
     def decode(self, payload: bytes) -> R:
         """The response of a payload."""
-        return self._deserializer(payload) if self._deserializer is not None else payload  # type: ignore[return-value]  # as in grpc
+        if self._deserializer is None:
+            return cast("R", payload)
+        return self._deserializer(payload)
 
 
 class DurableCall(grpc.aio.UnaryUnaryCall[Q, R]):
@@ -223,7 +233,8 @@ class DurableCall(grpc.aio.UnaryUnaryCall[Q, R]):
         if self._submission.done:
             return False
         self._cancelled = True
-        self._end(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
+        code = grpc.StatusCode.CANCELLED.value[0]
+        self._end(errors.from_parts(code, "Locally cancelled by application!", b""))
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
@@ -262,12 +273,16 @@ class DurableCall(grpc.aio.UnaryUnaryCall[Q, R]):
         return None
 
     def _expire(self) -> None:
-        self._end(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self._end(_deadline_exceeded())
 
-    def _end(self, code: grpc.StatusCode, message: str) -> None:
-        submission = self._submission
-        self._session.forget(submission)
-        submission.finish(b"", errors.from_parts(code.value[0], message, b""))
+    def _end(self, error: grpc.aio.AioRpcError) -> None:
+        self._session.forget(self._submission)
+        self._submission.finish(b"", error)
+
+
+def _deadline_exceeded() -> grpc.aio.AioRpcError:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+    return errors.from_parts(code, "Deadline Exceeded", b"")
 
 
 def flow_of(core: Core) -> Flow | None:
@@ -291,7 +306,8 @@ def _task_options(
             return None
     options = task_pb2.TaskOptions()
     said.fill(options)
-    _options.add_metadata(options, headers)
+    if not any(each.key == "traceparent" for each in options.metadata):
+        _options.add_metadata(options, headers)
     if flow is not None:
         options.parent.CopyFrom(flow.parent)
         if said.child_key is not None:

@@ -111,7 +111,7 @@ class HandlerContext(grpc.aio.ServicerContext[Any, Any]):
         return self.run.stopped
 
     def done(self) -> bool:
-        return self.run.stopped
+        return self.run.stopped or self.run.finished
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Calls back with this context when the attempt is told to stop or the handler has

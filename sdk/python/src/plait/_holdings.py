@@ -5,9 +5,10 @@ It outlives the streams: the leases that it holds are listed in the hello of the
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from plait._outcomes import Outcomes
 from plait._run import Run
@@ -17,6 +18,9 @@ from plait._threads import Threads
 from plait.v1 import task_pb2, task_service_pb2, worker_service_pb2
 
 Lease: TypeAlias = "tuple[int, int]"
+
+# A handler may report as often as it likes; people do not read faster than this.
+PROGRESS_INTERVAL_S: Final = 0.1
 
 
 class Holdings:
@@ -44,9 +48,12 @@ class Holdings:
         self._served = served
         self._wake = wake
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._held: dict[Lease, Run] = {}
         self._outcomes = Outcomes()
         self._progress: dict[Lease, task_pb2.Progress] = {}
+        # Progress waits while this timer runs.
+        self._progress_timer: asyncio.TimerHandle | None = None
         self._hand_back: list[Lease] = []
         # The highest frame of this stream that was received, and that the broker was told of.
         self._received = 0
@@ -112,6 +119,7 @@ class Holdings:
         self.empty.clear()
         if self._drain_reason is not None:
             self._give_back_queue()
+            self._check_empty()
         # First the slots and then the writer: handlers that do not wait have their outcomes in the
         # next message.
         self.slots.start()
@@ -143,12 +151,16 @@ class Holdings:
     def report_progress(self, run: Run, fraction: float, message: str) -> None:
         """A handler tells how far it is; from any thread."""
         progress = task_pb2.Progress(fraction=fraction, message=message)
-        self._loop.call_soon_threadsafe(self._put_progress, run, progress)
+        if threading.get_ident() == self._thread:
+            self._put_progress(run, progress)
+        else:
+            self._loop.call_soon_threadsafe(self._put_progress, run, progress)
 
     def _put_progress(self, run: Run, progress: task_pb2.Progress) -> None:
         if run.lease in self._held:
             self._progress[run.lease] = progress
-            self._wake()
+            if self._progress_timer is None:
+                self._wake()
 
     def _finish(
         self, run: Run, response: bytes | None, failure: task_service_pb2.Failure | None
@@ -189,7 +201,7 @@ class Holdings:
                 tasks=[task for task, _ in leases], tokens=[token for _, token in leases]
             )
             return worker_service_pb2.AttachRequest(hand_back=back)
-        if self._progress:
+        if self._progress and self._progress_timer is None:
             return self._say_progress()
         if self._heartbeat_due:
             beat = worker_service_pb2.WorkerHeartbeat(
@@ -198,7 +210,13 @@ class Holdings:
             return worker_service_pb2.AttachRequest(heartbeat=beat)
         return None
 
+    def _let_progress(self) -> None:
+        self._progress_timer = None
+        if self._progress:
+            self._wake()
+
     def _say_progress(self) -> worker_service_pb2.AttachRequest:
+        self._progress_timer = self._loop.call_later(PROGRESS_INTERVAL_S, self._let_progress)
         reports, self._progress = self._progress, {}
         message = worker_service_pb2.AttachRequest()
         for (task, token), progress in reports.items():

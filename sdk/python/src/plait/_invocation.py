@@ -82,6 +82,7 @@ class Invocation:
         """Cleans up; answers the outcome that is to be told."""
         run = self.run
         run.runner = None
+        run.finished = True
         if self._timer is not None:
             self._timer.cancel()
         if run.flow is not None:

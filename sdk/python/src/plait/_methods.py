@@ -131,6 +131,7 @@ class Methods:
         self._stub = contract_service_pb2_grpc.ContractServiceStub(channel)
         self._submit = submit
         self._methods: dict[str, Method] = {}
+        self._closed = False
 
     def get(self, path: str) -> Method:
         """The method with this path."""
@@ -164,6 +165,7 @@ class Methods:
 
     async def close(self) -> None:
         """Ends what is under way."""
+        self._closed = True
         tasks = [each.resolving for each in self._methods.values() if each.resolving is not None]
         for task in tasks:
             task.cancel()
@@ -171,6 +173,9 @@ class Methods:
             await asyncio.wait(tasks)
 
     def _wait(self, submission: Submission) -> None:
+        if self._closed:
+            submission.finish(b"", errors.closed())
+            return
         method = submission.method
         method.waiting.append(submission)
         if method.resolving is None:
@@ -185,9 +190,7 @@ class Methods:
         except grpc.aio.AioRpcError as raised:
             error = raised
         except asyncio.CancelledError:
-            error = errors.from_parts(
-                grpc.StatusCode.CANCELLED.value[0], "the client is closed", b""
-            )
+            error = errors.closed()
             raise
         except Exception as raised:
             # A fault of ours: nobody may wait for ever because of it.

@@ -21,6 +21,7 @@ class Run:
         "core",
         "deadline",
         "extra",
+        "finished",
         "flow",
         "holdings",
         "lease",
@@ -59,6 +60,8 @@ class Run:
         # Whether it was told to stop, and the failure to report then; None: no outcome is wanted.
         self.stopped = False
         self.verdict: task_service_pb2.Failure | None = None
+        # Whether its handler has ended.
+        self.finished = False
         # Called once, when it is told to stop or its handler has ended.
         self.on_end: list[Callable[[], None]] | None = None
 

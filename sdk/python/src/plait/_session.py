@@ -61,7 +61,7 @@ class Session:
     def submit(self, submission: Submission) -> None:
         """Queues a submission; it is sent with those that wait, as soon as the line is free."""
         if self._closed:
-            submission.finish(b"", closed_error())
+            submission.finish(b"", errors.closed())
             return
         size = len(submission.payload)
         if self.payload_bytes_max and size > self.payload_bytes_max:
@@ -73,7 +73,7 @@ class Session:
     def want(self, submission: Submission) -> None:
         """Asks for the result of a task that was accepted."""
         if self._closed:
-            submission.finish(b"", closed_error())
+            submission.finish(b"", errors.closed())
             return
         submission.awaited = True
         if submission.flow is not None:
@@ -99,7 +99,7 @@ class Session:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._fail_all(closed_error())
+        self._fail_all(errors.closed())
 
     def _wake(self) -> None:
         if self._task is None:
@@ -246,11 +246,6 @@ class Session:
     def _fail_all(self, error: grpc.aio.AioRpcError) -> None:
         for submission in [*self._outbox.clear(), *self._wanted.clear()]:
             submission.finish(b"", error)
-
-
-def closed_error() -> grpc.aio.AioRpcError:
-    """What a call on a closed client gets."""
-    return errors.from_parts(grpc.StatusCode.CANCELLED.value[0], "the client is closed", b"")
 
 
 def too_large(what: str, size: int, limit: int) -> grpc.aio.AioRpcError:

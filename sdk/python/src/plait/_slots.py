@@ -12,6 +12,7 @@ again once it was cancelled.
 
 import asyncio
 import contextvars
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 # How long handlers run in line before the event loop gets its turn: reading, writing, timers.
 SLICE_S: Final = 0.005
+
+# How long cancelled handlers get to clean up.
+CLOSE_S: Final = 5.0
+
+_log = logging.getLogger("plait.worker")
 
 # Called with a response, or a failure; both None when nobody wants an outcome.
 Finish: TypeAlias = "Callable[[Run, bytes | None, task_service_pb2.Failure | None], None]"
@@ -70,12 +76,14 @@ class Slots:
         self.start()
 
     async def close(self) -> None:
-        """Cancels every handler and waits for their ends."""
+        """Cancels every handler and waits for their ends, but not for ever."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            _, pending = await asyncio.wait(tasks, timeout=CLOSE_S)
+            if pending:
+                _log.warning("%d handlers do not end though they were cancelled", len(pending))
 
     def _has_room(self) -> bool:
         return self.busy - self.suspended < self.limit

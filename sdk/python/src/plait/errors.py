@@ -160,6 +160,11 @@ def from_parts(
     )
 
 
+def closed() -> grpc.aio.AioRpcError:
+    """What a call on a closed client gets."""
+    return from_parts(grpc.StatusCode.CANCELLED.value[0], "the client is closed", b"")
+
+
 def _trailers(error: BaseException) -> list[tuple[str, str | bytes]]:
     if not isinstance(error, grpc.RpcError):
         return []

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class Worker:
         self._channel = core.channel
         self._peer = peer
         self._concurrency = concurrency
-        self.id = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(6)}"
+        host = re.sub(r"[^A-Za-z0-9._:-]", "-", socket.gethostname()[:32])
+        self.id = f"{host}-{os.getpid()}-{secrets.token_hex(6)}"
         self._name = name or self.id
         self._version = version
         self._grace = grace
@@ -96,8 +98,7 @@ class Worker:
         self._stop.set()
 
     async def attached(self) -> None:
-        """Returns when the worker is attached, and methods are known. Raises what `run` raised
-        instead."""
+        """Returns when the worker is attached, and so its methods are known."""
         await self._attached.wait()
 
     async def __aenter__(self) -> "Worker":
@@ -162,7 +163,7 @@ class Worker:
                 await _first(stream, holdings.empty.wait(), self._stop_now.wait())
         if not holdings.empty.is_set():
             _log.warning("giving up: %d attempts still run", holdings.slots.busy)
-        await attachment.leave()
+        attachment.leave()
         await asyncio.wait([stream], timeout=_GOODBYE_S)
         if not stream.done():
             stream.cancel()

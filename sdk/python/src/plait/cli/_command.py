@@ -1,6 +1,7 @@
 """What every command that talks to the broker has in common: its flags, and how it ends."""
 
 import functools
+import os
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -62,6 +63,8 @@ def api_command(function: Callable[..., Any]) -> Callable[..., None]:
     )
     @functools.wraps(function)
     def command(address: str | None, output: str, timeout: float | None, **rest: Any) -> None:
+        # What the library of gRPC has to say is for its own developers.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from plait.cli import _api
 
         code = _api.run(function, address, output, timeout, rest)
