@@ -19,8 +19,7 @@ import plait
 from plait._processes import Process
 from plait.cli import _bench_contract
 from plait.cli._api import describe, exit_code
-from plait.cli._command import Exit
-from plait.cli._messages import split_method
+from plait.cli._command import Exit, split_method
 from plait.testing import Mesh
 
 _START_S = 30.0

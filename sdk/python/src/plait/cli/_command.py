@@ -71,3 +71,13 @@ def api_command(function: Callable[..., Any]) -> Callable[..., None]:
         raise SystemExit(int(code))
 
     return command
+
+
+def split_method(text: str) -> tuple[str, str]:
+    """Service and method of "package.Service/Method"; a leading slash or a dot will do."""
+    service, _, method = text.lstrip("/").rpartition("/")
+    if not service:
+        service, _, method = text.rpartition(".")
+    if not service or not method:
+        raise Stop(Exit.USAGE, f'"{text}" is no method: write package.Service/Method')
+    return service, method

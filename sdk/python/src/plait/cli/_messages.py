@@ -23,7 +23,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from plait.cli._api import Api
-from plait.cli._command import Exit, Stop
+from plait.cli._command import Exit, Stop, split_method
 from plait.v1 import contract_service_pb2
 
 # Every program has them, so contracts travel without them.
@@ -79,16 +79,6 @@ def pool_of(descriptor_set: bytes) -> descriptor_pool.DescriptorPool:
         if not file.name.startswith("google/protobuf/"):
             pool.Add(file)
     return pool
-
-
-def split_method(text: str) -> tuple[str, str]:
-    """Service and method of "package.Service/Method"; a leading slash or a dot will do."""
-    service, _, method = text.lstrip("/").rpartition("/")
-    if not service:
-        service, _, method = text.rpartition(".")
-    if not service or not method:
-        raise Stop(Exit.USAGE, f'"{text}" is no method: write package.Service/Method')
-    return service, method
 
 
 async def find(api: Api, text: str) -> Method:

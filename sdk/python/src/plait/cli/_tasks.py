@@ -7,9 +7,8 @@ import click
 import grpc
 
 from plait import errors
-from plait.cli import _messages
 from plait.cli._api import Api, describe, exit_code, say
-from plait.cli._command import Exit, Stop
+from plait.cli._command import Exit, Stop, split_method
 from plait.cli._output import age, line, span
 from plait.v1 import task_pb2, task_service_pb2
 
@@ -23,7 +22,7 @@ def filter_of(said: dict[str, str | None]) -> str:
     for name, value in said.items():
         if value is not None:
             if name == "method":
-                value = "/" + "/".join(_messages.split_method(value))
+                value = "/" + "/".join(split_method(value))
             elif name == "state":
                 value = value.upper()
             parts.append(f'{name} = "{value}"')
@@ -177,6 +176,8 @@ def _metadata(task: task_pb2.Task) -> str:
 
 
 async def _payloads(api: Api, task: task_pb2.Task) -> list[tuple[str, str]]:
+    from plait.cli import _messages
+
     try:
         method = await _messages.find(api, task.method)
     except Stop:

@@ -4,8 +4,7 @@ import grpc
 
 from plait import _wire
 from plait.cli._api import Api
-from plait.cli._command import Exit, Stop
-from plait.cli._messages import split_method
+from plait.cli._command import Exit, Stop, split_method
 from plait.cli._output import age
 from plait.control.v1 import (
     directory_service_pb2,
