@@ -49,8 +49,9 @@ func (w *Worker) attach(life, serving context.Context, conn *grpc.ClientConn) er
 		if life.Err() != nil || w.leases.nothingHeld() {
 			return nil
 		}
-		if opened {
+		if w.answered {
 			pause.reset()
+			w.answered = false
 		}
 		switch {
 		case Reason(err) == plaitv1.ErrorReason_ERROR_REASON_METHOD_UNKNOWN:
@@ -237,6 +238,7 @@ func (w *Worker) receiveLoop(ctx context.Context, stream attachStream, heard *at
 			return err
 		}
 		heard.Add(1)
+		w.answered = true
 		switch m := answer.GetMessage().(type) {
 		case *plaitv1.AttachResponse_Attempts:
 			if err := w.receive(m.Attempts); err != nil {

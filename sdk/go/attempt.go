@@ -92,8 +92,9 @@ type attempt struct {
 	// The server stream.
 	headerSent bool
 	trailer    metadata.MD
-	// The flow: how many callers wait for children.
+	// The flow: how many callers wait for children, and whether the handler has returned.
 	waits      int
+	finished   bool
 	plainChild *plaitv1.TaskOptions
 }
 
@@ -136,8 +137,8 @@ func attemptOf(ctx context.Context, c *Client) *attempt {
 // suspend gives the slot back while a caller in the handler waits for a child.
 func (a *attempt) suspend() {
 	a.mu.Lock()
+	first := !a.finished && a.waits == 0
 	a.waits++
-	first := a.waits == 1
 	a.mu.Unlock()
 	if first {
 		a.worker.runners.release()
@@ -145,21 +146,33 @@ func (a *attempt) suspend() {
 	}
 }
 
-func (a *attempt) waiting() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.waits > 0
-}
-
 // resume takes the slot again. It does not wait for one: the flow goes on at once.
 func (a *attempt) resume() {
 	a.mu.Lock()
 	a.waits--
-	last := a.waits == 0
+	last := !a.finished && a.waits == 0
 	a.mu.Unlock()
 	if last {
 		a.worker.runners.retake()
 	}
+}
+
+// finish says that the handler has returned; a goroutine that it left behind may wait on, but has no
+// slot to give back. It returns the handler's trailer.
+func (a *attempt) finish() metadata.MD {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.finished = true
+	if a.waits > 0 {
+		a.worker.runners.retake()
+	}
+	return a.trailer
+}
+
+func (a *attempt) waiting() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waits > 0
 }
 
 // incoming is the metadata that the handler sees.

@@ -99,7 +99,7 @@ func (call *call) submission(ctx context.Context) (*submission, error) {
 		method: call.method.path, payload: call.payload, options: options,
 		key: call.key, orderingKey: call.orderingKey, await: call.await || call.parent != nil,
 	}
-	sub.wait.parent = call.parent
+	sub.wait.parent, sub.wait.soon = call.parent, call.await
 	if call.await {
 		sub.expires = callerDeadline(ctx, call.parent)
 	}

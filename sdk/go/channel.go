@@ -68,7 +68,6 @@ func (c *Channel) submit(ctx context.Context, call *call) error {
 	return c.untilKnown(ctx, call, func(sub *submission) error {
 		h.submission = sub
 		if h.bulk != nil && !h.bulk.again {
-			sub.wait.soon = true
 			return nil
 		}
 		if err := c.client.session.awaitAccepted(ctx, sub); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -42,7 +43,7 @@ type Client struct {
 // ClientOption changes what [Connect] does by default.
 type ClientOption func(*Client)
 
-// WithAddress says where the broker listens. Default: PLAIT_ADDRESS, else 127.0.0.1:7420.
+// WithAddress says where the broker listens: host:port, unix:/path, or a gRPC target. Default: PLAIT_ADDRESS, else 127.0.0.1:7420.
 func WithAddress(address string) ClientOption { return func(c *Client) { c.address = address } }
 
 // WithDialOptions adds options to the gRPC connections, such as transport credentials. Default:
@@ -112,7 +113,11 @@ func (c *Client) dialBroker() (*grpc.ClientConn, error) {
 			Time: 20 * time.Second, Timeout: 10 * time.Second,
 		}),
 	}, c.dial...)
-	conn, err := grpc.NewClient("passthrough:///"+c.address, options...)
+	target := c.address
+	if !strings.HasPrefix(target, "unix:") && !strings.Contains(target, "://") {
+		target = "passthrough:///" + target
+	}
+	conn, err := grpc.NewClient(target, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", c.address, err)
 	}

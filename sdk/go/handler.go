@@ -74,9 +74,10 @@ func (a *attempt) decode(request any) error {
 // conclude turns what a handler returned into the attempt's outcome, unless it has one, or needs
 // none, already.
 func (w *Worker) conclude(a *attempt, response []byte, err error) {
+	trailer := a.finish()
 	var failure *plaitv1.Failure
 	if err != nil {
-		failure = failureOf(err, a.trailer)
+		failure = failureOf(err, trailer)
 	}
 	endAttemptSpan(a.span, failure)
 	if a.state.CompareAndSwap(attemptRunning, attemptEnded) {

@@ -273,6 +273,12 @@ func results(t *testing.T, l *submitLine, r *plaitv1.ResultFrame) {
 	)
 }
 
+// answerOf is the result of one Echo task.
+func answerOf(t *testing.T, task uint64, text string) *plaitv1.ResultFrame {
+	t.Helper()
+	return &plaitv1.ResultFrame{Tasks: []uint64{task}, Payloads: [][]byte{echoed(t, text)}}
+}
+
 // attached reads a worker's hello and answers it.
 func (s *script) attached(
 	t *testing.T, beat time.Duration, lost ...*plaitv1.HeldLease,

@@ -28,6 +28,9 @@ type session struct {
 	ctx    context.Context // the life of the client, which no caller's context spans
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+	// Whether this stream brought more than a welcome; a broker that breaks every stream at once must
+	// not be asked again at once. Of the goroutine that receives.
+	answered bool
 	// Has a token when the sender has something to look at.
 	wake chan struct{}
 

@@ -17,6 +17,7 @@ func (s *session) receiveLoop(stream submitStream) error {
 		if err != nil {
 			return err
 		}
+		s.answered = true
 		switch m := answer.GetMessage().(type) {
 		case *plaitv1.SubmitStreamResponse_Accepted:
 			s.accepted(m.Accepted)

@@ -31,13 +31,11 @@ func (s *session) run() {
 		if s.ctx.Err() != nil {
 			return
 		}
-		if opened {
+		if s.answered {
 			pause.reset()
+			s.answered = false
 		}
 		s.broke(err, opened, pause.failures == 0)
-		if errors.Is(err, errRenewed) {
-			continue
-		}
 		if permanent(err) && !s.waitForWork() {
 			return
 		}

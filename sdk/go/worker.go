@@ -50,6 +50,8 @@ type Worker struct {
 	expiry  *expiry
 	peer    *peer.Peer
 	started atomic.Bool
+	// Whether this stream brought more than a welcome. Of the goroutine that receives.
+	answered bool
 	// Closed by Stop.
 	stop     chan struct{}
 	stopOnce sync.Once
