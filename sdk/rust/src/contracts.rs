@@ -87,7 +87,7 @@ impl Contracts {
     }
 
     /// The method, if it is known already.
-    fn known(&self, path: &str) -> Option<Arc<Method>> {
+    pub(crate) fn known(&self, path: &str) -> Option<Arc<Method>> {
         self.methods
             .read()
             .unwrap_or_else(PoisonError::into_inner)

@@ -6,7 +6,9 @@
 
 use crate::attempt::Attempt;
 use crate::client::Client;
-use opentelemetry::context::FutureExt;
+use opentelemetry::Context;
+use std::future::poll_fn;
+use std::pin::pin;
 
 tokio::task_local! {
     static ATTEMPT: Attempt;
@@ -21,10 +23,14 @@ pub fn attempt() -> Option<Attempt> {
 
 /// Runs a future as part of an attempt; see [`Attempt::scope`].
 pub async fn scope<F: Future>(attempt: Attempt, future: F) -> F::Output {
-    match attempt.trace() {
-        Some(context) => ATTEMPT.scope(attempt, future.with_context(context)).await,
-        None => ATTEMPT.scope(attempt, future).await,
-    }
+    let mut future = pin!(future);
+    poll_fn(move |cx| enter(&attempt, || future.as_mut().poll(cx))).await
+}
+
+/// Runs code as part of an attempt, under its trace context.
+pub(crate) fn enter<T>(attempt: &Attempt, code: impl FnOnce() -> T) -> T {
+    let _context = attempt.trace().map(Context::attach);
+    ATTEMPT.sync_scope(attempt.clone(), code)
 }
 
 /// The attempt whose children a durable call of this client makes.

@@ -1,18 +1,19 @@
-//! The length prefix of gRPC: one message into a body and out of it, without copying the payload.
+//! The length prefix of gRPC: one message into a body and out of it, without copying what is large.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use bytes::{BufMut, Bytes};
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body as _, Frame, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use tonic::Status;
+use tonic::body::Body;
 
 /// A compressed flag and a length of four bytes.
 const PREFIX: usize = 5;
 
-/// Below this a payload that is kept is copied. tonic encodes every message into a buffer of 8 KiB of its own, so a
-/// small slice would hold on to thirty times its size until the task is accepted or the outcome settled.
+/// Below this a payload is copied. tonic encodes every message into a buffer of 8 KiB of its own, so a small slice that
+/// is kept would hold on to thirty times its size until the task is accepted or the outcome settled; and behind a
+/// prefix in one buffer it costs less than as a frame of its own.
 const COPY_BELOW: usize = 2_048;
 
 /// A body of one message, and of trailers where it is a response.
@@ -20,38 +21,38 @@ const COPY_BELOW: usize = 2_048;
 pub(crate) struct Framed {
     prefix: Option<Bytes>,
     payload: Option<Bytes>,
-    trailers: Option<HeaderMap>,
+    ok: bool,
 }
 
 impl Framed {
     /// A request's body.
     pub(crate) fn request(payload: Bytes) -> Self {
-        Self::new(payload, None)
+        Self::new(payload, false)
     }
 
     /// A successful response's body.
     pub(crate) fn response(payload: Bytes) -> Self {
-        let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("0"));
-        Self::new(payload, Some(trailers))
+        Self::new(payload, true)
     }
 
-    fn new(payload: Bytes, trailers: Option<HeaderMap>) -> Self {
-        // Payloads are bounded far below 4 GiB by the broker's limit.
-        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let mut prefix = BytesMut::with_capacity(PREFIX);
+    fn new(payload: Bytes, ok: bool) -> Self {
+        let small = payload.len() < COPY_BELOW;
+        let mut prefix = Vec::with_capacity(PREFIX + if small { payload.len() } else { 0 });
         prefix.put_u8(0);
-        prefix.put_u32(len);
-        let payload = Some(payload).filter(|payload| !payload.is_empty());
+        // Payloads are bounded far below 4 GiB by the broker's limit.
+        prefix.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        if small {
+            prefix.put_slice(&payload);
+        }
         Self {
-            prefix: Some(prefix.freeze()),
-            payload,
-            trailers,
+            prefix: Some(prefix.into()),
+            payload: (!small).then_some(payload),
+            ok,
         }
     }
 }
 
-impl Body for Framed {
+impl http_body::Body for Framed {
     type Data = Bytes;
     type Error = Status;
 
@@ -62,13 +63,17 @@ impl Body for Framed {
         let data = self.prefix.take().or_else(|| self.payload.take());
         let frame = match data {
             Some(data) => Some(Frame::data(data)),
-            None => self.trailers.take().map(Frame::trailers),
+            None => std::mem::take(&mut self.ok).then(|| {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+                Frame::trailers(trailers)
+            }),
         };
         Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.prefix.is_none() && self.payload.is_none() && self.trailers.is_none()
+        self.prefix.is_none() && self.payload.is_none() && !self.ok
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -86,30 +91,53 @@ pub(crate) struct Unframed {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-/// Reads a body to its end. `what` names it in errors, all of which are INTERNAL as in a gRPC library, but for
-/// compression, which is UNIMPLEMENTED: a payload goes to workers in any language as it is.
-pub(crate) async fn unframe<B>(body: B, what: &str) -> Result<Unframed, Status>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<tonic::codegen::StdError>,
-{
-    let mut body = pin!(body);
-    let mut data = Bytes::new();
-    let mut trailers = None;
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame = frame.map_err(|error| Status::from_error(error.into()))?;
-        match frame.into_data() {
-            Ok(more) if data.is_empty() => data = more,
-            Ok(more) => data = [data, more].concat().into(),
-            Err(frame) => trailers = frame.into_trailers().ok(),
+/// Reads a body to its end. All errors are INTERNAL as in a gRPC library, but for compression, which is
+/// UNIMPLEMENTED: a
+/// payload goes to workers in any language as it is.
+#[derive(Debug)]
+pub(crate) struct Unframing {
+    body: Body,
+    /// Names the body in errors.
+    what: &'static str,
+    data: Bytes,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl Unframing {
+    pub(crate) fn new(body: Body, what: &'static str) -> Self {
+        Self {
+            body,
+            what,
+            data: Bytes::new(),
+            trailers: None,
         }
     }
-    let payload = if data.is_empty() {
-        None
-    } else {
-        Some(message(&data, what)?)
-    };
-    Ok(Unframed { payload, trailers })
+
+    fn take(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) if self.data.is_empty() => self.data = data,
+            Ok(data) => self.data = [&self.data[..], &data].concat().into(),
+            Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
+        }
+    }
+}
+
+impl Future for Unframing {
+    type Output = Result<Unframed, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            self.take(frame?);
+        }
+        let data = &self.data;
+        let payload = if data.is_empty() {
+            None
+        } else {
+            Some(message(data, self.what)?)
+        };
+        let trailers = self.trailers.take().map(|trailers| *trailers);
+        Poll::Ready(Ok(Unframed { payload, trailers }))
+    }
 }
 
 fn message(data: &Bytes, what: &str) -> Result<Bytes, Status> {
@@ -153,6 +181,14 @@ mod tests {
     use proptest::prelude::*;
     use tonic::Code;
 
+    async fn unframe<B>(body: B) -> Result<Unframed, Status>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
+        Unframing::new(Body::new(body), "body").await
+    }
+
     fn bytes(body: &[u8]) -> Bytes {
         Bytes::copy_from_slice(body)
     }
@@ -161,7 +197,7 @@ mod tests {
     async fn what_is_framed_is_unframed_with_its_trailers() {
         for len in [0, 1, COPY_BELOW, 100_000] {
             let payload = Bytes::from(vec![7; len]);
-            let read = unframe(Framed::response(payload.clone()), "response").await;
+            let read = unframe(Framed::response(payload.clone())).await;
             let read = read.expect("own framing");
             assert_eq!(read.payload.as_ref(), Some(&payload));
             assert_eq!(read.trailers.expect("trailers")[Status::GRPC_STATUS], "0");
@@ -173,9 +209,7 @@ mod tests {
         let body = [vec![0, 0, 0, 16, 0], vec![7; 4_096]].concat();
         let body = Bytes::from(body);
         let start = body.as_ptr();
-        let read = unframe(Full::new(body), "request")
-            .await
-            .expect("a message");
+        let read = unframe(Full::new(body)).await.expect("a message");
         let payload = read.payload.expect("a payload");
         assert_eq!(payload.as_ptr(), start.wrapping_add(PREFIX));
         let collected = Framed::request(payload.clone())
@@ -189,15 +223,13 @@ mod tests {
     async fn a_message_may_come_in_pieces() {
         let pieces = [&[0, 0][..], &[0, 0, 2, b'h'], b"i"];
         let frames = pieces.map(|piece| Ok::<_, Status>(Frame::data(bytes(piece))));
-        let read = unframe(StreamBody::new(tokio_stream::iter(frames)), "request").await;
+        let read = unframe(StreamBody::new(tokio_stream::iter(frames))).await;
         assert_eq!(read.expect("a message").payload, Some(bytes(b"hi")));
     }
 
     #[tokio::test]
     async fn an_empty_body_holds_no_message() {
-        let read = unframe(Full::new(Bytes::new()), "request")
-            .await
-            .expect("nothing");
+        let read = unframe(Full::new(Bytes::new())).await.expect("nothing");
         assert!(read.payload.is_none());
     }
 
@@ -211,9 +243,7 @@ mod tests {
             (&[0, 255, 255, 255, 255, 1], Code::Internal),
             (&[1, 0, 0, 0, 1, 9], Code::Unimplemented),
         ] {
-            let error = unframe(Full::new(bytes(body)), "request")
-                .await
-                .expect_err("broken");
+            let error = unframe(Full::new(bytes(body))).await.expect_err("broken");
             assert_eq!(error.code(), code, "{body:?}");
         }
     }

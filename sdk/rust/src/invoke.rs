@@ -4,7 +4,7 @@ use crate::attempt::Attempt;
 use crate::deadline::encode_timeout;
 use crate::errors;
 use crate::flow;
-use crate::frame::{Framed, unframe};
+use crate::frame::{Framed, Unframed, Unframing};
 use crate::metadata;
 use crate::pb::v1::{Failure, Metadatum};
 use bytes::{Bytes, BytesMut};
@@ -14,19 +14,19 @@ use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::StdError;
 
-/// A handler at work.
-pub(crate) type Invocation = Pin<Box<dyn Future<Output = Result<Bytes, Failure>> + Send>>;
+/// The user's service at work on a request.
+type Call = Pin<Box<dyn Future<Output = Result<Response<Body>, StdError>> + Send>>;
 
 /// A user's service, whatever its type.
 pub(crate) trait Handler: Send + Sync {
-    /// Begins to serve a request as part of an attempt.
-    fn invoke(&self, attempt: Attempt, request: Request<Body>) -> Invocation;
+    /// Begins to serve a request.
+    fn call(&self, request: Request<Body>) -> Call;
 }
 
 /// The tower service behind a generated server.
@@ -36,52 +36,112 @@ impl<S, B> Handler for TowerHandler<S>
 where
     S: tower::Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<StdError>,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
-    fn invoke(&self, attempt: Attempt, request: Request<Body>) -> Invocation {
-        let service = self.0.clone();
-        Box::pin(flow::scope(attempt, serve(service, request)))
+    fn call(&self, request: Request<Body>) -> Call {
+        let mut service = self.0.clone();
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {
+                let call = service.call(request);
+                Box::pin(async move {
+                    let response = call.await;
+                    response
+                        .map(|response| response.map(Body::new))
+                        .map_err(Into::into)
+                })
+            }
+            // A service that has to get ready, or failed to: as its own readiness is, for this request only.
+            Poll::Ready(Err(_)) | Poll::Pending => Box::pin(async move {
+                poll_fn(|cx| service.poll_ready(cx))
+                    .await
+                    .map_err(Into::into)?;
+                let response = service.call(request).await.map_err(Into::into)?;
+                Ok(response.map(Body::new))
+            }),
+        }
     }
 }
 
-async fn serve<S, B>(mut service: S, request: Request<Body>) -> Result<Bytes, Failure>
-where
-    S: tower::Service<Request<Body>, Response = Response<B>>,
-    S::Error: Into<StdError>,
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<StdError>,
-{
-    let broken = |error: S::Error| errors::failure(&Status::from_error(error.into()));
-    poll_fn(|cx| service.poll_ready(cx)).await.map_err(broken)?;
-    let response = service.call(request).await.map_err(broken)?;
-    read(response).await
+/// A handler at work on an attempt: first its response is waited for, then the response's body.
+///
+/// Everything of it runs as part of the attempt, and one that panics has failed and touches nothing else.
+pub(crate) struct Invocation {
+    attempt: Attempt,
+    call: Call,
+    reading: Option<Unframing>,
 }
 
-/// The response's message, or the status: in the headers when that is all there is, else in the trailers.
-async fn read<B>(response: Response<B>) -> Result<Bytes, Failure>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<StdError>,
-{
-    let (head, body) = response.into_parts();
-    if let Some(failure) = errors::to_failure(&head.headers) {
-        return Err(failure);
+impl Invocation {
+    /// Begins to serve a request as part of an attempt.
+    pub(crate) fn new(attempt: Attempt, handler: &dyn Handler, request: Request<Body>) -> Self {
+        let begun = flow::enter(&attempt, || {
+            catch_unwind(AssertUnwindSafe(|| handler.call(request)))
+        });
+        let call = begun.unwrap_or_else(|panic| {
+            let status = panicked(panic.as_ref());
+            Box::pin(std::future::ready(Ok(status.into_http())))
+        });
+        Self {
+            attempt,
+            call,
+            reading: None,
+        }
     }
-    let unframed = unframe(body, "response")
-        .await
-        .map_err(|status| errors::failure(&status))?;
+
+    fn poll_inside(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                let unframed = ready!(Pin::new(reading).poll(cx));
+                return Poll::Ready(
+                    unframed
+                        .map_err(|status| errors::failure(&status))
+                        .and_then(end),
+                );
+            }
+            let response = match ready!(self.call.as_mut().poll(cx)) {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(errors::failure(&Status::from_error(error)))),
+            };
+            let (head, body) = response.into_parts();
+            if let Some(failure) = errors::to_failure(&head.headers) {
+                return Poll::Ready(Err(failure));
+            }
+            self.reading = Some(Unframing::new(body, "response"));
+        }
+    }
+}
+
+impl Future for Invocation {
+    type Output = Result<Bytes, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let attempt = self.attempt.clone();
+        let poll = flow::enter(&attempt, || {
+            catch_unwind(AssertUnwindSafe(|| self.poll_inside(cx)))
+        });
+        poll.unwrap_or_else(|panic| Poll::Ready(Err(errors::failure(&panicked(panic.as_ref())))))
+    }
+}
+
+/// The response's message, unless its trailers hold another status than OK.
+fn end(unframed: Unframed) -> Result<Bytes, Failure> {
     if let Some(failure) = unframed.trailers.as_ref().and_then(errors::to_failure) {
         return Err(failure);
     }
     unframed.payload.ok_or_else(|| {
-        let text = format!(
-            "the handler answered HTTP {} without a message",
-            head.status
-        );
-        errors::failure(&Status::internal(text))
+        errors::failure(&Status::internal(
+            "the handler answered OK without a message",
+        ))
     })
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Status {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("with something that is no text");
+    Status::unknown(format!("the handler panicked: {text}"))
 }
 
 /// What goes into the request that a handler sees.
@@ -120,14 +180,15 @@ impl Envelope<'_> {
 
 /// The four facts that every handler sees as metadata.
 fn tell_attempt(headers: &mut HeaderMap, attempt: &Attempt) {
-    let mut text = BytesMut::with_capacity(48);
+    let mut text = BytesMut::with_capacity(20);
     let mut value = |args: std::fmt::Arguments<'_>| {
         // Digits and letters into a growing buffer: neither step can fail.
         let _ = text.write_fmt(args);
         let bytes = text.split().freeze();
         HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""))
     };
-    let task = value(format_args!("{}", attempt.task_id()));
+    let task = HeaderValue::from_maybe_shared(attempt.task_id().text());
+    let task = task.unwrap_or_else(|_| HeaderValue::from_static(""));
     let number = match attempt.number() {
         1 => HeaderValue::from_static("1"),
         number => HeaderValue::from(number),
@@ -179,22 +240,6 @@ impl TimeoutHeader {
         }
         self.value.clone()
     }
-}
-
-/// Polls a handler. One that panics has failed, and nothing else of the process is touched.
-pub(crate) fn poll_handler(
-    invocation: &mut Invocation,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Bytes, Failure>> {
-    let poll = catch_unwind(AssertUnwindSafe(|| invocation.as_mut().poll(cx)));
-    poll.unwrap_or_else(|panic| Poll::Ready(Err(panicked(panic.as_ref()))))
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Failure {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("with something that is no text");
-    errors::failure(&Status::unknown(format!("the handler panicked: {text}")))
 }
 
 #[cfg(test)]

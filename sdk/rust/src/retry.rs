@@ -1,7 +1,8 @@
 //! When a failed call may be tried again, and after how long.
 //!
 //! Pure state machines of SEMANTICS: they read no clock, draw no random number and have no timer. Tasks are retried
-//! by the broker; these are for calls, and for the SDK's own connections. Every number is whole: milliseconds, permille,
+//! by the broker; these are for calls, and for the SDK's own connections. Every number is whole:
+//! milliseconds, permille,
 //! thousandths of a token. The same vectors pin them in every language.
 
 /// How long to wait before an attempt.
@@ -32,7 +33,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait before `attempt` in milliseconds; 2 is the first retry, and a smaller number counts as 2. `rnd_ppm` is a
+    /// The wait before `attempt` in milliseconds; 2 is the first retry, and a smaller number counts as 2.
+    /// `rnd_ppm` is a
     /// random number from 0 to 999,999.
     #[must_use]
     pub fn delay_ms(&self, attempt: u32, rnd_ppm: u32) -> u64 {

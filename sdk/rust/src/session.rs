@@ -106,14 +106,23 @@ impl Session {
         u32::try_from(weight).unwrap_or(u32::MAX).min(WEIGHT_MAX)
     }
 
+    /// Queues a task if there is room for it and nobody waits for room.
+    pub(crate) fn submit_now(&self, submission: Submission) -> Option<Waiter> {
+        let room = self.shared.room.try_acquire_many(submission.weight).ok()?;
+        room.forget();
+        self.queue(submission).ok()
+    }
+
     /// Queues a task when there is room for it, in the order in which the futures are first polled.
     pub(crate) async fn submit(&self, submission: Submission) -> Result<Waiter, Status> {
         let room = self.shared.room.acquire_many(submission.weight);
         // Unconstrained: tokio's budget would send a busy caller to the end of the line, behind those after it.
         let room = tokio::task::coop::unconstrained(room).await;
-        let Ok(permit) = room else {
-            return Err(closed());
-        };
+        room.map_err(|_| closed())?.forget();
+        self.queue(submission)
+    }
+
+    fn queue(&self, submission: Submission) -> Result<Waiter, Status> {
         let waiter = Waiter {
             ticket: Arc::clone(&submission.ticket),
             session: self.clone(),
@@ -122,7 +131,6 @@ impl Session {
         if self.is_closed() {
             return Err(closed());
         }
-        permit.forget();
         inner.state.submit(submission);
         wake(inner);
         Ok(waiter)

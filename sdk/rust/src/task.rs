@@ -5,6 +5,7 @@ use crate::errors;
 use crate::flow;
 use crate::pb::v1::{CancelTaskRequest, GetTaskRequest, TaskView, WatchTaskRequest};
 use crate::session::{Outcome, Waiter};
+use bytes::Bytes;
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
@@ -23,6 +24,16 @@ impl TaskId {
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
+    }
+
+    /// Its text, in a buffer that headers share.
+    pub(crate) fn text(self) -> Bytes {
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let digit = |place: u32| DIGITS[(self.0 >> (60 - 4 * place) & 0xf) as usize];
+        std::iter::once(b't')
+            .chain((0..16).map(digit))
+            .collect::<Vec<_>>()
+            .into()
     }
 }
 
@@ -206,6 +217,7 @@ mod tests {
         fn ids_are_read_back_and_sort_by_number(a in any::<u64>(), b in any::<u64>()) {
             let (one, two) = (TaskId(a), TaskId(b));
             prop_assert_eq!(one.to_string().parse(), Ok(one));
+            prop_assert_eq!(one.text(), one.to_string());
             prop_assert_eq!(one.to_string().cmp(&two.to_string()), a.cmp(&b));
         }
     }

@@ -5,9 +5,10 @@
 
 use super::outbox::{Outbox, Outcome};
 use crate::attempt::{Attempt, Lease};
+use crate::number_map::NumberMap;
 use crate::pb::v1::{AttachRequest, AttemptExtra, Failure, Progress, WorkerHeartbeat};
 use bytes::Bytes;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +53,7 @@ struct Shared {
 struct Inner {
     outbox: Outbox,
     waiting: VecDeque<Received>,
-    running: HashMap<Lease, Running>,
+    running: NumberMap<Lease, Running>,
     /// Running attempts that hold a slot; those that wait for a child do not.
     busy: usize,
     /// Counts the streams; an older one's sender is done.
@@ -66,7 +67,7 @@ impl Desk {
         let inner = Inner {
             outbox: Outbox::new(),
             waiting: VecDeque::new(),
-            running: HashMap::new(),
+            running: NumberMap::default(),
             busy: 0,
             generation: 0,
             sender: None,

@@ -8,11 +8,12 @@ use super::desk::{Desk, Received};
 use super::{Attempt, Facts, Served};
 use crate::clock;
 use crate::errors::{self, ErrorReason};
-use crate::invoke::{Envelope, Invocation, TimeoutHeader, poll_handler};
+use crate::invoke::{Envelope, Invocation, TimeoutHeader};
 use crate::pb::v1::Failure;
 use crate::trace;
 use bytes::Bytes;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tonic::Status;
@@ -21,7 +22,10 @@ use tonic::Status;
 const SLOW: Duration = Duration::from_micros(30);
 
 /// How many attempts of a slow method are spawned before it is tried in line again.
-const SPAWNED_WHEN_SLOW: u32 = 256;
+const SPAWNED_WHEN_SLOW: u32 = 64;
+
+/// A method is slow when so many attempts in a row were: one alone may only have lost the processor.
+const SLOW_IN_A_ROW: u32 = 2;
 
 /// Attempts after which the other tasks of the thread get their turn; among them is the one that sends outcomes.
 const TURN: u32 = 32;
@@ -32,21 +36,21 @@ pub(crate) struct Starter {
     slots: usize,
     desk: Desk,
     served: Vec<Served>,
-    /// By method: how many attempts are still to be spawned unpolled.
-    slow: Vec<u32>,
+    /// What was seen of each method.
+    paces: Vec<Pace>,
     timeouts: TimeoutHeader,
     open: bool,
 }
 
 impl Starter {
     pub(crate) fn new(client: u64, slots: usize, desk: Desk) -> Self {
-        let (served, slow, timeouts) = Default::default();
+        let (served, paces, timeouts) = Default::default();
         Self {
             client,
             slots,
             desk,
             served,
-            slow,
+            paces,
             timeouts,
             open: true,
         }
@@ -54,7 +58,7 @@ impl Starter {
 
     /// The methods, in the order of the hello.
     pub(crate) fn serve(&mut self, served: Vec<Served>) {
-        self.slow = vec![0; served.len()];
+        self.paces = vec![Pace::default(); served.len()];
         self.served = served;
     }
 
@@ -97,22 +101,48 @@ impl Starter {
         };
         let timeout = self.timeouts.of(left);
         let mut run = Run::new(received, served, (self.client, &self.desk), timeout);
-        if self.slow[index] > 0 {
-            self.slow[index] -= 1;
+        let pace = &mut self.paces[index];
+        if pace.is_slow() {
             run.spawn(&self.desk);
             return now;
         }
         let poll = run.poll(&mut Context::from_waker(Waker::noop()));
         let after = clock::now();
-        if after.saturating_duration_since(now) > SLOW {
-            self.slow[index] = SPAWNED_WHEN_SLOW;
-        }
+        pace.took(after.saturating_duration_since(now));
         match poll {
             Poll::Ready(result) => self.desk.finish_at_once(run.attempt.lease(), result),
             // The task polls it at once, so the waker that stood for nobody is replaced before it is missed.
             Poll::Pending => run.spawn(&self.desk),
         }
         after
+    }
+}
+
+/// How long the first polls of a method's handlers take.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    slow_in_a_row: u32,
+    /// How many attempts are still to be spawned unpolled.
+    to_spawn: u32,
+}
+
+impl Pace {
+    /// Whether the next attempt is to be spawned unpolled.
+    fn is_slow(&mut self) -> bool {
+        let slow = self.to_spawn > 0;
+        self.to_spawn -= u32::from(slow);
+        slow
+    }
+
+    fn took(&mut self, time: Duration) {
+        if time <= SLOW {
+            self.slow_in_a_row = 0;
+            return;
+        }
+        self.slow_in_a_row += 1;
+        if self.slow_in_a_row >= SLOW_IN_A_ROW {
+            self.to_spawn = SPAWNED_WHEN_SLOW;
+        }
     }
 }
 
@@ -161,7 +191,7 @@ impl Run {
             payload,
         };
         let request = envelope.into_request();
-        let invocation = served.handler.invoke(attempt.clone(), request);
+        let invocation = Invocation::new(attempt.clone(), &*served.handler, request);
         Self {
             attempt,
             invocation,
@@ -170,7 +200,7 @@ impl Run {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
-        let poll = poll_handler(&mut self.invocation, cx);
+        let poll = Pin::new(&mut self.invocation).poll(cx);
         if let Poll::Ready(result) = &poll {
             self.end_span(result);
         }

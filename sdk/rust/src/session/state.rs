@@ -6,6 +6,7 @@
 use super::frames::{self, Batch, Submission};
 use super::ticket::{FlowId, Outcome, Ticket};
 use crate::errors::{self, ErrorReason};
+use crate::number_map::NumberMap;
 use crate::pb::v1::submit_stream_request::Message as Request;
 use crate::pb::v1::submit_stream_response::Message as Response;
 use crate::pb::v1::{
@@ -91,7 +92,7 @@ pub(crate) struct State {
     /// How many of them were sent on the present stream.
     sent: usize,
     paused: bool,
-    waiters: HashMap<u64, Waiters>,
+    waiters: NumberMap<u64, Waiters>,
     awaits: BTreeMap<Option<FlowId>, Vec<u64>>,
     forgets: Vec<u64>,
     tasks_max: usize,
@@ -110,7 +111,7 @@ impl State {
             first_sequence: 1,
             sent: 0,
             paused: false,
-            waiters: HashMap::new(),
+            waiters: NumberMap::default(),
             awaits: BTreeMap::new(),
             forgets: Vec::new(),
             tasks_max: frames::TASKS_MAX,

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 /// Decides every contract that is announced over this connection, for as long as the broker is there. `observing` is
 /// told once it would notice one.
-pub async fn decide(broker: Channel, observing: oneshot::Sender<()>) -> Result<(), Status> {
+pub(crate) async fn decide(broker: Channel, observing: oneshot::Sender<()>) -> Result<(), Status> {
     let mut control = ControlServiceClient::new(broker);
     let request = ObserveRequest {
         scheduler: "decider".into(),

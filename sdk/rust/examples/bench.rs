@@ -1,0 +1,227 @@
+//! Measures a broker from Rust: submissions with their results in bulk, then calls one at a time. Worker and client are
+//! this process. Prints one JSON line.
+//!
+//! ```console
+//! $ cargo run --release -p plait --example bench -- --tasks 1000000
+//! ```
+
+#[path = "../tests/support/decider.rs"]
+mod decider;
+
+use clap::{Parser, ValueEnum};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use plait::pb::testing::v1 as pb;
+use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
+use plait::pb::testing::v1::echo_service_server::{EchoService, EchoServiceServer};
+use plait::{Channel, Plait};
+use std::time::{Duration, Instant};
+use tonic::{Request, Response, Status};
+
+/// Measures a broker from Rust.
+#[derive(Debug, Parser)]
+struct Flags {
+    /// Tasks that are submitted in bulk, with their results.
+    #[arg(long, default_value_t = 500_000)]
+    tasks: usize,
+    /// Bytes of a request and of a response.
+    #[arg(long, default_value_t = 256)]
+    size: usize,
+    /// Tasks under way at once in bulk.
+    #[arg(long, default_value_t = 8_192)]
+    outstanding: usize,
+    /// Calls that are made one at a time.
+    #[arg(long, default_value_t = 2_000)]
+    single: usize,
+    /// Slots of the worker.
+    #[arg(long, default_value_t = 4_096)]
+    concurrency: u32,
+    /// What part this process has.
+    #[arg(long, value_enum, default_value_t = Role::Both)]
+    role: Role,
+    /// The broker's --sync, for the report.
+    #[arg(long, value_enum, default_value_t = Sync::Always)]
+    sync: Sync,
+    /// Decide the contract, too: for a broker without a scheduler.
+    #[arg(long)]
+    alone: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Both,
+    Client,
+    Worker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sync {
+    Always,
+    None,
+}
+
+#[derive(Debug, Clone)]
+struct Echo;
+
+#[tonic::async_trait]
+impl EchoService for Echo {
+    async fn echo(
+        &self,
+        request: Request<pb::EchoRequest>,
+    ) -> Result<Response<pb::EchoResponse>, Status> {
+        Ok(Response::new(pb::EchoResponse {
+            payload: request.into_inner().payload,
+        }))
+    }
+
+    async fn fail(
+        &self,
+        _: Request<pb::FailRequest>,
+    ) -> Result<Response<pb::FailResponse>, Status> {
+        Err(unserved())
+    }
+
+    async fn sleep(
+        &self,
+        _: Request<pb::SleepRequest>,
+    ) -> Result<Response<pb::SleepResponse>, Status> {
+        Err(unserved())
+    }
+
+    async fn flow(
+        &self,
+        _: Request<pb::FlowRequest>,
+    ) -> Result<Response<pb::FlowResponse>, Status> {
+        Err(unserved())
+    }
+
+    async fn append(
+        &self,
+        _: Request<pb::AppendRequest>,
+    ) -> Result<Response<pb::AppendResponse>, Status> {
+        Err(unserved())
+    }
+
+    async fn once(
+        &self,
+        _: Request<pb::OnceRequest>,
+    ) -> Result<Response<pb::OnceResponse>, Status> {
+        Err(unserved())
+    }
+
+    async fn inspect(
+        &self,
+        _: Request<pb::InspectRequest>,
+    ) -> Result<Response<pb::InspectResponse>, Status> {
+        Err(unserved())
+    }
+}
+
+fn unserved() -> Status {
+    Status::unimplemented("the bench only echoes")
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> Result<(), Status> {
+    let flags = Flags::parse();
+    let p = Plait::connect().await?;
+    if flags.alone {
+        let (observing, observed) = tokio::sync::oneshot::channel();
+        tokio::spawn(decider::decide(p.transport(), observing));
+        observed
+            .await
+            .map_err(|_| Status::unavailable("nobody to decide the contract"))?;
+    }
+    let worker = p
+        .worker()
+        .serve(EchoServiceServer::new(Echo))
+        .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
+        .name("bench-rust")
+        .concurrency(flags.concurrency);
+    if flags.role == Role::Worker {
+        return worker.run().await;
+    }
+    let working = if flags.role == Role::Both {
+        let mut working = worker.start()?;
+        // By then its contract is in force.
+        working.attached().await?;
+        Some(working)
+    } else {
+        None
+    };
+    let report = measure(&p, &flags).await?;
+    if let Some(working) = working {
+        working.stop();
+        working.wait().await?;
+    }
+    println!("{report}");
+    Ok(())
+}
+
+async fn measure(p: &Plait, flags: &Flags) -> Result<serde_json::Value, Status> {
+    let mut client = EchoServiceClient::new(p.channel());
+    // Neither announcing the contract nor growing the first buffers is what is measured.
+    bulk(&client, flags, flags.tasks / 10 + 1).await?;
+    let took = bulk(&client, flags, flags.tasks).await?;
+    let mut singles = Vec::with_capacity(flags.single);
+    for _ in 0..flags.single {
+        let start = now();
+        client.echo(request(flags.size)).await?;
+        singles.push(start.elapsed());
+    }
+    singles.sort_unstable();
+    let quantile = |permille: usize| {
+        let at = (singles.len() * permille / 1_000).min(singles.len().saturating_sub(1));
+        singles
+            .get(at)
+            .map(|took| (took.as_secs_f64() * 1e6).round() / 1e3)
+    };
+    Ok(serde_json::json!({
+        "language": "rust",
+        "tasks_per_s": (flags.tasks as f64 / took.as_secs_f64()).round(),
+        "p50_ms": quantile(500),
+        "p99_ms": quantile(990),
+        "synced": flags.sync == Sync::Always,
+        "tasks": flags.tasks,
+        "size_bytes": flags.size,
+        "single_runs": flags.single,
+    }))
+}
+
+/// Submits tasks and reads their results, so many under way at once.
+async fn bulk(
+    client: &EchoServiceClient<Channel>,
+    flags: &Flags,
+    tasks: usize,
+) -> Result<Duration, Status> {
+    let start = now();
+    let calls = stream::repeat_with(|| {
+        let mut client = client.clone();
+        let request = request(flags.size);
+        async move { client.echo(request).await }
+    });
+    let mut answers = calls.take(tasks).buffer_unordered(flags.outstanding);
+    let mut count = 0;
+    while let Some(answer) = answers.try_next().await? {
+        if answer.get_ref().payload.len() != flags.size {
+            return Err(Status::data_loss("a response of another size"));
+        }
+        count += 1;
+    }
+    if count == tasks {
+        Ok(start.elapsed())
+    } else {
+        Err(Status::data_loss("a response is missing"))
+    }
+}
+
+fn request(size: usize) -> pb::EchoRequest {
+    static PAYLOAD: [u8; 1 << 20] = [b'x'; 1 << 20];
+    pb::EchoRequest {
+        payload: bytes::Bytes::from_static(&PAYLOAD[..size.min(PAYLOAD.len())]),
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
