@@ -80,7 +80,7 @@ test-rust: build-dev setup ## Test the Rust crates
 	PLAIT_BIN=$(CURDIR)/build/dev cargo test --workspace --locked
 
 test-system: setup build-dev ## Test the processes together
-	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) tests/system
+	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 2 tests/system
 
 test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
