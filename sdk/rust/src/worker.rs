@@ -24,7 +24,8 @@ const CONCURRENCY: u32 = 128;
 /// A worker that has not started. Get one from [`Plait::worker`](crate::Plait::worker).
 ///
 /// ```no_run
-/// # async fn example<S: plait::pb::testing::v1::echo_service_server::EchoService>(echo: S) -> Result<(), tonic::Status> {
+/// # async fn example<S: plait::pb::testing::v1::echo_service_server::EchoService>(echo: S) -> Result<(),
+/// tonic::Status> {
 /// use plait::Plait;
 /// use plait::pb::{self, testing::v1::echo_service_server::EchoServiceServer};
 ///

@@ -40,7 +40,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// All settings of a broker. Names here are the keys of the file; with `PLAIT_BROKER_` before them and in upper case they
+/// All settings of a broker. Names here are the keys of the file; with `PLAIT_BROKER_` before them and in
+/// upper case they
 /// are the environment's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

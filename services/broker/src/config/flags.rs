@@ -9,7 +9,8 @@ use super::{LogFormat, SyncMode, span};
 
 /// The broker of Plait: keeps the facts, dispatches at full speed.
 ///
-/// Every setting has a key in the file (`data_dir`), a variable (PLAIT_BROKER_DATA_DIR) and, for the usual ones, a flag.
+/// Every setting has a key in the file (`data_dir`), a variable (PLAIT_BROKER_DATA_DIR) and, for the usual
+/// ones, a flag.
 /// Flag over environment over file over default.
 #[derive(Debug, Clone, Default, clap::Parser, Serialize)]
 #[command(name = "plait-broker", version, about)]
