@@ -49,11 +49,16 @@ impl Partition {
     }
 
     fn serve_class(&mut self, class: u32, hungry: u64, now: Millis, overdue: &mut Vec<u32>) {
+        // No worker gets more than a frame in a round, so there is no need to count further.
+        let enough = hungry.saturating_mul(self.config.frame_attempts_max.max(1) as u64);
         let classes = &mut self.live.workers.classes;
         let entry = &mut classes.list[class];
-        // More than this cannot be handed out in a round, so there is no need to count further.
-        let mut ready = entry.ready(&self.state.methods, 1 << 20);
-        if ready == 0 || entry.hungry.is_empty() {
+        let mut ready = if entry.hungry.is_empty() {
+            0
+        } else {
+            entry.ready(&self.state.methods, enough)
+        };
+        if ready == 0 {
             classes.active.remove(&class);
             return;
         }

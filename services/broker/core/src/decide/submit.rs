@@ -2,6 +2,7 @@
 
 mod draft;
 mod held;
+mod memo;
 mod sessions;
 
 use crate::command::{Submit, SubmitOrigin, SubmitTask};
@@ -19,6 +20,9 @@ impl Partition {
         {
             step.effects.push(Effect::SessionReplaced { conn });
             return;
+        }
+        if is_dry_run(&submit.origin) {
+            return self.admit(submit, Vec::new(), false, now, step);
         }
         let mut allowed = self.release_runs_of(&submit, now, step);
         if let Some(submit) = self.queue_behind_held(submit, now, step) {
@@ -46,11 +50,16 @@ impl Partition {
         {
             return self.answer(&submit, known, step);
         }
-        let doubtful = self.doubtful_runs(&submit, &allowed, now);
+        let dry_run = is_dry_run(&submit.origin);
+        // A dry run is no call of a flow: it neither waits nor clears one that does.
+        let doubtful = if dry_run {
+            Vec::new()
+        } else {
+            self.doubtful_runs(&submit, &allowed, now)
+        };
         if !doubtful.is_empty() && !refuse {
             return self.hold_call(submit, doubtful, allowed, now);
         }
-        let dry_run = matches!(submit.origin, SubmitOrigin::Call { dry_run: true, .. });
         let Draft {
             acceptance,
             tasks,
@@ -190,4 +199,8 @@ fn run_of(task: &SubmitTask) -> Option<RunKey> {
         .parent
         .as_ref()
         .map(|(parent, token, _)| (*parent, *token))
+}
+
+fn is_dry_run(origin: &SubmitOrigin) -> bool {
+    matches!(origin, SubmitOrigin::Call { dry_run: true, .. })
 }

@@ -60,7 +60,11 @@ impl Partition {
         match task.state {
             TaskState::Running if past => due.running.push(slot),
             TaskState::Running => due.timed_out.push(slot),
-            state if state.is_final() => due.forgotten.push(slot),
+            state if state.is_final() => match self.state.kept_until(task) {
+                Some(at) if at <= now => due.forgotten.push(slot),
+                // The policy, or the flow it belongs to, changed meanwhile.
+                _ => self.state.arm(slot),
+            },
             _ if past => due.unstarted.push(slot),
             TaskState::Scheduled | TaskState::Backoff => {
                 self.state.awaken(slot);

@@ -126,20 +126,23 @@ impl Class {
         self.rings[usize::from(priority)].rotate_left(1);
     }
 
-    /// READY tasks that the class can be given, counted up to `enough`.
+    /// READY tasks that the class can be given, counted no further than `enough`.
     pub(crate) fn ready(&mut self, methods: &Methods, enough: u64) -> u64 {
         if self.turn(methods).is_none() {
             return 0;
         }
         let mut sum = 0;
-        let mut seen = BTreeSet::new();
-        for index in self.rings.iter().flatten() {
-            let method = self.methods[*index as usize];
-            if !methods.is_paused(method) && seen.insert(method) {
-                sum += methods.get(method).ready_count;
-            }
-            if sum >= enough {
-                break;
+        for (priority, ring) in self.rings.iter().enumerate().rev() {
+            for index in ring {
+                // A method may stand in several rings and is counted where it stands first.
+                let highest = self.listed[*index as usize].ilog2() as usize;
+                let method = self.methods[*index as usize];
+                if highest == priority && !methods.is_paused(method) {
+                    sum += methods.get(method).ready_count;
+                }
+                if sum >= enough {
+                    return enough;
+                }
             }
         }
         sum

@@ -64,6 +64,11 @@ impl Blobs {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.residents.len() + self.unplaced.len() + self.regions.len()
+    }
+
     fn resident(&mut self, task: &mut Task) -> &mut Resident {
         if task.resident == NONE {
             task.resident = self.residents.insert(Resident::default());

@@ -24,6 +24,11 @@ fn is(task: &Task, method: u32, key: &str) -> bool {
 }
 
 impl Dedup {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The task that the key stands for now.
     pub(crate) fn find(
         &self,

@@ -1,19 +1,14 @@
 //! From records to state: the only place where what survives a crash changes. It decides nothing; a
 //! record that does not fit the state is passed over.
 
+use super::endings::{failure_cause, own};
 use super::slab::NONE;
-use super::task::{Birth, FAR, Link, Stage, Task, Timer, UNPLACED, flag};
-use super::{State, expired, leases, timeline};
+use super::task::Stage;
+use super::{State, leases, timeline};
 use crate::effect::{TaskState, TimelineEvent};
-use crate::ids::{Millis, TaskId, Token};
-use crate::record::{
-    Acceptance, Blob, ExpiryCause, Failure, NewTask, Reason, Record, ReturnCause, Start,
-};
-use bytes::Bytes;
+use crate::ids::{Millis, TaskId};
+use crate::record::{Acceptance, Failure, NewTask, Record, ReturnCause, Start};
 use std::sync::Arc;
-
-/// The reason of a cancellation that comes from the end of the flow.
-pub(crate) const PARENT_ENDED: &str = "the flow that asked for it has ended";
 
 impl State {
     /// Takes a fact in.
@@ -108,36 +103,6 @@ impl State {
         }
     }
 
-    fn accept(&mut self, new: &NewTask, method: u32, time: Millis) {
-        let mut task = new_task(new, method, time);
-        task.state = if new.start_at > time {
-            TaskState::Scheduled
-        } else {
-            TaskState::Ready
-        };
-        if let Some(rare) = task.rare.as_mut() {
-            rare.key_until = time
-                .saturating_add(self.methods.policy(method).idempotency_window_ms)
-                .min(FAR);
-        }
-        self.blobs
-            .take_request(&mut task, &new.request, &new.envelope);
-        self.next_task = self.next_task.max(new.id.0.saturating_add(1));
-        let keyed = task.rare.is_some();
-        let Some(slot) = self.tasks.insert(task) else {
-            return;
-        };
-        self.methods.methods[method as usize].tally.submitted += 1;
-        if keyed {
-            self.dedup.insert(&self.tasks, slot);
-            self.families.adopt(&mut self.tasks, slot);
-            if self.indexed {
-                self.lines.join(&mut self.tasks, &mut self.methods, slot);
-            }
-        }
-        self.enter(slot);
-    }
-
     fn started(&mut self, worker: &Arc<str>, starts: &[Start], time: Millis) {
         let name = self.names.acquire(worker, starts.len() as u64);
         for start in starts {
@@ -178,24 +143,6 @@ impl State {
             }
             self.enter(slot);
         }
-    }
-
-    fn succeeded(&mut self, id: TaskId, response: &Blob, time: Millis) {
-        let Some(slot) = self.open(id) else { return };
-        let name = self.lease_name(slot);
-        let task = &mut self.tasks[slot];
-        let attempt = u32::from(task.attempt);
-        timeline::note_plain(task, || TimelineEvent {
-            at: time,
-            state: TaskState::Succeeded,
-            attempt,
-            cause: "COMPLETED",
-            worker: name,
-        });
-        if let Some(more) = task.rare.as_mut().and_then(|rare| rare.more.as_mut()) {
-            more.failure = None;
-        }
-        self.finish(slot, TaskState::Succeeded, time, Some(response));
     }
 
     fn retried(
@@ -257,134 +204,13 @@ impl State {
         self.tasks[slot].state = state;
     }
 
-    fn failed(&mut self, id: TaskId, failure: &Failure, dead_letter: bool, time: Millis) {
-        let Some(slot) = self.open(id) else { return };
-        self.note(slot, TaskState::Failed, failure_cause(failure), time);
-        self.exit(slot);
-        let task = &mut self.tasks[slot];
-        task.more_mut().failure = Some(own(failure));
-        task.set_flag(flag::DEAD_LETTER, dead_letter);
-        self.end(slot, TaskState::Failed, time, None);
-    }
-
-    fn cancelled(&mut self, id: TaskId, reason: &Arc<str>, time: Millis) {
-        let Some(slot) = self.open(id) else { return };
-        let by_parent = **reason == *PARENT_ENDED;
-        let cause = if by_parent {
-            "PARENT_ENDED"
-        } else {
-            "CANCEL_REQUESTED"
-        };
-        self.note(slot, TaskState::Cancelled, cause, time);
-        self.tasks[slot].more_mut().failure = Some(Box::new(Failure {
-            reason: Some(Reason::TaskCancelled),
-            code: 1,
-            message: Arc::clone(reason),
-            ..Failure::default()
-        }));
-        self.finish(slot, TaskState::Cancelled, time, None);
-    }
-
-    fn expired(&mut self, id: TaskId, cause: ExpiryCause, time: Millis) {
-        let Some(slot) = self.open(id) else { return };
-        let running = cause == ExpiryCause::WhileRunning;
-        self.note(slot, TaskState::Expired, "DEADLINE", time);
-        let task = &mut self.tasks[slot];
-        task.set_flag(flag::EXPIRED_RUNNING, running);
-        if let Some(last) = task.failure() {
-            let failure = expired(running, Some(last));
-            task.more_mut().failure = Some(Box::new(failure));
-        }
-        self.finish(slot, TaskState::Expired, time, None);
-    }
-
-    fn finish(&mut self, slot: u32, state: TaskState, time: Millis, response: Option<&Blob>) {
-        self.exit(slot);
-        self.end(slot, state, time, response);
-    }
-
-    /// Makes a task final that has left the indices of its state.
-    fn end(&mut self, slot: u32, state: TaskState, time: Millis, response: Option<&Blob>) {
-        self.lines.leave(&mut self.tasks, &mut self.methods, slot);
-        let worker = self.take_lease(slot);
-        let task = &mut self.tasks[slot];
-        let done = Stage::Done {
-            ended_at: time,
-            response_at: UNPLACED,
-            response_len: 0,
-            worker,
-        };
-        task.stage = done;
-        task.state = state;
-        if let Some(response) = response {
-            self.blobs.take_response(task, response);
-        }
-        self.blobs.finished(task);
-        let (child, flow) = (task.birth().is_some(), task.family().is_some());
-        if child {
-            self.families.moved(&mut self.tasks, slot, false);
-        }
-        self.enter(slot);
-        if flow {
-            self.arm_children(slot);
-        }
-    }
-
-    fn redriven(&mut self, id: TaskId, expire_at: Millis, time: Millis) {
-        let Some(slot) = self.tasks.find(id) else {
-            return;
-        };
-        let Stage::Done { worker, .. } = self.tasks[slot].stage else {
-            return;
-        };
-        self.note(slot, TaskState::Ready, "REDRIVEN", time);
-        self.exit(slot);
-        self.names.release(worker);
-        let task = &mut self.tasks[slot];
-        task.stage = Stage::Open {
-            token: Token(0),
-            lease: NONE,
-            link: Link::FREE,
-        };
-        task.state = TaskState::Ready;
-        task.attempt = 0;
-        task.started_after = NONE;
-        task.expire_at = expire_at;
-        task.set_flag(flag::DEAD_LETTER | flag::EXPIRED_RUNNING, false);
-        if let Some(rare) = task.rare.as_mut() {
-            rare.backoff_step = 0;
-        }
-        self.families.moved(&mut self.tasks, slot, true);
-        self.families.forget_failures(&mut self.tasks, slot);
-        if self.indexed {
-            self.lines.join(&mut self.tasks, &mut self.methods, slot);
-        }
-        self.enter(slot);
-    }
-
-    fn dropped(&mut self, id: TaskId) {
-        let Some(slot) = self.tasks.find(id) else {
-            return;
-        };
-        let Stage::Done { worker, .. } = self.tasks[slot].stage else {
-            return;
-        };
-        self.exit(slot);
-        self.wheel.cancel(&mut self.tasks, slot);
-        self.names.release(worker);
-        self.dedup.remove(&self.tasks, slot);
-        self.families.expel(&mut self.tasks, slot);
-        self.blobs.forget(&mut self.tasks[slot]);
-        self.tasks.remove(slot);
-    }
-
-    fn lease_name(&self, slot: u32) -> Option<Arc<str>> {
+    pub(super) fn lease_name(&self, slot: u32) -> Option<Arc<str>> {
         let lease = self.leases.slab.get(self.tasks[slot].lease())?;
         self.names.get(lease.name).map(Arc::clone)
     }
 
     /// Tells the timeline what a plain life does not have.
-    fn note(&mut self, slot: u32, state: TaskState, cause: &'static str, at: Millis) {
+    pub(super) fn note(&mut self, slot: u32, state: TaskState, cause: &'static str, at: Millis) {
         let worker = self.lease_name(slot);
         let known =
             timeline::last_worker(&self.tasks[slot], &self.leases, &self.names).map(Arc::clone);
@@ -398,70 +224,5 @@ impl State {
             worker,
         };
         timeline::note(task, known.as_ref(), event);
-    }
-}
-
-pub(super) fn new_task(new: &NewTask, method: u32, time: Millis) -> Task {
-    let mut task = Task {
-        id: new.id,
-        created_at: time,
-        start_at: new.start_at.min(FAR),
-        expire_at: new.expire_at.min(FAR),
-        timer: Timer::UNSET,
-        request_at: UNPLACED,
-        stage: Stage::Open {
-            token: Token(0),
-            lease: NONE,
-            link: Link::FREE,
-        },
-        rare: None,
-        request_len: 0,
-        envelope_len: 0,
-        method,
-        resident: NONE,
-        waiter: NONE,
-        started_after: NONE,
-        attempt: 0,
-        state: TaskState::Ready,
-        priority: new.priority,
-        flags: 0,
-    };
-    if new.idempotency_key.is_some() || new.ordering_key.is_some() {
-        let rare = task.rare_mut();
-        rare.idempotency_key.clone_from(&new.idempotency_key);
-        rare.ordering_key.clone_from(&new.ordering_key);
-    }
-    if new.idempotency_key.is_some() || new.parent.is_some() {
-        task.rare_mut().digest = new.digest;
-    }
-    if let Some(key) = &new.limit_key {
-        task.more_mut().limit_key = Some(Arc::clone(key));
-    }
-    if let Some((parent, key)) = &new.parent {
-        task.more_mut().parent = Some(Box::new(Birth {
-            parent: *parent,
-            key: key.clone(),
-            sibling: Link::FREE,
-            asked: Token(0),
-            awaited: Token(0),
-        }));
-    }
-    task
-}
-
-/// A failure may stay for months: its bytes must not pin the buffer they arrived in.
-fn own(failure: &Failure) -> Box<Failure> {
-    Box::new(Failure {
-        details: Bytes::copy_from_slice(&failure.details),
-        trailers: Bytes::copy_from_slice(&failure.trailers),
-        ..failure.clone()
-    })
-}
-
-fn failure_cause(failure: &Failure) -> &'static str {
-    match failure.reason {
-        Some(Reason::WorkerLost) => "WORKER_LOST",
-        Some(Reason::AttemptTimedOut) => "ATTEMPT_TIMED_OUT",
-        _ => "FAILED",
     }
 }

@@ -20,6 +20,11 @@ fn is(task: &Task, parent: TaskId, key: &ChildKey) -> bool {
 }
 
 impl Families {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The child that the key stands for.
     pub(crate) fn find(&self, tasks: &TaskTable, parent: TaskId, key: &ChildKey) -> Option<u32> {
         self.slots.find(KeyHash::of((parent, key)), |slot| {

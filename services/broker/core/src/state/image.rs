@@ -145,7 +145,7 @@ impl State {
         let Some(method) = self.methods.find(&image.task.method) else {
             return;
         };
-        let mut task = super::evolve::new_task(&image.task, method, image.created_at);
+        let mut task = super::accept::new_task(&image.task, method, image.created_at);
         self.blobs
             .take_request(&mut task, &image.task.request, &image.task.envelope);
         task.attempt = u16::try_from(image.attempt).unwrap_or(u16::MAX);

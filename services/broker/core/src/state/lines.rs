@@ -30,6 +30,11 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len() + self.by_key.len()
+    }
+
     /// Gives an unfinished task its place, if it has an ordering key and none yet.
     pub(crate) fn join(&mut self, tasks: &mut TaskTable, methods: &mut Methods, slot: u32) {
         let task = &tasks[slot];

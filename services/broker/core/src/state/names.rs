@@ -48,6 +48,11 @@ impl Names {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.by_text.len()
+    }
+
     /// The name, if the key is one.
     pub(crate) fn get(&self, key: u32) -> Option<&Arc<str>> {
         if key == NONE {

@@ -29,6 +29,11 @@ pub(crate) struct SlotTable {
 }
 
 impl SlotTable {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The slot under a key.
     pub(crate) fn find(&self, hash: KeyHash, is: impl Fn(u32) -> bool) -> Option<u32> {
         let found = self

@@ -1,7 +1,8 @@
 //! One decision for each task of a submission.
 
 use super::super::Partition;
-use crate::command::{Submit, SubmitOptions, SubmitTask};
+use super::memo;
+use crate::command::{Submit, SubmitTask};
 use crate::effect::Error;
 use crate::ids::{Millis, TaskId};
 use crate::live::held::RunKey;
@@ -29,9 +30,9 @@ pub(super) struct Draft {
     /// New tasks of this submission by their idempotency key.
     keyed: HashTable<(KeyHash, u32, u32)>,
     /// New children of this submission by flow and name.
-    named: BTreeMap<(TaskId, Arc<str>), u32>,
+    pub(super) named: BTreeMap<(TaskId, Arc<str>), u32>,
     /// Calls of this submission by flow and digest, beside those of the run so far.
-    counted: BTreeMap<(TaskId, u128), u32>,
+    pub(super) counted: BTreeMap<(TaskId, u128), u32>,
     /// New tasks by queue.
     queued: BTreeMap<u32, u64>,
 }
@@ -155,7 +156,7 @@ impl Partition {
                 return Ok(Verdict::Existing(known));
             }
             if diverged {
-                let child = describe(&task.method, &key).into();
+                let child = memo::describe(&task.method, &key).into();
                 return Err(Error::FlowDiverged { parent: id, child });
             }
             expire_at = expire_at.min(self.state.tasks[flow].expire_at);
@@ -184,7 +185,7 @@ impl Partition {
         }))
     }
 
-    fn method_of(&self, draft: &mut Draft, path: &Arc<str>) -> Result<u32, Error> {
+    pub(super) fn method_of(&self, draft: &mut Draft, path: &Arc<str>) -> Result<u32, Error> {
         if let Some((known, number)) = &draft.method
             && Arc::ptr_eq(known, path)
         {
@@ -196,37 +197,6 @@ impl Partition {
         let number = self.state.methods.find(path).ok_or_else(unknown)?;
         draft.method = Some((Arc::clone(path), number));
         Ok(number)
-    }
-
-    /// Whether a call would make a new child, as things stand.
-    pub(super) fn is_unrecorded(&self, task: &SubmitTask, now: Millis) -> bool {
-        let draft = &mut Draft::default();
-        let Some(options) = task.options.as_deref() else {
-            return false;
-        };
-        let Ok((flow, key)) = self.child_key(draft, task, options) else {
-            return false;
-        };
-        let flow = self.state.tasks[flow].id;
-        if self
-            .state
-            .families
-            .find(&self.state.tasks, flow, &key)
-            .is_some()
-        {
-            return false;
-        }
-        let Ok(method) = self.method_of(draft, &task.method) else {
-            return false;
-        };
-        let Some(key) = key_of(&task.idempotency_key) else {
-            return true;
-        };
-        let hash = dedup::hash(method, key);
-        self.state
-            .dedup
-            .find(&self.state.tasks, method, key, hash, now)
-            .is_none()
     }
 
     /// The task that an idempotency key stands for, if it stands for one already.
@@ -262,75 +232,6 @@ impl Partition {
         } else {
             Err(conflict(id))
         }
-    }
-
-    /// The flow that calls, and what names the child among its children.
-    fn child_key(
-        &self,
-        draft: &Draft,
-        task: &SubmitTask,
-        options: &SubmitOptions,
-    ) -> Result<(u32, ChildKey), Error> {
-        let Some((parent, token, name)) = &options.parent else {
-            return Err(Error::Invalid {
-                field: "parent",
-                problem: "is missing".into(),
-            });
-        };
-        let lost = || Error::LeaseLost { task: *parent };
-        let flow = self.running(*parent, *token).ok_or_else(lost)?;
-        let key = match name {
-            Some(name) if !name.is_empty() => ChildKey::Named(Arc::clone(name)),
-            _ => {
-                let staged = draft
-                    .counted
-                    .get(&(*parent, task.digest))
-                    .copied()
-                    .unwrap_or(0);
-                ChildKey::Nth(task.digest, self.calls(flow, task.digest) + staged)
-            }
-        };
-        Ok((flow, key))
-    }
-
-    /// How many calls with this digest the present run of a flow has made.
-    pub(super) fn calls(&self, flow: u32, digest: u128) -> u32 {
-        let run = self.lease(flow).and_then(|lease| lease.run.as_ref());
-        run.and_then(|run| run.calls.get(&digest))
-            .copied()
-            .unwrap_or(0)
-    }
-
-    /// The child that a key stands for already.
-    fn recorded(
-        &self,
-        draft: &Draft,
-        task: &SubmitTask,
-        flow: TaskId,
-        key: &ChildKey,
-    ) -> Result<Option<TaskId>, Error> {
-        let staged = match key {
-            ChildKey::Named(name) => draft.named.get(&(flow, Arc::clone(name))),
-            ChildKey::Nth(..) => None,
-        };
-        let (id, digest) = if let Some(at) = staged {
-            let first = &draft.tasks[*at as usize];
-            (first.id, first.digest)
-        } else {
-            let Some(slot) = self.state.families.find(&self.state.tasks, flow, key) else {
-                return Ok(None);
-            };
-            let first = &self.state.tasks[slot];
-            (first.id, first.rare.as_ref().map_or(0, |rare| rare.digest))
-        };
-        if digest != task.digest {
-            let child = describe(&task.method, key).into();
-            return Err(Error::FlowDiverged {
-                parent: flow,
-                child,
-            });
-        }
-        Ok(Some(id))
     }
 
     fn check_room(&self, draft: &Draft, method: u32) -> Result<(), Error> {
@@ -403,7 +304,7 @@ impl Draft {
     }
 }
 
-fn key_of(key: &Option<Arc<str>>) -> Option<&Arc<str>> {
+pub(super) fn key_of(key: &Option<Arc<str>>) -> Option<&Arc<str>> {
     key.as_ref().filter(|key| !key.is_empty())
 }
 
@@ -421,15 +322,4 @@ fn check_keys(task: &SubmitTask, policy: &crate::policy::MethodPolicy) -> Result
         return missing("ordering");
     }
     Ok(())
-}
-
-/// A call as a person would name it.
-fn describe(method: &str, key: &ChildKey) -> String {
-    match key {
-        ChildKey::Named(name) => format!("{method} as {name:?}"),
-        ChildKey::Nth(_, 0) => method.to_owned(),
-        ChildKey::Nth(_, n) => {
-            format!("{method}, call {} with an equal request", u64::from(*n) + 1)
-        }
-    }
 }
