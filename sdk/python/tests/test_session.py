@@ -174,6 +174,14 @@ async def test_options_travel(client, pocket):
     assert [each.key for each in pocket.tasks.values()] == ["k", ""]
 
 
+async def test_metadata_of_options_holds_for_every_call(client, pocket):
+    stub = stub_of(client)
+    with plait.options(metadata=(pair for pair in [("tenant", "a")])):
+        for each in orders(2):
+            await client.submit(stub.Charge, each)
+    assert [len(each.options.metadata) for each in pocket.tasks.values()] == [1, 1]
+
+
 async def test_a_timeout_ends_the_wait_and_not_the_task(client, pocket):
     stub = stub_of(client)
     with pytest.raises(grpc.aio.AioRpcError) as caught:

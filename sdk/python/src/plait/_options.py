@@ -90,6 +90,9 @@ def options(**said: Unpack[CallOptions]) -> Iterator[None]:
     The names are those of CallOptions: key, ordering_key, delay, deadline, priority, child_key,
     metadata. What is not said here holds as it does outside.
     """
+    if (metadata := said.get("metadata")) is not None:
+        # It is read once a call.
+        said["metadata"] = tuple(metadata)
     token = current.set(Options(**said).over(current.get()))
     try:
         yield

@@ -1,14 +1,20 @@
 """The pytest plugin `plait`: fixtures for tests of programs that use Plait."""
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from plait.testing import Mesh
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plait.testing import Mesh
 
 
 @pytest.fixture(scope="session")
-def plait_mesh() -> Iterator[Mesh]:
+def plait_mesh() -> "Iterator[Mesh]":
     """A broker and a scheduler for the whole run; see plait.testing.Mesh."""
+    # Here, since every run of pytest loads this module.
+    from plait.testing import Mesh
+
     with Mesh() as mesh:
         yield mesh
