@@ -22,6 +22,8 @@ const (
 	silentBeatsMax = 3
 	// timeoutMsMax is 365 days, the longest that a contract may say.
 	timeoutMsMax = 365 * 24 * 3600 * 1000
+	// peopleBytesMax bounds texts that are for people only.
+	peopleBytesMax = 256
 	// farewell bounds the wait for the broker to end the stream of a drained worker.
 	farewell = 2 * time.Second
 )
@@ -125,7 +127,8 @@ func (w *Worker) open(
 		return nil, nil, err
 	}
 	hello := &plaitv1.WorkerHello{
-		Worker: w.id, Name: w.name, Version: w.version, Client: clientName, Slots: count32(w.slots),
+		Worker: w.id, Name: wireText(w.name, peopleBytesMax), Slots: count32(w.slots),
+		Version: wireText(w.version, peopleBytesMax), Client: clientName,
 		Held: w.leases.hello(),
 	}
 	for _, m := range w.methods {

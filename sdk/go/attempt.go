@@ -40,8 +40,13 @@ func (a Attempt) FencingToken() uint64 { return a.run.token }
 // Progress tells the broker how far the handler is: the share done, 0 to 1, and a line for people.
 // It does not wait; of reports that follow each other quickly, the latest is sent.
 func (a Attempt) Progress(fraction float64, message string) {
-	a.run.worker.leases.progressed(a.run, &plaitv1.Progress{Fraction: fraction, Message: message})
+	a.run.worker.leases.progressed(a.run, &plaitv1.Progress{
+		Fraction: fraction, Message: wireText(message, progressBytesMax),
+	})
 }
+
+// progressBytesMax is the longest line for people; the rest is cut off.
+const progressBytesMax = 1 << 10
 
 // attemptState is where an attempt is, in the worker.
 type attemptState = uint32
@@ -105,6 +110,14 @@ func (a *attempt) idempotencyKey() string {
 		return key
 	}
 	return taskID(a.task)
+}
+
+// key orders attempts; 0 for none. Tokens of different tasks are different.
+func (a *attempt) key() uint64 {
+	if a == nil {
+		return 0
+	}
+	return a.token
 }
 
 // flowParent names the attempt as the parent of a child; nil for none.

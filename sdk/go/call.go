@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
@@ -63,6 +64,11 @@ func (call *call) prepare(ctx context.Context, c *Channel, path string, args any
 // readKeys reads the keys that the policy wants and that the caller did not give.
 func (call *call) readKeys() (err error) {
 	m := call.method
+	for _, key := range []string{call.key, call.orderingKey, call.childKey} {
+		if !utf8.ValidString(key) {
+			return invalid("key", "a key is valid UTF-8")
+		}
+	}
 	call.key, err = call.readKey(call.key, call.hasKey, m.idempotencyKey, "idempotency")
 	if err != nil {
 		return err
@@ -98,6 +104,11 @@ func (call *call) submission(ctx context.Context) (*submission, error) {
 	sub := &submission{
 		method: call.method.path, payload: call.payload, options: options,
 		key: call.key, orderingKey: call.orderingKey, await: call.await || call.parent != nil,
+	}
+	sub.size = len(sub.payload) + len(sub.key) + len(sub.orderingKey)
+	if options != nil {
+		sub.size += metadataBytes(options.GetMetadata()) + len(options.GetLimitKey()) +
+			len(options.GetParent().GetChildKey())
 	}
 	sub.wait.parent, sub.wait.soon = call.parent, call.await
 	if call.await {

@@ -3,6 +3,7 @@ package plait
 import (
 	"sort"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/metadata"
 
@@ -42,7 +43,7 @@ func metadatumList(md metadata.MD) []*plaitv1.Metadatum {
 	}
 	keys := make([]string, 0, len(md))
 	for key := range md {
-		if !reserved(key) {
+		if !reserved(key) && utf8.ValidString(key) {
 			keys = append(keys, key)
 		}
 	}
@@ -73,13 +74,17 @@ func metadatumValue(list []*plaitv1.Metadatum, key string) string {
 	return ""
 }
 
-// checkMetadata refuses more metadata than a task may carry.
-func checkMetadata(list []*plaitv1.Metadatum) error {
+func metadataBytes(list []*plaitv1.Metadatum) int {
 	size := 0
 	for _, m := range list {
 		size += len(m.GetKey()) + len(m.GetValue())
 	}
-	if size > metadataBytesMax {
+	return size
+}
+
+// checkMetadata refuses more metadata than a task may carry.
+func checkMetadata(list []*plaitv1.Metadatum) error {
+	if size := metadataBytes(list); size > metadataBytesMax {
 		return tooLarge("metadata", uint64(size), metadataBytesMax)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -137,7 +138,42 @@ func failureOf(err error, trailer metadata.MD) *plaitv1.Failure {
 		f.Details = []byte(own[0])
 	}
 	f.Trailers = metadatumList(trailer)
+	return bounded(f)
+}
+
+// What the broker keeps of a failure; more is not sent, so that no failure can fill a frame.
+const (
+	failureMessageMax  = 8 << 10
+	failureDetailsMax  = 16 << 10
+	failureTrailersMax = metadataBytesMax
+)
+
+// bounded cuts a long message, and leaves out details and trailers that are too large.
+func bounded(f *plaitv1.Failure) *plaitv1.Failure {
+	f.Message = wireText(f.GetMessage(), failureMessageMax)
+	if len(f.GetDetails()) > failureDetailsMax {
+		f.Details = nil
+	}
+	if metadataBytes(f.GetTrailers()) > failureTrailersMax {
+		f.Trailers = nil
+	}
 	return f
+}
+
+// wireText is a text as a protobuf message can carry it: valid UTF-8, and not too long.
+func wireText(text string, bytesMax int) string {
+	if len(text) > bytesMax {
+		end := bytesMax
+		for end > 0 && !utf8.RuneStart(text[end]) {
+			end--
+		}
+		text = text[:end]
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
+
+func failureBytes(f *plaitv1.Failure) int {
+	return len(f.GetMessage()) + len(f.GetDetails()) + metadataBytes(f.GetTrailers())
 }
 
 // permanent tells an answer of the broker that a reconnect cannot change.

@@ -299,8 +299,7 @@ func (l *leases) setOutcomes(m *plaitv1.AttachRequest) bool {
 	bytes := 0
 	for {
 		a, ok := l.outcomes.peek()
-		if !ok || len(attempts) == frameTasksMax ||
-			(bytes > 0 && bytes+len(a.response) > frameBytesMax) {
+		if !ok || len(attempts) == frameTasksMax || (bytes > 0 && bytes+a.size() > frameBytesMax) {
 			break
 		}
 		l.outcomes.pop()
@@ -311,7 +310,7 @@ func (l *leases) setOutcomes(m *plaitv1.AttachRequest) bool {
 			attempts = make([]*attempt, 0, min(l.outcomes.len()+1, frameTasksMax))
 		}
 		attempts = append(attempts, a)
-		bytes += len(a.response)
+		bytes += a.size()
 	}
 	if attempts == nil {
 		return false
@@ -320,6 +319,14 @@ func (l *leases) setOutcomes(m *plaitv1.AttachRequest) bool {
 	l.inFlight = append(l.inFlight, outcomeFrame{l.sequence, attempts})
 	m.Message = &plaitv1.AttachRequest_Outcomes{Outcomes: outcomesOf(l.sequence, attempts)}
 	return true
+}
+
+// size is about how many bytes the outcome takes in a frame.
+func (a *attempt) size() int {
+	if a.failure != nil {
+		return failureBytes(a.failure)
+	}
+	return len(a.response)
 }
 
 func outcomesOf(sequence uint64, attempts []*attempt) *plaitv1.OutcomeFrame {

@@ -18,6 +18,8 @@ type submission struct {
 	// instant because the time in the queue counts too.
 	expires time.Time
 	await   bool
+	// About how many bytes it takes in a frame.
+	size int
 
 	// Fires when the broker accepted or refused the task, or when it could not be sent.
 	accepted event

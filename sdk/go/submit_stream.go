@@ -1,10 +1,11 @@
 package plait
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -72,7 +73,7 @@ func (s *session) serve() (opened bool, err error) {
 	}()
 	err = s.receiveLoop(stream)
 	cancel()
-	if sendErr := <-sent; sendErr != nil && status.Code(err) == codes.Canceled {
+	if sendErr := <-sent; sendErr != nil {
 		err = sendErr
 	}
 	return true, err
@@ -125,6 +126,10 @@ func (s *session) welcomed(welcome *plaitv1.SessionWelcome) error {
 	for _, w := range s.waits {
 		s.awaits = append(s.awaits, w)
 	}
+	// One AwaitFrame speaks for one flow: those of a flow stand together.
+	slices.SortFunc(s.awaits, func(a, b *wait) int {
+		return cmp.Or(cmp.Compare(a.parent.key(), b.parent.key()), cmp.Compare(a.task, b.task))
+	})
 	return nil
 }
 
@@ -158,7 +163,7 @@ func (s *session) sendLoop(ctx context.Context, stream submitStream) error {
 		message, pause := s.nextMessage(time.Now())
 		if message != nil {
 			if err := stream.Send(message); err != nil {
-				return fmt.Errorf("send to the submit stream: %w", err)
+				return sendTrouble(err)
 			}
 			continue
 		}
@@ -166,6 +171,15 @@ func (s *session) sendLoop(ctx context.Context, stream submitStream) error {
 			return nil //nolint:nilerr // the stream ended; the receiver has the reason
 		}
 	}
+}
+
+// sendTrouble is nil when the stream broke, whose reason the receiver has. A message that cannot be
+// marshalled never will be, whichever stream it is sent on.
+func sendTrouble(err error) error {
+	if status.Code(err) == codes.Internal {
+		return status.Errorf(codes.InvalidArgument, "marshal a frame: %v", err)
+	}
+	return nil
 }
 
 func (s *session) waitToSend(ctx context.Context, pause time.Duration) error {
@@ -210,10 +224,11 @@ func (s *session) nextMessage(now time.Time) (*plaitv1.SubmitStreamRequest, time
 	return f.message(now), 0
 }
 
-// awaitMessage takes awaits of one flow, or of none, and all forgets. The caller holds the lock.
+// awaitMessage takes awaits of one flow, or of none, and forgets. The caller holds the lock.
 func (s *session) awaitMessage() *plaitv1.SubmitStreamRequest {
-	await := &plaitv1.AwaitFrame{Forget: s.forgets}
-	s.forgets = nil
+	forgets := min(len(s.forgets), awaitTasksMax)
+	await := &plaitv1.AwaitFrame{Forget: slices.Clone(s.forgets[:forgets])}
+	s.forgets = append(s.forgets[:0], s.forgets[forgets:]...)
 	n := 0
 	for n < len(s.awaits) && n < awaitTasksMax && s.awaits[n].parent == s.awaits[0].parent {
 		if w := s.awaits[n]; !w.gone {
@@ -236,7 +251,7 @@ func (s *session) nextFrame(now time.Time) *frame {
 	for {
 		sub, ok := s.queue.peek()
 		if !ok || (f != nil && (len(f.submissions) == s.frameTasksMax || sub.await != f.await ||
-			bytes+len(sub.payload) > frameBytesMax)) {
+			bytes+sub.size > frameBytesMax)) {
 			break
 		}
 		s.queue.pop()
@@ -249,7 +264,7 @@ func (s *session) nextFrame(now time.Time) *frame {
 		}
 		sub.state = stateSent
 		f.submissions = append(f.submissions, sub)
-		bytes += len(sub.payload)
+		bytes += sub.size
 	}
 	return f
 }
