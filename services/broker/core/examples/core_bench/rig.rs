@@ -1,8 +1,4 @@
-//! What a task costs in the state machine alone: `cargo run --release -p plait-broker-core --example core_bench`.
-//!
-//! One thread, frames of 128. It prints nanoseconds of processor time a task for tasks that are handed out
-//! at once, for tasks that wait
-//! in a backlog first, for replay and for recovery, and the memory that a waiting task takes.
+//! A partition with one client and one worker, and a clock that counts processor time.
 
 use bytes::Bytes;
 use plait_broker_core::command::{
@@ -16,12 +12,12 @@ use plait_broker_core::{Config, Partition, Step};
 use std::sync::Arc;
 use std::time::Duration;
 
-const FRAME: usize = 128;
-const CLIENT: ConnId = ConnId(1);
-const WORKER: ConnId = ConnId(2);
-const START: Millis = 1_700_000_000_000;
+pub(crate) const FRAME: usize = 128;
+pub(crate) const CLIENT: ConnId = ConnId(1);
+pub(crate) const WORKER: ConnId = ConnId(2);
+pub(crate) const START: Millis = 1_700_000_000_000;
 
-fn policy(method: &str) -> MethodPolicy {
+pub(crate) fn policy(method: &str) -> MethodPolicy {
     MethodPolicy {
         method: method.into(),
         queue: "bench".into(),
@@ -43,7 +39,7 @@ fn policy(method: &str) -> MethodPolicy {
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         epoch: 1,
         resident_bytes_max: 64 << 20,
@@ -57,29 +53,29 @@ fn config() -> Config {
 
 /// What tasks carry beside their request.
 #[derive(Clone, Copy, Default)]
-struct Shape {
-    idempotency: bool,
-    ordering: bool,
-    envelope: bool,
+pub(crate) struct Shape {
+    pub(crate) idempotency: bool,
+    pub(crate) ordering: bool,
+    pub(crate) envelope: bool,
 }
 
-struct Bench {
-    partition: Partition,
-    now: Millis,
-    sequence: u64,
-    outcomes: u64,
-    area: u64,
-    log: Option<Vec<(Millis, Record)>>,
-    method: Arc<str>,
-    shape: Shape,
+pub(crate) struct Bench {
+    pub(crate) partition: Partition,
+    pub(crate) now: Millis,
+    pub(crate) sequence: u64,
+    pub(crate) outcomes: u64,
+    pub(crate) area: u64,
+    pub(crate) log: Option<Vec<(Millis, Record)>>,
+    pub(crate) method: Arc<str>,
+    pub(crate) shape: Shape,
 }
 
 impl Bench {
-    fn new(shape: Shape) -> Self {
+    pub(crate) fn new(shape: Shape) -> Self {
         Self::with(shape, config())
     }
 
-    fn with(shape: Shape, config: Config) -> Self {
+    pub(crate) fn with(shape: Shape, config: Config) -> Self {
         let mut bench = Self {
             partition: Partition::new(config),
             now: START,
@@ -106,7 +102,7 @@ impl Bench {
     }
 
     /// A group of commands, its dispatch, and its place in the log.
-    fn apply(&mut self, commands: Vec<Command>) -> Step {
+    pub(crate) fn apply(&mut self, commands: Vec<Command>) -> Step {
         let mut step = Step::default();
         for command in commands {
             self.partition.apply(command, self.now, self.now, &mut step);
@@ -121,7 +117,7 @@ impl Bench {
         step
     }
 
-    fn attach(&mut self, slots: u32) -> Step {
+    pub(crate) fn attach(&mut self, slots: u32) -> Step {
         self.apply(vec![Command::WorkerAttached(WorkerAttach {
             conn: WORKER,
             worker: "w1".into(),
@@ -131,7 +127,7 @@ impl Bench {
         })])
     }
 
-    fn frame(&mut self) -> Command {
+    pub(crate) fn frame(&mut self) -> Command {
         let buffer = Bytes::from(vec![7u8; 256 * FRAME]);
         self.sequence += 1;
         let key = |index: usize, wanted: bool, groups: u64| {
@@ -168,7 +164,7 @@ impl Bench {
     }
 
     /// Submits a frame and sees it through; how many tasks were done.
-    fn run(&mut self, submit: Command) -> u64 {
+    pub(crate) fn run(&mut self, submit: Command) -> u64 {
         let mut done = 0;
         let mut step = self.apply(vec![submit]);
         loop {
@@ -194,7 +190,7 @@ impl Bench {
         done
     }
 
-    fn settle(&mut self, attempts: Vec<Attempt>) -> Command {
+    pub(crate) fn settle(&mut self, attempts: Vec<Attempt>) -> Command {
         let response = Bytes::from(vec![9u8; 256 * attempts.len()]);
         self.outcomes += 1;
         let outcomes = attempts
@@ -215,7 +211,7 @@ impl Bench {
 }
 
 /// A record as the log gives it back: blobs by their place.
-fn stored(mut record: Record) -> Record {
+pub(crate) fn stored(mut record: Record) -> Record {
     if let Record::Submitted { tasks, .. } = &mut record {
         for task in tasks {
             task.request.bytes = None;
@@ -235,7 +231,7 @@ fn stored(mut record: Record) -> Record {
     record
 }
 
-fn frames(step: Step) -> Vec<(u64, Vec<Attempt>)> {
+pub(crate) fn frames(step: Step) -> Vec<(u64, Vec<Attempt>)> {
     let frames = step.effects.into_iter().filter_map(|effect| match effect {
         Effect::Attempts {
             sequence, attempts, ..
@@ -245,7 +241,7 @@ fn frames(step: Step) -> Vec<(u64, Vec<Attempt>)> {
     frames.collect()
 }
 
-fn per_task(what: &str, took: Duration, tasks: u64) {
+pub(crate) fn per_task(what: &str, took: Duration, tasks: u64) {
     let ns = took.as_nanos() / u128::from(tasks.max(1));
     println!(
         "{what:<44} {ns:>6} ns a task, {:>8} tasks/s",
@@ -253,107 +249,7 @@ fn per_task(what: &str, took: Duration, tasks: u64) {
     );
 }
 
-/// Frames made before the clock runs.
-const CHUNK: u64 = 64;
-
-/// Frames are submitted, handed out and settled one after the other.
-fn at_once(what: &str, shape: Shape, tasks: u64) {
-    let mut bench = Bench::new(shape);
-    bench.log = None;
-    bench.attach(1024);
-    let mut spent = Duration::ZERO;
-    let mut done = 0;
-    while done < tasks {
-        let chunk: Vec<Command> = (0..CHUNK).map(|_| bench.frame()).collect();
-        spent += timed(|| {
-            for submit in chunk {
-                done += bench.run(submit);
-            }
-        })
-        .1;
-    }
-    per_task(what, spent, done);
-}
-
-/// A backlog builds up, is measured, survives a crash, and is drained.
-fn backlog(what: &str, shape: Shape, tasks: u64) {
-    let mut bench = Bench::new(shape);
-    let mut spent = Duration::ZERO;
-    for _ in 0..tasks / FRAME as u64 / CHUNK {
-        let chunk: Vec<Command> = (0..CHUNK).map(|_| bench.frame()).collect();
-        spent += timed(|| {
-            chunk
-                .into_iter()
-                .for_each(|submit| drop(bench.apply(vec![submit])))
-        })
-        .1;
-    }
-    let tasks = bench.partition.load().1;
-    per_task(&format!("{what}: submit"), spent, tasks);
-    let log = bench.log.take().unwrap_or_default();
-    let epoch = Config {
-        epoch: 2,
-        ..config()
-    };
-    drop(bench);
-    let mut restored = Partition::new(epoch);
-    let ((), replay) = timed(|| {
-        for (time, record) in log {
-            restored.replay(record, time);
-        }
-    });
-    let ((), index) = timed(|| restored.recovered(START));
-    per_task(&format!("{what}: replay"), replay, tasks);
-    per_task(&format!("{what}: index after replay"), index, tasks);
-    let (records, image) = timed(|| restored.image(START).count());
-    per_task(
-        &format!("{what}: snapshot, {records} records"),
-        image,
-        tasks,
-    );
-    let mut bench = Bench {
-        partition: restored,
-        log: None,
-        ..Bench::new(shape)
-    };
-    let (done, spent) = timed(|| {
-        let mut step = bench.attach(1024);
-        let mut done = 0;
-        loop {
-            let batch = frames(std::mem::take(&mut step));
-            if batch.is_empty() {
-                return done;
-            }
-            for (_, attempts) in batch {
-                done += attempts.len() as u64;
-                let settle = bench.settle(attempts);
-                step.effects.extend(bench.apply(vec![settle]).effects);
-            }
-        }
-    });
-    per_task(&format!("{what}: drain"), spent, done);
-}
-
-/// How much memory waiting tasks take, their payloads evicted.
-fn memory(what: &str, shape: Shape, tasks: u64) {
-    let before = resident_kib();
-    let mut bench = Bench::with(
-        shape,
-        Config {
-            resident_bytes_max: 0,
-            ..config()
-        },
-    );
-    bench.log = None;
-    for _ in 0..tasks / FRAME as u64 {
-        let submit = bench.frame();
-        bench.apply(vec![submit]);
-    }
-    let bytes = resident_kib().saturating_sub(before) * 1024;
-    println!("{what:<44} {:>6} B a waiting task", bytes / tasks);
-}
-
-fn resident_kib() -> u64 {
+pub(crate) fn resident_kib() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok())
@@ -361,7 +257,7 @@ fn resident_kib() -> u64 {
 }
 
 /// Processor time of this thread: wall time means little on a machine that others use, too.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let ns = text
         .split_whitespace()
@@ -371,40 +267,8 @@ fn cpu_time() -> Duration {
     Duration::from_nanos(ns)
 }
 
-fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = cpu_time();
     let value = work();
     (value, cpu_time().saturating_sub(start))
-}
-
-fn main() {
-    let tasks: u64 = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1_000_000);
-    let plain = Shape::default();
-    let traced = Shape {
-        envelope: true,
-        ..plain
-    };
-    let keyed = Shape {
-        idempotency: true,
-        ..plain
-    };
-    let ordered = Shape {
-        ordering: true,
-        ..plain
-    };
-    match std::env::args().nth(2).as_deref() {
-        Some("memory") => memory("plain", plain, tasks),
-        Some("memory-keyed") => memory("with idempotency key", keyed, tasks),
-        Some("memory-traced") => memory("with envelope", traced, tasks),
-        _ => {
-            at_once("at once: plain", plain, tasks);
-            at_once("at once: with envelope", traced, tasks);
-            at_once("at once: with idempotency key", keyed, tasks);
-            at_once("at once: with ordering key (10,000)", ordered, tasks);
-            backlog("backlog: plain", plain, tasks);
-        }
-    }
 }

@@ -1,0 +1,206 @@
+//! What is measured.
+
+use crate::rig::{
+    Bench, CLIENT, FRAME, START, Shape, config, frames, per_task, policy, resident_kib, timed,
+};
+use bytes::Bytes;
+use plait_broker_core::command::{
+    Command, Submit, SubmitOptions, SubmitOrigin, SubmitTask, WorkerAttach,
+};
+use plait_broker_core::ids::{ConnId, ReplyTag};
+use plait_broker_core::{Config, Partition, Step};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Frames made before the clock runs.
+const CHUNK: u64 = 64;
+
+/// Frames are submitted, handed out and settled one after the other.
+pub(crate) fn at_once(what: &str, shape: Shape, tasks: u64) {
+    let mut bench = Bench::new(shape);
+    bench.log = None;
+    bench.attach(1024);
+    let mut spent = Duration::ZERO;
+    let mut done = 0;
+    while done < tasks {
+        let chunk: Vec<Command> = (0..CHUNK).map(|_| bench.frame()).collect();
+        spent += timed(|| {
+            for submit in chunk {
+                done += bench.run(submit);
+            }
+        })
+        .1;
+    }
+    per_task(what, spent, done);
+}
+
+/// A backlog builds up, is measured, survives a crash, and is drained.
+pub(crate) fn backlog(what: &str, shape: Shape, tasks: u64) {
+    let mut bench = Bench::new(shape);
+    let mut spent = Duration::ZERO;
+    for _ in 0..tasks / FRAME as u64 / CHUNK {
+        let chunk: Vec<Command> = (0..CHUNK).map(|_| bench.frame()).collect();
+        spent += timed(|| {
+            chunk
+                .into_iter()
+                .for_each(|submit| drop(bench.apply(vec![submit])))
+        })
+        .1;
+    }
+    let tasks = bench.partition.load().1;
+    per_task(&format!("{what}: submit"), spent, tasks);
+    let log = bench.log.take().unwrap_or_default();
+    let epoch = Config {
+        epoch: 2,
+        ..config()
+    };
+    drop(bench);
+    let mut restored = Partition::new(epoch);
+    let ((), replay) = timed(|| {
+        for (time, record) in log {
+            restored.replay(record, time);
+        }
+    });
+    let ((), index) = timed(|| restored.recovered(START));
+    per_task(&format!("{what}: replay"), replay, tasks);
+    per_task(&format!("{what}: index after replay"), index, tasks);
+    let (records, image) = timed(|| restored.image(START).count());
+    per_task(
+        &format!("{what}: snapshot, {records} records"),
+        image,
+        tasks,
+    );
+    let mut bench = Bench {
+        partition: restored,
+        log: None,
+        ..Bench::new(shape)
+    };
+    let (done, spent) = timed(|| {
+        let mut step = bench.attach(1024);
+        let mut done = 0;
+        loop {
+            let batch = frames(std::mem::take(&mut step));
+            if batch.is_empty() {
+                return done;
+            }
+            for (_, attempts) in batch {
+                done += attempts.len() as u64;
+                let settle = bench.settle(attempts);
+                step.effects.extend(bench.apply(vec![settle]).effects);
+            }
+        }
+    });
+    per_task(&format!("{what}: drain"), spent, done);
+}
+
+/// How much memory waiting tasks take, their payloads evicted.
+pub(crate) fn memory(what: &str, shape: Shape, tasks: u64) {
+    let before = resident_kib();
+    let mut bench = Bench::with(
+        shape,
+        Config {
+            resident_bytes_max: 0,
+            ..config()
+        },
+    );
+    bench.log = None;
+    for _ in 0..tasks / FRAME as u64 {
+        let submit = bench.frame();
+        bench.apply(vec![submit]);
+    }
+    let bytes = resident_kib().saturating_sub(before) * 1024;
+    println!("{what:<44} {:>6} B a waiting task", bytes / tasks);
+}
+
+/// One flow with many awaited children: what a child costs must not depend on their number.
+pub(crate) fn flow(children: u64) {
+    let mut bench = Bench::new(Shape::default());
+    bench.log = None;
+    bench.attach(1 << 20);
+    let submit = bench.frame();
+    let step = bench.apply(vec![submit]);
+    let Some((_, mut attempts)) = frames(step).pop() else {
+        return;
+    };
+    let Some(parent) = attempts.pop() else { return };
+    let parent_key = Some((parent.task, parent.token, None));
+    let mut started = Vec::new();
+    let mut made = 0u64;
+    let mut spent = Duration::ZERO;
+    while made < children {
+        let tasks = (0..FRAME as u64).map(|n| SubmitTask {
+            method: Arc::clone(&bench.method),
+            request: Bytes::from_static(b"child"),
+            digest: u128::from(made + n),
+            idempotency_key: None,
+            ordering_key: None,
+            options: Some(Box::new(SubmitOptions {
+                parent: parent_key.clone(),
+                ..SubmitOptions::default()
+            })),
+        });
+        bench.sequence += 1;
+        let origin = SubmitOrigin::Session {
+            conn: CLIENT,
+            session: [1; 16],
+            sequence: bench.sequence,
+        };
+        let submit = Command::Submit(Submit {
+            origin,
+            await_results: true,
+            tasks: tasks.collect(),
+        });
+        let (step, took) = timed(|| bench.apply(vec![submit]));
+        spent += took;
+        started.extend(frames(step).into_iter().flat_map(|(_, attempts)| attempts));
+        made += FRAME as u64;
+    }
+    while !started.is_empty() {
+        let rest = started.split_off(FRAME.min(started.len()));
+        let settle = bench.settle(std::mem::replace(&mut started, rest));
+        spent += timed(|| bench.apply(vec![settle])).1;
+    }
+    per_task(&format!("a flow of {made} children"), spent, made);
+}
+
+/// Steps that do nothing, beside many workers, many methods, and a backlog that nobody serves.
+pub(crate) fn idle() {
+    let methods: Vec<Arc<str>> = (0..50)
+        .map(|n| format!("/bench.v1.Many/M{n}").into())
+        .collect();
+    let mut bench = Bench::new(Shape::default());
+    bench.log = None;
+    let policies = methods.iter().map(|method| policy(method)).collect();
+    bench.apply(vec![Command::ApplyPolicies {
+        tag: ReplyTag(0),
+        policies,
+    }]);
+    for n in 0..1000u64 {
+        // Each worker serves its own choice, the worst case for grouping them.
+        let own = methods
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at as u64 != n % 50);
+        let attach = WorkerAttach {
+            conn: ConnId(1000 + n),
+            worker: format!("w{n}").into(),
+            methods: own.map(|(_, method)| Arc::clone(method)).collect(),
+            slots: 10,
+            held: Vec::new(),
+        };
+        bench.apply(vec![Command::WorkerAttached(attach)]);
+    }
+    for _ in 0..1000 {
+        let submit = bench.frame();
+        bench.apply(vec![submit]);
+    }
+    let steps = 100_000u64;
+    let ((), took) = timed(|| {
+        for _ in 0..steps {
+            let mut step = Step::default();
+            bench.partition.dispatch(bench.now, 1, &mut step);
+        }
+    });
+    let ns = took.as_nanos() / u128::from(steps);
+    println!("an idle step: 1000 workers, 128,000 waiting     {ns:>6} ns");
+}
