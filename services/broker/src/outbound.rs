@@ -174,3 +174,55 @@ impl Drop for Closing {
         self.0.end(End::Gone);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use plait_broker_core::ids::ConnId;
+
+    use super::*;
+
+    fn item() -> Outgoing {
+        Outgoing::Effect(Effect::WorkerWelcome {
+            conn: ConnId(1),
+            lost: Vec::new(),
+        })
+    }
+
+    fn taken(outbound: &Outbound) -> Option<Taken> {
+        outbound.take().now_or_never()
+    }
+
+    #[test]
+    fn all_that_waits_is_taken_at_once_and_then_the_end() {
+        let outbound = Outbound::new(1 << 20);
+        assert!(taken(&outbound).is_none());
+        assert!(outbound.push(item()) && outbound.push(item()));
+        outbound.end(End::Gone);
+        assert!(!outbound.push(item()));
+        assert!(matches!(taken(&outbound), Some(Taken::Items(items)) if items.len() == 2));
+        assert!(matches!(taken(&outbound), Some(Taken::End(End::Gone))));
+        assert!(outbound.closed().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_reader_that_lets_too_much_wait_is_cut_and_what_waits_is_let_go() {
+        let outbound = Outbound::new(1000);
+        let pushed = (0..100).take_while(|_| outbound.push(item())).count();
+        assert!((1..100).contains(&pushed));
+        outbound.end(End::Gone);
+        let Some(Taken::End(End::Status(status))) = taken(&outbound) else {
+            panic!("not cut")
+        };
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn what_was_taken_counts_no_more() {
+        let outbound = Outbound::new(1000);
+        for _ in 0..100 {
+            assert!(outbound.push(item()));
+            assert!(taken(&outbound).is_some());
+        }
+    }
+}

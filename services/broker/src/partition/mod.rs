@@ -123,3 +123,6 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
         recovered: state.found,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use plait_broker_core::Partition;
 use plait_broker_core::command::Command;
-use plait_broker_core::effect::TaskState;
 use plait_broker_core::ids::{Millis, Offset};
 use plait_broker_log::format::frame_size;
 use plait_broker_log::{FRAME_HEADER_LEN, SegmentInfo};
@@ -194,7 +193,7 @@ impl Owner {
         }
         let now = self.now();
         if self.draining {
-            let running = running(&self.parts.partition, now);
+            let running = self.parts.partition.in_flight();
             // Whoever waited may be gone.
             let _ = self.parts.drained.send(running == 0);
         } else {
@@ -267,16 +266,6 @@ impl Owner {
             self.parts.writer.send(Job::Release { keep_from, free });
         }
     }
-}
-
-/// How many attempts run, suspended flows not counted.
-fn running(partition: &Partition, now: Millis) -> u64 {
-    let queues = partition.queues(now);
-    let counts = queues.iter().flat_map(|queue| &queue.counts);
-    counts
-        .filter(|(state, _)| *state == TaskState::Running)
-        .map(|(_, count)| count)
-        .sum()
 }
 
 /// A timer that is set anew only when its time changes.

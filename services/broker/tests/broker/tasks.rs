@@ -3,7 +3,7 @@
 use plait::pb::v1 as pb;
 use tonic::{Code, Status};
 
-use crate::support::{Broker, Submitter, Worker, frame, id, info, reason, refusal_reason};
+use crate::support::{Broker, Submitter, Worker, frame, id, info, reason, refusal_reason, soon};
 
 async fn get(broker: &Broker, task: u64) -> Result<pb::Task, Status> {
     let request = pb::GetTaskRequest {
@@ -40,6 +40,27 @@ async fn submit(
         .unwrap())
 }
 
+/// The task as it is when it reaches a state.
+async fn until(broker: &Broker, task: u64, state: pb::TaskState) -> pb::Task {
+    let request = pb::WatchTaskRequest {
+        id: id(task),
+        view: 0,
+    };
+    let mut watch = broker
+        .tasks()
+        .watch_task(request)
+        .await
+        .unwrap()
+        .into_inner();
+    loop {
+        let change = soon("the state", watch.message()).await.unwrap();
+        let task = change.expect("an open stream").task.unwrap();
+        if task.state() == state {
+            return task;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_task_shows_its_life() {
     let broker = Broker::start().await;
@@ -66,11 +87,9 @@ async fn a_task_shows_its_life() {
     assert_eq!((found.queue.as_str(), found.max_attempts), ("test", 3));
     let mut worker = Worker::attach(&broker, "w").await;
     let got = worker.attempt().await;
-    let running = get(&broker, task).await.unwrap();
-    assert_eq!(
-        (running.state(), running.worker.as_str()),
-        (pb::TaskState::Running, "w")
-    );
+    // It is RUNNING once the worker's acknowledgement is in, which a watch tells.
+    let running = until(&broker, task, pb::TaskState::Running).await;
+    assert_eq!(running.worker, "w");
     worker.succeed(&got, b"done").await;
     let done = get(&broker, task).await.unwrap();
     assert_eq!(
