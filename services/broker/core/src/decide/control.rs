@@ -131,7 +131,7 @@ impl Partition {
         step: &mut Step,
     ) -> Result<Reply, Error> {
         self.check_version(&key, expected)?;
-        let version = self.state.kv.version + 1;
+        let version = self.state.kv.version.saturating_add(1);
         self.commit(
             Record::KvPut {
                 key,

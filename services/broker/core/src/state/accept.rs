@@ -8,6 +8,9 @@ use crate::ids::{Millis, Token};
 use crate::record::NewTask;
 use std::sync::Arc;
 
+/// Numbers stay below this, so that counting on from any log never overflows.
+pub(super) const TASKS_MAX: u64 = 1 << 62;
+
 impl State {
     /// Takes in a task that was accepted at a time.
     pub(super) fn accept(&mut self, new: &NewTask, method: u32, time: Millis) {
@@ -24,7 +27,10 @@ impl State {
         }
         self.blobs
             .take_request(&mut task, &new.request, &new.envelope);
-        self.next_task = self.next_task.max(new.id.0.saturating_add(1));
+        self.next_task = self
+            .next_task
+            .max(new.id.0.saturating_add(1))
+            .min(TASKS_MAX);
         let keyed = task.rare.is_some();
         let Some(slot) = self.tasks.insert(task) else {
             return;

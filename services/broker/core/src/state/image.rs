@@ -1,5 +1,6 @@
 //! Snapshots: the state as records, and back.
 
+use super::accept::TASKS_MAX;
 use super::slab::NONE;
 use super::task::{Stage, Task, UNPLACED, flag};
 use super::{State, expired, leases, timeline};
@@ -123,7 +124,7 @@ impl State {
                 kv_version,
                 time,
             } => {
-                self.next_task = self.next_task.max(*next_task);
+                self.next_task = self.next_task.max(*next_task).min(TASKS_MAX);
                 self.kv.version = self.kv.version.max(*kv_version);
                 self.time = self.time.max(*time);
             }
@@ -183,7 +184,10 @@ impl State {
         if image.state == TaskState::Running {
             self.load_lease(slot, image, started_at);
         }
-        self.next_task = self.next_task.max(image.task.id.0.saturating_add(1));
+        self.next_task = self
+            .next_task
+            .max(image.task.id.0.saturating_add(1))
+            .min(TASKS_MAX);
         self.dedup.insert(&self.tasks, slot);
         self.families.adopt(&mut self.tasks, slot);
     }

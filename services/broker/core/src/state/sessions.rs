@@ -16,21 +16,14 @@ enum Answer {
 
 impl Answer {
     fn new(acceptance: &Acceptance) -> Self {
-        let plain = acceptance.refusals.is_empty() && acceptance.existing.is_empty();
-        match acceptance.tasks.first() {
-            Some(&first)
-                if plain
-                    && acceptance
-                        .tasks
-                        .iter()
-                        .copied()
-                        .eq(first..=first + acceptance.tasks.len() as u64 - 1) =>
-            {
-                Self::Range {
-                    first,
-                    count: acceptance.tasks.len() as u32,
-                }
-            }
+        let first = acceptance.tasks.first().copied().unwrap_or(0);
+        let follows = |(at, id): (usize, &u64)| first.checked_add(at as u64) == Some(*id);
+        let plain = first > 0
+            && acceptance.refusals.is_empty()
+            && acceptance.existing.is_empty()
+            && acceptance.tasks.iter().enumerate().all(follows);
+        match u32::try_from(acceptance.tasks.len()) {
+            Ok(count) if plain => Self::Range { first, count },
             _ => Self::Whole(Box::new(acceptance.clone())),
         }
     }
@@ -38,7 +31,7 @@ impl Answer {
     fn acceptance(&self) -> Acceptance {
         match self {
             Self::Range { first, count } => Acceptance {
-                tasks: (*first..first + u64::from(*count)).collect(),
+                tasks: (0..u64::from(*count)).map(|at| first + at).collect(),
                 ..Acceptance::default()
             },
             Self::Whole(acceptance) => Acceptance::clone(acceptance),

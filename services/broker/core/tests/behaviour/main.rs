@@ -5,6 +5,7 @@ mod deadlines;
 mod dedup;
 mod flows;
 mod harness;
+mod hostile;
 mod lifecycle;
 mod model;
 mod operations;
