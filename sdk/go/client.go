@@ -43,7 +43,8 @@ type Client struct {
 // ClientOption changes what [Connect] does by default.
 type ClientOption func(*Client)
 
-// WithAddress says where the broker listens: host:port, unix:/path, or a gRPC target. Default: PLAIT_ADDRESS, else 127.0.0.1:7420.
+// WithAddress says where the broker listens: host:port, unix:/path, or a gRPC target. Default:
+// PLAIT_ADDRESS, else 127.0.0.1:7420.
 func WithAddress(address string) ClientOption { return func(c *Client) { c.address = address } }
 
 // WithDialOptions adds options to the gRPC connections, such as transport credentials. Default:

@@ -96,7 +96,8 @@ func TestSubmit_TextThatIsNotUTF8IsRefused(t *testing.T) {
 func TestCall_MetadataOverItsLimitIsRefused(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-long", strings.Repeat("x", metadataBytesMax))
+	long := strings.Repeat("x", metadataBytesMax)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-long", long)
 	_, err := echoClient(t, s).Echo(ctx, request("a"))
 	wantCode(t, err, codes.InvalidArgument, plaitv1.ErrorReason_ERROR_REASON_TOO_LARGE)
 }

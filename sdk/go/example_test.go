@@ -66,7 +66,9 @@ func ExampleSubmit() {
 // CallMany pipelines calls and yields their responses in order.
 func ExampleCallMany() {
 	total := func(ctx context.Context, c testingv1.EchoServiceClient) (size int, err error) {
-		requests := slices.Values([]*testingv1.EchoRequest{{Payload: []byte("a")}, {Payload: []byte("b")}})
+		requests := slices.Values([]*testingv1.EchoRequest{
+			{Payload: []byte("a")}, {Payload: []byte("b")},
+		})
 		for response, err := range plait.CallMany(ctx, c.Echo, requests) {
 			if err != nil {
 				return 0, fmt.Errorf("echo: %w", err)

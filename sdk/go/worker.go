@@ -42,6 +42,7 @@ type Worker struct {
 	grace        time.Duration
 	signals      []os.Signal
 	interceptors []grpc.UnaryServerInterceptor
+	only         []string
 	methods      []*servedMethod
 	services     []string
 
@@ -143,6 +144,9 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 	}
 	w.services = append(w.services, desc.ServiceName)
 	for _, m := range desc.Methods {
+		if len(w.only) > 0 && !slices.Contains(w.only, m.MethodName) {
+			continue
+		}
 		path := desc.ServiceName + "/" + m.MethodName
 		w.methods = append(w.methods, &servedMethod{
 			path: "/" + path, spanName: "attempt " + path, service: service, handler: m.Handler,

@@ -35,6 +35,12 @@ func WithUnaryInterceptor(interceptor grpc.UnaryServerInterceptor) WorkerOption 
 	return func(w *Worker) { w.interceptors = append(w.interceptors, interceptor) }
 }
 
+// WithMethods serves only these methods of the registered services, such as "Charge". Default: all, and
+// a method that is left to the generated Unimplemented server fails its tasks with UNIMPLEMENTED.
+func WithMethods(names ...string) WorkerOption {
+	return func(w *Worker) { w.only = append(w.only, names...) }
+}
+
 // WithoutSignals leaves SIGTERM and SIGINT to the program; the end of Run's context and Stop still
 // drain.
 func WithoutSignals() WorkerOption { return func(w *Worker) { w.signals = nil } }

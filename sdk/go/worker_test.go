@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,6 +107,23 @@ func TestWorker_SaysWhoItIsAndAnswersAttempts(t *testing.T) {
 		string(f.GetPayloads()[0]) != string(echoed(t, "a")) ||
 		len(f.GetFailures()) != 0 {
 		t.Fatalf("message = %v", m)
+	}
+}
+
+func TestWorker_ServesOnlyTheMethodsItIsToldTo(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	startWorker(t, s, same, WithMethods("Fail", "Echo"))
+	l, hello := s.attached(t, time.Minute)
+	want := []string{
+		testingv1.EchoService_Echo_FullMethodName, testingv1.EchoService_Fail_FullMethodName,
+	}
+	if !slices.Equal(hello.GetMethods(), want) {
+		t.Fatalf("methods = %v", hello.GetMethods())
+	}
+	assign(t, l, echoAttempt(t, 1, 7, 70, "a"))
+	if f := outcomesFrom(t, l); len(f.GetFailures()) != 0 {
+		t.Fatalf("outcomes = %v", f)
 	}
 }
 
