@@ -50,8 +50,11 @@ func (s *session) accepted(a *plaitv1.SequencedAccepted) {
 	s.unacked = append(s.unacked[:index], s.unacked[index+1:]...)
 	s.cursor--
 	s.answerFrame(f, a.GetAccepted())
+	more := s.queue.len() > 0 || s.cursor < len(s.unacked) || len(s.awaits)+len(s.forgets) > 0
 	s.mu.Unlock()
-	s.poke()
+	if more {
+		s.poke()
+	}
 	for _, sub := range f.submissions {
 		sub.accepted.fire()
 		if sub.err != nil {
