@@ -338,12 +338,15 @@ mod tests {
             },
             4,
         );
-        let failed = Record::Failed {
-            task: ids[1],
-            failure: Failure::default(),
-            dead_letter: true,
-        };
-        state.evolve(&failed, 5);
+        let failure = Failure::default();
+        state.evolve(
+            &Record::Failed {
+                task: ids[1],
+                failure,
+                dead_letter: true,
+            },
+            5,
+        );
         state.evolve(
             &Record::Cancelled {
                 task: ids[2],

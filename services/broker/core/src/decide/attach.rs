@@ -6,9 +6,10 @@ use crate::command::WorkerAttach;
 use crate::effect::{Effect, Error};
 use crate::ids::{ConnId, Millis, TaskId, Token};
 use crate::live::alarms::Alarm;
-use crate::live::workers;
+use crate::live::workers::{self, Worker};
 use crate::partition::{Partition, Step};
 use crate::record::{Reason, Record, ReturnCause};
+use crate::state::leases::Lease;
 use crate::state::slab::NONE;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,13 +74,28 @@ impl Partition {
             let error = Error::WorkerReplaced {
                 worker: Arc::clone(&attach.worker),
             };
-            let closed = self.live.workers.slab[old].conn;
+            let conn = self.live.workers.slab[old].conn;
             self.lose_worker(old, "its stream was replaced", now, step);
-            step.effects.push(Effect::WorkerClosed {
-                conn: closed,
-                error,
-            });
+            step.effects.push(Effect::WorkerClosed { conn, error });
         }
+        let mut worker = self.make_worker(attach.conn, attach.worker, numbers);
+        worker.slots = attach.slots;
+        let number = self.live.workers.insert(worker);
+        kept.into_iter()
+            .for_each(|slot| self.take_over(slot, number));
+        step.effects.push(Effect::WorkerWelcome {
+            conn: attach.conn,
+            lost,
+        });
+        let left = orphans
+            .iter()
+            .filter_map(|(task, token)| self.orphan(*task, *token))
+            .collect();
+        self.end_orphans(left, now, step);
+    }
+
+    /// A worker with its place in the class of those that serve the same methods.
+    fn make_worker(&mut self, conn: ConnId, id: Arc<str>, numbers: &[u32]) -> Worker {
         let mut set = numbers.to_vec();
         set.sort_unstable();
         set.dedup();
@@ -93,29 +109,20 @@ impl Partition {
             .workers
             .classes
             .find_or_make(&set, &self.state.methods);
-        let mut worker = workers::attached(attach.conn, attach.worker, class, positions);
-        worker.slots = attach.slots;
-        let number = self.live.workers.insert(worker);
-        for slot in kept {
-            let waiting = self.lease(slot).is_some_and(|lease| lease.is_waiting());
-            let worker = self.live.workers.changing(number);
-            let counter = if waiting {
-                &mut worker.suspended
-            } else {
-                &mut worker.in_flight
-            };
-            *counter += 1;
-            self.hold(slot, number, 0);
-        }
-        step.effects.push(Effect::WorkerWelcome {
-            conn: attach.conn,
-            lost,
-        });
-        let left = orphans
-            .iter()
-            .filter_map(|(task, token)| self.orphan(*task, *token))
-            .collect();
-        self.end_orphans(left, now, step);
+        workers::attached(conn, id, class, positions)
+    }
+
+    /// Gives a worker a lease that it brought along.
+    fn take_over(&mut self, slot: u32, number: u32) {
+        let waiting = self.lease(slot).is_some_and(Lease::is_waiting);
+        let worker = self.live.workers.changing(number);
+        let counter = if waiting {
+            &mut worker.suspended
+        } else {
+            &mut worker.in_flight
+        };
+        *counter += 1;
+        self.hold(slot, number, 0);
     }
 
     /// The slot of a lease that a worker brings along and may keep.

@@ -2,7 +2,7 @@
 
 use super::super::Partition;
 use super::memo;
-use crate::command::{Submit, SubmitTask};
+use crate::command::{Submit, SubmitOptions, SubmitTask};
 use crate::effect::Error;
 use crate::ids::{Millis, TaskId};
 use crate::live::held::RunKey;
@@ -48,6 +48,13 @@ pub(super) struct Call {
     pub(super) counted: Option<u128>,
     /// Whether a child was made for it.
     pub(super) new: bool,
+}
+
+/// A child call that is decided on.
+pub(super) struct Child {
+    pub(super) flow: TaskId,
+    pub(super) key: ChildKey,
+    pub(super) call: Call,
 }
 
 /// What becomes of one task.
@@ -114,70 +121,43 @@ impl Partition {
         let policy = self.state.methods.policy(method);
         check_keys(task, policy)?;
         let options = task.options.as_deref();
-        if options
-            .and_then(|options| options.priority)
-            .is_some_and(|p| p > PRIORITY_MAX)
-        {
-            return Err(Error::Invalid {
-                field: "priority",
-                problem: "must be 0 to 9".into(),
-            });
-        }
+        check_priority(options)?;
         let deadline = options
             .and_then(|options| options.deadline_ms)
             .unwrap_or(u64::MAX);
         let mut expire_at = now
             .saturating_add(deadline.min(policy.deadline_ms))
             .min(FAR);
-        let mut parent = None;
-        let mut call = None;
-        if let Some(options) = options
-            && options.parent.is_some()
-        {
-            let (flow, key) = self.child_key(draft, task, options)?;
-            let counted = matches!(key, ChildKey::Nth(..)).then_some(task.digest);
-            let id = self.state.tasks[flow].id;
-            call = Some(Call {
-                flow,
-                index,
-                counted,
-                new: true,
-            });
-            if let Some(known) = self.recorded(draft, task, id, &key)? {
+        let child = self.child_of(draft, index, task)?;
+        if let Some(child) = &child {
+            if let Some(known) = self.recorded(draft, task, child.flow, &child.key)? {
                 draft.count(
                     Call {
-                        flow,
-                        index,
-                        counted,
                         new: false,
+                        ..child.call
                     },
-                    id,
+                    child.flow,
                 );
                 return Ok(Verdict::Existing(known));
             }
             if diverged {
-                let child = memo::describe(&task.method, &key).into();
-                return Err(Error::FlowDiverged { parent: id, child });
+                let parent = child.flow;
+                let child = memo::describe(&task.method, &child.key).into();
+                return Err(Error::FlowDiverged { parent, child });
             }
-            expire_at = expire_at.min(self.state.tasks[flow].expire_at);
-            parent = Some((id, key));
+            expire_at = expire_at.min(self.state.tasks[child.call.flow].expire_at);
         }
-        let hash = match key_of(&task.idempotency_key) {
-            Some(key) => {
-                let hash = dedup::hash(method, key);
-                if let Some(known) = self.duplicate(draft, task, method, key, hash, now)? {
-                    return Ok(Verdict::Existing(known));
-                }
-                Some(hash)
+        let mut keyed = None;
+        if let Some(key) = key_of(&task.idempotency_key) {
+            let hash = dedup::hash(method, key);
+            if let Some(known) = self.duplicate(draft, task, method, key, hash, now)? {
+                return Ok(Verdict::Existing(known));
             }
-            None => None,
-        };
+            keyed = Some((hash, method));
+        }
         self.check_room(draft, method)?;
-        draft.accept(parent.as_ref(), call, hash.map(|hash| (hash, method)));
-        *draft
-            .queued
-            .entry(self.state.methods.get(method).queue)
-            .or_default() += 1;
+        draft.accept(child.as_ref(), keyed, self.state.methods.get(method).queue);
+        let parent = child.map(|child| (child.flow, child.key));
         Ok(Verdict::New(Wanted {
             method,
             expire_at,
@@ -277,22 +257,19 @@ impl Partition {
 
 impl Draft {
     /// Notes what a new task takes.
-    fn accept(
-        &mut self,
-        parent: Option<&(TaskId, ChildKey)>,
-        call: Option<Call>,
-        keyed: Option<(KeyHash, u32)>,
-    ) {
+    fn accept(&mut self, child: Option<&Child>, keyed: Option<(KeyHash, u32)>, queue: u32) {
         let at = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
+        *self.queued.entry(queue).or_default() += 1;
         if let Some((hash, method)) = keyed {
+            let entry = (hash, method, at);
             self.keyed
-                .insert_unique(hash.spread(), (hash, method, at), |(own, ..)| own.spread());
+                .insert_unique(hash.spread(), entry, |(own, ..)| own.spread());
         }
-        if let Some((flow, ChildKey::Named(name))) = parent {
-            self.named.insert((*flow, Arc::clone(name)), at);
-        }
-        if let (Some(call), Some((flow, _))) = (call, parent) {
-            self.count(call, *flow);
+        if let Some(child) = child {
+            if let ChildKey::Named(name) = &child.key {
+                self.named.insert((child.flow, Arc::clone(name)), at);
+            }
+            self.count(child.call, child.flow);
         }
     }
 
@@ -306,6 +283,16 @@ impl Draft {
 
 pub(super) fn key_of(key: &Option<Arc<str>>) -> Option<&Arc<str>> {
     key.as_ref().filter(|key| !key.is_empty())
+}
+
+fn check_priority(options: Option<&SubmitOptions>) -> Result<(), Error> {
+    match options.and_then(|options| options.priority) {
+        Some(priority) if priority > PRIORITY_MAX => Err(Error::Invalid {
+            field: "priority",
+            problem: "must be 0 to 9".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn check_keys(task: &SubmitTask, policy: &crate::policy::MethodPolicy) -> Result<(), Error> {

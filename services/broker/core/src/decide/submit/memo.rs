@@ -1,7 +1,7 @@
 //! Child calls of flows: what names them, and what they were answered before.
 
 use super::super::Partition;
-use super::draft::{Draft, key_of};
+use super::draft::{Call, Child, Draft, key_of};
 use crate::command::{SubmitOptions, SubmitTask};
 use crate::effect::Error;
 use crate::ids::{Millis, TaskId};
@@ -41,8 +41,37 @@ impl Partition {
             .is_none()
     }
 
+    /// What a task is as a child call, if it is one.
+    pub(super) fn child_of(
+        &self,
+        draft: &Draft,
+        index: usize,
+        task: &SubmitTask,
+    ) -> Result<Option<Child>, Error> {
+        let Some(options) = task
+            .options
+            .as_deref()
+            .filter(|options| options.parent.is_some())
+        else {
+            return Ok(None);
+        };
+        let (flow, key) = self.child_key(draft, task, options)?;
+        let counted = matches!(key, ChildKey::Nth(..)).then_some(task.digest);
+        let call = Call {
+            flow,
+            index,
+            counted,
+            new: true,
+        };
+        Ok(Some(Child {
+            flow: self.state.tasks[flow].id,
+            key,
+            call,
+        }))
+    }
+
     /// The flow that calls, and what names the child among its children.
-    pub(super) fn child_key(
+    fn child_key(
         &self,
         draft: &Draft,
         task: &SubmitTask,
