@@ -86,10 +86,12 @@ class SupervisorLoop(Loop):
         """
         async with self._busy:
             slots = [self._slots.pop(name) for name in names if name in self._slots]
+            leaving = [slot.process for slot in slots if slot.process is not None]
+            # At once: `kill_now` may come before any of the tasks below has begun.
+            self._leaving.update(leaving)
         async with asyncio.TaskGroup() as group:
-            for slot in slots:
-                if slot.process is not None:
-                    group.create_task(self._stop(slot.process))
+            for process in leaving:
+                group.create_task(self._stop(process))
 
     async def end(self) -> None:
         """Ends everything at once, SIGKILL first."""
@@ -159,7 +161,6 @@ class SupervisorLoop(Loop):
         self._events.died(slot.spec.name, code)
 
     async def _stop(self, process: Process) -> None:
-        self._leaving.add(process)
         try:
             if not await process.stop():
                 self._log.warning("killed", process=process.spec.name, why="grace is over")
