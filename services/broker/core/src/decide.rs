@@ -21,7 +21,7 @@ use crate::ids::Millis;
 use crate::partition::{Partition, Step};
 use crate::record::{Failure, Reason, Record};
 use crate::state::slab::NONE;
-use crate::state::task::flag;
+use crate::state::task::{FAR, flag};
 
 impl Partition {
     /// The time to work with: it never goes back.
@@ -29,7 +29,7 @@ impl Partition {
         if !self.state.indexed {
             self.recover(now);
         }
-        self.state.time = self.state.time.max(now);
+        self.state.time = self.state.time.max(now.min(FAR));
         self.state.time
     }
 

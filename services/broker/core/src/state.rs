@@ -77,7 +77,7 @@ impl State {
 
     /// Builds the derived indices after replay.
     pub(crate) fn index(&mut self, now: Millis) {
-        self.time = self.time.max(now);
+        self.time = self.time.max(now.min(FAR));
         self.indexed = true;
         self.blobs.placing = true;
         self.wheel.start(self.time);
@@ -151,13 +151,7 @@ impl State {
 
     /// When a final task is to be forgotten. None: not while its flow is unfinished.
     pub(crate) fn kept_until(&self, task: &Task) -> Option<Millis> {
-        let policy = self.methods.policy(task.method);
-        let retention = if task.flag(flag::DEAD_LETTER) {
-            policy.dead_letter_retention_ms
-        } else {
-            policy.retention_ms
-        };
-        let mut from = task.ended_at();
+        let mut until = self.retained_until(task, 0);
         if let Some(parent) = task
             .birth()
             .and_then(|birth| self.tasks.by_id(birth.parent))
@@ -165,13 +159,27 @@ impl State {
             if !parent.is_final() {
                 return None;
             }
-            from = from.max(parent.ended_at());
+            until = until.max(self.retained_until(task, parent.ended_at()));
+            if parent.state == TaskState::Failed {
+                // A flow that may be run again still finds what it has done.
+                until = until.max(self.retained_until(parent, 0));
+            }
         }
         let key_until = match task.idempotency_key() {
             Some(_) => task.rare.as_ref().map_or(0, |rare| rare.key_until),
             None => 0,
         };
-        Some(from.saturating_add(retention).max(key_until).min(FAR))
+        Some(until.max(key_until).min(FAR))
+    }
+
+    fn retained_until(&self, task: &Task, from: Millis) -> Millis {
+        let policy = self.methods.policy(task.method);
+        let retention = if task.flag(flag::DEAD_LETTER) {
+            policy.dead_letter_retention_ms
+        } else {
+            policy.retention_ms
+        };
+        from.max(task.ended_at()).saturating_add(retention)
     }
 
     /// A flow ended: from now on its finished children are kept for their retention only.

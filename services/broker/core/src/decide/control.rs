@@ -41,7 +41,7 @@ impl Partition {
         answer(tag, reply, step);
     }
 
-    /// Runs failed tasks again. Tasks that are not FAILED are passed over; if none is, the first one's state is told.
+    /// Runs failed tasks again. Tasks that cannot be are passed over; if none can, the first one's reason is told.
     fn redrive(
         &mut self,
         tasks: Vec<TaskId>,
@@ -51,13 +51,9 @@ impl Partition {
     ) -> Result<Reply, Error> {
         let (mut failed, mut refused) = (Vec::new(), None);
         for task in tasks {
-            match self.state.tasks.by_id(task) {
-                Some(entry) if entry.state == TaskState::Failed => failed.push(task),
-                Some(entry) => {
-                    let state = entry.state;
-                    refused = refused.or(Some(Error::StateConflict { task, state }));
-                }
-                None => refused = refused.or(Some(Error::TaskNotFound { task })),
+            match self.may_redrive(task) {
+                Ok(()) => failed.push(task),
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
         failed.sort_unstable();
@@ -67,9 +63,6 @@ impl Partition {
         }
         let count = failed.len() as u64;
         if !dry_run && count > 0 {
-            for flow in &failed {
-                self.reap_now(*flow, step);
-            }
             // The newest first: each then finds its place at the front of its ordering line.
             let tasks = failed
                 .into_iter()
@@ -84,6 +77,24 @@ impl Partition {
             slots.into_iter().for_each(|slot| self.changed(slot));
         }
         Ok(Reply::Count(count))
+    }
+
+    /// Only a failed task can be run again; and a child of a failed flow only by its flow, which asks for it anew.
+    fn may_redrive(&self, task: TaskId) -> Result<(), Error> {
+        let conflict = |task, state| Err(Error::StateConflict { task, state });
+        let Some(entry) = self.state.tasks.by_id(task) else {
+            return Err(Error::TaskNotFound { task });
+        };
+        if entry.state != TaskState::Failed {
+            return conflict(task, entry.state);
+        }
+        let flow = entry
+            .birth()
+            .and_then(|birth| self.state.tasks.by_id(birth.parent));
+        match flow {
+            Some(flow) if flow.state == TaskState::Failed => conflict(flow.id, flow.state),
+            _ => Ok(()),
+        }
     }
 
     fn new_deadline(&self, id: TaskId, now: Millis) -> Millis {

@@ -215,13 +215,4 @@ impl Partition {
     fn end_child(&mut self, slot: u32, step: &mut Step) {
         self.cancel_slot(slot, &crate::state::PARENT_ENDED.into(), step);
     }
-
-    /// Cancels what is left of a flow's children at once, before the flow runs again.
-    pub(crate) fn reap_now(&mut self, flow: TaskId, step: &mut Step) {
-        for child in self.children(flow, None, usize::MAX).0 {
-            if !self.state.tasks[child].is_final() {
-                self.end_child(child, step);
-            }
-        }
-    }
 }

@@ -135,12 +135,11 @@ impl Partition {
                 .map(|number| self.state.methods.get(*number))
         };
         let count = |state| {
-            let sum = methods().map(|method| method.counted(state)).sum();
-            match state {
-                // As each of them is shown.
-                TaskState::Ready if queue.paused.is_some() => (TaskState::Parked, sum),
-                _ => (state, sum),
-            }
+            let shown = match state {
+                TaskState::Ready if queue.paused.is_some() => TaskState::Parked,
+                state => state,
+            };
+            (shown, methods().map(|method| method.counted(state)).sum())
         };
         let mut workers = BTreeSet::new();
         for worker in self.live.workers.by_id.values() {

@@ -2,7 +2,7 @@
 
 use super::slab::NONE;
 use super::task::{Link, Stage, UNPLACED, flag};
-use super::{State, expired, timeline};
+use super::{State, expired, families, timeline};
 use crate::effect::{TaskState, TimelineEvent};
 use crate::ids::{Millis, TaskId, Token};
 use crate::record::{Blob, ExpiryCause, Failure, Reason};
@@ -133,6 +133,11 @@ impl State {
         task.set_flag(flag::DEAD_LETTER | flag::EXPIRED_RUNNING, false);
         if let Some(rare) = task.rare.as_mut() {
             rare.backoff_step = 0;
+        }
+        if families::is_orphan(&self.tasks, slot) {
+            // It runs for its own sake: the end of its flow does not reach it again.
+            self.families.expel(&mut self.tasks, slot);
+            self.tasks[slot].disown();
         }
         self.families.moved(&mut self.tasks, slot, true);
         self.families.forget_failures(&mut self.tasks, slot);

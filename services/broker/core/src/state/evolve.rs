@@ -3,7 +3,7 @@
 
 use super::endings::{failure_cause, own};
 use super::slab::NONE;
-use super::task::Stage;
+use super::task::{FAR, Stage};
 use super::{State, leases, timeline};
 use crate::effect::{TaskState, TimelineEvent};
 use crate::ids::{Millis, TaskId};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 impl State {
     /// Takes a fact in.
     pub(crate) fn evolve(&mut self, record: &Record, time: Millis) {
+        let time = time.min(FAR);
         self.time = self.time.max(time);
         match record {
             Record::Submitted {

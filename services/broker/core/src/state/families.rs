@@ -103,18 +103,27 @@ impl Families {
         }
     }
 
-    /// A flow starts anew: its children that did not succeed are no longer its own, so that they are asked for again.
+    /// A flow starts anew: its children that ended without success are no longer its own, so that they are asked for again.
     pub(crate) fn forget_failures(&mut self, tasks: &mut TaskTable, parent: u32) {
         let mut child = first(tasks, parent);
         while child != NONE {
             let next = next(tasks, child);
-            if tasks[child].state != TaskState::Succeeded {
+            let state = tasks[child].state;
+            if state.is_final() && state != TaskState::Succeeded {
                 self.expel(tasks, child);
                 tasks[child].disown();
             }
             child = next;
         }
     }
+}
+
+/// Whether a child's flow ended in a way that it never comes back from.
+pub(crate) fn is_orphan(tasks: &TaskTable, child: u32) -> bool {
+    let parent = tasks[child]
+        .birth()
+        .and_then(|birth| tasks.by_id(birth.parent));
+    parent.is_some_and(|flow| matches!(flow.state, TaskState::Cancelled | TaskState::Expired))
 }
 
 /// The first child of a task, or NONE.

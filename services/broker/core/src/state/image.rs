@@ -2,7 +2,7 @@
 
 use super::accept::TASKS_MAX;
 use super::slab::NONE;
-use super::task::{Stage, Task, UNPLACED, flag};
+use super::task::{FAR, Stage, Task, UNPLACED, flag};
 use super::{State, expired, leases, timeline};
 use crate::effect::TaskState;
 use crate::ids::Millis;
@@ -126,7 +126,7 @@ impl State {
             } => {
                 self.next_task = self.next_task.max(*next_task).min(TASKS_MAX);
                 self.kv.version = self.kv.version.max(*kv_version);
-                self.time = self.time.max(*time);
+                self.time = self.time.max(*time).min(FAR);
             }
             Image::Tasks(tasks) => tasks.iter().for_each(|task| self.load_task(task)),
             Image::Session {
@@ -146,14 +146,14 @@ impl State {
         let Some(method) = self.methods.find(&image.task.method) else {
             return;
         };
-        let mut task = super::accept::new_task(&image.task, method, image.created_at);
+        let mut task = super::accept::new_task(&image.task, method, image.created_at.min(FAR));
         self.blobs
             .take_request(&mut task, &image.task.request, &image.task.envelope);
         task.attempt = u16::try_from(image.attempt).unwrap_or(u16::MAX);
         task.state = image.state;
         task.set_flag(flag::DEAD_LETTER, image.dead_letter);
         if image.key_until > 0 {
-            task.rare_mut().key_until = image.key_until;
+            task.rare_mut().key_until = image.key_until.min(FAR);
         }
         if image.backoff_step > 0 {
             task.rare_mut().backoff_step = image.backoff_step;
@@ -167,7 +167,7 @@ impl State {
         if image.state.is_final() {
             let worker = ran.map_or(NONE, |name| self.names.acquire(name, 1));
             task.stage = Stage::Done {
-                ended_at: image.ended_at,
+                ended_at: image.ended_at.min(FAR),
                 response_at: UNPLACED,
                 response_len: 0,
                 worker,

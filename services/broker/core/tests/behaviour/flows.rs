@@ -585,7 +585,11 @@ fn a_flow_that_is_run_again_asks_anew_for_children_that_did_not_succeed() {
     let accepted = acceptance(&h.submit(vec![call(&again, 1), call(&again, 2), call(&again, 3)]));
     assert_eq!(accepted.existing, [0]);
     assert!(accepted.tasks[1] > children[2].task.0);
-    assert_eq!(h.state(children[2].task), TaskState::Cancelled);
+    assert_eq!(
+        h.state(children[2].task),
+        TaskState::Cancelled,
+        "it was, when the flow failed"
+    );
     let replayed = h.replayed();
     assert_eq!(replayed.image(h.now).collect::<Vec<_>>(), h.image());
 }
@@ -603,4 +607,85 @@ fn at_most_once_is_not_repeated_by_unloading() {
         leases: vec![key(&parent)],
     });
     assert_eq!(h.state(parent.task), TaskState::Failed);
+}
+
+#[test]
+fn a_child_of_a_failed_flow_is_run_again_by_its_flow_only() {
+    let mut h = harness();
+    let parent = flow(&mut h);
+    let first = attempt(&h.submit(vec![call(&parent, 1)]), SECOND);
+    h.fail(SECOND, &first, INVALID_ARGUMENT);
+    h.fail(WORKER, &parent, INVALID_ARGUMENT);
+    let redrive = |tasks| Command::Redrive {
+        tag: ReplyTag(1),
+        tasks,
+        dry_run: false,
+    };
+    let refused = reply(&h.apply(redrive(vec![first.task])));
+    let Reply::Error(Error::StateConflict { task, state }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((task, state), (parent.task, TaskState::Failed));
+    let both = h.apply(redrive(vec![first.task, parent.task]));
+    assert!(matches!(reply(&both), Reply::Count(1)));
+    assert_eq!(attempt(&both, WORKER).task, parent.task);
+}
+
+#[test]
+fn a_failed_child_of_a_cancelled_flow_is_run_again_for_its_own_sake() {
+    let mut h = harness();
+    let parent = flow(&mut h);
+    let first = attempt(&h.submit(vec![call(&parent, 1)]), SECOND);
+    h.fail(SECOND, &first, INVALID_ARGUMENT);
+    h.apply(Command::Cancel {
+        tag: ReplyTag(1),
+        task: parent.task,
+        reason: name("x"),
+    });
+    let redrive = Command::Redrive {
+        tag: ReplyTag(1),
+        tasks: vec![first.task],
+        dry_run: false,
+    };
+    assert!(matches!(reply(&h.apply(redrive)), Reply::Count(1)));
+    assert_eq!(
+        (h.view(first.task).parent, h.view(parent.task).child_count),
+        (None, 0)
+    );
+    h.restart();
+    h.advance(5_000);
+    assert_eq!(
+        h.state(first.task),
+        TaskState::Ready,
+        "the end of the flow does not reach it"
+    );
+}
+
+#[test]
+fn children_are_kept_as_long_as_their_flow_can_be_run_again() {
+    let mut flow_policy = policy(FLOW);
+    flow_policy.dead_letter_retention_ms = 1_000_000;
+    let mut child_policy = policy(CHILD);
+    child_policy.retention_ms = 1_000;
+    let mut h = Harness::with_policies(config(), vec![flow_policy, child_policy]);
+    h.attach(WORKER, "flows", &[FLOW], 2);
+    h.attach(SECOND, "children", &[CHILD], 100);
+    let parent = flow(&mut h);
+    let first = attempt(&h.submit(vec![call(&parent, 1)]), SECOND);
+    h.succeed(SECOND, &first);
+    h.fail(WORKER, &parent, INVALID_ARGUMENT);
+    h.advance(900_000);
+    let redrive = Command::Redrive {
+        tag: ReplyTag(1),
+        tasks: vec![parent.task],
+        dry_run: false,
+    };
+    let again = attempt(&h.apply(redrive), WORKER);
+    assert_eq!(
+        acceptance(&h.submit(vec![call(&again, 1)])).tasks,
+        [first.task.0]
+    );
+    h.fail(WORKER, &again, INVALID_ARGUMENT);
+    h.advance(1_000_001);
+    assert_eq!(h.partition.load().1, 0);
 }

@@ -127,9 +127,12 @@ impl Partition {
             self.admit(first, allowed, refuse, now, step);
         }
         for submit in queue {
-            match session.and_then(|session| self.live.held.of_session(&session)) {
+            // The stream may have been ended by the one before.
+            let open = session.is_none_or(|own| self.live.streams.current(&own).is_some());
+            match session.and_then(|own| self.live.held.of_session(&own)) {
                 Some((_, held)) => held.queue.push_back(submit),
-                None => self.admit(submit, Vec::new(), false, now, step),
+                None if open => self.admit(submit, Vec::new(), false, now, step),
+                None => {}
             }
         }
     }
