@@ -3,15 +3,35 @@
 use crate::limits::{FRAME_BYTES, FRAME_ITEMS};
 
 /// Cuts items into frames of at most [`FRAME_ITEMS`] that end with the one that takes them over [`FRAME_BYTES`].
-pub(super) fn frames<T>(mut items: Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+pub(super) fn frames<T>(items: Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    if first(&items, &bytes) == items.len() {
+        return if items.is_empty() {
+            Vec::new()
+        } else {
+            vec![items]
+        };
+    }
     let mut out = Vec::with_capacity(items.len().div_ceil(FRAME_ITEMS));
-    while !items.is_empty() {
-        let rest = items.split_off(first(&items, &bytes));
-        out.push(std::mem::replace(&mut items, rest));
+    let mut frame = Vec::with_capacity(FRAME_ITEMS);
+    let mut total = 0;
+    for item in items {
+        total += bytes(&item);
+        frame.push(item);
+        if frame.len() == FRAME_ITEMS || total >= FRAME_BYTES {
+            out.push(std::mem::replace(
+                &mut frame,
+                Vec::with_capacity(FRAME_ITEMS),
+            ));
+            total = 0;
+        }
+    }
+    if !frame.is_empty() {
+        out.push(frame);
     }
     out
 }
 
+/// How many items the first frame holds.
 fn first<T>(items: &[T], bytes: impl Fn(&T) -> usize) -> usize {
     let mut total = 0;
     for (index, item) in items.iter().enumerate().take(FRAME_ITEMS) {

@@ -166,7 +166,7 @@ impl Partition {
         for number in std::mem::take(&mut self.live.workers.touched) {
             let worker = &mut self.live.workers.slab[number];
             let starts = std::mem::take(&mut worker.starts);
-            let mut attempts = std::mem::take(&mut worker.attempts);
+            let attempts = std::mem::take(&mut worker.attempts);
             let (conn, first) = (worker.conn, worker.sent + 1);
             worker.sent += attempts.len().div_ceil(frame) as u64;
             let record = Record::Started {
@@ -185,22 +185,16 @@ impl Partition {
                     self.hold(slot, number, sequence);
                 }
             }
+            let mut attempts = attempts.into_iter().peekable();
             let mut sequence = first;
-            while attempts.len() > frame {
-                let rest = attempts.split_off(frame);
+            while attempts.peek().is_some() {
                 step.effects.push(Effect::Attempts {
                     conn,
                     sequence,
-                    attempts,
+                    attempts: attempts.by_ref().take(frame).collect(),
                 });
-                attempts = rest;
                 sequence += 1;
             }
-            step.effects.push(Effect::Attempts {
-                conn,
-                sequence,
-                attempts,
-            });
         }
     }
 
