@@ -134,7 +134,7 @@ func (call *call) taskOptions(ctx context.Context) (*plaitv1.TaskOptions, error)
 	plain := len(list) == 0 && call.plain() && call.method.limitKey == nil
 	switch {
 	case plain && call.parent == nil:
-		return nil, nil //nolint:nilnil // no options is a valid answer
+		return nil, nil
 	case plain && call.childKey == "":
 		return call.parent.childOptions(), nil
 	}

@@ -167,8 +167,8 @@ func (s *session) sendLoop(ctx context.Context, stream submitStream) error {
 			}
 			continue
 		}
-		if err := s.waitToSend(ctx, pause); err != nil {
-			return nil //nolint:nilerr // the stream ended; the receiver has the reason
+		if !s.waitToSend(ctx, pause) {
+			return nil // The stream ended; the receiver has the reason.
 		}
 	}
 }
@@ -182,7 +182,9 @@ func sendTrouble(err error) error {
 	return nil
 }
 
-func (s *session) waitToSend(ctx context.Context, pause time.Duration) error {
+// waitToSend waits for something to send, at most a pause if there is one. It reports false when the
+// stream ended.
+func (s *session) waitToSend(ctx context.Context, pause time.Duration) bool {
 	var resume <-chan time.Time
 	if pause > 0 {
 		timer := time.NewTimer(pause)
@@ -193,9 +195,9 @@ func (s *session) waitToSend(ctx context.Context, pause time.Duration) error {
 	case <-s.wake:
 	case <-resume:
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	}
-	return nil
+	return true
 }
 
 // nextMessage is what to send now, or nil and how long nothing may be submitted; 0: until something

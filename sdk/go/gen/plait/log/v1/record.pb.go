@@ -2246,75 +2246,82 @@ func (x *Counters) GetTimeMs() uint64 {
 	return 0
 }
 
-// Where the log has a payload.
-type StoredBlob struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its offset in the log.
-	At uint64 `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
-	// Its length; 0: it is empty and at has no meaning.
-	Len           uint32 `protobuf:"varint,2,opt,name=len,proto3" json:"len,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StoredBlob) Reset() {
-	*x = StoredBlob{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StoredBlob) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StoredBlob) ProtoMessage() {}
-
-func (x *StoredBlob) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[26]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StoredBlob.ProtoReflect.Descriptor instead.
-func (*StoredBlob) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{26}
-}
-
-func (x *StoredBlob) GetAt() uint64 {
-	if x != nil {
-		return x.At
-	}
-	return 0
-}
-
-func (x *StoredBlob) GetLen() uint32 {
-	if x != nil {
-		return x.Len
-	}
-	return 0
-}
-
-// Tasks as they are.
+// Tasks as they are, in ascending order, with everything that survives a crash. Times are in milliseconds since 1970.
 type TaskImages struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Method paths that TaskImage.method points into.
+	// Method paths that method_index points into.
 	Methods []string `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
-	// The tasks, in ascending order.
-	Tasks         []*TaskImage `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Worker ids; an index of a worker is 1 for the first of them, 0 for none.
+	Workers []string `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
+	// Causes of events that event_causes points into, in UPPER_SNAKE.
+	Causes []string `protobuf:"bytes,3,rep,name=causes,proto3" json:"causes,omitempty"`
+	// Numbers of the tasks (delta); their count is the number of tasks.
+	TaskDeltas []int64 `protobuf:"zigzag64,4,rep,packed,name=task_deltas,json=taskDeltas,proto3" json:"task_deltas,omitempty"`
+	// The method of each (collapsed).
+	MethodIndex []uint32 `protobuf:"varint,5,rep,packed,name=method_index,json=methodIndex,proto3" json:"method_index,omitempty"`
+	// The priority of each (collapsed).
+	Priorities []uint32 `protobuf:"varint,6,rep,packed,name=priorities,proto3" json:"priorities,omitempty"`
+	// When each was accepted (delta).
+	CreateDeltasMs []int64 `protobuf:"zigzag64,7,rep,packed,name=create_deltas_ms,json=createDeltasMs,proto3" json:"create_deltas_ms,omitempty"`
+	// When each may start, in milliseconds after it was accepted (collapsed).
+	StartAfterMs []int64 `protobuf:"zigzag64,8,rep,packed,name=start_after_ms,json=startAfterMs,proto3" json:"start_after_ms,omitempty"`
+	// When each expires, in milliseconds after it was accepted (collapsed).
+	ExpireAfterMs []int64 `protobuf:"zigzag64,9,rep,packed,name=expire_after_ms,json=expireAfterMs,proto3" json:"expire_after_ms,omitempty"`
+	// The idempotency key of each, empty for none (collapsed).
+	IdempotencyKeys []string `protobuf:"bytes,10,rep,name=idempotency_keys,json=idempotencyKeys,proto3" json:"idempotency_keys,omitempty"`
+	// The ordering key of each, empty for none (collapsed).
+	OrderingKeys []string `protobuf:"bytes,11,rep,name=ordering_keys,json=orderingKeys,proto3" json:"ordering_keys,omitempty"`
+	// The limit key of each, empty for none (collapsed).
+	LimitKeys []string `protobuf:"bytes,12,rep,name=limit_keys,json=limitKeys,proto3" json:"limit_keys,omitempty"`
+	// Upper half of the digest of method and request (collapsed).
+	DigestsHigh []uint64 `protobuf:"fixed64,13,rep,packed,name=digests_high,json=digestsHigh,proto3" json:"digests_high,omitempty"`
+	// Lower half of the digest of method and request (collapsed).
+	DigestsLow []uint64 `protobuf:"fixed64,14,rep,packed,name=digests_low,json=digestsLow,proto3" json:"digests_low,omitempty"`
+	// Those that are children of flows, in ascending order of index.
+	Children []*IndexedChild `protobuf:"bytes,15,rep,name=children,proto3" json:"children,omitempty"`
+	// Where each is; RUNNING stands for a lease (collapsed).
+	States []v1.TaskState `protobuf:"varint,16,rep,packed,name=states,proto3,enum=plait.v1.TaskState" json:"states,omitempty"`
+	// Attempts started (collapsed; the default is 0).
+	Attempts []uint32 `protobuf:"varint,17,rep,packed,name=attempts,proto3" json:"attempts,omitempty"`
+	// Failures since the backoff began anew (collapsed).
+	BackoffSteps []uint32 `protobuf:"varint,18,rep,packed,name=backoff_steps,json=backoffSteps,proto3" json:"backoff_steps,omitempty"`
+	// The latest fencing token of each; 0: never leased (delta).
+	TokenDeltas []int64 `protobuf:"zigzag64,19,rep,packed,name=token_deltas,json=tokenDeltas,proto3" json:"token_deltas,omitempty"`
+	// Who holds the lease of each (collapsed).
+	WorkerIndex []uint32 `protobuf:"varint,20,rep,packed,name=worker_index,json=workerIndex,proto3" json:"worker_index,omitempty"`
+	// When the idempotency key of each is forgotten (collapsed).
+	KeyUntilMs []uint64 `protobuf:"varint,21,rep,packed,name=key_until_ms,json=keyUntilMs,proto3" json:"key_until_ms,omitempty"`
+	// When each became final; 0: not yet (delta).
+	EndDeltasMs []int64 `protobuf:"zigzag64,22,rep,packed,name=end_deltas_ms,json=endDeltasMs,proto3" json:"end_deltas_ms,omitempty"`
+	// Where the requests are.
+	Requests *StoredBlobs `protobuf:"bytes,23,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Where the envelopes are.
+	Envelopes *StoredBlobs `protobuf:"bytes,24,opt,name=envelopes,proto3" json:"envelopes,omitempty"`
+	// Where the responses of SUCCEEDED tasks are.
+	Responses *StoredBlobs `protobuf:"bytes,25,opt,name=responses,proto3" json:"responses,omitempty"`
+	// The latest failures.
+	Failures []*IndexedFailure `protobuf:"bytes,26,rep,name=failures,proto3" json:"failures,omitempty"`
+	// Indices of the dead letters.
+	DeadLetters []uint32 `protobuf:"varint,27,rep,packed,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// How many events each has (collapsed). The columns of events hold those of all tasks, one task after the other.
+	EventCounts []uint32 `protobuf:"varint,28,rep,packed,name=event_counts,json=eventCounts,proto3" json:"event_counts,omitempty"`
+	// When each event was (delta).
+	EventDeltasMs []int64 `protobuf:"zigzag64,29,rep,packed,name=event_deltas_ms,json=eventDeltasMs,proto3" json:"event_deltas_ms,omitempty"`
+	// The state that the task entered with each event (collapsed over the events).
+	EventStates []v1.TaskState `protobuf:"varint,30,rep,packed,name=event_states,json=eventStates,proto3,enum=plait.v1.TaskState" json:"event_states,omitempty"`
+	// The attempt that each event concerns; 0: none (collapsed over the events).
+	EventAttempts []uint32 `protobuf:"varint,31,rep,packed,name=event_attempts,json=eventAttempts,proto3" json:"event_attempts,omitempty"`
+	// Index of the cause of each event (collapsed over the events).
+	EventCauses []uint32 `protobuf:"varint,32,rep,packed,name=event_causes,json=eventCauses,proto3" json:"event_causes,omitempty"`
+	// The worker that each event concerns (collapsed over the events).
+	EventWorkers  []uint32 `protobuf:"varint,33,rep,packed,name=event_workers,json=eventWorkers,proto3" json:"event_workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskImages) Reset() {
 	*x = TaskImages{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	mi := &file_plait_log_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2333,7 @@ func (x *TaskImages) String() string {
 func (*TaskImages) ProtoMessage() {}
 
 func (x *TaskImages) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	mi := &file_plait_log_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2346,7 @@ func (x *TaskImages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskImages.ProtoReflect.Descriptor instead.
 func (*TaskImages) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TaskImages) GetMethods() []string {
@@ -2349,82 +2356,310 @@ func (x *TaskImages) GetMethods() []string {
 	return nil
 }
 
-func (x *TaskImages) GetTasks() []*TaskImage {
+func (x *TaskImages) GetWorkers() []string {
 	if x != nil {
-		return x.Tasks
+		return x.Workers
 	}
 	return nil
 }
 
-// One task with everything that survives a crash. Times are in milliseconds since 1970.
-type TaskImage struct {
+func (x *TaskImages) GetCauses() []string {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
+func (x *TaskImages) GetTaskDeltas() []int64 {
+	if x != nil {
+		return x.TaskDeltas
+	}
+	return nil
+}
+
+func (x *TaskImages) GetMethodIndex() []uint32 {
+	if x != nil {
+		return x.MethodIndex
+	}
+	return nil
+}
+
+func (x *TaskImages) GetPriorities() []uint32 {
+	if x != nil {
+		return x.Priorities
+	}
+	return nil
+}
+
+func (x *TaskImages) GetCreateDeltasMs() []int64 {
+	if x != nil {
+		return x.CreateDeltasMs
+	}
+	return nil
+}
+
+func (x *TaskImages) GetStartAfterMs() []int64 {
+	if x != nil {
+		return x.StartAfterMs
+	}
+	return nil
+}
+
+func (x *TaskImages) GetExpireAfterMs() []int64 {
+	if x != nil {
+		return x.ExpireAfterMs
+	}
+	return nil
+}
+
+func (x *TaskImages) GetIdempotencyKeys() []string {
+	if x != nil {
+		return x.IdempotencyKeys
+	}
+	return nil
+}
+
+func (x *TaskImages) GetOrderingKeys() []string {
+	if x != nil {
+		return x.OrderingKeys
+	}
+	return nil
+}
+
+func (x *TaskImages) GetLimitKeys() []string {
+	if x != nil {
+		return x.LimitKeys
+	}
+	return nil
+}
+
+func (x *TaskImages) GetDigestsHigh() []uint64 {
+	if x != nil {
+		return x.DigestsHigh
+	}
+	return nil
+}
+
+func (x *TaskImages) GetDigestsLow() []uint64 {
+	if x != nil {
+		return x.DigestsLow
+	}
+	return nil
+}
+
+func (x *TaskImages) GetChildren() []*IndexedChild {
+	if x != nil {
+		return x.Children
+	}
+	return nil
+}
+
+func (x *TaskImages) GetStates() []v1.TaskState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *TaskImages) GetAttempts() []uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+func (x *TaskImages) GetBackoffSteps() []uint32 {
+	if x != nil {
+		return x.BackoffSteps
+	}
+	return nil
+}
+
+func (x *TaskImages) GetTokenDeltas() []int64 {
+	if x != nil {
+		return x.TokenDeltas
+	}
+	return nil
+}
+
+func (x *TaskImages) GetWorkerIndex() []uint32 {
+	if x != nil {
+		return x.WorkerIndex
+	}
+	return nil
+}
+
+func (x *TaskImages) GetKeyUntilMs() []uint64 {
+	if x != nil {
+		return x.KeyUntilMs
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEndDeltasMs() []int64 {
+	if x != nil {
+		return x.EndDeltasMs
+	}
+	return nil
+}
+
+func (x *TaskImages) GetRequests() *StoredBlobs {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEnvelopes() *StoredBlobs {
+	if x != nil {
+		return x.Envelopes
+	}
+	return nil
+}
+
+func (x *TaskImages) GetResponses() *StoredBlobs {
+	if x != nil {
+		return x.Responses
+	}
+	return nil
+}
+
+func (x *TaskImages) GetFailures() []*IndexedFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *TaskImages) GetDeadLetters() []uint32 {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEventCounts() []uint32 {
+	if x != nil {
+		return x.EventCounts
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEventDeltasMs() []int64 {
+	if x != nil {
+		return x.EventDeltasMs
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEventStates() []v1.TaskState {
+	if x != nil {
+		return x.EventStates
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEventAttempts() []uint32 {
+	if x != nil {
+		return x.EventAttempts
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEventCauses() []uint32 {
+	if x != nil {
+		return x.EventCauses
+	}
+	return nil
+}
+
+func (x *TaskImages) GetEventWorkers() []uint32 {
+	if x != nil {
+		return x.EventWorkers
+	}
+	return nil
+}
+
+// Where the log has payloads.
+type StoredBlobs struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its number.
-	Task uint64 `protobuf:"varint,1,opt,name=task,proto3" json:"task,omitempty"`
-	// Index of its method.
-	Method uint32 `protobuf:"varint,2,opt,name=method,proto3" json:"method,omitempty"`
-	// Its priority.
-	Priority uint32 `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
-	// When it may start.
-	StartMs uint64 `protobuf:"varint,4,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
-	// When it expires.
-	ExpireMs uint64 `protobuf:"varint,5,opt,name=expire_ms,json=expireMs,proto3" json:"expire_ms,omitempty"`
-	// Its idempotency key.
-	IdempotencyKey string `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// Its ordering key.
-	OrderingKey string `protobuf:"bytes,7,opt,name=ordering_key,json=orderingKey,proto3" json:"ordering_key,omitempty"`
-	// Its limit key.
-	LimitKey string `protobuf:"bytes,8,opt,name=limit_key,json=limitKey,proto3" json:"limit_key,omitempty"`
-	// The flow it is a child of.
-	Child *Child `protobuf:"bytes,9,opt,name=child,proto3" json:"child,omitempty"`
-	// Digest of method and request, 16 bytes, big endian; empty: 0.
-	Digest []byte `protobuf:"bytes,10,opt,name=digest,proto3" json:"digest,omitempty"`
-	// The request.
-	Request *StoredBlob `protobuf:"bytes,11,opt,name=request,proto3" json:"request,omitempty"`
-	// The envelope.
-	Envelope *StoredBlob `protobuf:"bytes,12,opt,name=envelope,proto3" json:"envelope,omitempty"`
-	// When it was accepted.
-	CreateMs uint64 `protobuf:"varint,13,opt,name=create_ms,json=createMs,proto3" json:"create_ms,omitempty"`
-	// Where it is; RUNNING stands for a lease.
-	State v1.TaskState `protobuf:"varint,14,opt,name=state,proto3,enum=plait.v1.TaskState" json:"state,omitempty"`
-	// Attempts started.
-	Attempt uint32 `protobuf:"varint,15,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// Failures since the backoff began anew.
-	BackoffStep uint32 `protobuf:"varint,16,opt,name=backoff_step,json=backoffStep,proto3" json:"backoff_step,omitempty"`
-	// The latest fencing token; 0: never leased.
-	Token uint64 `protobuf:"varint,17,opt,name=token,proto3" json:"token,omitempty"`
-	// Who holds the lease.
-	Worker *string `protobuf:"bytes,18,opt,name=worker,proto3,oneof" json:"worker,omitempty"`
-	// When the idempotency key is forgotten.
-	KeyUntilMs uint64 `protobuf:"varint,19,opt,name=key_until_ms,json=keyUntilMs,proto3" json:"key_until_ms,omitempty"`
-	// When it became final; 0: not yet.
-	EndMs uint64 `protobuf:"varint,20,opt,name=end_ms,json=endMs,proto3" json:"end_ms,omitempty"`
-	// The response of a SUCCEEDED task.
-	Response *StoredBlob `protobuf:"bytes,21,opt,name=response,proto3" json:"response,omitempty"`
-	// The latest failure.
-	Failure *Failure `protobuf:"bytes,22,opt,name=failure,proto3" json:"failure,omitempty"`
-	// Whether it is a dead letter.
-	DeadLetter bool `protobuf:"varint,23,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
-	// What happened to it.
-	Events        []*TimelineEvent `protobuf:"bytes,24,rep,name=events,proto3" json:"events,omitempty"`
+	// The offset of each (delta); one that is empty repeats the offset before.
+	AtDeltas []int64 `protobuf:"zigzag64,1,rep,packed,name=at_deltas,json=atDeltas,proto3" json:"at_deltas,omitempty"`
+	// The length of each (collapsed).
+	Lens          []uint32 `protobuf:"varint,2,rep,packed,name=lens,proto3" json:"lens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *TaskImage) Reset() {
-	*x = TaskImage{}
+func (x *StoredBlobs) Reset() {
+	*x = StoredBlobs{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredBlobs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredBlobs) ProtoMessage() {}
+
+func (x *StoredBlobs) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredBlobs.ProtoReflect.Descriptor instead.
+func (*StoredBlobs) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *StoredBlobs) GetAtDeltas() []int64 {
+	if x != nil {
+		return x.AtDeltas
+	}
+	return nil
+}
+
+func (x *StoredBlobs) GetLens() []uint32 {
+	if x != nil {
+		return x.Lens
+	}
+	return nil
+}
+
+// A failure of one of the tasks.
+type IndexedFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which task.
+	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// The failure.
+	Failure       *Failure `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexedFailure) Reset() {
+	*x = IndexedFailure{}
 	mi := &file_plait_log_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *TaskImage) String() string {
+func (x *IndexedFailure) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*TaskImage) ProtoMessage() {}
+func (*IndexedFailure) ProtoMessage() {}
 
-func (x *TaskImage) ProtoReflect() protoreflect.Message {
+func (x *IndexedFailure) ProtoReflect() protoreflect.Message {
 	mi := &file_plait_log_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -2436,259 +2671,23 @@ func (x *TaskImage) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use TaskImage.ProtoReflect.Descriptor instead.
-func (*TaskImage) Descriptor() ([]byte, []int) {
+// Deprecated: Use IndexedFailure.ProtoReflect.Descriptor instead.
+func (*IndexedFailure) Descriptor() ([]byte, []int) {
 	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
-func (x *TaskImage) GetTask() uint64 {
+func (x *IndexedFailure) GetIndex() uint32 {
 	if x != nil {
-		return x.Task
+		return x.Index
 	}
 	return 0
 }
 
-func (x *TaskImage) GetMethod() uint32 {
-	if x != nil {
-		return x.Method
-	}
-	return 0
-}
-
-func (x *TaskImage) GetPriority() uint32 {
-	if x != nil {
-		return x.Priority
-	}
-	return 0
-}
-
-func (x *TaskImage) GetStartMs() uint64 {
-	if x != nil {
-		return x.StartMs
-	}
-	return 0
-}
-
-func (x *TaskImage) GetExpireMs() uint64 {
-	if x != nil {
-		return x.ExpireMs
-	}
-	return 0
-}
-
-func (x *TaskImage) GetIdempotencyKey() string {
-	if x != nil {
-		return x.IdempotencyKey
-	}
-	return ""
-}
-
-func (x *TaskImage) GetOrderingKey() string {
-	if x != nil {
-		return x.OrderingKey
-	}
-	return ""
-}
-
-func (x *TaskImage) GetLimitKey() string {
-	if x != nil {
-		return x.LimitKey
-	}
-	return ""
-}
-
-func (x *TaskImage) GetChild() *Child {
-	if x != nil {
-		return x.Child
-	}
-	return nil
-}
-
-func (x *TaskImage) GetDigest() []byte {
-	if x != nil {
-		return x.Digest
-	}
-	return nil
-}
-
-func (x *TaskImage) GetRequest() *StoredBlob {
-	if x != nil {
-		return x.Request
-	}
-	return nil
-}
-
-func (x *TaskImage) GetEnvelope() *StoredBlob {
-	if x != nil {
-		return x.Envelope
-	}
-	return nil
-}
-
-func (x *TaskImage) GetCreateMs() uint64 {
-	if x != nil {
-		return x.CreateMs
-	}
-	return 0
-}
-
-func (x *TaskImage) GetState() v1.TaskState {
-	if x != nil {
-		return x.State
-	}
-	return v1.TaskState(0)
-}
-
-func (x *TaskImage) GetAttempt() uint32 {
-	if x != nil {
-		return x.Attempt
-	}
-	return 0
-}
-
-func (x *TaskImage) GetBackoffStep() uint32 {
-	if x != nil {
-		return x.BackoffStep
-	}
-	return 0
-}
-
-func (x *TaskImage) GetToken() uint64 {
-	if x != nil {
-		return x.Token
-	}
-	return 0
-}
-
-func (x *TaskImage) GetWorker() string {
-	if x != nil && x.Worker != nil {
-		return *x.Worker
-	}
-	return ""
-}
-
-func (x *TaskImage) GetKeyUntilMs() uint64 {
-	if x != nil {
-		return x.KeyUntilMs
-	}
-	return 0
-}
-
-func (x *TaskImage) GetEndMs() uint64 {
-	if x != nil {
-		return x.EndMs
-	}
-	return 0
-}
-
-func (x *TaskImage) GetResponse() *StoredBlob {
-	if x != nil {
-		return x.Response
-	}
-	return nil
-}
-
-func (x *TaskImage) GetFailure() *Failure {
+func (x *IndexedFailure) GetFailure() *Failure {
 	if x != nil {
 		return x.Failure
 	}
 	return nil
-}
-
-func (x *TaskImage) GetDeadLetter() bool {
-	if x != nil {
-		return x.DeadLetter
-	}
-	return false
-}
-
-func (x *TaskImage) GetEvents() []*TimelineEvent {
-	if x != nil {
-		return x.Events
-	}
-	return nil
-}
-
-// One transition of a task.
-type TimelineEvent struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// When, in milliseconds since 1970.
-	TimeMs uint64 `protobuf:"varint,1,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// The state it entered.
-	State v1.TaskState `protobuf:"varint,2,opt,name=state,proto3,enum=plait.v1.TaskState" json:"state,omitempty"`
-	// The attempt it concerns; 0: none.
-	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// Why, in UPPER_SNAKE.
-	Cause string `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
-	// The worker it concerns.
-	Worker        *string `protobuf:"bytes,5,opt,name=worker,proto3,oneof" json:"worker,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TimelineEvent) Reset() {
-	*x = TimelineEvent{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TimelineEvent) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TimelineEvent) ProtoMessage() {}
-
-func (x *TimelineEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TimelineEvent.ProtoReflect.Descriptor instead.
-func (*TimelineEvent) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{29}
-}
-
-func (x *TimelineEvent) GetTimeMs() uint64 {
-	if x != nil {
-		return x.TimeMs
-	}
-	return 0
-}
-
-func (x *TimelineEvent) GetState() v1.TaskState {
-	if x != nil {
-		return x.State
-	}
-	return v1.TaskState(0)
-}
-
-func (x *TimelineEvent) GetAttempt() uint32 {
-	if x != nil {
-		return x.Attempt
-	}
-	return 0
-}
-
-func (x *TimelineEvent) GetCause() string {
-	if x != nil {
-		return x.Cause
-	}
-	return ""
-}
-
-func (x *TimelineEvent) GetWorker() string {
-	if x != nil && x.Worker != nil {
-		return *x.Worker
-	}
-	return ""
 }
 
 // A submitter's session.
@@ -2706,7 +2705,7 @@ type SessionImage struct {
 
 func (x *SessionImage) Reset() {
 	*x = SessionImage{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	mi := &file_plait_log_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2718,7 +2717,7 @@ func (x *SessionImage) String() string {
 func (*SessionImage) ProtoMessage() {}
 
 func (x *SessionImage) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	mi := &file_plait_log_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2731,7 +2730,7 @@ func (x *SessionImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionImage.ProtoReflect.Descriptor instead.
 func (*SessionImage) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SessionImage) GetSession() []byte {
@@ -2768,7 +2767,7 @@ type SessionAnswer struct {
 
 func (x *SessionAnswer) Reset() {
 	*x = SessionAnswer{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[31]
+	mi := &file_plait_log_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +2779,7 @@ func (x *SessionAnswer) String() string {
 func (*SessionAnswer) ProtoMessage() {}
 
 func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[31]
+	mi := &file_plait_log_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +2792,7 @@ func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAnswer.ProtoReflect.Descriptor instead.
 func (*SessionAnswer) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SessionAnswer) GetSequence() uint64 {
@@ -2960,51 +2959,56 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\bCounters\x12\x1b\n" +
 	"\tnext_task\x18\x01 \x01(\x04R\bnextTask\x12#\n" +
 	"\rentry_version\x18\x02 \x01(\x04R\fentryVersion\x12\x17\n" +
-	"\atime_ms\x18\x03 \x01(\x04R\x06timeMs\".\n" +
+	"\atime_ms\x18\x03 \x01(\x04R\x06timeMs\"\x91\n" +
 	"\n" +
-	"StoredBlob\x12\x0e\n" +
-	"\x02at\x18\x01 \x01(\x04R\x02at\x12\x10\n" +
-	"\x03len\x18\x02 \x01(\rR\x03len\"U\n" +
 	"\n" +
 	"TaskImages\x12\x18\n" +
-	"\amethods\x18\x01 \x03(\tR\amethods\x12-\n" +
-	"\x05tasks\x18\x02 \x03(\v2\x17.plait.log.v1.TaskImageR\x05tasks\"\xda\x06\n" +
-	"\tTaskImage\x12\x12\n" +
-	"\x04task\x18\x01 \x01(\x04R\x04task\x12\x16\n" +
-	"\x06method\x18\x02 \x01(\rR\x06method\x12\x1a\n" +
-	"\bpriority\x18\x03 \x01(\rR\bpriority\x12\x19\n" +
-	"\bstart_ms\x18\x04 \x01(\x04R\astartMs\x12\x1b\n" +
-	"\texpire_ms\x18\x05 \x01(\x04R\bexpireMs\x12'\n" +
-	"\x0fidempotency_key\x18\x06 \x01(\tR\x0eidempotencyKey\x12!\n" +
-	"\fordering_key\x18\a \x01(\tR\vorderingKey\x12\x1b\n" +
-	"\tlimit_key\x18\b \x01(\tR\blimitKey\x12)\n" +
-	"\x05child\x18\t \x01(\v2\x13.plait.log.v1.ChildR\x05child\x12\x16\n" +
-	"\x06digest\x18\n" +
-	" \x01(\fR\x06digest\x122\n" +
-	"\arequest\x18\v \x01(\v2\x18.plait.log.v1.StoredBlobR\arequest\x124\n" +
-	"\benvelope\x18\f \x01(\v2\x18.plait.log.v1.StoredBlobR\benvelope\x12\x1b\n" +
-	"\tcreate_ms\x18\r \x01(\x04R\bcreateMs\x12)\n" +
-	"\x05state\x18\x0e \x01(\x0e2\x13.plait.v1.TaskStateR\x05state\x12\x18\n" +
-	"\aattempt\x18\x0f \x01(\rR\aattempt\x12!\n" +
-	"\fbackoff_step\x18\x10 \x01(\rR\vbackoffStep\x12\x14\n" +
-	"\x05token\x18\x11 \x01(\x04R\x05token\x12\x1b\n" +
-	"\x06worker\x18\x12 \x01(\tH\x00R\x06worker\x88\x01\x01\x12 \n" +
-	"\fkey_until_ms\x18\x13 \x01(\x04R\n" +
-	"keyUntilMs\x12\x15\n" +
-	"\x06end_ms\x18\x14 \x01(\x04R\x05endMs\x124\n" +
-	"\bresponse\x18\x15 \x01(\v2\x18.plait.log.v1.StoredBlobR\bresponse\x12/\n" +
-	"\afailure\x18\x16 \x01(\v2\x15.plait.log.v1.FailureR\afailure\x12\x1f\n" +
-	"\vdead_letter\x18\x17 \x01(\bR\n" +
-	"deadLetter\x123\n" +
-	"\x06events\x18\x18 \x03(\v2\x1b.plait.log.v1.TimelineEventR\x06eventsB\t\n" +
-	"\a_worker\"\xab\x01\n" +
-	"\rTimelineEvent\x12\x17\n" +
-	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x13.plait.v1.TaskStateR\x05state\x12\x18\n" +
-	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05cause\x18\x04 \x01(\tR\x05cause\x12\x1b\n" +
-	"\x06worker\x18\x05 \x01(\tH\x00R\x06worker\x88\x01\x01B\t\n" +
-	"\a_worker\"\x81\x01\n" +
+	"\amethods\x18\x01 \x03(\tR\amethods\x12\x18\n" +
+	"\aworkers\x18\x02 \x03(\tR\aworkers\x12\x16\n" +
+	"\x06causes\x18\x03 \x03(\tR\x06causes\x12\x1f\n" +
+	"\vtask_deltas\x18\x04 \x03(\x12R\n" +
+	"taskDeltas\x12!\n" +
+	"\fmethod_index\x18\x05 \x03(\rR\vmethodIndex\x12\x1e\n" +
+	"\n" +
+	"priorities\x18\x06 \x03(\rR\n" +
+	"priorities\x12(\n" +
+	"\x10create_deltas_ms\x18\a \x03(\x12R\x0ecreateDeltasMs\x12$\n" +
+	"\x0estart_after_ms\x18\b \x03(\x12R\fstartAfterMs\x12&\n" +
+	"\x0fexpire_after_ms\x18\t \x03(\x12R\rexpireAfterMs\x12)\n" +
+	"\x10idempotency_keys\x18\n" +
+	" \x03(\tR\x0fidempotencyKeys\x12#\n" +
+	"\rordering_keys\x18\v \x03(\tR\forderingKeys\x12\x1d\n" +
+	"\n" +
+	"limit_keys\x18\f \x03(\tR\tlimitKeys\x12!\n" +
+	"\fdigests_high\x18\r \x03(\x06R\vdigestsHigh\x12\x1f\n" +
+	"\vdigests_low\x18\x0e \x03(\x06R\n" +
+	"digestsLow\x126\n" +
+	"\bchildren\x18\x0f \x03(\v2\x1a.plait.log.v1.IndexedChildR\bchildren\x12+\n" +
+	"\x06states\x18\x10 \x03(\x0e2\x13.plait.v1.TaskStateR\x06states\x12\x1a\n" +
+	"\battempts\x18\x11 \x03(\rR\battempts\x12#\n" +
+	"\rbackoff_steps\x18\x12 \x03(\rR\fbackoffSteps\x12!\n" +
+	"\ftoken_deltas\x18\x13 \x03(\x12R\vtokenDeltas\x12!\n" +
+	"\fworker_index\x18\x14 \x03(\rR\vworkerIndex\x12 \n" +
+	"\fkey_until_ms\x18\x15 \x03(\x04R\n" +
+	"keyUntilMs\x12\"\n" +
+	"\rend_deltas_ms\x18\x16 \x03(\x12R\vendDeltasMs\x125\n" +
+	"\brequests\x18\x17 \x01(\v2\x19.plait.log.v1.StoredBlobsR\brequests\x127\n" +
+	"\tenvelopes\x18\x18 \x01(\v2\x19.plait.log.v1.StoredBlobsR\tenvelopes\x127\n" +
+	"\tresponses\x18\x19 \x01(\v2\x19.plait.log.v1.StoredBlobsR\tresponses\x128\n" +
+	"\bfailures\x18\x1a \x03(\v2\x1c.plait.log.v1.IndexedFailureR\bfailures\x12!\n" +
+	"\fdead_letters\x18\x1b \x03(\rR\vdeadLetters\x12!\n" +
+	"\fevent_counts\x18\x1c \x03(\rR\veventCounts\x12&\n" +
+	"\x0fevent_deltas_ms\x18\x1d \x03(\x12R\reventDeltasMs\x126\n" +
+	"\fevent_states\x18\x1e \x03(\x0e2\x13.plait.v1.TaskStateR\veventStates\x12%\n" +
+	"\x0eevent_attempts\x18\x1f \x03(\rR\reventAttempts\x12!\n" +
+	"\fevent_causes\x18  \x03(\rR\veventCauses\x12#\n" +
+	"\revent_workers\x18! \x03(\rR\feventWorkers\">\n" +
+	"\vStoredBlobs\x12\x1b\n" +
+	"\tat_deltas\x18\x01 \x03(\x12R\batDeltas\x12\x12\n" +
+	"\x04lens\x18\x02 \x03(\rR\x04lens\"W\n" +
+	"\x0eIndexedFailure\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12/\n" +
+	"\afailure\x18\x02 \x01(\v2\x15.plait.log.v1.FailureR\afailure\"\x81\x01\n" +
 	"\fSessionImage\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12 \n" +
 	"\flast_used_ms\x18\x02 \x01(\x04R\n" +
@@ -3046,7 +3050,7 @@ func file_plait_log_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_plait_log_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_plait_log_v1_record_proto_goTypes = []any{
 	(FailureReason)(0),       // 0: plait.log.v1.FailureReason
 	(ReturnCause)(0),         // 1: plait.log.v1.ReturnCause
@@ -3077,16 +3081,15 @@ var file_plait_log_v1_record_proto_goTypes = []any{
 	(*EntryPut)(nil),         // 26: plait.log.v1.EntryPut
 	(*EntryDeleted)(nil),     // 27: plait.log.v1.EntryDeleted
 	(*Counters)(nil),         // 28: plait.log.v1.Counters
-	(*StoredBlob)(nil),       // 29: plait.log.v1.StoredBlob
-	(*TaskImages)(nil),       // 30: plait.log.v1.TaskImages
-	(*TaskImage)(nil),        // 31: plait.log.v1.TaskImage
-	(*TimelineEvent)(nil),    // 32: plait.log.v1.TimelineEvent
-	(*SessionImage)(nil),     // 33: plait.log.v1.SessionImage
-	(*SessionAnswer)(nil),    // 34: plait.log.v1.SessionAnswer
-	(v1.ErrorReason)(0),      // 35: plait.v1.ErrorReason
-	(v1.TaskState)(0),        // 36: plait.v1.TaskState
-	(*v1.Metadatum)(nil),     // 37: plait.v1.Metadatum
-	(*v11.MethodPolicy)(nil), // 38: plait.control.v1.MethodPolicy
+	(*TaskImages)(nil),       // 29: plait.log.v1.TaskImages
+	(*StoredBlobs)(nil),      // 30: plait.log.v1.StoredBlobs
+	(*IndexedFailure)(nil),   // 31: plait.log.v1.IndexedFailure
+	(*SessionImage)(nil),     // 32: plait.log.v1.SessionImage
+	(*SessionAnswer)(nil),    // 33: plait.log.v1.SessionAnswer
+	(v1.ErrorReason)(0),      // 34: plait.v1.ErrorReason
+	(v1.TaskState)(0),        // 35: plait.v1.TaskState
+	(*v1.Metadatum)(nil),     // 36: plait.v1.Metadatum
+	(*v11.MethodPolicy)(nil), // 37: plait.control.v1.MethodPolicy
 }
 var file_plait_log_v1_record_proto_depIdxs = []int32{
 	4,  // 0: plait.log.v1.FrameMeta.records:type_name -> plait.log.v1.Record
@@ -3108,37 +3111,36 @@ var file_plait_log_v1_record_proto_depIdxs = []int32{
 	26, // 16: plait.log.v1.Record.entry_put:type_name -> plait.log.v1.EntryPut
 	27, // 17: plait.log.v1.Record.entry_deleted:type_name -> plait.log.v1.EntryDeleted
 	28, // 18: plait.log.v1.Record.counters:type_name -> plait.log.v1.Counters
-	30, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
-	33, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
+	29, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
+	32, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
 	8,  // 21: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
 	6,  // 22: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
 	7,  // 23: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
 	9,  // 24: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
-	35, // 25: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
-	36, // 26: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
+	34, // 25: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
+	35, // 26: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
 	0,  // 27: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
-	37, // 28: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
+	36, // 28: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
 	12, // 29: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
 	1,  // 30: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
 	12, // 31: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
 	2,  // 32: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
-	38, // 33: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
-	31, // 34: plait.log.v1.TaskImages.tasks:type_name -> plait.log.v1.TaskImage
-	7,  // 35: plait.log.v1.TaskImage.child:type_name -> plait.log.v1.Child
-	29, // 36: plait.log.v1.TaskImage.request:type_name -> plait.log.v1.StoredBlob
-	29, // 37: plait.log.v1.TaskImage.envelope:type_name -> plait.log.v1.StoredBlob
-	36, // 38: plait.log.v1.TaskImage.state:type_name -> plait.v1.TaskState
-	29, // 39: plait.log.v1.TaskImage.response:type_name -> plait.log.v1.StoredBlob
-	12, // 40: plait.log.v1.TaskImage.failure:type_name -> plait.log.v1.Failure
-	32, // 41: plait.log.v1.TaskImage.events:type_name -> plait.log.v1.TimelineEvent
-	36, // 42: plait.log.v1.TimelineEvent.state:type_name -> plait.v1.TaskState
-	34, // 43: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
-	8,  // 44: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	37, // 33: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
+	6,  // 34: plait.log.v1.TaskImages.children:type_name -> plait.log.v1.IndexedChild
+	35, // 35: plait.log.v1.TaskImages.states:type_name -> plait.v1.TaskState
+	30, // 36: plait.log.v1.TaskImages.requests:type_name -> plait.log.v1.StoredBlobs
+	30, // 37: plait.log.v1.TaskImages.envelopes:type_name -> plait.log.v1.StoredBlobs
+	30, // 38: plait.log.v1.TaskImages.responses:type_name -> plait.log.v1.StoredBlobs
+	31, // 39: plait.log.v1.TaskImages.failures:type_name -> plait.log.v1.IndexedFailure
+	35, // 40: plait.log.v1.TaskImages.event_states:type_name -> plait.v1.TaskState
+	12, // 41: plait.log.v1.IndexedFailure.failure:type_name -> plait.log.v1.Failure
+	33, // 42: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
+	8,  // 43: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_plait_log_v1_record_proto_init() }
@@ -3169,15 +3171,13 @@ func file_plait_log_v1_record_proto_init() {
 		(*Record_SessionImage)(nil),
 	}
 	file_plait_log_v1_record_proto_msgTypes[4].OneofWrappers = []any{}
-	file_plait_log_v1_record_proto_msgTypes[28].OneofWrappers = []any{}
-	file_plait_log_v1_record_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_log_v1_record_proto_rawDesc), len(file_plait_log_v1_record_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   32,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
