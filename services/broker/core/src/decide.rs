@@ -21,7 +21,7 @@ use crate::ids::Millis;
 use crate::partition::{Partition, Step};
 use crate::record::{Failure, Reason, Record};
 use crate::state::slab::NONE;
-use crate::state::task::{FAR, flag};
+use crate::state::task::{FAR, Task, flag};
 
 impl Partition {
     /// The time to work with: it never goes back.
@@ -91,7 +91,7 @@ impl Partition {
         self.live.flush_stops(&mut step.effects);
         self.live.streams.flush(&mut step.effects);
         for (slot, conns) in self.live.watchers.take_changed(&mut self.state.tasks) {
-            let view = self.view(slot);
+            let view = self.view(&self.state.tasks[slot]);
             for conn in conns {
                 step.effects.push(Effect::TaskChanged {
                     conn,
@@ -108,7 +108,7 @@ impl Partition {
     pub(crate) fn ended(&mut self, slot: u32) {
         let task = &self.state.tasks[slot];
         if task.waiter != NONE {
-            let result = self.result(slot);
+            let result = self.result(&self.state.tasks[slot]);
             let tasks = &mut self.state.tasks;
             self.live.streams.deliver(tasks, slot, |_| result.clone());
         }
@@ -122,11 +122,10 @@ impl Partition {
     }
 
     /// The final outcome of a task.
-    pub(crate) fn result(&self, slot: u32) -> TaskResult {
-        let task = &self.state.tasks[slot];
+    pub(crate) fn result(&self, task: &Task) -> TaskResult {
         let result = match task.state {
             TaskState::Succeeded => Ok(self.state.blobs.response(task)),
-            state => Err((state, self.state.failure(slot).unwrap_or_default())),
+            state => Err((state, self.state.failure(task).unwrap_or_default())),
         };
         TaskResult {
             task: task.id,

@@ -158,7 +158,7 @@ impl Partition {
     /// `area`, in the order of the records, and inside one in the order of its fields
     /// (Submitted: request then envelope of each task; Succeeded: responses). Drops bytes beyond `resident_bytes_max`.
     pub fn place(&mut self, area: Offset) {
-        self.state.blobs.place(&mut self.state.tasks, area);
+        self.state.place(area);
     }
 
     /// When `Command::Tick` is due next; at once if that is not after the present.
@@ -168,7 +168,10 @@ impl Partition {
 
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<TaskView> {
-        self.state.tasks.find(id).map(|slot| self.view(slot))
+        self.state
+            .tasks
+            .seek(id)
+            .map(|found| self.view_found(&found))
     }
 
     /// Tasks below `before` that `keep` accepts, newest first, at most `limit`, looking at no more than `scan` tasks;

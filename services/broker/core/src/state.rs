@@ -16,6 +16,8 @@ pub(crate) mod lines;
 mod list;
 pub(crate) mod methods;
 pub(crate) mod names;
+mod pages;
+pub(crate) mod retired;
 pub(crate) mod sessions;
 pub(crate) mod slab;
 pub(crate) mod slots;
@@ -27,7 +29,7 @@ mod wheel;
 pub(crate) use endings::PARENT_ENDED;
 
 use crate::effect::TaskState;
-use crate::ids::{Millis, TaskId};
+use crate::ids::{Millis, Offset, TaskId};
 use crate::record::{Failure, Reason};
 use blobs::Blobs;
 use dedup::Dedup;
@@ -37,6 +39,7 @@ use leases::Leases;
 use lines::Lines;
 use methods::Methods;
 use names::Names;
+use retired::{Leaving, Retired};
 use sessions::Sessions;
 use slab::NONE;
 use std::sync::Arc;
@@ -62,6 +65,7 @@ pub(crate) struct State {
     pub(crate) blobs: Blobs,
     pub(crate) lines: Lines,
     pub(crate) wheel: Wheel,
+    pub(crate) leaving: Leaving,
     /// Whether the derived indices are kept.
     pub(crate) indexed: bool,
 }
@@ -81,12 +85,38 @@ impl State {
         self.indexed = true;
         self.blobs.placing = true;
         self.wheel.start(self.time);
-        let slots: Vec<u32> = self.tasks.ascending().collect();
+        let slots: Vec<u32> = self.tasks.slots().collect();
         for slot in slots {
             if !self.tasks[slot].is_final() {
                 self.lines.join(&mut self.tasks, &mut self.methods, slot);
             }
             self.enter(slot);
+        }
+        for task in self.tasks.retired() {
+            self.methods.count(task.method, task.state);
+            self.leaving.add(self.retained_until(&task, 0), task.id);
+        }
+    }
+
+    /// The log took the blobs of all records so far. Tasks that are done and have nothing special to tell are
+    /// kept in short form from now on.
+    pub(crate) fn place(&mut self, area: Offset) {
+        for slot in self.blobs.place(&mut self.tasks, area) {
+            self.retire(slot);
+        }
+    }
+
+    /// Keeps a task in its short form, if it has one.
+    pub(super) fn retire(&mut self, slot: u32) {
+        let Some(retired) = self.tasks.get(slot).and_then(Retired::of) else {
+            return;
+        };
+        let until = self.retained_until(&self.tasks[slot], 0);
+        let id = self.tasks[slot].id;
+        self.wheel.cancel(&mut self.tasks, slot);
+        self.tasks.retire(slot, retired);
+        if self.indexed {
+            self.leaving.add(until, id);
         }
     }
 
@@ -172,7 +202,7 @@ impl State {
         Some(until.max(key_until).min(FAR))
     }
 
-    fn retained_until(&self, task: &Task, from: Millis) -> Millis {
+    pub(crate) fn retained_until(&self, task: &Task, from: Millis) -> Millis {
         let policy = self.methods.policy(task.method);
         let retention = if task.flag(flag::DEAD_LETTER) {
             policy.dead_letter_retention_ms
@@ -224,8 +254,7 @@ impl State {
     }
 
     /// The failure to show for a task: the latest one, or what its final state means.
-    pub(crate) fn failure(&self, slot: u32) -> Option<Failure> {
-        let task = &self.tasks[slot];
+    pub(crate) fn failure(&self, task: &Task) -> Option<Failure> {
         match task.failure() {
             Some(failure) => Some(failure.clone()),
             None if task.state == TaskState::Expired => {
@@ -325,7 +354,7 @@ mod tests {
             tasks: (1..=4).map(new).collect(),
         };
         state.evolve(&submitted, 2);
-        state.blobs.place(&mut state.tasks, 100);
+        state.place(100);
         let start = |id: u64| Start {
             task: TaskId(id),
             token: Token(id),
@@ -367,7 +396,7 @@ mod tests {
             cause: ExpiryCause::BeforeStart,
         };
         state.evolve(&expired, 7);
-        state.blobs.place(&mut state.tasks, 200);
+        state.place(200);
         assert_eq!(state.names.len(), 1);
         state.evolve(&Record::Dropped { tasks: ids }, 8);
         let tables = (

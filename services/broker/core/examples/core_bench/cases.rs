@@ -112,6 +112,22 @@ pub(crate) fn memory(what: &str, shape: Shape, tasks: u64) {
     println!("{what:<44} {:>6} B a waiting task", bytes / tasks);
 }
 
+/// How much memory finished tasks take while they are retained.
+pub(crate) fn finished(tasks: u64) {
+    let before = resident_kib();
+    let mut bench = Bench::new(Shape::default());
+    bench.log = None;
+    bench.attach(1024);
+    let mut done = 0;
+    while done < tasks {
+        let submit = bench.frame();
+        done += bench.run(submit);
+        bench.now = START;
+    }
+    let bytes = resident_kib().saturating_sub(before) * 1024;
+    println!("{:<44} {:>6} B a finished task", "plain", bytes / done);
+}
+
 /// One flow with many awaited children: what a child costs must not depend on their number.
 pub(crate) fn flow(children: u64) {
     let mut bench = Bench::new(Shape::default());

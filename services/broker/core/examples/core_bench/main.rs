@@ -7,7 +7,7 @@
 mod cases;
 mod rig;
 
-use cases::{at_once, backlog, flow, idle, memory};
+use cases::{at_once, backlog, finished, flow, idle, memory};
 use rig::Shape;
 
 fn main() {
@@ -30,6 +30,7 @@ fn main() {
     };
     match std::env::args().nth(2).as_deref() {
         Some("memory") => memory("plain", plain, tasks),
+        Some("memory-finished") => finished(tasks),
         Some("memory-keyed") => memory("with idempotency key", keyed, tasks),
         Some("memory-traced") => memory("with envelope", traced, tasks),
         _ => {

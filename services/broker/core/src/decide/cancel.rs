@@ -15,16 +15,14 @@ impl Partition {
         reason: &Arc<str>,
         step: &mut Step,
     ) {
-        let Some(slot) = self.state.tasks.find(task) else {
-            let reply = Reply::Error(Error::TaskNotFound { task });
-            step.effects.push(Effect::Reply { tag, reply });
-            return;
-        };
         // The race of cancel and complete has one winner: whoever is recorded first.
-        if !self.state.tasks[slot].is_final() {
+        if let Some(slot) = self.state.open(task) {
             self.cancel_slot(slot, reason, step);
         }
-        let reply = Reply::Task(Box::new(self.view(slot)));
+        let reply = match self.state.tasks.seek(task) {
+            Some(found) => Reply::Task(Box::new(self.view_found(&found))),
+            None => Reply::Error(Error::TaskNotFound { task }),
+        };
         step.effects.push(Effect::Reply { tag, reply });
     }
 
@@ -53,17 +51,17 @@ impl Partition {
     }
 
     pub(super) fn watch(&mut self, conn: ConnId, task: TaskId, step: &mut Step) {
-        let Some(slot) = self.state.tasks.find(task) else {
+        let Some(found) = self.state.tasks.seek(task) else {
             let error = Error::TaskNotFound { task };
             step.effects.push(Effect::WatchFailed { conn, error });
             return;
         };
-        if !self.state.tasks[slot].is_final() {
+        if let Some(slot) = self.state.open(task) {
             self.live.watchers.add(&mut self.state.tasks, slot, conn);
         }
         step.effects.push(Effect::TaskChanged {
             conn,
-            task: Box::new(self.view(slot)),
+            task: Box::new(self.view_found(&found)),
         });
     }
 }

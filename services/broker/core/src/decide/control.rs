@@ -5,6 +5,7 @@ use crate::effect::{Effect, Error, Reply, TaskState};
 use crate::ids::{Millis, ReplyTag, TaskId};
 use crate::partition::{Partition, Step};
 use crate::record::Record;
+use crate::state::table::Found;
 use crate::state::task::FAR;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -82,8 +83,10 @@ impl Partition {
     /// Only a failed task can be run again; and a child of a failed flow only by its flow, which asks for it anew.
     fn may_redrive(&self, task: TaskId) -> Result<(), Error> {
         let conflict = |task, state| Err(Error::StateConflict { task, state });
-        let Some(entry) = self.state.tasks.by_id(task) else {
-            return Err(Error::TaskNotFound { task });
+        let entry = match self.state.tasks.seek(task) {
+            Some(Found::Slot(slot)) => &self.state.tasks[slot],
+            Some(Found::Retired(retired)) => return conflict(task, retired.state),
+            None => return Err(Error::TaskNotFound { task }),
         };
         if entry.state != TaskState::Failed {
             return conflict(task, entry.state);

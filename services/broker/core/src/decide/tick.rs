@@ -3,11 +3,12 @@
 use super::failure;
 use super::outcome::FailedBy;
 use crate::effect::{StopReason, TaskState};
-use crate::ids::{Millis, SessionId};
+use crate::ids::{Millis, SessionId, TaskId};
 use crate::live::alarms::Alarm;
 use crate::partition::{Partition, Step};
 use crate::record::{ExpiryCause, Reason, Record};
 use crate::state::slab::NONE;
+use crate::state::table::Found;
 use std::sync::Arc;
 
 /// Timers handled in one tick: bounds the pause when very many are due at once. The next tick is due at once then.
@@ -30,11 +31,15 @@ impl Partition {
         if !self.live.reaping.is_empty() || !self.live.wakeups.is_empty() {
             return Some(self.state.time);
         }
-        let timers = self.state.wheel.next();
-        [timers, self.live.alarms.next()]
-            .into_iter()
-            .flatten()
-            .min()
+        let state = &self.state;
+        [
+            state.wheel.next(),
+            state.leaving.next(),
+            self.live.alarms.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     pub(super) fn tick(&mut self, now: Millis, step: &mut Step) {
@@ -50,7 +55,13 @@ impl Partition {
         for slot in due.timed_out {
             self.time_out(slot, now, step);
         }
-        self.forget(&due.forgotten, step);
+        let mut forgotten: Vec<TaskId> = due
+            .forgotten
+            .iter()
+            .map(|slot| self.state.tasks[*slot].id)
+            .collect();
+        forgotten.extend(self.leave(now));
+        self.forget(forgotten, step);
         self.ring(now, step);
     }
 
@@ -106,15 +117,27 @@ impl Partition {
     }
 
     /// Tasks whose retention is over.
-    fn forget(&mut self, slots: &[u32], step: &mut Step) {
-        if slots.is_empty() {
-            return;
+    fn forget(&mut self, tasks: Vec<TaskId>, step: &mut Step) {
+        if !tasks.is_empty() {
+            self.commit(Record::Dropped { tasks }, step);
         }
-        let tasks = slots
-            .iter()
-            .map(|slot| self.state.tasks[*slot].id)
-            .collect();
-        self.commit(Record::Dropped { tasks }, step);
+    }
+
+    /// Retired tasks whose retention is over.
+    fn leave(&mut self, now: Millis) -> Vec<TaskId> {
+        let mut ids = self.state.leaving.take(now, TIMERS_MAX);
+        ids.retain(|id| {
+            let Some(Found::Retired(task)) = self.state.tasks.seek(*id) else {
+                return false;
+            };
+            let until = self.state.retained_until(&task, 0);
+            if until > now {
+                // The policy changed meanwhile.
+                self.state.leaving.add(until, *id);
+            }
+            until <= now
+        });
+        ids
     }
 
     fn ring(&mut self, now: Millis, step: &mut Step) {
@@ -172,7 +195,7 @@ impl Partition {
         }
         self.state.index(now);
         let now = self.state.time;
-        for slot in self.state.tasks.ascending().collect::<Vec<u32>>() {
+        for slot in self.state.tasks.slots().collect::<Vec<u32>>() {
             self.recover_task(slot);
         }
         if !self.live.orphans.is_empty() {

@@ -5,7 +5,8 @@ use crate::ids::TaskId;
 use crate::partition::Partition;
 use crate::state::methods::Queue;
 use crate::state::slab::NONE;
-use crate::state::task::flag;
+use crate::state::table::Found;
+use crate::state::task::{Task, flag};
 use crate::state::timeline;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,8 +28,7 @@ const STATES: [TaskState; 10] = [
 impl Partition {
     /// The state to show: PARKED in a paused queue, RUNNING only when the worker received it, SUSPENDED
     /// while a flow waits.
-    fn shown(&self, slot: u32) -> TaskState {
-        let task = &self.state.tasks[slot];
+    fn shown(&self, task: &Task) -> TaskState {
         let parked = || {
             if self.state.methods.is_paused(task.method) {
                 TaskState::Parked
@@ -38,7 +38,7 @@ impl Partition {
         };
         match task.state {
             TaskState::Ready => parked(),
-            TaskState::Running => match self.lease(slot) {
+            TaskState::Running => match self.state.leases.slab.get(task.lease()) {
                 Some(lease) if lease.is_waiting() => TaskState::Suspended,
                 Some(lease) if lease.worker != NONE => {
                     let accepted = self.live.workers.slab[lease.worker].accepted;
@@ -55,17 +55,16 @@ impl Partition {
     }
 
     /// A task as a reader sees it.
-    pub(crate) fn view(&self, slot: u32) -> TaskView {
+    pub(crate) fn view(&self, task: &Task) -> TaskView {
         let state = &self.state;
-        let task = &state.tasks[slot];
         let policy = state.methods.policy(task.method);
-        let lease = self.lease(slot);
+        let lease = state.leases.slab.get(task.lease());
         let ran = timeline::last_worker(task, &state.leases, &state.names);
         TaskView {
             id: task.id,
             method: Arc::clone(&policy.method),
             queue: Arc::clone(&state.methods.queue_of(task.method).name),
-            state: self.shown(slot),
+            state: self.shown(task),
             priority: task.priority,
             attempt: u32::from(task.attempt),
             max_attempts: policy.max_attempts,
@@ -79,7 +78,7 @@ impl Partition {
             parent: task.birth().map(|birth| (birth.parent, birth.key.clone())),
             child_count: task.family().map_or(0, |family| family.count),
             dead_letter: task.flag(flag::DEAD_LETTER),
-            failure: state.failure(slot),
+            failure: state.failure(task),
             request: state.blobs.request(task),
             response: state.blobs.response(task),
             envelope: state.blobs.envelope(task),
@@ -88,6 +87,14 @@ impl Partition {
                 .and_then(|more| more.progress.as_deref())
                 .map(|(fraction, message)| (*fraction, Arc::clone(message))),
             events: timeline::events(task, ran),
+        }
+    }
+
+    /// A task wherever it is, as a reader sees it.
+    pub(crate) fn view_found(&self, found: &Found) -> TaskView {
+        match found {
+            Found::Slot(slot) => self.view(&self.state.tasks[*slot]),
+            Found::Retired(task) => self.view(task),
         }
     }
 
@@ -101,13 +108,13 @@ impl Partition {
         let mut found = Vec::new();
         let mut at = before;
         let mut scanned = 0;
-        while let Some(slot) = self.state.tasks.before(at) {
+        while let Some((id, task)) = self.state.tasks.before(at) {
             if found.len() == limit || scanned == scan {
                 return (found, Some(at));
             }
-            at = self.state.tasks[slot].id;
+            at = id;
             scanned += 1;
-            let view = self.view(slot);
+            let view = self.view_found(&task);
             if keep(&view) {
                 found.push(view);
             }

@@ -138,9 +138,11 @@ impl Blobs {
         }
     }
 
-    /// The log took the blobs of all records so far, one after the other from `area`.
-    pub(crate) fn place(&mut self, tasks: &mut TaskTable, area: Offset) {
+    /// The log took the blobs of all records so far, one after the other from `area`. Gives back the slots of tasks
+    /// whose responses are placed.
+    pub(crate) fn place(&mut self, tasks: &mut TaskTable, area: Offset) -> Vec<u32> {
         let mut at = area;
+        let mut responded = Vec::new();
         while let Some(entry) = self.unplaced.pop_front() {
             match entry {
                 Unplaced::Request {
@@ -156,6 +158,7 @@ impl Blobs {
                 Unplaced::Response { task, len } => {
                     if let Some(slot) = tasks.find(task) {
                         self.place_response(&mut tasks[slot], at);
+                        responded.push(slot);
                     }
                     at += Offset::from(len);
                 }
@@ -164,6 +167,7 @@ impl Blobs {
         if self.unplaced.capacity() > 1 << 16 {
             self.unplaced.shrink_to(1 << 12);
         }
+        responded
     }
 
     fn place_request(&mut self, task: &mut Task, at: Offset) {

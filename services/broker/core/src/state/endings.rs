@@ -1,7 +1,7 @@
 //! How tasks end, come back, and are forgotten.
 
 use super::slab::NONE;
-use super::task::{Link, Stage, UNPLACED, flag};
+use super::task::{Link, Stage, Task, UNPLACED, flag};
 use super::{State, expired, families, timeline};
 use crate::effect::{TaskState, TimelineEvent};
 use crate::ids::{Millis, TaskId, Token};
@@ -29,6 +29,9 @@ impl State {
             more.failure = None;
         }
         self.finish(slot, TaskState::Succeeded, time, Some(response));
+        if !self.blobs.placing {
+            self.retire(slot);
+        }
     }
 
     pub(super) fn failed(
@@ -148,19 +151,32 @@ impl State {
     }
 
     pub(super) fn dropped(&mut self, id: TaskId) {
+        if let Some(task) = self.tasks.remove_retired(id) {
+            if self.indexed {
+                self.methods.discount(task.method, task.state);
+            }
+            return self.forget(task);
+        }
         let Some(slot) = self.tasks.find(id) else {
             return;
         };
-        let Stage::Done { worker, .. } = self.tasks[slot].stage else {
+        if !self.tasks[slot].is_final() {
             return;
-        };
+        }
         self.exit(slot);
         self.wheel.cancel(&mut self.tasks, slot);
-        self.names.release(worker);
         self.dedup.remove(&self.tasks, slot);
         self.families.expel(&mut self.tasks, slot);
-        self.blobs.forget(&mut self.tasks[slot]);
-        self.tasks.remove(slot);
+        if let Some(task) = self.tasks.remove(slot) {
+            self.forget(task);
+        }
+    }
+
+    fn forget(&mut self, mut task: Task) {
+        if let Stage::Done { worker, .. } = task.stage {
+            self.names.release(worker);
+        }
+        self.blobs.forget(&mut task);
     }
 }
 

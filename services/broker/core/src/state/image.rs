@@ -2,6 +2,7 @@
 
 use super::accept::TASKS_MAX;
 use super::slab::NONE;
+use super::table::Found;
 use super::task::{FAR, Stage, Task, UNPLACED, flag};
 use super::{State, expired, leases, timeline};
 use crate::effect::TaskState;
@@ -55,13 +56,13 @@ impl State {
     }
 
     fn task_images(&self, now: Millis) -> impl Iterator<Item = Record> + '_ {
-        let mut slots = self.tasks.ascending();
+        let mut tasks = self.tasks.ascending();
         std::iter::from_fn(move || {
-            let batch: Vec<TaskImage> = slots
-                .by_ref()
-                .take(BATCH)
-                .map(|slot| self.task_image(slot, now))
-                .collect();
+            let image = |found| match found {
+                Found::Slot(slot) => self.task_image(&self.tasks[slot], now),
+                Found::Retired(task) => self.task_image(&task, now),
+            };
+            let batch: Vec<TaskImage> = tasks.by_ref().take(BATCH).map(image).collect();
             (!batch.is_empty()).then_some(Record::Image(Image::Tasks(batch)))
         })
     }
@@ -76,8 +77,7 @@ impl State {
         })
     }
 
-    fn task_image(&self, slot: u32, now: Millis) -> TaskImage {
-        let task = &self.tasks[slot];
+    fn task_image(&self, task: &Task, now: Millis) -> TaskImage {
         let rare = task.rare.as_deref();
         let lease = self.leases.slab.get(task.lease());
         let worker = timeline::last_worker(task, &self.leases, &self.names);
@@ -92,7 +92,7 @@ impl State {
             key_until: rare.map_or(0, |rare| rare.key_until),
             ended_at: task.ended_at(),
             response: placed(self.blobs.response(task)),
-            failure: self.failure(slot),
+            failure: self.failure(task),
             dead_letter: task.flag(flag::DEAD_LETTER),
             events: timeline::events(task, worker),
         }
@@ -190,6 +190,7 @@ impl State {
             .min(TASKS_MAX);
         self.dedup.insert(&self.tasks, slot);
         self.families.adopt(&mut self.tasks, slot);
+        self.retire(slot);
     }
 
     fn load_lease(&mut self, slot: u32, image: &TaskImage, started_at: Option<Millis>) {

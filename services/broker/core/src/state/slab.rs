@@ -40,6 +40,11 @@ impl<T> Slab<T> {
         self.len
     }
 
+    #[cfg(test)]
+    pub(crate) fn entry_size() -> usize {
+        size_of::<Entry<T>>()
+    }
+
     /// Stores a value.
     ///
     /// # Panics

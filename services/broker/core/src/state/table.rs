@@ -1,68 +1,43 @@
-//! The tasks, found by slot or by number. Numbers are dense, so an index of pages finds a slot in
-//! constant time; a page whose tasks are all forgotten is given back.
+//! The tasks, found by slot or by number. Those that are [retired](super::retired) have no slot.
 
-use super::slab::{NONE, Slab};
+use super::pages::Pages;
+use super::retired::Retired;
+use super::slab::Slab;
 use super::task::Task;
 use crate::ids::TaskId;
-use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 
-const PAGE_BITS: u32 = 12;
-const PAGE: usize = 1 << PAGE_BITS;
+/// Marks cells of retired tasks.
+const RETIRED: u32 = 1 << 31;
 
-/// Pages between the oldest and the newest task at most: 2^36 tasks. A number beyond is not taken.
-const PAGES_MAX: u64 = 1 << 24;
-
+/// A task wherever it is.
 #[derive(Debug)]
-struct Page {
-    slots: Box<[u32]>,
-    used: u32,
+pub(crate) enum Found {
+    /// In a slot.
+    Slot(u32),
+    /// Retired; this is its long form.
+    Retired(Box<Task>),
 }
 
 /// All tasks that are known.
 #[derive(Debug, Default)]
 pub(crate) struct TaskTable {
     slab: Slab<Task>,
-    pages: VecDeque<Option<Page>>,
-    /// Number of the first page.
-    base: u64,
+    retired: Slab<Retired>,
+    pages: Pages,
 }
 
 impl TaskTable {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.slab.len()
+        self.slab.len() + self.retired.len()
     }
 
     /// Takes a task in. None: its number is taken, or so far from the others that it cannot be right.
     pub(crate) fn insert(&mut self, task: Task) -> Option<u32> {
-        let id = task.id.0;
-        let number = id >> PAGE_BITS;
-        if self.pages.is_empty() {
-            self.base = number;
-        }
-        let end = self.base + self.pages.len() as u64;
-        if number >= self.base.saturating_add(PAGES_MAX) || end.saturating_sub(number) > PAGES_MAX {
-            return None;
-        }
-        while number < self.base {
-            self.pages.push_front(None);
-            self.base -= 1;
-        }
-        let at = (number - self.base) as usize;
-        while self.pages.len() <= at {
-            self.pages.push_back(None);
-        }
-        let page = self.pages[at].get_or_insert_with(|| Page {
-            slots: vec![NONE; PAGE].into_boxed_slice(),
-            used: 0,
-        });
-        let cell = &mut page.slots[id as usize & (PAGE - 1)];
-        if *cell != NONE {
-            return None;
-        }
-        page.used += 1;
+        let cell = self.pages.claim(task.id)?;
         let slot = self.slab.insert(task);
+        debug_assert!(slot < RETIRED, "2^31 tasks fit no memory");
         *cell = slot;
         Some(slot)
     }
@@ -70,32 +45,43 @@ impl TaskTable {
     /// Forgets a task.
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Task> {
         let task = self.slab.remove(slot)?;
-        let at = ((task.id.0 >> PAGE_BITS) - self.base) as usize;
-        if let Some(entry) = self.pages.get_mut(at)
-            && let Some(page) = entry
-        {
-            page.slots[task.id.0 as usize & (PAGE - 1)] = NONE;
-            page.used -= 1;
-            if page.used == 0 {
-                *entry = None;
-            }
-        }
-        while matches!(self.pages.front(), Some(None)) {
-            self.pages.pop_front();
-            self.base += 1;
-        }
-        while matches!(self.pages.back(), Some(None)) {
-            self.pages.pop_back();
-        }
+        self.pages.remove(task.id);
         Some(task)
     }
 
-    /// The slot of a task.
+    /// Keeps a task in its short form from now on.
+    pub(crate) fn retire(&mut self, slot: u32, retired: Retired) {
+        if let Some(task) = self.slab.remove(slot)
+            && let Some(cell) = self.pages.get_mut(task.id)
+        {
+            *cell = RETIRED | self.retired.insert(retired);
+        }
+    }
+
+    /// Forgets a retired task.
+    pub(crate) fn remove_retired(&mut self, id: TaskId) -> Option<Task> {
+        let cell = self.pages.get(id).filter(|cell| cell & RETIRED != 0)?;
+        let task = self.retired.remove(cell & !RETIRED)?.task();
+        self.pages.remove(id);
+        Some(task)
+    }
+
+    /// The slot of a task, unless it is retired.
     pub(crate) fn find(&self, id: TaskId) -> Option<u32> {
-        let at = (id.0 >> PAGE_BITS).checked_sub(self.base)?;
-        let page = self.pages.get(usize::try_from(at).ok()?)?.as_ref()?;
-        let slot = page.slots[id.0 as usize & (PAGE - 1)];
-        (slot != NONE).then_some(slot)
+        self.pages.get(id).filter(|cell| cell & RETIRED == 0)
+    }
+
+    /// A task wherever it is.
+    pub(crate) fn seek(&self, id: TaskId) -> Option<Found> {
+        self.found(self.pages.get(id)?)
+    }
+
+    fn found(&self, cell: u32) -> Option<Found> {
+        if cell & RETIRED == 0 {
+            return Some(Found::Slot(cell));
+        }
+        let retired = self.retired.get(cell & !RETIRED)?;
+        Some(Found::Retired(Box::new(retired.task())))
     }
 
     /// The task in a slot.
@@ -103,42 +89,31 @@ impl TaskTable {
         self.slab.get(slot)
     }
 
-    /// A task by its number.
+    /// A task by its number, unless it is retired.
     pub(crate) fn by_id(&self, id: TaskId) -> Option<&Task> {
         self.slab.get(self.find(id)?)
     }
 
-    /// The slot of the last task before a number.
-    pub(crate) fn before(&self, id: TaskId) -> Option<u32> {
-        let last = id.0.checked_sub(1)?;
-        let end = (self.pages.len() as u64).checked_sub(1)?;
-        let mut at = (last >> PAGE_BITS).checked_sub(self.base)?;
-        let mut to = (last as usize & (PAGE - 1)) + 1;
-        if at > end {
-            (at, to) = (end, PAGE);
-        }
-        loop {
-            if let Some(page) = &self.pages[at as usize] {
-                let found = page.slots[..to]
-                    .iter()
-                    .rev()
-                    .copied()
-                    .find(|slot| *slot != NONE);
-                if found.is_some() {
-                    return found;
-                }
-            }
-            at = at.checked_sub(1)?;
-            to = PAGE;
-        }
+    /// The last task before a number.
+    pub(crate) fn before(&self, id: TaskId) -> Option<(TaskId, Found)> {
+        let (id, cell) = self.pages.before(id)?;
+        Some((id, self.found(cell)?))
     }
 
-    /// Slots of all tasks by ascending number.
-    pub(crate) fn ascending(&self) -> impl Iterator<Item = u32> + '_ {
-        self.pages
-            .iter()
-            .flatten()
-            .flat_map(|page| page.slots.iter().copied().filter(|slot| *slot != NONE))
+    /// Slots by ascending number, retired tasks left out.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.pages.ascending().filter(|cell| cell & RETIRED == 0)
+    }
+
+    /// Retired tasks in their long form, by ascending number.
+    pub(crate) fn retired(&self) -> impl Iterator<Item = Task> + '_ {
+        let keys = self.pages.ascending().filter(|cell| cell & RETIRED != 0);
+        keys.filter_map(|cell| Some(self.retired.get(cell & !RETIRED)?.task()))
+    }
+
+    /// All tasks by ascending number.
+    pub(crate) fn ascending(&self) -> impl Iterator<Item = Found> + '_ {
+        self.pages.ascending().filter_map(|cell| self.found(cell))
     }
 }
 
@@ -158,6 +133,7 @@ impl IndexMut<u32> for TaskTable {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::slab::NONE;
     use super::super::task::{Link, Stage, Timer, UNPLACED};
     use super::*;
     use crate::effect::TaskState;
@@ -190,6 +166,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn before(table: &TaskTable, id: u64) -> Option<u64> {
+        table.before(TaskId(id)).map(|(id, _)| id.0)
+    }
+
     #[test]
     fn tasks_are_found_by_number_over_pages() {
         let mut table = TaskTable::default();
@@ -203,9 +183,9 @@ pub(crate) mod tests {
         }
         assert_eq!(table.find(TaskId(9_000)), None);
         assert_eq!(table.pages.len(), 1, "empty pages are given back");
-        assert_eq!(table.before(TaskId(u64::MAX)), table.find(TaskId(9_999)));
-        assert_eq!(table.before(TaskId(9_001)), None);
-        assert_eq!(table.ascending().count(), 999);
+        assert_eq!(before(&table, u64::MAX), Some(9_999));
+        assert_eq!(before(&table, 9_001), None);
+        assert_eq!(table.slots().count(), 999);
         assert_eq!(
             table.insert(sample(u64::MAX)),
             None,
@@ -215,5 +195,36 @@ pub(crate) mod tests {
             table.insert(sample(3)).is_some(),
             "an older number is taken in, too"
         );
+    }
+
+    #[test]
+    fn a_retired_task_is_found_by_number_only() {
+        let mut table = TaskTable::default();
+        let open = table.insert(sample(1)).expect("new");
+        assert!(Retired::of(&table[open]).is_none(), "it is not done");
+        let stage = Stage::Done {
+            ended_at: 0,
+            response_at: 0,
+            response_len: 0,
+            worker: NONE,
+        };
+        let state = TaskState::Succeeded;
+        let done = Task {
+            stage,
+            state,
+            attempt: 1,
+            started_after: 0,
+            ..sample(2)
+        };
+        let slot = table.insert(done).expect("new");
+        let retired = Retired::of(&table[slot]).expect("a plain task");
+        table.retire(slot, retired);
+        assert_eq!((table.find(TaskId(2)), table.len()), (None, 2));
+        assert!(matches!(table.seek(TaskId(2)), Some(Found::Retired(task)) if task.id.0 == 2));
+        assert_eq!(before(&table, 9), Some(2));
+        assert_eq!((table.slots().count(), table.retired().count()), (1, 1));
+        assert!(table.remove_retired(TaskId(1)).is_none());
+        assert!(table.remove_retired(TaskId(2)).is_some());
+        assert_eq!((table.len(), before(&table, 9)), (1, Some(1)));
     }
 }

@@ -142,7 +142,7 @@ fn a_region_of_the_log_is_needed_while_a_live_blob_lies_in_it() {
     assert!(!h.partition.needs(6 * MIB, 9 * MIB));
     assert!(h.partition.needs(9 * MIB, 10 * MIB));
     assert!(!h.partition.needs(10 * MIB, u64::MAX) && !h.partition.needs(7, 7));
-    let effects = h.advance(1_000);
+    let effects = h.advance(1_000 + 1_024);
     assert!(
         effects
             .iter()
@@ -179,4 +179,79 @@ fn places_survive_a_snapshot() {
         Some(8 * MIB),
         "what was restored is not placed again"
     );
+}
+
+#[test]
+fn a_finished_task_reads_the_same_when_it_is_kept_in_short() {
+    let mut policy = policy(METHOD);
+    policy.retention_ms = 5_000;
+    let mut h = Harness::with_policies(config(), vec![policy]);
+    h.attach(WORKER, "w1", &[METHOD], 4);
+    let (id, effects) = h.submit_one(sized(10));
+    h.now += 3;
+    h.succeed(WORKER, &attempt(&effects, WORKER));
+    let told = |h: &Harness| {
+        let mut view = h.view(id);
+        (view.request, view.response) = Default::default();
+        format!("{view:?}")
+    };
+    let (before, image) = (told(&h), h.image());
+    h.partition.place(1_000);
+    assert_eq!(told(&h), before);
+    assert_eq!(h.view(id).response.at, Some(1_010));
+    let cancel = Command::Cancel {
+        tag: ReplyTag(1),
+        task: id,
+        reason: name(""),
+    };
+    let told = reply(&h.apply(cancel));
+    assert!(matches!(told, Reply::Task(view) if view.state == TaskState::Succeeded));
+    let redrive = Command::Redrive {
+        tag: ReplyTag(1),
+        tasks: vec![id],
+        dry_run: false,
+    };
+    assert!(matches!(
+        reply(&h.apply(redrive)),
+        Reply::Error(Error::StateConflict { .. })
+    ));
+    let watched = h.apply(Command::Watch {
+        conn: ConnId(9),
+        task: id,
+    });
+    assert!(matches!(&watched[..], [Effect::TaskChanged { .. }]));
+    let wait = Command::Await {
+        conn: CLIENT,
+        tasks: vec![id],
+        forget: vec![],
+        parent: None,
+    };
+    let sent = results(&h.apply(wait), CLIENT);
+    assert_eq!(
+        sent[0].result.as_ref().map(|blob| blob.at).ok(),
+        Some(Some(1_010))
+    );
+    let listed = h
+        .partition
+        .tasks_before(TaskId(u64::MAX), 9, 9, &|_| true)
+        .0;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        h.partition.queues(h.now)[0].counts,
+        [(TaskState::Succeeded, 1)]
+    );
+    assert_eq!(h.image().len(), image.len());
+    h.log = h
+        .image()
+        .into_iter()
+        .map(|record| (h.now, record))
+        .collect();
+    h.restart();
+    assert_eq!(
+        h.partition.queues(h.now)[0].counts,
+        [(TaskState::Succeeded, 1)]
+    );
+    h.advance(5_000 + 1_024);
+    assert_eq!(h.partition.load(), (0, 0));
+    assert!(h.partition.queues(h.now)[0].counts.is_empty());
 }

@@ -5,6 +5,7 @@ use crate::effect::{Effect, TaskResult, TaskState};
 use crate::ids::{ConnId, Millis, SessionId, TaskId, Token};
 use crate::partition::Step;
 use crate::record::Reason;
+use crate::state::table::Found;
 
 impl Partition {
     pub(crate) fn session_opened(&mut self, conn: ConnId, session: SessionId, step: &mut Step) {
@@ -62,26 +63,33 @@ impl Partition {
 
     /// A stream waits for a task, perhaps for a flow.
     pub(super) fn await_one(&mut self, stream: u32, id: TaskId, flow: Option<u32>) {
-        let Some(slot) = self.state.tasks.find(id) else {
-            let text = format!("there is no task {id}");
-            let failure = failure(Reason::TaskNotFound, 5, text);
-            let result = Err((TaskState::Failed, failure));
-            self.live
-                .streams
-                .push(stream, || TaskResult { task: id, result });
-            return;
+        let slot = match self.state.tasks.seek(id) {
+            Some(Found::Slot(slot)) if !self.state.tasks[slot].is_final() => slot,
+            found => return self.result_now(stream, id, found),
         };
-        if self.state.tasks[slot].is_final() {
-            let result = self.result(slot);
-            self.live.streams.push(stream, || result);
-            return;
-        }
         self.live.streams.wait(&mut self.state.tasks, slot, stream);
         if let Some(flow) = flow
             && flow != slot
         {
             self.run_awaits(flow, slot);
         }
+    }
+
+    /// The result of a task that is final, or unknown.
+    fn result_now(&mut self, stream: u32, id: TaskId, found: Option<Found>) {
+        let result = match found {
+            Some(Found::Slot(slot)) => self.result(&self.state.tasks[slot]),
+            Some(Found::Retired(task)) => self.result(&task),
+            None => {
+                let text = format!("there is no task {id}");
+                let failure = failure(Reason::TaskNotFound, 5, text);
+                TaskResult {
+                    task: id,
+                    result: Err((TaskState::Failed, failure)),
+                }
+            }
+        };
+        self.live.streams.push(stream, || result);
     }
 
     /// A stream waits no longer; nor does the flow that it waited for.
