@@ -20,6 +20,7 @@ from testing.v1 import echo_pb2
 from tests.system.contracts import announce, descriptor_set, resolve
 from tests.system.mesh import Mesh
 from tests.system.processes import Process
+from tests.system.waiting import eventually
 
 ECHO = "testing.v1.EchoService"
 CONTRACT = descriptor_set(echo_pb2.DESCRIPTOR)
@@ -191,19 +192,25 @@ async def test_the_newest_scheduler_decides_and_the_older_one_takes_over(fresh: 
         await health.until(SERVING)
         newer = await fresh.start_scheduler()
         await health.until(NOT_SERVING)
-        assert await entry(fresh, "scheduler/address") == newer.ready["address"].encode()
+        await known_at(fresh, newer)
         await announce(fresh.address, CONTRACT, ECHO)
         await newer.kill()
         await health.until(SERVING)
-    assert await entry(fresh, "scheduler/address") == older.ready["address"].encode()
+    await known_at(fresh, older)
     await announce(fresh.address, LEDGER_CONTRACT, LEDGER)
 
 
 async def test_the_scheduler_drains_and_takes_its_address_back(fresh: Mesh):
     scheduler = scheduler_of(fresh)
-    assert await entry(fresh, "scheduler/address") == scheduler.ready["address"].encode()
+    await known_at(fresh, scheduler)
     assert await scheduler.terminate() == 0
     assert await entry(fresh, "scheduler/address") is None
+
+
+async def known_at(mesh: Mesh, scheduler: Process) -> None:
+    """Waits until the directory is found at a scheduler; it serves before it is found."""
+    address = scheduler.ready["address"].encode()
+    await eventually(lambda: entry(mesh, "scheduler/address"), lambda found: found == address)
 
 
 def without_method(contract: bytes, name: str) -> bytes:
