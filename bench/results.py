@@ -17,7 +17,8 @@ _TEMPLATE = """\
 Written by `make bench`, {date}, on {machine}.
 Everything (broker, scheduler, client, worker) shares these cores; loopback; a broker over an empty
 folder for each round; the median of {rounds} rounds, taken by turns. Ratios hold better than
-figures: read ± 20 %.
+figures: read ± 20 %. Load average of the machine when it began: {load:.1f}; over 0.5, something
+else was running too, and the figures are lower than they should be.
 
 | language | mode | tasks/s | to Rust | mark | p50 ms | mark | p99 ms |
 |---|---|---|---|---|---|---|---|
@@ -53,14 +54,15 @@ def missed(lines: list[Line]) -> list[str]:
     return sentences
 
 
-def write(path: Path, lines: list[Line], rounds: int) -> None:
-    """Writes the table of a full run."""
+def write(path: Path, lines: list[Line], rounds: int, load: float) -> None:
+    """Writes the table of a full run; `load` is the load average before it."""
     rust = {line["synced"]: line["tasks_per_s"] for line in lines if line["language"] == "rust"}
     path.write_text(
         _TEMPLATE.format(
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             machine=f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
             rounds=rounds,
+            load=load,
             rows="\n".join(_row(line, rust[line["synced"]]) for line in lines),
         )
     )

@@ -110,6 +110,7 @@ def main() -> None:
     chosen = [p for p in programs(binaries) if p.language in (options.language or p.language)]
     modes = ["always"] if options.quick else ["always", "none"]
     rounds = 1 if options.quick else 3
+    load = os.getloadavg()[0]
     medians = []
     for sync in modes:
         # By turns, so that what else the machine does falls on all of them.
@@ -123,7 +124,7 @@ def main() -> None:
     for missed in results.missed(medians):
         print(missed, file=sys.stderr)
     if not options.quick and options.language is None:
-        results.write(Path(__file__).with_name("RESULTS.md"), medians, rounds)
+        results.write(Path(__file__).with_name("RESULTS.md"), medians, rounds, load)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@
 //! $ cargo run --release -p plait --example bench -- --tasks 1000000
 //! ```
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[path = "../tests/support/decider.rs"]
 mod decider;
 
@@ -38,6 +41,9 @@ struct Flags {
     /// What part this process has.
     #[arg(long, value_enum, default_value_t = Role::Both)]
     role: Role,
+    /// Threads of this process; 0 runs all on one.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
     /// The broker's --sync, for the report.
     #[arg(long, value_enum, default_value_t = Sync::Always)]
     sync: Sync,
@@ -120,9 +126,25 @@ fn unserved() -> Status {
     Status::unimplemented("the bench only echoes")
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> Result<(), Status> {
+fn main() -> Result<(), Status> {
     let flags = Flags::parse();
+    let mut runtime = match flags.threads {
+        0 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime
+        .worker_threads(flags.threads.max(1))
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Status::internal(error.to_string()))?;
+    // A task and not the main thread, which would make one more.
+    let run = runtime.spawn(run(flags));
+    runtime
+        .block_on(run)
+        .map_err(|error| Status::internal(error.to_string()))?
+}
+
+async fn run(flags: Flags) -> Result<(), Status> {
     let p = Plait::connect().await?;
     if flags.alone {
         let (observing, observed) = tokio::sync::oneshot::channel();

@@ -410,120 +410,128 @@ pub struct Counters {
     #[prost(uint64, tag = "3")]
     pub time_ms: u64,
 }
-/// Where the log has a payload.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StoredBlob {
-    /// Its offset in the log.
-    #[prost(uint64, tag = "1")]
-    pub at: u64,
-    /// Its length; 0: it is empty and at has no meaning.
-    #[prost(uint32, tag = "2")]
-    pub len: u32,
-}
-/// Tasks as they are.
+/// Tasks as they are, in ascending order, with everything that survives a crash. Times are in milliseconds since 1970.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TaskImages {
-    /// Method paths that TaskImage.method points into.
+    /// Method paths that method_index points into.
     #[prost(string, repeated, tag = "1")]
     pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The tasks, in ascending order.
-    #[prost(message, repeated, tag = "2")]
-    pub tasks: ::prost::alloc::vec::Vec<TaskImage>,
+    /// Worker ids; an index of a worker is 1 for the first of them, 0 for none.
+    #[prost(string, repeated, tag = "2")]
+    pub workers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Causes of events that event_causes points into, in UPPER_SNAKE.
+    #[prost(string, repeated, tag = "3")]
+    pub causes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Numbers of the tasks (delta); their count is the number of tasks.
+    #[prost(sint64, repeated, tag = "4")]
+    pub task_deltas: ::prost::alloc::vec::Vec<i64>,
+    /// The method of each (collapsed).
+    #[prost(uint32, repeated, tag = "5")]
+    pub method_index: ::prost::alloc::vec::Vec<u32>,
+    /// The priority of each (collapsed).
+    #[prost(uint32, repeated, tag = "6")]
+    pub priorities: ::prost::alloc::vec::Vec<u32>,
+    /// When each was accepted (delta).
+    #[prost(sint64, repeated, tag = "7")]
+    pub create_deltas_ms: ::prost::alloc::vec::Vec<i64>,
+    /// When each may start, in milliseconds after it was accepted (collapsed).
+    #[prost(sint64, repeated, tag = "8")]
+    pub start_after_ms: ::prost::alloc::vec::Vec<i64>,
+    /// When each expires, in milliseconds after it was accepted (collapsed).
+    #[prost(sint64, repeated, tag = "9")]
+    pub expire_after_ms: ::prost::alloc::vec::Vec<i64>,
+    /// The idempotency key of each, empty for none (collapsed).
+    #[prost(string, repeated, tag = "10")]
+    pub idempotency_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The ordering key of each, empty for none (collapsed).
+    #[prost(string, repeated, tag = "11")]
+    pub ordering_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The limit key of each, empty for none (collapsed).
+    #[prost(string, repeated, tag = "12")]
+    pub limit_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Upper half of the digest of method and request (collapsed).
+    #[prost(fixed64, repeated, tag = "13")]
+    pub digests_high: ::prost::alloc::vec::Vec<u64>,
+    /// Lower half of the digest of method and request (collapsed).
+    #[prost(fixed64, repeated, tag = "14")]
+    pub digests_low: ::prost::alloc::vec::Vec<u64>,
+    /// Those that are children of flows, in ascending order of index.
+    #[prost(message, repeated, tag = "15")]
+    pub children: ::prost::alloc::vec::Vec<IndexedChild>,
+    /// Where each is; RUNNING stands for a lease (collapsed).
+    #[prost(enumeration = "super::super::v1::TaskState", repeated, tag = "16")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+    /// Attempts started (collapsed; the default is 0).
+    #[prost(uint32, repeated, tag = "17")]
+    pub attempts: ::prost::alloc::vec::Vec<u32>,
+    /// Failures since the backoff began anew (collapsed).
+    #[prost(uint32, repeated, tag = "18")]
+    pub backoff_steps: ::prost::alloc::vec::Vec<u32>,
+    /// The latest fencing token of each; 0: never leased (delta).
+    #[prost(sint64, repeated, tag = "19")]
+    pub token_deltas: ::prost::alloc::vec::Vec<i64>,
+    /// Who holds the lease of each (collapsed).
+    #[prost(uint32, repeated, tag = "20")]
+    pub worker_index: ::prost::alloc::vec::Vec<u32>,
+    /// When the idempotency key of each is forgotten (collapsed).
+    #[prost(uint64, repeated, tag = "21")]
+    pub key_until_ms: ::prost::alloc::vec::Vec<u64>,
+    /// When each became final; 0: not yet (delta).
+    #[prost(sint64, repeated, tag = "22")]
+    pub end_deltas_ms: ::prost::alloc::vec::Vec<i64>,
+    /// Where the requests are.
+    #[prost(message, optional, tag = "23")]
+    pub requests: ::core::option::Option<StoredBlobs>,
+    /// Where the envelopes are.
+    #[prost(message, optional, tag = "24")]
+    pub envelopes: ::core::option::Option<StoredBlobs>,
+    /// Where the responses of SUCCEEDED tasks are.
+    #[prost(message, optional, tag = "25")]
+    pub responses: ::core::option::Option<StoredBlobs>,
+    /// The latest failures.
+    #[prost(message, repeated, tag = "26")]
+    pub failures: ::prost::alloc::vec::Vec<IndexedFailure>,
+    /// Indices of the dead letters.
+    #[prost(uint32, repeated, tag = "27")]
+    pub dead_letters: ::prost::alloc::vec::Vec<u32>,
+    /// How many events each has (collapsed). The columns of events hold those of all tasks, one task after the other.
+    #[prost(uint32, repeated, tag = "28")]
+    pub event_counts: ::prost::alloc::vec::Vec<u32>,
+    /// When each event was (delta).
+    #[prost(sint64, repeated, tag = "29")]
+    pub event_deltas_ms: ::prost::alloc::vec::Vec<i64>,
+    /// The state that the task entered with each event (collapsed over the events).
+    #[prost(enumeration = "super::super::v1::TaskState", repeated, tag = "30")]
+    pub event_states: ::prost::alloc::vec::Vec<i32>,
+    /// The attempt that each event concerns; 0: none (collapsed over the events).
+    #[prost(uint32, repeated, tag = "31")]
+    pub event_attempts: ::prost::alloc::vec::Vec<u32>,
+    /// Index of the cause of each event (collapsed over the events).
+    #[prost(uint32, repeated, tag = "32")]
+    pub event_causes: ::prost::alloc::vec::Vec<u32>,
+    /// The worker that each event concerns (collapsed over the events).
+    #[prost(uint32, repeated, tag = "33")]
+    pub event_workers: ::prost::alloc::vec::Vec<u32>,
 }
-/// One task with everything that survives a crash. Times are in milliseconds since 1970.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct TaskImage {
-    /// Its number.
-    #[prost(uint64, tag = "1")]
-    pub task: u64,
-    /// Index of its method.
-    #[prost(uint32, tag = "2")]
-    pub method: u32,
-    /// Its priority.
-    #[prost(uint32, tag = "3")]
-    pub priority: u32,
-    /// When it may start.
-    #[prost(uint64, tag = "4")]
-    pub start_ms: u64,
-    /// When it expires.
-    #[prost(uint64, tag = "5")]
-    pub expire_ms: u64,
-    /// Its idempotency key.
-    #[prost(string, tag = "6")]
-    pub idempotency_key: ::prost::alloc::string::String,
-    /// Its ordering key.
-    #[prost(string, tag = "7")]
-    pub ordering_key: ::prost::alloc::string::String,
-    /// Its limit key.
-    #[prost(string, tag = "8")]
-    pub limit_key: ::prost::alloc::string::String,
-    /// The flow it is a child of.
-    #[prost(message, optional, tag = "9")]
-    pub child: ::core::option::Option<Child>,
-    /// Digest of method and request, 16 bytes, big endian; empty: 0.
-    #[prost(bytes = "bytes", tag = "10")]
-    pub digest: ::prost::bytes::Bytes,
-    /// The request.
-    #[prost(message, optional, tag = "11")]
-    pub request: ::core::option::Option<StoredBlob>,
-    /// The envelope.
-    #[prost(message, optional, tag = "12")]
-    pub envelope: ::core::option::Option<StoredBlob>,
-    /// When it was accepted.
-    #[prost(uint64, tag = "13")]
-    pub create_ms: u64,
-    /// Where it is; RUNNING stands for a lease.
-    #[prost(enumeration = "super::super::v1::TaskState", tag = "14")]
-    pub state: i32,
-    /// Attempts started.
-    #[prost(uint32, tag = "15")]
-    pub attempt: u32,
-    /// Failures since the backoff began anew.
-    #[prost(uint32, tag = "16")]
-    pub backoff_step: u32,
-    /// The latest fencing token; 0: never leased.
-    #[prost(uint64, tag = "17")]
-    pub token: u64,
-    /// Who holds the lease.
-    #[prost(string, optional, tag = "18")]
-    pub worker: ::core::option::Option<::prost::alloc::string::String>,
-    /// When the idempotency key is forgotten.
-    #[prost(uint64, tag = "19")]
-    pub key_until_ms: u64,
-    /// When it became final; 0: not yet.
-    #[prost(uint64, tag = "20")]
-    pub end_ms: u64,
-    /// The response of a SUCCEEDED task.
-    #[prost(message, optional, tag = "21")]
-    pub response: ::core::option::Option<StoredBlob>,
-    /// The latest failure.
-    #[prost(message, optional, tag = "22")]
-    pub failure: ::core::option::Option<Failure>,
-    /// Whether it is a dead letter.
-    #[prost(bool, tag = "23")]
-    pub dead_letter: bool,
-    /// What happened to it.
-    #[prost(message, repeated, tag = "24")]
-    pub events: ::prost::alloc::vec::Vec<TimelineEvent>,
-}
-/// One transition of a task.
+/// Where the log has payloads.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TimelineEvent {
-    /// When, in milliseconds since 1970.
-    #[prost(uint64, tag = "1")]
-    pub time_ms: u64,
-    /// The state it entered.
-    #[prost(enumeration = "super::super::v1::TaskState", tag = "2")]
-    pub state: i32,
-    /// The attempt it concerns; 0: none.
-    #[prost(uint32, tag = "3")]
-    pub attempt: u32,
-    /// Why, in UPPER_SNAKE.
-    #[prost(string, tag = "4")]
-    pub cause: ::prost::alloc::string::String,
-    /// The worker it concerns.
-    #[prost(string, optional, tag = "5")]
-    pub worker: ::core::option::Option<::prost::alloc::string::String>,
+pub struct StoredBlobs {
+    /// The offset of each (delta); one that is empty repeats the offset before.
+    #[prost(sint64, repeated, tag = "1")]
+    pub at_deltas: ::prost::alloc::vec::Vec<i64>,
+    /// The length of each (collapsed).
+    #[prost(uint32, repeated, tag = "2")]
+    pub lens: ::prost::alloc::vec::Vec<u32>,
+}
+/// A failure of one of the tasks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IndexedFailure {
+    /// Which task.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// The failure.
+    #[prost(message, optional, tag = "2")]
+    pub failure: ::core::option::Option<Failure>,
 }
 /// A submitter's session.
 #[derive(Clone, PartialEq, ::prost::Message)]

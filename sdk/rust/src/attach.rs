@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::codec::Streaming;
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 mod desk;
 mod outbox;
@@ -202,7 +202,7 @@ impl Attachment {
             tokio::select! {
                 message = inbound.message() => {
                     let message = message?.ok_or_else(|| Status::unavailable("the stream ended"))?;
-                    pulse.heard = clock::now();
+                    pulse.silent = 0;
                     if let Some(Response::Welcome(welcome)) = &message.message {
                         *attempt = 1;
                         pulse = Pulse::new(interval(welcome));
@@ -210,7 +210,7 @@ impl Attachment {
                     self.receive(message);
                 }
                 () = self.desk.freed(), if !free || self.give_up.is_some() => {}
-                _ = pulse.ticks.tick() => pulse.beat(&self.desk)?,
+                tick = pulse.tick() => tick?,
                 changed = self.wish.changed() => self.heed(changed.is_err()),
                 () = until(self.give_up) => return Ok(()),
             }
@@ -276,7 +276,7 @@ impl Attachment {
             task: held.task,
             token: held.token,
         });
-        self.desk.welcome(&lost.collect());
+        self.desk.welcome(interval(welcome), &lost.collect());
         if self.give_up.is_some() {
             self.desk.tell(|outbox| outbox.drain("draining"));
         }
@@ -298,7 +298,7 @@ impl Attachment {
                 method: frame.method_index.get(index).copied().unwrap_or_default(),
                 payload: payloads.next().unwrap_or_default(),
                 deadline: later(now, Duration::from_millis(left)),
-                extra: extra.unwrap_or_default(),
+                extra: extra.map(Box::new),
             }
         });
         self.desk.receive(frame.sequence, attempts);
@@ -358,31 +358,31 @@ impl Attachment {
     }
 }
 
-/// Both sides' signs of life.
+/// The broker's signs of life. Ticks and not time are counted: after a handler that held up this thread, the broker
+/// has not been silent, but was not listened to.
 struct Pulse {
     ticks: Interval,
-    silence_max: Duration,
-    heard: Instant,
+    silent: u32,
 }
 
 impl Pulse {
+    /// Ticks a heartbeat interval.
+    const TICKS: u32 = 2;
+
     fn new(interval: Duration) -> Self {
-        // Twice as often as promised, so that a beat that just missed its tick is not late.
-        let mut ticks = tokio::time::interval(interval / 2);
+        let mut ticks = tokio::time::interval(interval / Self::TICKS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            ticks,
-            silence_max: 3 * interval,
-            heard: clock::now(),
-        }
+        Self { ticks, silent: 0 }
     }
 
-    fn beat(&self, desk: &Desk) -> Result<(), Status> {
-        if clock::now().saturating_duration_since(self.heard) > self.silence_max {
-            return Err(Status::new(Code::Unavailable, "the broker is silent"));
+    /// Waits for a tick; an error after three intervals without a message.
+    async fn tick(&mut self) -> Result<(), Status> {
+        self.ticks.tick().await;
+        self.silent += 1;
+        match self.silent {
+            silent if silent > 3 * Self::TICKS => Err(Status::unavailable("the broker is silent")),
+            _ => Ok(()),
         }
-        desk.beat();
-        Ok(())
     }
 }
 

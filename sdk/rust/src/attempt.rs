@@ -22,7 +22,7 @@ pub struct Attempt {
 #[derive(Debug)]
 struct Inner {
     lease: Lease,
-    extra: AttemptExtra,
+    extra: Option<Box<AttemptExtra>>,
     method: Arc<Method>,
     deadline: Instant,
     /// The client whose durable calls are children of this attempt.
@@ -47,7 +47,7 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) lease: Lease,
-    pub(crate) extra: AttemptExtra,
+    pub(crate) extra: Option<Box<AttemptExtra>>,
     pub(crate) method: Arc<Method>,
     pub(crate) deadline: Instant,
     pub(crate) client: u64,
@@ -87,7 +87,7 @@ impl Attempt {
     /// Its number, from 1.
     #[must_use]
     pub fn number(&self) -> u32 {
-        self.inner.extra.attempt.max(1)
+        self.extra().attempt.max(1)
     }
 
     /// The task.
@@ -105,7 +105,7 @@ impl Attempt {
     /// The same for every attempt of the task: the key it was submitted under, else its id.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
-        match self.inner.extra.idempotency_key.as_str() {
+        match self.extra().idempotency_key.as_str() {
             "" => self.task_id().to_string(),
             key => key.to_owned(),
         }
@@ -114,7 +114,7 @@ impl Attempt {
     /// The ordering key; empty if it has none.
     #[must_use]
     pub fn ordering_key(&self) -> &str {
-        &self.inner.extra.ordering_key
+        &self.extra().ordering_key
     }
 
     /// Grows with every lease of the task. A store that keeps the largest one seen can refuse an old attempt's write.
@@ -126,7 +126,7 @@ impl Attempt {
     /// The flow that asked for this task, if one did.
     #[must_use]
     pub fn parent(&self) -> Option<TaskId> {
-        Some(self.inner.extra.parent)
+        Some(self.extra().parent)
             .filter(|parent| *parent != 0)
             .map(TaskId)
     }
@@ -134,7 +134,7 @@ impl Attempt {
     /// How many children earlier runs of this flow recorded; 0 in a first run.
     #[must_use]
     pub fn recorded_children(&self) -> u64 {
-        self.inner.extra.recorded_children
+        self.extra().recorded_children
     }
 
     /// When it is stopped, on this process's monotonic clock.
@@ -190,7 +190,21 @@ impl Attempt {
 
     /// Whether the task was submitted under a key.
     pub(crate) fn has_key(&self) -> bool {
-        !self.inner.extra.idempotency_key.is_empty()
+        !self.extra().idempotency_key.is_empty()
+    }
+
+    fn extra(&self) -> &AttemptExtra {
+        static NONE: AttemptExtra = AttemptExtra {
+            index: 0,
+            attempt: 0,
+            idempotency_key: String::new(),
+            metadata: Vec::new(),
+            recorded_children: 0,
+            parent: 0,
+            ordering_key: String::new(),
+            create_time_ms: 0,
+        };
+        self.inner.extra.as_deref().unwrap_or(&NONE)
     }
 
     pub(crate) fn lease(&self) -> Lease {

@@ -23,6 +23,9 @@ pub const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
 /// HTTP/2 windows, in bytes: no difference on loopback, room for a round trip on real networks.
 const WINDOW: u32 = 4 << 20;
 
+/// HTTP/2 frames that the broker may send, in bytes: a message of ours in one instead of in many, each a system call.
+const FRAME: u32 = 1 << 20;
+
 /// A connection to Plait. Cheap to clone; the connection ends with the last clone.
 ///
 /// ```no_run
@@ -113,6 +116,7 @@ fn endpoint(address: &str) -> Result<Endpoint, Status> {
         .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
+        .max_frame_size(FRAME)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)

@@ -137,23 +137,33 @@ pub(crate) fn from_failure(failure: Failure) -> Status {
     Status::with_details_and_metadata(code, failure.message, failure.details, trailers)
 }
 
+/// How an attempt ended: the response's bytes, or the handler's status.
+pub(crate) type Ended = Result<Bytes, Box<Failure>>;
+
 /// What the broker is told of a handler's failed response: `headers` are its trailers, or its headers where it sent
 /// nothing else.
-pub(crate) fn to_failure(headers: &HeaderMap) -> Option<Failure> {
+pub(crate) fn to_failure(headers: &HeaderMap) -> Option<Box<Failure>> {
+    // A successful response ends here, without another look at its headers.
+    if headers
+        .get(Status::GRPC_STATUS)
+        .is_none_or(|code| code == "0")
+    {
+        return None;
+    }
     let status = Status::from_header_map(headers)?;
     (status.code() != Code::Ok).then(|| failure(&status))
 }
 
 /// What the broker is told of a status.
-pub(crate) fn failure(status: &Status) -> Failure {
-    Failure {
+pub(crate) fn failure(status: &Status) -> Box<Failure> {
+    Box::new(Failure {
         index: 0,
         code: i32::from(status.code()).cast_unsigned(),
         message: status.message().to_owned(),
         details: Bytes::copy_from_slice(status.details()),
         state: 0,
         trailers: metadata::from_metadata_map(status.metadata()),
-    }
+    })
 }
 
 /// Names the task in a status that its caller gets.
@@ -224,7 +234,7 @@ mod tests {
             2,
             "reserved keys stay behind: {failure:?}"
         );
-        let back = from_failure(failure);
+        let back = from_failure(*failure);
         assert_eq!(
             (back.code(), back.message(), back.details()),
             (status.code(), status.message(), status.details())

@@ -2,11 +2,11 @@
 
 use crate::attempt::Attempt;
 use crate::deadline::encode_timeout;
-use crate::errors;
+use crate::errors::{self, Ended};
 use crate::flow;
 use crate::frame::{Framed, Unframed, Unframing};
 use crate::metadata;
-use crate::pb::v1::{Failure, Metadatum};
+use crate::pb::v1::Metadatum;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use std::any::Any;
@@ -90,7 +90,7 @@ impl Invocation {
         }
     }
 
-    fn poll_inside(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
+    fn poll_inside(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
             if let Some(reading) = &mut self.reading {
                 let unframed = ready!(Pin::new(reading).poll(cx));
@@ -114,7 +114,7 @@ impl Invocation {
 }
 
 impl Future for Invocation {
-    type Output = Result<Bytes, Failure>;
+    type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let attempt = self.attempt.clone();
@@ -126,7 +126,7 @@ impl Future for Invocation {
 }
 
 /// The response's message, unless its trailers hold another status than OK.
-fn end(unframed: Unframed) -> Result<Bytes, Failure> {
+fn end(unframed: Unframed) -> Ended {
     if let Some(failure) = unframed.trailers.as_ref().and_then(errors::to_failure) {
         return Err(failure);
     }
@@ -143,6 +143,9 @@ fn panicked(panic: &(dyn Any + Send)) -> Status {
     let text = text.unwrap_or("with something that is no text");
     Status::unknown(format!("the handler panicked: {text}"))
 }
+
+/// Headers of a request that came without metadata. One more, and the map would take twice the memory.
+const HEADERS: usize = 6;
 
 /// What goes into the request that a handler sees.
 #[derive(Debug)]
@@ -162,7 +165,7 @@ impl Envelope<'_> {
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = self.uri.clone();
         let mut headers = if self.metadata.is_empty() {
-            HeaderMap::with_capacity(8)
+            HeaderMap::with_capacity(HEADERS)
         } else {
             metadata::to_metadata_map(self.metadata).into_headers()
         };
@@ -170,7 +173,6 @@ impl Envelope<'_> {
             http::header::CONTENT_TYPE,
             HeaderValue::from_static("application/grpc"),
         );
-        headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
         headers.insert(metadata::TIMEOUT, self.timeout);
         tell_attempt(&mut headers, self.attempt);
         *request.headers_mut() = headers;

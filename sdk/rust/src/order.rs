@@ -38,10 +38,10 @@ type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>
 pub(crate) fn answer(mut incoming: Incoming, slot: Option<Arc<Slot>>) -> Answering {
     let deadline = incoming.deadline;
     let answering: Answering = match incoming.order_now(slot.as_ref()) {
-        Some(Ok(order)) => match order.submit_now() {
+        Some(Ok(mut order)) => match order.submit_now() {
             Some(Ok(waiter)) => Box::pin(async move { Ok(order.finish(waiter).await) }),
             Some(Err(status)) => {
-                Box::pin(async move { Ok(order.conclude((None, Err(status))).await) })
+                Box::pin(std::future::ready(Ok(order.conclude((None, Err(status))))))
             }
             None => Box::pin(async move { Ok(order.perform().await) }),
         },
@@ -112,6 +112,7 @@ impl Incoming {
         Ok(Order {
             payload: payload.ok_or_else(|| Status::internal("the request holds no message"))?,
             span: trace::Submission::start(&method),
+            again: false,
             method,
             slot,
             client: Arc::clone(&self.client),
@@ -150,24 +151,32 @@ struct Order {
     method: Arc<Method>,
     payload: Bytes,
     span: trace::Submission,
+    /// Whether the method was unknown once.
+    again: bool,
 }
 
 impl Order {
     /// Submits if there is room at once. `None`: there is not.
-    fn submit_now(&self) -> Option<Result<Waiter, Status>> {
+    fn submit_now(&mut self) -> Option<Result<Waiter, Status>> {
         match self.submission() {
-            Ok(submission) => self.client.session().submit_now(submission).map(Ok),
+            Ok(submission) => match self.client.session().submit_now(submission) {
+                Ok(waiter) => Some(Ok(waiter)),
+                Err(submission) => {
+                    self.payload = submission.payload;
+                    None
+                }
+            },
             Err(status) => Some(Err(status)),
         }
     }
 
     /// Submits and answers.
-    async fn perform(self) -> Response<Body> {
+    async fn perform(mut self) -> Response<Body> {
         let answer = self.submit().await;
-        self.conclude(answer).await
+        self.conclude(answer)
     }
 
-    async fn submit(&self) -> Answer {
+    async fn submit(&mut self) -> Answer {
         let submission = match self.submission() {
             Ok(submission) => submission,
             Err(status) => return (None, Err(status)),
@@ -179,34 +188,46 @@ impl Order {
     }
 
     /// Answers once what was submitted is done.
-    async fn finish(self, waiter: Waiter) -> Response<Body> {
+    async fn finish(mut self, waiter: Waiter) -> Response<Body> {
         let answer = self.wait(waiter).await;
-        self.conclude(answer).await
+        self.conclude(answer)
     }
 
-    async fn wait(&self, waiter: Waiter) -> Answer {
+    async fn wait(&mut self, waiter: Waiter) -> Answer {
+        let in_flow = self.attempt.is_some();
         let (task, outcome) = match (&self.slot, &self.attempt) {
-            (Some(slot), attempt) => return accepted(slot, waiter, attempt.is_some()).await,
+            (Some(_), _) => match waiter.accepted().await {
+                Ok(task) => (Some(task), Ok(Bytes::new())),
+                Err(status) => (None, Err(status)),
+            },
             (None, None) => waiter.done().await,
             (None, Some(attempt)) => match attempt.wait(waiter.done()).await {
                 Ok(done) => done,
                 Err(status) => (None, Err(status)),
             },
         };
-        (task.map(TaskId), outcome)
-    }
-
-    async fn conclude(mut self, mut answer: Answer) -> Response<Body> {
-        if matches!(&answer.1, Err(status) if contracts::is_unknown(status)) {
-            answer = Box::pin(self.again()).await;
+        if matches!(&outcome, Err(status) if task.is_none() && contracts::is_unknown(status))
+            && !self.again
+        {
+            self.payload = waiter.refused_request();
+            return Box::pin(self.submit_again()).await;
         }
-        self.span
-            .end(answer.0.map(TaskId::number), answer.1.as_ref().err());
-        respond(answer)
+        let id = task.map(TaskId);
+        match (&self.slot, id) {
+            (Some(slot), Some(task)) => {
+                let submitted = Submitted {
+                    id: task,
+                    waiter: in_flow.then_some(waiter),
+                };
+                (id, slot.put(submitted).and(outcome))
+            }
+            _ => (id, outcome),
+        }
     }
 
     /// The broker knew the method once and was wiped since: asks, and announces, once more.
-    async fn again(&mut self) -> Answer {
+    async fn submit_again(&mut self) -> Answer {
+        self.again = true;
         let contracts = self.client.contracts();
         contracts.forget(&self.method.path);
         match contracts.method(&self.method.path).await {
@@ -218,7 +239,14 @@ impl Order {
         }
     }
 
-    fn submission(&self) -> Result<Submission, Status> {
+    fn conclude(self, answer: Answer) -> Response<Body> {
+        self.span
+            .end(answer.0.map(TaskId::number), answer.1.as_ref().err());
+        respond(answer)
+    }
+
+    /// What goes to the session. It takes the request along, which comes back when it is refused.
+    fn submission(&mut self) -> Result<Submission, Status> {
         let Method {
             idempotency_key,
             ordering_key,
@@ -228,12 +256,12 @@ impl Order {
         let awaited = self.slot.is_none() || flow.is_some();
         Ok(Submission {
             method: Arc::clone(&self.method),
-            payload: self.payload.clone(),
             idempotency_key: self.key(self.options.key.as_ref(), idempotency_key.as_ref())?,
             ordering_key: self.key(self.options.ordering_key.as_ref(), ordering_key.as_ref())?,
             options: self.task_options()?,
             ticket: Arc::new(Ticket::new(awaited, flow)),
             weight: Session::weight(&self.payload),
+            payload: std::mem::take(&mut self.payload),
         })
     }
 
@@ -280,20 +308,6 @@ impl Order {
     fn left(&self) -> Option<Duration> {
         self.deadline
             .map(|deadline| deadline.saturating_duration_since(clock::now()))
-    }
-}
-
-async fn accepted(slot: &Slot, waiter: Waiter, in_flow: bool) -> Answer {
-    match waiter.accepted().await {
-        Ok(task) => {
-            let id = TaskId(task);
-            let submitted = Submitted {
-                id,
-                waiter: in_flow.then_some(waiter),
-            };
-            (Some(id), slot.put(submitted).map(|()| Bytes::new()))
-        }
-        Err(status) => (None, Err(status)),
     }
 }
 

@@ -106,11 +106,13 @@ impl Session {
         u32::try_from(weight).unwrap_or(u32::MAX).min(WEIGHT_MAX)
     }
 
-    /// Queues a task if there is room for it and nobody waits for room.
-    pub(crate) fn submit_now(&self, submission: Submission) -> Option<Waiter> {
-        let room = self.shared.room.try_acquire_many(submission.weight).ok()?;
-        room.forget();
-        self.queue(submission).ok()
+    /// Queues a task if there is room for it and nobody waits for room; else gives it back.
+    pub(crate) fn submit_now(&self, submission: Submission) -> Result<Waiter, Submission> {
+        match self.shared.room.try_acquire_many(submission.weight) {
+            Ok(room) => room.forget(),
+            Err(_) => return Err(submission),
+        }
+        self.queue(submission)
     }
 
     /// Queues a task when there is room for it, in the order in which the futures are first polled.
@@ -119,17 +121,18 @@ impl Session {
         // Unconstrained: tokio's budget would send a busy caller to the end of the line, behind those after it.
         let room = tokio::task::coop::unconstrained(room).await;
         room.map_err(|_| closed())?.forget();
-        self.queue(submission)
+        self.queue(submission).map_err(|_| closed())
     }
 
-    fn queue(&self, submission: Submission) -> Result<Waiter, Status> {
+    /// Queues a task that has room. A closed session gives it back.
+    fn queue(&self, submission: Submission) -> Result<Waiter, Submission> {
         let waiter = Waiter {
             ticket: Arc::clone(&submission.ticket),
             session: self.clone(),
         };
         let mut inner = self.lock();
         if self.is_closed() {
-            return Err(closed());
+            return Err(submission);
         }
         inner.state.submit(submission);
         wake(inner);
@@ -142,7 +145,7 @@ impl Session {
         let mut inner = self.lock();
         if self.is_closed() {
             drop(inner);
-            ticket.refuse(closed());
+            ticket.refuse(closed(), Bytes::new());
         } else {
             inner.state.await_result(task, Arc::clone(&ticket));
             wake(inner);
@@ -223,7 +226,9 @@ impl Session {
             let mut inner = self.lock();
             inner.generation += 1;
             inner.state.reopen();
-            inner.generation
+            let generation = inner.generation;
+            wake(inner);
+            generation
         };
         let outbound = Outbound {
             session: self.clone(),
@@ -281,9 +286,13 @@ impl Session {
     }
 }
 
-/// Unlocks and tells the connection that there is something to send.
+/// Unlocks and tells the connection if there is something to send.
 fn wake(mut inner: MutexGuard<'_, Inner>) {
-    let sender = inner.sender.take();
+    let sender = if inner.state.is_due() {
+        inner.sender.take()
+    } else {
+        None
+    };
     drop(inner);
     if let Some(sender) = sender {
         sender.wake();
@@ -328,6 +337,11 @@ impl Waiter {
     /// Waits until the broker has the task; its number.
     pub(crate) async fn accepted(&self) -> Result<u64, Status> {
         self.ticket.wait_accepted().await
+    }
+
+    /// The request, when it was refused.
+    pub(crate) fn refused_request(&self) -> Bytes {
+        self.ticket.refused_request()
     }
 
     /// Waits until the task is final. The task's number is there unless it was refused.

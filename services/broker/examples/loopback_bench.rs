@@ -63,7 +63,8 @@ fn main() -> Result<()> {
             }
         });
         let channel = channel.connect().await?;
-        throughput(channel.clone(), batch, Duration::from_secs(seconds)).await?;
+        let time = Duration::from_secs(seconds);
+        throughput(channel.clone(), process.child.id(), batch, time).await?;
         latency(channel, Duration::from_secs(seconds.min(3))).await
     })
 }
@@ -88,6 +89,26 @@ impl Process {
         let address = ready["address"].as_str().ok_or("no address")?.to_owned();
         Ok(Self { child, address })
     }
+}
+
+/// Processor time that a process has used.
+fn cpu(pid: u32) -> Duration {
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name in parentheses: user and system time are the 12th and 13th.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split(' ')
+        .collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0.0)
+    };
+    Duration::from_secs_f64((ticks(12) + ticks(13)) / TICKS_PER_S)
 }
 
 impl Drop for Process {
@@ -264,13 +285,14 @@ impl Stream {
     }
 }
 
-async fn throughput(channel: Channel, batch: usize, time: Duration) -> Result<()> {
+async fn throughput(channel: Channel, broker: u32, batch: usize, time: Duration) -> Result<()> {
     let mut stream = Stream::open(channel, 1).await?;
     let payload = Bytes::from(vec![7; PAYLOAD]);
     let warm_up = Duration::from_millis(500);
     let (mut outstanding, mut done, mut warm) = (0, 0_u64, 0_u64);
     let begun = monotonic();
     let mut counted_from = begun;
+    let mut used = (Duration::ZERO, Duration::ZERO);
     while begun.elapsed() < warm_up + time {
         while outstanding + batch <= OUTSTANDING {
             stream.submit(vec![payload.clone(); batch]).await?;
@@ -281,14 +303,24 @@ async fn throughput(channel: Channel, batch: usize, time: Duration) -> Result<()
         done += results as u64;
         if warm == 0 && begun.elapsed() >= warm_up {
             (warm, counted_from) = (done, monotonic());
+            used = (cpu(broker), cpu(std::process::id()));
         }
     }
     let per_second = (done - warm) as f64 / counted_from.elapsed().as_secs_f64();
+    let micros = |now: Duration, before: Duration| {
+        let per_task = (now - before).as_secs_f64() * 1e6 / (done - warm) as f64;
+        (per_task * 100.0).round() / 100.0
+    };
+    let (broker_us, clients_us) = (
+        micros(cpu(broker), used.0),
+        micros(cpu(std::process::id()), used.1),
+    );
     while outstanding > 0 {
         outstanding -= stream.results().await?;
     }
     let line = serde_json::json!({
         "mode": "throughput", "batch": batch, "tasks_per_s": per_second.round(), "synced": true,
+        "broker_cpu_us_per_task": broker_us, "clients_cpu_us_per_task": clients_us,
     });
     println!("{line}");
     Ok(())

@@ -239,7 +239,12 @@ impl Settings {
             millisecond,
             60 * second,
         )?;
-        spans("session_ttl", self.session_ttl, second, 86_400 * second)
+        spans(
+            "session_ttl",
+            self.session_ttl,
+            600 * second,
+            86_400 * second,
+        )
     }
 
     /// The limits of what comes in and goes out.

@@ -3,19 +3,22 @@
 //! One lock for all of it, held for moments. Futures and wakers of handlers are never run or dropped under it, because
 //! they may come back for it.
 
+use super::HEARTBEAT;
 use super::outbox::{Outbox, Outcome};
 use crate::attempt::{Attempt, Lease};
+use crate::errors::Ended;
 use crate::number_map::NumberMap;
-use crate::pb::v1::{AttachRequest, AttemptExtra, Failure, Progress, WorkerHeartbeat};
+use crate::pb::v1::{AttachRequest, AttemptExtra, Progress, WorkerHeartbeat};
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 
 /// An attempt as it was received.
@@ -26,7 +29,7 @@ pub(crate) struct Received {
     pub(crate) method: u32,
     pub(crate) payload: Bytes,
     pub(crate) deadline: Instant,
-    pub(crate) extra: AttemptExtra,
+    pub(crate) extra: Option<Box<AttemptExtra>>,
 }
 
 /// An attempt in a handler that did not finish at once.
@@ -56,6 +59,8 @@ struct Inner {
     running: NumberMap<Lease, Running>,
     /// Running attempts that hold a slot; those that wait for a child do not.
     busy: usize,
+    /// Something is sent at least so often.
+    heartbeat: Duration,
     /// Counts the streams; an older one's sender is done.
     generation: u64,
     /// The connection that waits for a message to send.
@@ -69,6 +74,7 @@ impl Desk {
             waiting: VecDeque::new(),
             running: NumberMap::default(),
             busy: 0,
+            heartbeat: HEARTBEAT,
             generation: 0,
             sender: None,
         };
@@ -91,7 +97,7 @@ impl Desk {
     pub(crate) fn tell<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let mut inner = self.lock();
         let value = change(&mut inner.outbox);
-        wake(inner);
+        wake_if_due(inner);
         value
     }
 
@@ -108,10 +114,7 @@ impl Desk {
         let held = waiting.chain(running).chain(inner.outbox.held()).collect();
         inner.outbox.reopen(hello(held));
         wake(inner);
-        Outbound {
-            desk: self.clone(),
-            generation,
-        }
+        Outbound::new(self.clone(), generation)
     }
 
     /// A frame came in: it is accepted, and its attempts wait for slots.
@@ -119,7 +122,12 @@ impl Desk {
         let mut inner = self.lock();
         inner.waiting.extend(attempts);
         inner.outbox.accept(sequence);
-        wake(inner);
+        // Not told yet: handlers that are done at once have outcomes to send along.
+    }
+
+    /// Sends what has waited for more to go along.
+    pub(crate) fn flush(&self) {
+        wake_if_due(self.lock());
     }
 
     /// The next attempt to start, if a slot is free.
@@ -136,7 +144,7 @@ impl Desk {
     pub(crate) fn spawn(
         &self,
         attempt: Attempt,
-        run: impl Future<Output = Result<Bytes, Failure>> + Send + 'static,
+        run: impl Future<Output = Ended> + Send + 'static,
     ) {
         let lease = attempt.lease();
         let desk = self.clone();
@@ -152,20 +160,24 @@ impl Desk {
     }
 
     /// An attempt that was started in a task of its own ended. Nothing is told of one that was stopped.
-    fn finish(&self, lease: Lease, result: Result<Bytes, Failure>) {
+    fn finish(&self, lease: Lease, result: Ended) {
         let mut inner = self.lock();
         let Some(ended) = inner.remove(lease) else {
             return;
         };
         inner.outbox.push(Outcome { lease, result });
-        wake(inner);
+        wake_if_due(inner);
         drop(ended);
         self.shared.freed.notify_one();
     }
 
     /// An attempt ended without having been spawned.
-    pub(crate) fn finish_at_once(&self, lease: Lease, result: Result<Bytes, Failure>) {
-        self.tell(|outbox| outbox.push(Outcome { lease, result }));
+    pub(crate) fn finish_at_once(&self, lease: Lease, result: Ended) {
+        let mut inner = self.lock();
+        inner.outbox.push(Outcome { lease, result });
+        if inner.outbox.is_outcome_due() {
+            wake(inner);
+        }
     }
 
     /// Stops attempts, wherever they are. Their outcome is no longer wanted.
@@ -211,18 +223,12 @@ impl Desk {
         wake(inner);
     }
 
-    /// The broker is ready; these leases are no longer the worker's.
-    pub(crate) fn welcome(&self, lost: &HashSet<Lease>) {
+    /// The broker is ready, and wants a sign of life so often; these leases are no longer the worker's.
+    pub(crate) fn welcome(&self, heartbeat: Duration, lost: &HashSet<Lease>) {
         self.stop(lost);
-        self.tell(|outbox| outbox.welcome(lost));
-    }
-
-    /// Sends a heartbeat if nothing else was sent since the last call.
-    pub(crate) fn beat(&self) {
         let mut inner = self.lock();
-        let running = u32::try_from(inner.running.len()).unwrap_or(u32::MAX);
-        let waiting = u32::try_from(inner.waiting.len()).unwrap_or(u32::MAX);
-        inner.outbox.beat(WorkerHeartbeat { running, waiting });
+        inner.heartbeat = heartbeat;
+        inner.outbox.welcome(lost);
         wake(inner);
     }
 
@@ -281,7 +287,14 @@ fn holds_slot(attempt: &Attempt) -> bool {
     attempt.waiting().load(Ordering::Relaxed) == 0
 }
 
-/// Unlocks and tells the connection that there is something to send.
+/// Unlocks and tells the connection if there is something to send.
+fn wake_if_due(inner: MutexGuard<'_, Inner>) {
+    if inner.outbox.is_due() {
+        wake(inner);
+    }
+}
+
+/// Unlocks and has the connection look.
 fn wake(mut inner: MutexGuard<'_, Inner>) {
     let sender = inner.sender.take();
     drop(inner);
@@ -290,22 +303,51 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
     }
 }
 
-/// The messages of one stream. The connection takes one whenever it has room for it.
+/// The messages of one stream. The connection takes one whenever it has room for it, and so heartbeats go out whatever
+/// the handlers do to the threads that they run on.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     desk: Desk,
     generation: u64,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl Outbound {
+    fn new(desk: Desk, generation: u64) -> Self {
+        Self {
+            desk,
+            generation,
+            tick: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    /// Twice as often as promised, so that a message that just missed its tick is not late.
+    fn poll_tick(&mut self, inner: &mut Inner, cx: &mut Context<'_>) {
+        while self.tick.as_mut().poll(cx).is_ready() {
+            self.tick
+                .as_mut()
+                .reset(tokio::time::Instant::now() + inner.heartbeat / 2);
+            let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+            let (running, waiting) = (count(inner.running.len()), count(inner.waiting.len()));
+            inner.outbox.beat(WorkerHeartbeat { running, waiting });
+        }
+    }
 }
 
 impl Stream for Outbound {
     type Item = Arc<AttachRequest>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut inner = self.desk.lock();
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let desk = self.desk.clone();
+        let mut inner = desk.lock();
         if inner.generation != self.generation {
             return Poll::Ready(None);
         }
-        let message = inner.outbox.next_message();
+        let mut message = inner.outbox.next_message();
+        if message.is_none() {
+            self.poll_tick(&mut inner, cx);
+            message = inner.outbox.next_message();
+        }
         if message.is_none() {
             inner.sender = Some(cx.waker().clone());
         }

@@ -4,6 +4,7 @@
 //! say which ones arrived.
 
 use crate::attempt::Lease;
+use crate::errors::Ended;
 use crate::pb::v1::attach_request::Message as Request;
 use crate::pb::v1::{
     AttachRequest, AttemptProgress, Failure, HandBackFrame, OutcomeFrame, Progress, ProgressFrame,
@@ -16,6 +17,9 @@ use std::sync::Arc;
 /// Outcomes in one frame at most.
 const OUTCOMES_MAX: usize = 256;
 
+/// Frames that were sent and are not settled, beyond which only full ones are sent.
+const UNDER_WAY: usize = 2;
+
 /// Bytes of responses after which a frame is full.
 const BYTES_MAX: usize = 1 << 20;
 
@@ -23,7 +27,7 @@ const BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) lease: Lease,
-    pub(crate) result: Result<Bytes, Failure>,
+    pub(crate) result: Ended,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub(crate) struct Outbox {
     accepted: u64,
     accepted_told: u64,
     outcomes: VecDeque<Outcome>,
-    unsettled: VecDeque<Vec<Outcome>>,
+    unsettled: VecDeque<Arc<AttachRequest>>,
     /// The number of the first unsettled frame.
     first_sequence: u64,
     progress: BTreeMap<Lease, Progress>,
@@ -74,8 +78,8 @@ impl Outbox {
         self.phase = Phase::Greeting;
         self.hello = Some(hello);
         (self.accepted, self.accepted_told) = (0, 0);
-        for frame in std::mem::take(&mut self.unsettled).into_iter().rev() {
-            for outcome in frame.into_iter().rev() {
+        for message in std::mem::take(&mut self.unsettled).into_iter().rev() {
+            for outcome in outcomes_of(&message).into_iter().rev() {
                 self.outcomes.push_front(outcome);
             }
         }
@@ -144,11 +148,12 @@ impl Outbox {
 
     /// Leases whose outcome is on its way.
     pub(crate) fn held(&self) -> impl Iterator<Item = Lease> + '_ {
-        self.unsettled
+        let unsettled = self
+            .unsettled
             .iter()
-            .flatten()
-            .chain(&self.outcomes)
-            .map(|outcome| outcome.lease)
+            .flat_map(|message| outcomes_of(message));
+        let queued = self.outcomes.iter().map(|outcome| outcome.lease);
+        unsettled.map(|outcome| outcome.lease).chain(queued)
     }
 
     pub(crate) fn next_message(&mut self) -> Option<Arc<AttachRequest>> {
@@ -156,15 +161,48 @@ impl Outbox {
             Phase::Greeting => Some(Request::Hello(self.hello.take()?)),
             Phase::Open => self.next_open(),
         };
-        if message.is_none() && self.accepted == self.accepted_told {
+        // With outcomes that wait, the acknowledgement goes along with them.
+        if message.is_none() && !self.is_acknowledgement_due() {
             return None;
         }
         self.sent = true;
         self.accepted_told = self.accepted;
-        Some(Arc::new(AttachRequest {
+        let is_outcomes = matches!(message, Some(Request::Outcomes(_)));
+        let message = Arc::new(AttachRequest {
             accepted_sequence: self.accepted,
             message,
-        }))
+        });
+        if is_outcomes {
+            self.unsettled.push_back(Arc::clone(&message));
+        }
+        Some(message)
+    }
+
+    /// Whether there is something to send now.
+    pub(crate) fn is_due(&self) -> bool {
+        match self.phase {
+            Phase::Greeting => self.hello.is_some(),
+            Phase::Open => {
+                self.is_outcome_due()
+                    || self.is_acknowledgement_due()
+                    || self.drain.is_some()
+                    || self.heartbeat.is_some()
+                    || !self.hand_back.is_empty()
+                    || !self.progress.is_empty()
+            }
+        }
+    }
+
+    /// A frame that is not full waits for those under way: the broker makes what arrives during a sync durable with the
+    /// next one, so more frames at once would make each smaller and none earlier.
+    pub(crate) fn is_outcome_due(&self) -> bool {
+        let waiting = self.outcomes.len();
+        let room = self.unsettled.len() < UNDER_WAY || waiting >= OUTCOMES_MAX / 2;
+        self.phase == Phase::Open && waiting > 0 && room
+    }
+
+    fn is_acknowledgement_due(&self) -> bool {
+        self.accepted != self.accepted_told && self.outcomes.is_empty()
     }
 
     fn next_open(&mut self) -> Option<Request> {
@@ -176,7 +214,7 @@ impl Outbox {
             let (tasks, tokens) = leases.map(|lease| (lease.task, lease.token)).unzip();
             return Some(Request::HandBack(HandBackFrame { tasks, tokens }));
         }
-        if !self.outcomes.is_empty() {
+        if self.is_outcome_due() {
             return Some(Request::Outcomes(self.next_outcomes()));
         }
         if !self.progress.is_empty() {
@@ -196,7 +234,6 @@ impl Outbox {
 
     fn next_outcomes(&mut self) -> OutcomeFrame {
         let count = self.next_count();
-        let outcomes: Vec<_> = self.outcomes.drain(..count).collect();
         let mut frame = OutcomeFrame {
             sequence: self.first_sequence + self.unsettled.len() as u64,
             tasks: Vec::with_capacity(count),
@@ -204,21 +241,17 @@ impl Outbox {
             payloads: Vec::with_capacity(count),
             failures: Vec::new(),
         };
-        for (index, Outcome { lease, result }) in outcomes.iter().enumerate() {
+        for (index, Outcome { lease, result }) in self.outcomes.drain(..count).enumerate() {
             frame.tasks.push(lease.task);
             frame.tokens.push(lease.token);
-            match result {
-                Ok(payload) => frame.payloads.push(payload.clone()),
-                Err(failure) => {
-                    frame.payloads.push(Bytes::new());
-                    frame.failures.push(Failure {
-                        index: index as u32,
-                        ..failure.clone()
-                    });
-                }
-            }
+            frame.payloads.push(result.unwrap_or_else(|failure| {
+                frame.failures.push(Failure {
+                    index: index as u32,
+                    ..*failure
+                });
+                Bytes::new()
+            }));
         }
-        self.unsettled.push_back(outcomes);
         frame
     }
 
@@ -238,6 +271,25 @@ impl Outbox {
             .take_while(fits)
             .count()
     }
+}
+
+/// The outcomes of a frame, for another one.
+fn outcomes_of(message: &AttachRequest) -> Vec<Outcome> {
+    let Some(Request::Outcomes(frame)) = &message.message else {
+        return Vec::new();
+    };
+    let mut failures = frame.failures.iter().peekable();
+    let leases = frame.tasks.iter().zip(&frame.tokens).zip(&frame.payloads);
+    let outcome = |(index, ((task, token), payload)): (usize, ((&u64, &u64), &Bytes))| {
+        let failure = failures.next_if(|failure| failure.index as usize == index);
+        let lease = Lease {
+            task: *task,
+            token: *token,
+        };
+        let result = failure.map_or_else(|| Ok(payload.clone()), |f| Err(Box::new(f.clone())));
+        Outcome { lease, result }
+    };
+    leases.enumerate().map(outcome).collect()
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! Starts attempts: in line where the handler is done at once, else in a task of its own.
 //!
-//! A tokio task costs more than a handler that has nothing to wait for, so each handler is first polled where the frame
-//! was read. One that has to wait moves into a task. One that computes for long would hold up the others and the
-//! stream, so a method whose handler was seen to do that is spawned unpolled for a while.
+//! A tokio task costs more than a handler that has nothing to wait for, so such a handler is polled where the frame was
+//! read; if it has to wait after all, it moves into a task. One that computes for long would hold up the others and the
+//! stream, so a method has to show first, in tasks, that its handlers do not.
 
 use super::desk::{Desk, Received};
 use super::{Attempt, Facts, Served};
 use crate::clock;
-use crate::errors::{self, ErrorReason};
+use crate::errors::{self, Ended, ErrorReason};
 use crate::invoke::{Envelope, Invocation, TimeoutHeader};
 use crate::pb::v1::Failure;
 use crate::trace;
-use bytes::Bytes;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tonic::Status;
@@ -21,11 +22,8 @@ use tonic::Status;
 /// A first poll longer than this is worth a task: some twenty times what spawning costs.
 const SLOW: Duration = Duration::from_micros(30);
 
-/// How many attempts of a slow method are spawned before it is tried in line again.
-const SPAWNED_WHEN_SLOW: u32 = 64;
-
-/// A method is slow when so many attempts in a row were: one alone may only have lost the processor.
-const SLOW_IN_A_ROW: u32 = 2;
+/// How many first polls in a row must have been short before a method's handlers are polled in line.
+const PROVEN: u32 = 16;
 
 /// Attempts after which the other tasks of the thread get their turn; among them is the one that sends outcomes.
 const TURN: u32 = 32;
@@ -37,7 +35,7 @@ pub(crate) struct Starter {
     desk: Desk,
     served: Vec<Served>,
     /// What was seen of each method.
-    paces: Vec<Pace>,
+    paces: Vec<Arc<Pace>>,
     timeouts: TimeoutHeader,
     open: bool,
 }
@@ -58,7 +56,7 @@ impl Starter {
 
     /// The methods, in the order of the hello.
     pub(crate) fn serve(&mut self, served: Vec<Served>) {
-        self.paces = vec![Pace::default(); served.len()];
+        self.paces = served.iter().map(|_| Arc::default()).collect();
         self.served = served;
     }
 
@@ -82,6 +80,7 @@ impl Starter {
                 now = clock::now();
             }
         }
+        self.desk.flush();
         self.desk.is_idle()
     }
 
@@ -101,9 +100,9 @@ impl Starter {
         };
         let timeout = self.timeouts.of(left);
         let mut run = Run::new(received, served, (self.client, &self.desk), timeout);
-        let pace = &mut self.paces[index];
-        if pace.is_slow() {
-            run.spawn(&self.desk);
+        let pace = &self.paces[index];
+        if !pace.is_proven() {
+            run.spawn(&self.desk, Some(Arc::clone(pace)));
             return now;
         }
         let poll = run.poll(&mut Context::from_waker(Waker::noop()));
@@ -112,36 +111,28 @@ impl Starter {
         match poll {
             Poll::Ready(result) => self.desk.finish_at_once(run.attempt.lease(), result),
             // The task polls it at once, so the waker that stood for nobody is replaced before it is missed.
-            Poll::Pending => run.spawn(&self.desk),
+            Poll::Pending => run.spawn(&self.desk, None),
         }
         after
     }
 }
 
 /// How long the first polls of a method's handlers take.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Pace {
-    slow_in_a_row: u32,
-    /// How many attempts are still to be spawned unpolled.
-    to_spawn: u32,
+    short_in_a_row: AtomicU32,
 }
 
 impl Pace {
-    /// Whether the next attempt is to be spawned unpolled.
-    fn is_slow(&mut self) -> bool {
-        let slow = self.to_spawn > 0;
-        self.to_spawn -= u32::from(slow);
-        slow
+    fn is_proven(&self) -> bool {
+        self.short_in_a_row.load(Ordering::Relaxed) >= PROVEN
     }
 
-    fn took(&mut self, time: Duration) {
-        if time <= SLOW {
-            self.slow_in_a_row = 0;
-            return;
-        }
-        self.slow_in_a_row += 1;
-        if self.slow_in_a_row >= SLOW_IN_A_ROW {
-            self.to_spawn = SPAWNED_WHEN_SLOW;
+    fn took(&self, time: Duration) {
+        if time > SLOW {
+            self.short_in_a_row.store(0, Ordering::Relaxed);
+        } else if !self.is_proven() {
+            self.short_in_a_row.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -167,11 +158,14 @@ impl Run {
             mut extra,
             ..
         } = received;
-        let metadata = std::mem::take(&mut extra.metadata);
+        let metadata = extra
+            .as_mut()
+            .map(|extra| std::mem::take(&mut extra.metadata));
+        let metadata = metadata.unwrap_or_default();
         let span = trace::Attempt::start(trace::AttemptFacts {
             method: &served.method,
             task: lease.task,
-            number: extra.attempt.max(1),
+            number: extra.as_ref().map_or(1, |extra| extra.attempt.max(1)),
             metadata: &metadata,
         });
         let attempt = Attempt::new(Facts {
@@ -199,7 +193,7 @@ impl Run {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Failure>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let poll = Pin::new(&mut self.invocation).poll(cx);
         if let Poll::Ready(result) = &poll {
             self.end_span(result);
@@ -207,7 +201,7 @@ impl Run {
         poll
     }
 
-    fn end_span(&mut self, result: &Result<Bytes, Failure>) {
+    fn end_span(&mut self, result: &Ended) {
         let Some(span) = self.span.take() else { return };
         match result {
             Ok(_) => span.end(0, ""),
@@ -215,11 +209,20 @@ impl Run {
         }
     }
 
-    fn spawn(mut self, desk: &Desk) {
+    /// Goes on in a task, which tells `pace` how long the first poll took if that is still to be seen.
+    fn spawn(mut self, desk: &Desk, mut pace: Option<Arc<Pace>>) {
         let attempt = self.attempt.clone();
         let deadline = attempt.deadline().into();
         desk.spawn(attempt, async move {
-            let handler = poll_fn(|cx| self.poll(cx));
+            let handler = poll_fn(|cx| match pace.take() {
+                None => self.poll(cx),
+                Some(pace) => {
+                    let start = clock::now();
+                    let poll = self.poll(cx);
+                    pace.took(clock::now().saturating_duration_since(start));
+                    poll
+                }
+            });
             let timed = tokio::time::timeout_at(deadline, handler).await;
             timed.unwrap_or_else(|_| {
                 let result = Err(timed_out());
@@ -231,7 +234,7 @@ impl Run {
     }
 }
 
-fn timed_out() -> Failure {
+fn timed_out() -> Box<Failure> {
     let message = "the attempt ran out of time";
     errors::failure(&errors::refusal(ErrorReason::AttemptTimedOut, message, []))
 }

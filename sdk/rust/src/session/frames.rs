@@ -10,6 +10,10 @@ use std::sync::Arc;
 /// Tasks in one frame at most, unless the broker's welcome says fewer.
 pub(crate) const TASKS_MAX: usize = 256;
 
+/// Frames that were sent and are not accepted, beyond which only full ones are sent: one that the broker makes durable
+/// and one that is ready for it then.
+pub(crate) const UNDER_WAY: usize = 2;
+
 /// Bytes of payloads after which a frame is full.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
 

@@ -29,7 +29,7 @@ pub(crate) const CLIENT: &str = concat!("plait-rust/", env!("CARGO_PKG_VERSION")
 #[derive(Debug)]
 pub(crate) enum News {
     Accepted(Arc<Ticket>, u64),
-    Refused(Arc<Ticket>, Status),
+    Refused(Arc<Ticket>, Status, Bytes),
     Done(Arc<Ticket>, u64, Outcome),
 }
 
@@ -37,7 +37,7 @@ impl News {
     pub(crate) fn tell(self) {
         match self {
             Self::Accepted(ticket, task) => ticket.accept(task),
-            Self::Refused(ticket, status) => ticket.refuse(status),
+            Self::Refused(ticket, status, request) => ticket.refuse(status, request),
             Self::Done(ticket, task, outcome) => ticket.finish(task, outcome),
         }
     }
@@ -240,12 +240,31 @@ impl State {
         for _ in 0..2 {
             self.turn ^= 1;
             self.refuse_too_large(news);
-            if !self.queues[self.turn].is_empty() {
+            if self.is_queue_due(self.turn) {
                 let batch = frames::take(&mut self.queues[self.turn], self.tasks_max);
                 return Some(self.number(batch, self.turn == 1));
             }
         }
         None
+    }
+
+    /// Whether there is something to send now.
+    pub(crate) fn is_due(&self) -> bool {
+        let awaits = || !self.awaits.is_empty() || !self.forgets.is_empty();
+        let again = || self.unaccepted.len() > self.sent;
+        let submit = || !self.paused && (again() || (0..2).any(|queue| self.is_queue_due(queue)));
+        match self.phase {
+            Phase::Opening => true,
+            Phase::Greeting => false,
+            Phase::Open => awaits() || submit(),
+        }
+    }
+
+    /// A frame that is not full waits for those under way: the broker makes what arrives during a sync durable with the
+    /// next one, so more frames at once would make each smaller and none earlier.
+    fn is_queue_due(&self, queue: usize) -> bool {
+        let waiting = self.queues[queue].len();
+        waiting > 0 && (self.sent < frames::UNDER_WAY || waiting >= frames::TASKS_MAX / 2)
     }
 
     /// A payload over the limit would break the stream each time it is sent.
@@ -264,7 +283,8 @@ impl State {
             let metadata = [("size", size.to_string()), ("limit", limit.to_string())];
             let status = errors::refusal(ErrorReason::TooLarge, message, metadata);
             news.freed += submission.weight;
-            news.news.push(News::Refused(submission.ticket, status));
+            news.news
+                .push(News::Refused(submission.ticket, status, submission.payload));
         }
     }
 
@@ -357,36 +377,47 @@ impl State {
     fn settle(&mut self, sent: Sent, accepted: AcceptedFrame) -> Reaction {
         let mut refusals: HashMap<u32, Status> = HashMap::new();
         for refusal in accepted.refusals {
-            refusals.insert(
-                refusal.index,
-                errors::from_rpc(refusal.status.unwrap_or_default()),
-            );
+            let status = errors::from_rpc(refusal.status.unwrap_or_default());
+            refusals.insert(refusal.index, status);
         }
         let mut news = Vec::with_capacity(sent.tickets.len());
         for (index, ticket) in sent.tickets.into_iter().enumerate() {
-            if let Some(status) = refusals.remove(&(index as u32)) {
-                news.push(News::Refused(ticket, status));
-                continue;
-            }
-            let Some(task) = accepted.tasks.get(index).copied() else {
-                let status = Status::internal("the broker's answer is shorter than the frame");
-                news.push(News::Refused(ticket, status));
-                continue;
-            };
-            if ticket.awaited {
-                if ticket.is_abandoned() {
-                    self.tell_forget(task);
-                    continue;
+            let refusal = refusals.remove(&(index as u32));
+            match accepted
+                .tasks
+                .get(index)
+                .copied()
+                .filter(|_| refusal.is_none())
+            {
+                Some(task) => news.extend(self.accept(task, ticket)),
+                None => {
+                    let short =
+                        || Status::internal("the broker's answer is shorter than the frame");
+                    let request = request_of(&sent.request, index);
+                    news.push(News::Refused(
+                        ticket,
+                        refusal.unwrap_or_else(short),
+                        request,
+                    ));
                 }
-                self.add_waiter(task, Arc::clone(&ticket));
             }
-            news.push(News::Accepted(ticket, task));
         }
         Reaction {
             news,
             freed: sent.weight,
             pause: None,
         }
+    }
+
+    fn accept(&mut self, task: u64, ticket: Arc<Ticket>) -> Option<News> {
+        if ticket.awaited {
+            if ticket.is_abandoned() {
+                self.tell_forget(task);
+                return None;
+            }
+            self.add_waiter(task, Arc::clone(&ticket));
+        }
+        Some(News::Accepted(ticket, task))
     }
 
     fn results(&mut self, frame: ResultFrame) -> Reaction {
@@ -438,7 +469,7 @@ impl State {
         }
         reaction.news = tickets
             .into_iter()
-            .map(|t| News::Refused(t, status.clone()))
+            .map(|t| News::Refused(t, status.clone(), Bytes::new()))
             .collect();
         reaction.freed = freed;
         *self = Self::new(session);
@@ -455,6 +486,18 @@ fn request(message: Request) -> Arc<SubmitStreamRequest> {
     Arc::new(SubmitStreamRequest {
         message: Some(message),
     })
+}
+
+/// The serialized request of one task of a frame.
+fn request_of(message: &SubmitStreamRequest, index: usize) -> Bytes {
+    let Some(Request::Submit(submit)) = &message.message else {
+        return Bytes::new();
+    };
+    let payloads = submit.tasks.as_ref().map(|frame| &frame.payloads);
+    payloads
+        .and_then(|payloads| payloads.get(index))
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// The last `AWAIT_MAX` of them.

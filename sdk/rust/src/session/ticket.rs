@@ -21,8 +21,8 @@ enum State {
     Sent,
     /// The broker has it, under this number.
     Accepted(u64),
-    /// Refused, or the client was closed.
-    Refused(Status),
+    /// Refused, or the client was closed. The request comes back, so that its caller need not keep one.
+    Refused(Status, Bytes),
     /// Final.
     Done(u64, Outcome),
     /// The outcome was taken.
@@ -110,8 +110,16 @@ impl Ticket {
     }
 
     /// The broker refused the task, or nobody will answer any more.
-    pub(crate) fn refuse(&self, status: Status) {
-        self.advance(State::Refused(status));
+    pub(crate) fn refuse(&self, status: Status, request: Bytes) {
+        self.advance(State::Refused(status, request));
+    }
+
+    /// The request of a refused task.
+    pub(crate) fn refused_request(&self) -> Bytes {
+        match &mut self.lock().state {
+            State::Refused(_, request) => std::mem::take(request),
+            _ => Bytes::new(),
+        }
     }
 
     /// The task is final.
@@ -142,7 +150,7 @@ impl Ticket {
                 State::Accepted(task) | State::Done(task, _) | State::Taken(task) => {
                     Some(Ok(*task))
                 }
-                State::Refused(status) => Some(Err(status.clone())),
+                State::Refused(status, _) => Some(Err(status.clone())),
                 State::Abandoned => Some(Err(gone())),
             })
         })
@@ -154,7 +162,7 @@ impl Ticket {
         poll_fn(|cx| {
             self.poll(cx, true, |state| match state {
                 State::Sent | State::Accepted(_) => None,
-                State::Refused(status) => Some((None, Err(status.clone()))),
+                State::Refused(status, _) => Some((None, Err(status.clone()))),
                 State::Done(task, _) => {
                     let task = *task;
                     match std::mem::replace(state, State::Taken(task)) {
@@ -246,7 +254,7 @@ mod tests {
     #[test]
     fn a_refusal_reaches_both_waits() {
         let ticket = Ticket::new(true, None);
-        ticket.refuse(Status::not_found("no"));
+        ticket.refuse(Status::not_found("no"), Bytes::from_static(b"x"));
         let accepted = assert_ready!(task::spawn(ticket.wait_accepted()).poll());
         assert_eq!(accepted.expect_err("refused").code(), tonic::Code::NotFound);
         let mut done = pin!(ticket.wait_done());
@@ -256,5 +264,6 @@ mod tests {
             panic!("not refused");
         };
         assert_eq!(status.code(), tonic::Code::NotFound);
+        assert_eq!(ticket.refused_request(), "x");
     }
 }

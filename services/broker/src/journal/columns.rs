@@ -33,6 +33,35 @@ pub(super) fn collapse<T: PartialEq>(mut column: Vec<T>, default: &T) -> Vec<T> 
     column
 }
 
+/// A collapsed column of what rows say.
+pub(super) fn column<S, T: PartialEq>(rows: &[S], default: &T, value: impl Fn(&S) -> T) -> Vec<T> {
+    // Mostly all rows agree: then nothing is allocated but the one entry.
+    let Some((first, rest)) = rows.split_first() else {
+        return Vec::new();
+    };
+    let first = value(first);
+    if rest.iter().any(|row| value(row) != first) {
+        return rows.iter().map(value).collect();
+    }
+    if first == *default {
+        Vec::new()
+    } else {
+        vec![first]
+    }
+}
+
+/// A collapsed column of keys, empty for none.
+pub(super) fn keys<S>(rows: &[S], key: impl Fn(&S) -> Option<&str>) -> Vec<String> {
+    let Some((first, rest)) = rows.split_first() else {
+        return Vec::new();
+    };
+    let text = |row: &S| key(row).unwrap_or_default().to_owned();
+    if rest.iter().any(|row| key(row) != key(first)) {
+        return rows.iter().map(text).collect();
+    }
+    key(first).map(str::to_owned).into_iter().collect()
+}
+
 /// A collapsed column that is read by index.
 #[derive(Debug)]
 pub(super) struct Collapsed<'a, T> {

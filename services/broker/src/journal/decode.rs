@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use plait::pb::plait::log::v1::{self as pb, record::Fact};
+use plait_broker_core::effect::TaskState;
 use plait_broker_core::ids::{Millis, Offset, SessionId, TaskId, Token};
 use plait_broker_core::record::{
     Acceptance, ChildKey, ExpiryCause, Failure, Reason, Record, ReturnCause, Start,
@@ -13,6 +14,7 @@ use prost::Message;
 use super::columns::{Collapsed, undelta};
 use super::submitted::{Area, SubmittedColumns};
 use super::{JournalError, VERSION, image, payload_area, refusal, split_head};
+use crate::states;
 
 /// Rebuilds facts from frames and snapshot chunks. Names that occur again and again (methods,
 /// workers) are shared between all facts of one decoder.
@@ -96,7 +98,7 @@ impl Decoder {
                 Fact::Redriven(fact) => redriven(&fact, area)?,
                 Fact::PoliciesApplied(fact) => applied(&fact)?,
                 Fact::Counters(counters) => Record::Image(image::counters(&counters)),
-                Fact::TaskImages(images) => Record::Image(image::tasks(self, images)?),
+                Fact::TaskImages(images) => Record::Image(image::tasks(self, &images)?),
                 Fact::SessionImage(session) => Record::Image(image::session(&session)?),
                 other => plain(other)?,
             },
@@ -268,6 +270,10 @@ pub(super) fn key(text: &str) -> Option<Arc<str>> {
 
 pub(super) fn priority(priority: u32) -> Result<u8, JournalError> {
     u8::try_from(priority).map_err(|_| JournalError::Unknown { field: "priority" })
+}
+
+pub(super) fn state(state: i32) -> Result<TaskState, JournalError> {
+    states::from_wire(state).ok_or(JournalError::Unknown { field: "state" })
 }
 
 pub(super) fn session_id(bytes: &[u8]) -> Result<SessionId, JournalError> {

@@ -8,7 +8,7 @@ use plait_broker_core::record::{
     Acceptance, Blob, ChildKey, ExpiryCause, Failure, NewTask, Record, ReturnCause, Start,
 };
 
-use super::columns::{collapse, deltas};
+use super::columns::{collapse, column, deltas, keys};
 use super::{JournalError, image, refusal};
 
 /// Turns records of one frame into messages and gathers their payloads.
@@ -193,20 +193,6 @@ fn plain(record: Record) -> Result<Fact, JournalError> {
 
 fn ids(tasks: &[TaskId]) -> Vec<i64> {
     deltas(tasks.iter().map(|task| task.0))
-}
-
-fn column<S, T: PartialEq>(rows: &[S], default: &T, value: impl Fn(&S) -> T) -> Vec<T> {
-    collapse(rows.iter().map(value).collect(), default)
-}
-
-/// A column of keys. Nearly always no task has one: then nothing is allocated.
-fn keys(tasks: &[NewTask], key: impl Fn(&NewTask) -> Option<&str>) -> Vec<String> {
-    if tasks.iter().all(|task| key(task).is_none()) {
-        return Vec::new();
-    }
-    column(tasks, &String::new(), |task| {
-        key(task).unwrap_or_default().to_owned()
-    })
 }
 
 fn method_column(tasks: &[NewTask]) -> (Vec<String>, Vec<u32>) {

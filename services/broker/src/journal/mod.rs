@@ -7,6 +7,7 @@ mod encode;
 mod image;
 mod refusal;
 mod submitted;
+mod task_images;
 #[cfg(test)]
 mod tests;
 

@@ -1,11 +1,18 @@
 //! When snapshots are taken, and what they are made of.
 
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
 use bytes::Bytes;
 use plait_broker_core::Partition;
 use plait_broker_core::ids::{Millis, Offset};
 use plait_broker_log::Log;
 
 use crate::journal::{self, JournalError};
+
+/// How often a large state is written: when the log grew by so many times its length. A task takes some 50 bytes of
+/// a snapshot and some hundreds of the log, so a restart replays about as much as it loads.
+const GROWTH: u64 = 8;
 
 /// Decides when a snapshot is due.
 #[derive(Debug)]
@@ -14,7 +21,7 @@ pub(super) struct Schedule {
     every: u64,
     /// The log's offset of the last one.
     last_at: Offset,
-    /// Length of the last one: a large state is written less often, so snapshots never cost more than the log itself.
+    /// Length of the last one.
     last_bytes: u64,
     underway: Option<Offset>,
     /// Whether there is one, so that segments may go.
@@ -36,7 +43,7 @@ impl Schedule {
     /// Whether the log grew enough.
     pub(super) fn is_due(&self, tail: Offset) -> bool {
         let grown = tail - self.last_at;
-        self.underway.is_none() && grown >= self.every.max(self.last_bytes)
+        self.underway.is_none() && grown >= self.every.max(GROWTH * self.last_bytes)
     }
 
     /// Whether anything came after the last one.
@@ -65,10 +72,51 @@ impl Schedule {
     }
 }
 
-/// The state as chunks of a snapshot.
-pub(super) fn image(partition: &Partition, now: Millis) -> Result<Vec<Bytes>, JournalError> {
-    partition
-        .image(now)
-        .map(|record| journal::encode_image(vec![record], now))
-        .collect()
+/// Chunks that may wait for the disk, about 16 KiB each.
+const CHUNKS_WAITING: usize = 64;
+
+/// A part of a snapshot on its way to the disk.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Bytes to write.
+    Chunk(Bytes),
+    /// There is no more. Without it what was written is not a snapshot.
+    End,
+}
+
+/// The way from the partition to the disk.
+pub(super) fn channel() -> (SyncSender<Part>, Receiver<Part>) {
+    sync_channel(CHUNKS_WAITING)
+}
+
+/// Sends the state as it is. Ends early when nobody writes it any more.
+pub(super) fn send(
+    partition: &Partition,
+    now: Millis,
+    parts: &SyncSender<Part>,
+) -> Result<(), JournalError> {
+    for record in partition.image(now) {
+        let chunk = journal::encode_image(vec![record], now)?;
+        if parts.send(Part::Chunk(chunk)).is_err() {
+            return Ok(());
+        }
+    }
+    // Whoever writes may be gone; it has said why.
+    let _ = parts.send(Part::End);
+    Ok(())
+}
+
+/// Writes what comes. Answers with its length.
+pub(super) fn write(parts: &Receiver<Part>, out: &mut dyn Write) -> io::Result<u64> {
+    let mut bytes = 0;
+    loop {
+        match parts.recv() {
+            Ok(Part::Chunk(chunk)) => {
+                bytes += chunk.len() as u64;
+                out.write_all(&chunk)?;
+            }
+            Ok(Part::End) => return Ok(bytes),
+            Err(_) => return Err(io::Error::other("the snapshot was given up")),
+        }
+    }
 }

@@ -6,12 +6,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
 use plait_broker_core::ids::Offset;
 use plait_broker_log::{Log, SnapshotInfo, SnapshotState};
 use tokio::sync::{Notify, mpsc};
 
 use super::handle::Input;
+use super::snapshot::{self, Part};
 use super::{Failure, RecoveryError};
 use crate::journal::EncodedFrame;
 use crate::outbox::{Outbox, Release};
@@ -34,10 +34,10 @@ pub(super) struct Sealed {
 #[derive(Debug)]
 pub(super) enum Job {
     Group(Sealed),
-    /// Make these chunks the snapshot at `at`.
+    /// Make what comes the snapshot at `at`.
     Snapshot {
         at: Offset,
-        chunks: Vec<Bytes>,
+        parts: Receiver<Part>,
     },
     /// Answer with `Input::Segments`.
     ListSegments,
@@ -164,7 +164,7 @@ impl Thread {
         while let Ok(job) = queue.recv() {
             let result = match job {
                 Job::Group(sealed) => self.group(sealed),
-                Job::Snapshot { at, chunks } => self.begin_snapshot(at, chunks),
+                Job::Snapshot { at, parts } => self.begin_snapshot(at, parts),
                 Job::ListSegments => {
                     self.list_segments();
                     Ok(())
@@ -217,16 +217,17 @@ impl Thread {
     }
 
     /// Everything before this job is durable, so `at` is the tail.
-    fn begin_snapshot(&mut self, at: Offset, chunks: Vec<Bytes>) -> Result<(), Failure> {
+    fn begin_snapshot(&mut self, at: Offset, parts: Receiver<Part>) -> Result<(), Failure> {
         self.join_snapshot();
         let writer = self.log.snapshot_writer();
         let inbox = self.inbox.clone();
         let write = move || {
-            let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-            let written = writer.install(at, &mut |out| {
-                chunks.iter().try_for_each(|chunk| out.write_all(chunk))
+            let mut bytes = 0;
+            let installed = writer.install(at, &mut |out| {
+                bytes = snapshot::write(&parts, out)?;
+                Ok(())
             });
-            let written = match written {
+            let written = match installed {
                 Ok(()) => Some(bytes),
                 Err(error) => {
                     tracing::warn!(%error, at, "a snapshot could not be written");

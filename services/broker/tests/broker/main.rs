@@ -18,6 +18,7 @@ mod listing;
 mod outcomes;
 mod overload;
 mod plain_path;
+mod process;
 mod recovery;
 mod scheduler;
 mod sessions;

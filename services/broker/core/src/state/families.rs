@@ -103,7 +103,8 @@ impl Families {
         }
     }
 
-    /// A flow starts anew: its children that ended without success are no longer its own, so that they are asked for again.
+    /// A flow starts anew: its children that ended without success are no longer its own, so that they are
+    /// asked for again.
     pub(crate) fn forget_failures(&mut self, tasks: &mut TaskTable, parent: u32) {
         let mut child = first(tasks, parent);
         while child != NONE {

@@ -21,6 +21,8 @@ use super::{ECHO, Scheduler, policy, soon};
 pub(crate) struct Setup {
     /// Settings as `PLAIT_BROKER_*` variables, without the prefix.
     pub(crate) env: Vec<(&'static str, String)>,
+    /// No file may grow beyond so many KiB.
+    pub(crate) file_blocks_max: Option<u32>,
 }
 
 impl Setup {
@@ -32,7 +34,7 @@ impl Setup {
 
 /// A broker on a data directory of its own. The process is killed on drop.
 pub(crate) struct Broker {
-    setup: Setup,
+    pub(crate) setup: Setup,
     dir: TempDir,
     child: Child,
     pub(crate) address: String,
@@ -128,7 +130,17 @@ impl Broker {
 }
 
 async fn spawn(setup: &Setup, dir: &Path) -> (Child, String, Channel) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plait-broker"));
+    let program = env!("CARGO_BIN_EXE_plait-broker");
+    let mut command = match setup.file_blocks_max {
+        None => Command::new(program),
+        Some(blocks) => {
+            // Without the signal a write beyond the limit fails, as on a full disk.
+            let mut shell = Command::new("bash");
+            let limit = format!("ulimit -f {blocks}; trap '' XFSZ; exec \"$0\" \"$@\"");
+            shell.args(["-c", &limit, program]);
+            shell
+        }
+    };
     command
         .args(["--listen", "127.0.0.1:0", "--dev", "--data-dir"])
         .arg(dir);

@@ -94,11 +94,19 @@ impl Submitter {
 
     /// The answer to a frame.
     pub(crate) async fn accepted(&mut self, sequence: u64) -> pb::SequencedAccepted {
+        self.try_accepted(sequence).await.unwrap()
+    }
+
+    /// The answer to a frame, or how the stream ended before it.
+    pub(crate) async fn try_accepted(
+        &mut self,
+        sequence: u64,
+    ) -> Result<pb::SequencedAccepted, Status> {
         loop {
             if let Some(accepted) = self.accepted.remove(&sequence) {
-                return accepted;
+                return Ok(accepted);
             }
-            self.read().await.unwrap();
+            assert!(self.read().await?, "the stream ended without an answer");
         }
     }
 

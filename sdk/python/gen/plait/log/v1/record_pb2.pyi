@@ -1114,228 +1114,278 @@ class Counters(_message.Message):
 Global___Counters: _TypeAlias = Counters  # noqa: Y015
 
 @_typing.final
-class StoredBlob(_message.Message):
-    """Where the log has a payload."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AT_FIELD_NUMBER: _builtins.int
-    LEN_FIELD_NUMBER: _builtins.int
-    at: _builtins.int
-    """Its offset in the log."""
-    len: _builtins.int
-    """Its length; 0: it is empty and at has no meaning."""
-    def __init__(
-        self,
-        *,
-        at: _builtins.int = ...,
-        len: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "len", b"len"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StoredBlob: _TypeAlias = StoredBlob  # noqa: Y015
-
-@_typing.final
 class TaskImages(_message.Message):
-    """Tasks as they are."""
+    """Tasks as they are, in ascending order, with everything that survives a crash. Times are in milliseconds since 1970."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     METHODS_FIELD_NUMBER: _builtins.int
-    TASKS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    TASK_DELTAS_FIELD_NUMBER: _builtins.int
+    METHOD_INDEX_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    CREATE_DELTAS_MS_FIELD_NUMBER: _builtins.int
+    START_AFTER_MS_FIELD_NUMBER: _builtins.int
+    EXPIRE_AFTER_MS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEYS_FIELD_NUMBER: _builtins.int
+    ORDERING_KEYS_FIELD_NUMBER: _builtins.int
+    LIMIT_KEYS_FIELD_NUMBER: _builtins.int
+    DIGESTS_HIGH_FIELD_NUMBER: _builtins.int
+    DIGESTS_LOW_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BACKOFF_STEPS_FIELD_NUMBER: _builtins.int
+    TOKEN_DELTAS_FIELD_NUMBER: _builtins.int
+    WORKER_INDEX_FIELD_NUMBER: _builtins.int
+    KEY_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    END_DELTAS_MS_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ENVELOPES_FIELD_NUMBER: _builtins.int
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    EVENT_COUNTS_FIELD_NUMBER: _builtins.int
+    EVENT_DELTAS_MS_FIELD_NUMBER: _builtins.int
+    EVENT_STATES_FIELD_NUMBER: _builtins.int
+    EVENT_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    EVENT_CAUSES_FIELD_NUMBER: _builtins.int
+    EVENT_WORKERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Method paths that TaskImage.method points into."""
+        """Method paths that method_index points into."""
 
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskImage]:
-        """The tasks, in ascending order."""
+    def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Worker ids; an index of a worker is 1 for the first of them, 0 for none."""
+
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Causes of events that event_causes points into, in UPPER_SNAKE."""
+
+    @_builtins.property
+    def task_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the tasks (delta); their count is the number of tasks."""
+
+    @_builtins.property
+    def method_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The method of each (collapsed)."""
+
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The priority of each (collapsed)."""
+
+    @_builtins.property
+    def create_deltas_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each was accepted (delta)."""
+
+    @_builtins.property
+    def start_after_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each may start, in milliseconds after it was accepted (collapsed)."""
+
+    @_builtins.property
+    def expire_after_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each expires, in milliseconds after it was accepted (collapsed)."""
+
+    @_builtins.property
+    def idempotency_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The idempotency key of each, empty for none (collapsed)."""
+
+    @_builtins.property
+    def ordering_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ordering key of each, empty for none (collapsed)."""
+
+    @_builtins.property
+    def limit_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The limit key of each, empty for none (collapsed)."""
+
+    @_builtins.property
+    def digests_high(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Upper half of the digest of method and request (collapsed)."""
+
+    @_builtins.property
+    def digests_low(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lower half of the digest of method and request (collapsed)."""
+
+    @_builtins.property
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexedChild]:
+        """Those that are children of flows, in ascending order of index."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskState.ValueType]:
+        """Where each is; RUNNING stands for a lease (collapsed)."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Attempts started (collapsed; the default is 0)."""
+
+    @_builtins.property
+    def backoff_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Failures since the backoff began anew (collapsed)."""
+
+    @_builtins.property
+    def token_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The latest fencing token of each; 0: never leased (delta)."""
+
+    @_builtins.property
+    def worker_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Who holds the lease of each (collapsed)."""
+
+    @_builtins.property
+    def key_until_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When the idempotency key of each is forgotten (collapsed)."""
+
+    @_builtins.property
+    def end_deltas_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each became final; 0: not yet (delta)."""
+
+    @_builtins.property
+    def requests(self) -> Global___StoredBlobs:
+        """Where the requests are."""
+
+    @_builtins.property
+    def envelopes(self) -> Global___StoredBlobs:
+        """Where the envelopes are."""
+
+    @_builtins.property
+    def responses(self) -> Global___StoredBlobs:
+        """Where the responses of SUCCEEDED tasks are."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexedFailure]:
+        """The latest failures."""
+
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Indices of the dead letters."""
+
+    @_builtins.property
+    def event_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many events each has (collapsed). The columns of events hold those of all tasks, one task after the other."""
+
+    @_builtins.property
+    def event_deltas_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each event was (delta)."""
+
+    @_builtins.property
+    def event_states(self) -> _containers.RepeatedScalarFieldContainer[_task_pb2.TaskState.ValueType]:
+        """The state that the task entered with each event (collapsed over the events)."""
+
+    @_builtins.property
+    def event_attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The attempt that each event concerns; 0: none (collapsed over the events)."""
+
+    @_builtins.property
+    def event_causes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Index of the cause of each event (collapsed over the events)."""
+
+    @_builtins.property
+    def event_workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The worker that each event concerns (collapsed over the events)."""
 
     def __init__(
         self,
         *,
         methods: _abc.Iterable[_builtins.str] | None = ...,
-        tasks: _abc.Iterable[Global___TaskImage] | None = ...,
+        workers: _abc.Iterable[_builtins.str] | None = ...,
+        causes: _abc.Iterable[_builtins.str] | None = ...,
+        task_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        method_index: _abc.Iterable[_builtins.int] | None = ...,
+        priorities: _abc.Iterable[_builtins.int] | None = ...,
+        create_deltas_ms: _abc.Iterable[_builtins.int] | None = ...,
+        start_after_ms: _abc.Iterable[_builtins.int] | None = ...,
+        expire_after_ms: _abc.Iterable[_builtins.int] | None = ...,
+        idempotency_keys: _abc.Iterable[_builtins.str] | None = ...,
+        ordering_keys: _abc.Iterable[_builtins.str] | None = ...,
+        limit_keys: _abc.Iterable[_builtins.str] | None = ...,
+        digests_high: _abc.Iterable[_builtins.int] | None = ...,
+        digests_low: _abc.Iterable[_builtins.int] | None = ...,
+        children: _abc.Iterable[Global___IndexedChild] | None = ...,
+        states: _abc.Iterable[_task_pb2.TaskState.ValueType] | None = ...,
+        attempts: _abc.Iterable[_builtins.int] | None = ...,
+        backoff_steps: _abc.Iterable[_builtins.int] | None = ...,
+        token_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        worker_index: _abc.Iterable[_builtins.int] | None = ...,
+        key_until_ms: _abc.Iterable[_builtins.int] | None = ...,
+        end_deltas_ms: _abc.Iterable[_builtins.int] | None = ...,
+        requests: Global___StoredBlobs | None = ...,
+        envelopes: Global___StoredBlobs | None = ...,
+        responses: Global___StoredBlobs | None = ...,
+        failures: _abc.Iterable[Global___IndexedFailure] | None = ...,
+        dead_letters: _abc.Iterable[_builtins.int] | None = ...,
+        event_counts: _abc.Iterable[_builtins.int] | None = ...,
+        event_deltas_ms: _abc.Iterable[_builtins.int] | None = ...,
+        event_states: _abc.Iterable[_task_pb2.TaskState.ValueType] | None = ...,
+        event_attempts: _abc.Iterable[_builtins.int] | None = ...,
+        event_causes: _abc.Iterable[_builtins.int] | None = ...,
+        event_workers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelopes", b"envelopes", "requests", b"requests", "responses", b"responses"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["methods", b"methods", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "backoff_steps", b"backoff_steps", "causes", b"causes", "children", b"children", "create_deltas_ms", b"create_deltas_ms", "dead_letters", b"dead_letters", "digests_high", b"digests_high", "digests_low", b"digests_low", "end_deltas_ms", b"end_deltas_ms", "envelopes", b"envelopes", "event_attempts", b"event_attempts", "event_causes", b"event_causes", "event_counts", b"event_counts", "event_deltas_ms", b"event_deltas_ms", "event_states", b"event_states", "event_workers", b"event_workers", "expire_after_ms", b"expire_after_ms", "failures", b"failures", "idempotency_keys", b"idempotency_keys", "key_until_ms", b"key_until_ms", "limit_keys", b"limit_keys", "method_index", b"method_index", "methods", b"methods", "ordering_keys", b"ordering_keys", "priorities", b"priorities", "requests", b"requests", "responses", b"responses", "start_after_ms", b"start_after_ms", "states", b"states", "task_deltas", b"task_deltas", "token_deltas", b"token_deltas", "worker_index", b"worker_index", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskImages: _TypeAlias = TaskImages  # noqa: Y015
 
 @_typing.final
-class TaskImage(_message.Message):
-    """One task with everything that survives a crash. Times are in milliseconds since 1970."""
+class StoredBlobs(_message.Message):
+    """Where the log has payloads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TASK_FIELD_NUMBER: _builtins.int
-    METHOD_FIELD_NUMBER: _builtins.int
-    PRIORITY_FIELD_NUMBER: _builtins.int
-    START_MS_FIELD_NUMBER: _builtins.int
-    EXPIRE_MS_FIELD_NUMBER: _builtins.int
-    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
-    ORDERING_KEY_FIELD_NUMBER: _builtins.int
-    LIMIT_KEY_FIELD_NUMBER: _builtins.int
-    CHILD_FIELD_NUMBER: _builtins.int
-    DIGEST_FIELD_NUMBER: _builtins.int
-    REQUEST_FIELD_NUMBER: _builtins.int
-    ENVELOPE_FIELD_NUMBER: _builtins.int
-    CREATE_MS_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    BACKOFF_STEP_FIELD_NUMBER: _builtins.int
-    TOKEN_FIELD_NUMBER: _builtins.int
-    WORKER_FIELD_NUMBER: _builtins.int
-    KEY_UNTIL_MS_FIELD_NUMBER: _builtins.int
-    END_MS_FIELD_NUMBER: _builtins.int
-    RESPONSE_FIELD_NUMBER: _builtins.int
-    FAILURE_FIELD_NUMBER: _builtins.int
-    DEAD_LETTER_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    task: _builtins.int
-    """Its number."""
-    method: _builtins.int
-    """Index of its method."""
-    priority: _builtins.int
-    """Its priority."""
-    start_ms: _builtins.int
-    """When it may start."""
-    expire_ms: _builtins.int
-    """When it expires."""
-    idempotency_key: _builtins.str
-    """Its idempotency key."""
-    ordering_key: _builtins.str
-    """Its ordering key."""
-    limit_key: _builtins.str
-    """Its limit key."""
-    digest: _builtins.bytes
-    """Digest of method and request, 16 bytes, big endian; empty: 0."""
-    create_ms: _builtins.int
-    """When it was accepted."""
-    state: _task_pb2.TaskState.ValueType
-    """Where it is; RUNNING stands for a lease."""
-    attempt: _builtins.int
-    """Attempts started."""
-    backoff_step: _builtins.int
-    """Failures since the backoff began anew."""
-    token: _builtins.int
-    """The latest fencing token; 0: never leased."""
-    worker: _builtins.str
-    """Who holds the lease."""
-    key_until_ms: _builtins.int
-    """When the idempotency key is forgotten."""
-    end_ms: _builtins.int
-    """When it became final; 0: not yet."""
-    dead_letter: _builtins.bool
-    """Whether it is a dead letter."""
+    AT_DELTAS_FIELD_NUMBER: _builtins.int
+    LENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def child(self) -> Global___Child:
-        """The flow it is a child of."""
+    def at_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The offset of each (delta); one that is empty repeats the offset before."""
 
     @_builtins.property
-    def request(self) -> Global___StoredBlob:
-        """The request."""
-
-    @_builtins.property
-    def envelope(self) -> Global___StoredBlob:
-        """The envelope."""
-
-    @_builtins.property
-    def response(self) -> Global___StoredBlob:
-        """The response of a SUCCEEDED task."""
-
-    @_builtins.property
-    def failure(self) -> Global___Failure:
-        """The latest failure."""
-
-    @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineEvent]:
-        """What happened to it."""
+    def lens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The length of each (collapsed)."""
 
     def __init__(
         self,
         *,
-        task: _builtins.int = ...,
-        method: _builtins.int = ...,
-        priority: _builtins.int = ...,
-        start_ms: _builtins.int = ...,
-        expire_ms: _builtins.int = ...,
-        idempotency_key: _builtins.str = ...,
-        ordering_key: _builtins.str = ...,
-        limit_key: _builtins.str = ...,
-        child: Global___Child | None = ...,
-        digest: _builtins.bytes = ...,
-        request: Global___StoredBlob | None = ...,
-        envelope: Global___StoredBlob | None = ...,
-        create_ms: _builtins.int = ...,
-        state: _task_pb2.TaskState.ValueType = ...,
-        attempt: _builtins.int = ...,
-        backoff_step: _builtins.int = ...,
-        token: _builtins.int = ...,
-        worker: _builtins.str | None = ...,
-        key_until_ms: _builtins.int = ...,
-        end_ms: _builtins.int = ...,
-        response: Global___StoredBlob | None = ...,
-        failure: Global___Failure | None = ...,
-        dead_letter: _builtins.bool = ...,
-        events: _abc.Iterable[Global___TimelineEvent] | None = ...,
+        at_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        lens: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_worker", b"_worker", "child", b"child", "envelope", b"envelope", "failure", b"failure", "request", b"request", "response", b"response", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker", b"_worker", "attempt", b"attempt", "backoff_step", b"backoff_step", "child", b"child", "create_ms", b"create_ms", "dead_letter", b"dead_letter", "digest", b"digest", "end_ms", b"end_ms", "envelope", b"envelope", "events", b"events", "expire_ms", b"expire_ms", "failure", b"failure", "idempotency_key", b"idempotency_key", "key_until_ms", b"key_until_ms", "limit_key", b"limit_key", "method", b"method", "ordering_key", b"ordering_key", "priority", b"priority", "request", b"request", "response", b"response", "start_ms", b"start_ms", "state", b"state", "task", b"task", "token", b"token", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_deltas", b"at_deltas", "lens", b"lens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__worker: _TypeAlias = _typing.Literal["worker"]  # noqa: Y015
-    _WhichOneofArgType__worker: _TypeAlias = _typing.Literal["_worker", b"_worker"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__worker) -> _WhichOneofReturnType__worker | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TaskImage: _TypeAlias = TaskImage  # noqa: Y015
+Global___StoredBlobs: _TypeAlias = StoredBlobs  # noqa: Y015
 
 @_typing.final
-class TimelineEvent(_message.Message):
-    """One transition of a task."""
+class IndexedFailure(_message.Message):
+    """A failure of one of the tasks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TIME_MS_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    CAUSE_FIELD_NUMBER: _builtins.int
-    WORKER_FIELD_NUMBER: _builtins.int
-    time_ms: _builtins.int
-    """When, in milliseconds since 1970."""
-    state: _task_pb2.TaskState.ValueType
-    """The state it entered."""
-    attempt: _builtins.int
-    """The attempt it concerns; 0: none."""
-    cause: _builtins.str
-    """Why, in UPPER_SNAKE."""
-    worker: _builtins.str
-    """The worker it concerns."""
+    INDEX_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which task."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """The failure."""
+
     def __init__(
         self,
         *,
-        time_ms: _builtins.int = ...,
-        state: _task_pb2.TaskState.ValueType = ...,
-        attempt: _builtins.int = ...,
-        cause: _builtins.str = ...,
-        worker: _builtins.str | None = ...,
+        index: _builtins.int = ...,
+        failure: Global___Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_worker", b"_worker", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker", b"_worker", "attempt", b"attempt", "cause", b"cause", "state", b"state", "time_ms", b"time_ms", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "index", b"index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__worker: _TypeAlias = _typing.Literal["worker"]  # noqa: Y015
-    _WhichOneofArgType__worker: _TypeAlias = _typing.Literal["_worker", b"_worker"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__worker) -> _WhichOneofReturnType__worker | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TimelineEvent: _TypeAlias = TimelineEvent  # noqa: Y015
+Global___IndexedFailure: _TypeAlias = IndexedFailure  # noqa: Y015
 
 @_typing.final
 class SessionImage(_message.Message):
