@@ -20,16 +20,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior};
 use tonic::codec::Streaming;
 use tonic::{Request, Status};
 
 mod desk;
 mod outbox;
+mod pulse;
 mod start;
 
 pub(crate) use desk::Desk;
 use desk::Received;
+use pulse::Pulse;
 use start::Starter;
 
 /// Until the broker's welcome says otherwise.
@@ -205,7 +206,7 @@ impl Attachment {
                     pulse.silent = 0;
                     if let Some(Response::Welcome(welcome)) = &message.message {
                         *attempt = 1;
-                        pulse = Pulse::new(interval(welcome));
+                        pulse = Pulse::new(pulse::interval(welcome));
                     }
                     self.receive(message);
                 }
@@ -276,7 +277,7 @@ impl Attachment {
             task: held.task,
             token: held.token,
         });
-        self.desk.welcome(interval(welcome), &lost.collect());
+        self.desk.welcome(pulse::interval(welcome), &lost.collect());
         if self.give_up.is_some() {
             self.desk.tell(|outbox| outbox.drain("draining"));
         }
@@ -356,43 +357,6 @@ impl Attachment {
         self.give_up
             .is_some_and(|give_up| self.desk.is_drained() || clock::now() >= give_up)
     }
-}
-
-/// The broker's signs of life. Ticks and not time are counted: after a handler that held up this thread, the broker
-/// has not been silent, but was not listened to.
-struct Pulse {
-    ticks: Interval,
-    silent: u32,
-}
-
-impl Pulse {
-    /// Ticks a heartbeat interval.
-    const TICKS: u32 = 2;
-
-    fn new(interval: Duration) -> Self {
-        let mut ticks = tokio::time::interval(interval / Self::TICKS);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ticks, silent: 0 }
-    }
-
-    /// Waits for a tick; an error after three intervals without a message.
-    async fn tick(&mut self) -> Result<(), Status> {
-        self.ticks.tick().await;
-        self.silent += 1;
-        match self.silent {
-            silent if silent > 3 * Self::TICKS => Err(Status::unavailable("the broker is silent")),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn interval(welcome: &WorkerWelcome) -> Duration {
-    let told = welcome
-        .heartbeat_interval
-        .and_then(|told| Duration::try_from(told).ok());
-    told.filter(|told| !told.is_zero())
-        .unwrap_or(HEARTBEAT)
-        .max(Duration::from_millis(20))
 }
 
 /// A time that is too far to be told is a year away.

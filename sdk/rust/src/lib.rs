@@ -14,6 +14,7 @@
     unreachable_pub,
     clippy::all,
     clippy::unwrap_used,
+    rustdoc::all,
     reason = "generated code is linted where it is generated from"
 )]
 #[rustfmt::skip]
@@ -53,6 +54,7 @@ mod order;
 pub mod retry;
 mod session;
 mod task;
+pub mod testing;
 pub mod trace;
 mod wire;
 pub mod worker;

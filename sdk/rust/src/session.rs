@@ -22,6 +22,7 @@ use tokio_stream::Stream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+mod answers;
 mod frames;
 mod state;
 mod ticket;
@@ -358,4 +359,9 @@ impl Drop for Waiter {
             wake(inner);
         }
     }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::frames::tests::method;
 }
