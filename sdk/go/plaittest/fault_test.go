@@ -147,9 +147,7 @@ func TestHandlerOutlivesABrokerThatRestarts(t *testing.T) {
 
 func TestContract_ThatNobodyHasIsUnknown(t *testing.T) {
 	t.Parallel()
-	if shared.Plait == nil {
-		t.Skip("no broker and scheduler were found")
-	}
+	needMesh(t)
 	var response testingv1.EchoResponse
 	err := shared.Connect(t).Channel().Invoke(t.Context(), "/no.such.v1.Service/Method",
 		&testingv1.EchoRequest{}, &response)

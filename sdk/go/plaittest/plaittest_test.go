@@ -70,12 +70,22 @@ func withWorker(p *plaittest.Plait, m *testing.M) error {
 	return errors.Join(err, <-ended, client.Close())
 }
 
+// needMesh skips a test where nothing was built. Where PLAIT_BIN says that it was, its absence is a failure.
+func needMesh(t *testing.T) {
+	t.Helper()
+	if shared.Plait != nil {
+		return
+	}
+	if bin := os.Getenv("PLAIT_BIN"); bin != "" {
+		t.Fatalf("no broker and scheduler were found, and PLAIT_BIN is %s", bin)
+	}
+	t.Skip("no broker and scheduler were found")
+}
+
 // echo is a client of the shared worker.
 func echo(t *testing.T) (testingv1.EchoServiceClient, *echoServer) {
 	t.Helper()
-	if shared.Plait == nil {
-		t.Skip("no broker and scheduler were found")
-	}
+	needMesh(t)
 	return testingv1.NewEchoServiceClient(shared.Connect(t).Channel()), shared.server
 }
 
