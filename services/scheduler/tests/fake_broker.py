@@ -52,9 +52,10 @@ class FakeBroker(
     def __init__(self, state: State | None = None) -> None:
         self.state = state or State()
         self.address = "127.0.0.1:0"
-        # Set while a scheduler observes.
+        # Set while a scheduler observes; who opened a stream, in order.
         self.observed = asyncio.Event()
         self.observers: list[str] = []
+        self._opened = asyncio.Condition()
         # Statuses that the next unary calls fail with, by name of the method.
         self.failures: dict[str, list[grpc.StatusCode]] = {}
         self._numbers = itertools.count(1)
@@ -83,6 +84,15 @@ class FakeBroker(
             await self._server.stop(0)
             self._server = None
         self.observed.clear()
+
+    async def opened(self, count: int) -> None:
+        """Waits until `count` streams were opened since the broker was made, ended ones included.
+
+        To wait for `observed` is not enough where a stream ends first: until the server sees that
+        end, the event is still that of the stream before.
+        """
+        async with self._opened:
+            await self._opened.wait_for(lambda: len(self.observers) >= count)
 
     def end_stream(self) -> None:
         """Ends the observer's stream as a broker does whose observer does not read."""
@@ -145,6 +155,8 @@ class FakeBroker(
             stream.put_nowait(control_pb.ObserveResponse(contract_announced=announced))
         await context.send_initial_metadata(())
         self.observed.set()
+        async with self._opened:
+            self._opened.notify_all()
         try:
             while (response := await stream.get()) is not None:
                 yield response

@@ -35,11 +35,11 @@ async def test_it_waits_for_a_broker_that_is_not_there_yet():
 
 
 async def test_it_survives_restarts_of_the_broker(broker: FakeBroker, scheduler: RunningScheduler):
-    for _ in range(3):
+    for restart in range(3):
         await broker.stop()
         await broker.start()
         async with asyncio.timeout(20):
-            await broker.observed.wait()
+            await broker.opened(restart + 2)
     decision = await broker.announce(PLAIN, [SERVICE])
     assert decision.policies
     assert len(set(broker.observers)) == 1
@@ -50,9 +50,7 @@ async def test_a_stream_that_is_cut_is_opened_again(
 ):
     broker.end_stream()
     async with asyncio.timeout(20):
-        while len(broker.observers) < 2:
-            await broker.observed.wait()
-            await asyncio.sleep(0)
+        await broker.opened(2)
     assert (await broker.announce(PLAIN, [SERVICE])).policies
 
 
@@ -74,7 +72,7 @@ async def test_two_schedulers_do_not_displace_one_another_for_ever(broker: FakeB
             assert broker.state.entries[ADDRESS_KEY].value == newest.encode()
         # It took its leave, so that the older one need not wait for it to be gone.
         async with asyncio.timeout(20):
-            await broker.observed.wait()
+            await broker.opened(3)
         assert broker.observers[2] == broker.observers[0]
 
 

@@ -117,7 +117,7 @@ async def test_the_directory_is_built_anew_after_a_restart_of_the_broker(
     del broker.state.workers["leaves"]
     await broker.start()
     async with asyncio.timeout(20):
-        await broker.observed.wait()
+        await broker.opened(2)
     (after,) = await seen(channel, 1)
     assert after == next(worker for worker in before if worker.worker == "stays")
 
