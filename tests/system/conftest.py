@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.system.mesh import LANGUAGES, Caller, Mesh, binaries
+from tests.support.mesh import LANGUAGES, Caller, Mesh, binaries
 
 _HERE = Path(__file__).parent
 

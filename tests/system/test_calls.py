@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 import plait
 from plait import errors
 from testing.v1 import echo_pb2 as pb
-from tests.system.mesh import Caller, Mesh
-from tests.system.requests import duration
+from tests.support.mesh import Caller, Mesh
+from tests.support.requests import duration
 
 RETRIED = {2, 4, 8, 10, 13, 14}
 """Codes that a task is retried for: SEMANTICS' table."""

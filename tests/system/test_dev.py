@@ -8,8 +8,8 @@ from pathlib import Path
 
 import plait
 from testing.v1 import echo_pb2, echo_pb2_grpc
-from tests.system.mesh import ROOT, binaries
-from tests.system.processes import Process
+from tests.support.mesh import ROOT, binaries
+from tests.support.processes import Process
 
 WORKER = f"echo={sys.executable} {ROOT / 'interop/drivers/python/echo_worker.py'}"
 CALL_SECONDS = 40

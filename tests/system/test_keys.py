@@ -10,9 +10,9 @@ import plait
 from plait import errors
 from plait.v1 import task_pb2
 from testing.v1 import echo_pb2 as pb
-from tests.system.mesh import Caller
-from tests.system.requests import duration, entry
-from tests.system.waiting import reaches
+from tests.support.mesh import Caller
+from tests.support.requests import duration, entry
+from tests.support.waiting import reaches
 
 
 async def test_the_same_key_answers_with_the_first_task(caller: Caller, name: str):

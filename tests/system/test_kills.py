@@ -11,8 +11,8 @@ import pytest
 
 from plait.v1 import task_pb2
 from testing.v1 import echo_pb2 as pb
-from tests.system.load import ACCOUNTS, Load, entries
-from tests.system.mesh import ROOT, Caller, Mesh
+from tests.support.load import ACCOUNTS, Load, entries
+from tests.support.mesh import ROOT, Caller, Mesh
 
 COUNT = 2000
 PATIENCE_S = 50
@@ -93,7 +93,7 @@ async def test_a_worker_is_killed(fresh: Mesh, language: str, name: str):
 
 async def test_the_submitter_is_killed(fresh: Mesh, language: str, name: str):
     await fresh.start_worker(language)
-    command = [sys.executable, "-m", "tests.system.load", name, str(COUNT)]
+    command = [sys.executable, "-m", "tests.support.load", name, str(COUNT)]
     env = {"PYTHONPATH": str(ROOT)}
     first = await fresh.start("submitter", command, env)
     await first.kill()
@@ -109,7 +109,7 @@ async def test_the_submitter_is_killed(fresh: Mesh, language: str, name: str):
 async def test_the_books_are_right(fresh: Mesh, tmp_path: Path, victim: str, name: str):
     """Every entry has its effect once, in the order of its account, whoever is killed."""
     database = tmp_path / "ledger.sqlite"
-    command = [sys.executable, str(Path(__file__).with_name("ledger_worker.py")), str(database)]
+    command = [sys.executable, str(ROOT / "tests/support/ledger_worker.py"), str(database)]
     ledgers = [await fresh.start("ledger", command) for _ in range(2)]
 
     async def kill() -> None:

@@ -10,9 +10,9 @@ from plait import errors
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
 from testing.v1 import echo_pb2 as pb
-from tests.system.mesh import Caller, Mesh
-from tests.system.requests import entry, nap
-from tests.system.waiting import reaches
+from tests.support.mesh import Caller, Mesh
+from tests.support.requests import entry, nap
+from tests.support.waiting import reaches
 
 
 async def test_a_paused_queue_takes_tasks_and_keeps_them(caller: Caller, name: str):

@@ -11,9 +11,9 @@ from plait import errors
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
 from testing.v1 import echo_pb2 as pb
-from tests.system.mesh import Mesh
-from tests.system.requests import duration, nap
-from tests.system.waiting import reaches
+from tests.support.mesh import Mesh
+from tests.support.requests import duration, nap
+from tests.support.waiting import reaches
 
 
 async def test_a_worker_drains_on_sigterm(fresh: Mesh, language: str):

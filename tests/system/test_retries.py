@@ -8,9 +8,9 @@ import pytest
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
 from testing.v1 import echo_pb2 as pb
-from tests.system.mesh import Caller
-from tests.system.requests import duration
-from tests.system.waiting import reaches
+from tests.support.mesh import Caller
+from tests.support.requests import duration
+from tests.support.waiting import reaches
 
 UNAVAILABLE = 14
 

@@ -17,10 +17,10 @@ from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
 from plait.control.v1 import key_value_service_pb2 as kv_pb
 from plait.control.v1 import key_value_service_pb2_grpc as kv_grpc
 from testing.v1 import echo_pb2
+from tests.support.mesh import Mesh
+from tests.support.processes import Process
+from tests.support.waiting import eventually
 from tests.system.contracts import announce, descriptor_set, resolve
-from tests.system.mesh import Mesh
-from tests.system.processes import Process
-from tests.system.waiting import eventually
 
 ECHO = "testing.v1.EchoService"
 CONTRACT = descriptor_set(echo_pb2.DESCRIPTOR)

@@ -11,9 +11,9 @@ import plait
 from plait import errors
 from plait.v1 import task_pb2
 from testing.v1 import echo_pb2 as pb
-from tests.system.mesh import Caller, Mesh
-from tests.system.requests import nap
-from tests.system.waiting import eventually, reaches
+from tests.support.mesh import Caller, Mesh
+from tests.support.requests import nap
+from tests.support.waiting import eventually, reaches
 
 
 async def test_a_delayed_task_starts_no_earlier(caller: Caller):

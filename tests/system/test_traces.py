@@ -6,7 +6,7 @@ The tree is docs/protocol.md §7, from real OTLP of real processes.
 import sys
 from pathlib import Path
 
-from tests.system.mesh import LANGUAGES, Mesh
+from tests.support.mesh import LANGUAGES, Mesh
 from tests.system.otlp import Collector, Node, Span, tree
 
 QUEUES = {"Flow": "echo.flow", "Echo": "echo", "Fail": "echo.fail"}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.mesh import ROOT, binaries
-from tests.system.processes import Process
-from tests.system.waiting import eventually
+from tests.support.mesh import ROOT, binaries
+from tests.support.processes import Process
+from tests.support.waiting import eventually
 
 TUTORIAL = "## Your own service in five minutes"
 DEV = "plait dev -- python worker.py"

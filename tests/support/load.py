@@ -1,6 +1,6 @@
 """A load of keyed, ordered tasks; and, run as a program, a submitter that can be killed.
 
-`python -m tests.system.load NAME COUNT` submits all and prints its readiness line when a fourth of
+`python -m tests.support.load NAME COUNT` submits all and prints its readiness line when a fourth of
 the results is there.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import plait
 from testing.v1 import echo_pb2 as pb
 from testing.v1 import echo_pb2_grpc
-from tests.system.requests import entry
+from tests.support.requests import entry
 
 ACCOUNTS = 20
 

@@ -15,7 +15,7 @@ import plait
 from plait.v1 import task_pb2, task_service_pb2_grpc
 from plait.v1 import task_service_pb2 as api
 from testing.v1 import echo_pb2_grpc
-from tests.system.processes import Process
+from tests.support.processes import Process
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("python", "go", "rust")
