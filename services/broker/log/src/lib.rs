@@ -14,6 +14,7 @@
 //! - [`conformance`] is the suite that every backend passes.
 //! - All its file work goes through [`disk::Disk`], so that [`sim::SimDisk`] can lose power.
 
+mod archive;
 mod chain;
 pub mod conformance;
 pub mod disk;
@@ -22,6 +23,7 @@ mod file_log;
 pub mod format;
 mod manifest;
 mod options;
+mod payloads;
 mod reader;
 mod real_disk;
 mod recovery;
@@ -33,14 +35,17 @@ mod spare;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice, Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use archive::{Archive, ArchiveFile, BlockSink};
 pub use error::LogError;
 pub use file_log::FileLog;
 pub use format::FRAME_HEADER_LEN;
 pub use options::{FileLogOptions, Recovery};
+pub use payloads::{PayloadResult, Payloads};
 pub use real_disk::RealDisk;
 
 /// Logical byte offset in the log. It grows for ever and is independent of segments.
@@ -84,6 +89,9 @@ pub trait Log: Debug + Send + 'static {
     /// A writer of snapshots for another thread. Appends go on while it works.
     fn snapshot_writer(&self) -> Box<dyn SnapshotWriter>;
 
+    /// The archive files beside the log. It works from any thread, and outlives the log only for reading.
+    fn archive(&self) -> Arc<dyn Archive>;
+
     /// The newest intact snapshot, checked in full before the first byte is handed out, or none
     /// if the log reaches back to its beginning. A corrupt snapshot is passed over if the log
     /// still reaches back to an older one; [`Log::snapshots`] then shows it as corrupt.
@@ -116,13 +124,17 @@ pub trait LogReader: Debug + Send + Sync {
     /// The `len` bytes at `at`, which must lie inside one segment and below the tail: usually a
     /// payload inside a frame's body. Empty bytes are read anywhere up to the tail.
     ///
-    /// **Not checked against the frame's checksum**, which would mean to read the whole frame: use
-    /// [`LogReader::frame`], or a checksum of the payload's own.
+    /// **Not checked against the frame's checksum**, which would mean to read the whole frame. What
+    /// is served to anybody is read by [`Payloads`], which checks it.
     fn read(&self, at: Offset, len: usize) -> Result<Bytes, LogError>;
 
     /// The frame that starts at `at`, checked. One read serves every payload of the frame.
     /// [`LogError::NotAFrame`] means a wrong offset or a damaged header.
     fn frame(&self, at: Offset) -> Result<Frame, LogError>;
+
+    /// Where the frame whose body holds the byte at `at` lies, header included. Only its header is
+    /// checked. [`LogError::Corrupt`] means that there must be a frame and is none.
+    fn locate(&self, at: Offset) -> Result<Range<Offset>, LogError>;
 }
 
 /// Writes snapshots beside the log, on any thread.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -180,6 +181,19 @@ impl LogReader for Shared {
             Step::Bad(bad) => Err(segment.corrupt(at, bad.describe())),
             Step::End => Err(LogError::NotAFrame { at }),
         }
+    }
+
+    fn locate(&self, at: Offset) -> Result<Range<Offset>, LogError> {
+        let missing = LogError::OutOfRange { at, len: 1 };
+        let segment = self.segment_at(at).ok_or(missing)?;
+        let Some((start, header)) = segment.header_before(at)? else {
+            return Err(segment.corrupt(segment.base(), "no frame begins before what is asked for"));
+        };
+        let end = start + header.size();
+        if at >= start + FRAME_HEADER_LEN + u64::from(header.len) {
+            return Err(segment.corrupt(end.min(at), "no frame begins where one must"));
+        }
+        Ok(start..end)
     }
 }
 

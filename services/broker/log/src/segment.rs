@@ -17,6 +17,10 @@ use crate::{Frame, LogError, Offset, SegmentInfo};
 /// How much is read at a time when frames are walked.
 const WINDOW: u64 = 1024 * 1024;
 
+/// How much is read first when a frame is looked for backwards; each further piece is twice as long,
+/// up to [`WINDOW`]. Small, because most frames that are not full of payloads are.
+const BACK: u64 = 4096;
+
 /// One segment of the log, shared by the writer and all readers.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -122,6 +126,38 @@ impl Segment {
             // The last places of a piece have too few bytes in it: they are the next one's first.
             let places = (piece.len() as u64 - FRAME_HEADER_LEN) / FRAME_ALIGN + 1;
             at += places * FRAME_ALIGN;
+        }
+        Ok(None)
+    }
+
+    /// The last intact frame header that lies wholly before `before`, if there is one. What looks
+    /// like one inside a payload is none: a header's checksum binds it to its place and this file.
+    pub(crate) fn header_before(
+        &self,
+        before: Offset,
+    ) -> Result<Option<(Offset, FrameHeader)>, LogError> {
+        let mut size = BACK;
+        let mut end = before - before % FRAME_ALIGN;
+        while end.saturating_sub(self.base()) >= FRAME_HEADER_LEN {
+            let at = end.saturating_sub(size).max(self.base());
+            let piece = self.read(at, (end - at) as usize)?;
+            let places = (piece.len() as u64 - FRAME_HEADER_LEN) / FRAME_ALIGN;
+            for place in (0..=places).rev() {
+                let start = (place * FRAME_ALIGN) as usize;
+                let raw = &piece[start..start + FRAME_HEADER_LEN as usize];
+                let found = at + place * FRAME_ALIGN;
+                if raw[0] == b'P'
+                    && let Ok(header) = FrameHeader::decode(raw, found, self.header.salt)
+                {
+                    return Ok(Some((found, header)));
+                }
+            }
+            // The next piece ends where the first place of this one would have its last byte.
+            end = at + FRAME_HEADER_LEN - FRAME_ALIGN;
+            size = (size * 2).min(WINDOW);
+            if at == self.base() {
+                break;
+            }
         }
         Ok(None)
     }

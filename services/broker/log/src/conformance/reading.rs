@@ -3,7 +3,7 @@
 use std::thread;
 
 use super::{Group, Store, append, body, fill, open};
-use crate::{FRAME_HEADER_LEN, LogError};
+use crate::{FRAME_HEADER_LEN, LogError, Payloads};
 
 pub(super) const CASES: Group = &[
     (
@@ -15,6 +15,11 @@ pub(super) const CASES: Group = &[
     ("bytes across two segments are refused", across_segments),
     ("a frame is read by its offset", frame_by_offset),
     ("a wrong offset is no frame", wrong_offset),
+    ("a payload's frame is found", frame_of_a_payload),
+    (
+        "payloads are read together, each as it was written",
+        payloads_together,
+    ),
     (
         "readers work while the log is appended to",
         concurrent_reader,
@@ -92,6 +97,55 @@ fn wrong_offset(store: &mut dyn Store) {
         reader.frame(log.tail()),
         Err(LogError::OutOfRange { .. })
     ));
+}
+
+fn frame_of_a_payload(store: &mut dyn Store) {
+    let mut log = open(store);
+    let mut appended = fill(&mut *log, 2);
+    // A frame longer than what is looked through at once, full of what looks like frames.
+    let raw = log.reader().read(appended[0].0, 600).expect("read");
+    let long = [&raw[..], &[0; 3][..]].concat().repeat(5_000);
+    appended.push((append(&mut *log, &long), long));
+    let reader = log.reader();
+    for (offset, body) in &appended {
+        let (first, len) = (offset + FRAME_HEADER_LEN, body.len() as u64);
+        for at in [first, first + len / 2, first + len - 1] {
+            let found = reader.locate(at).expect("locate");
+            assert_eq!(found.start, *offset);
+            assert_eq!(reader.frame(found.start).expect("frame").end(), found.end);
+        }
+    }
+    let tail = log.tail();
+    assert!(matches!(
+        reader.locate(tail),
+        Err(LogError::OutOfRange { .. })
+    ));
+}
+
+fn payloads_together(store: &mut dyn Store) {
+    let mut log = open(store);
+    let appended = fill(&mut *log, 2);
+    let payloads = Payloads::new(log.reader());
+    let place = |(offset, body): &(u64, Vec<u8>), start: usize, len: usize| {
+        let at = offset + FRAME_HEADER_LEN + start as u64;
+        ((at, len), body[start..start + len].to_vec())
+    };
+    // In an order that is not the log's, many of one frame, a whole one, and an empty one.
+    let spots = [(999, 1), (0, 10), (10, 100), (0, 1_000), (5, 0)];
+    let wanted: Vec<_> = spots
+        .iter()
+        .flat_map(|(start, len)| appended.iter().rev().map(|own| place(own, *start, *len)))
+        .collect();
+    let places: Vec<_> = wanted.iter().map(|(at, _)| *at).collect();
+    for _ in 0..2 {
+        for (read, (_, expected)) in payloads.read(&places).into_iter().zip(&wanted) {
+            assert_eq!(read.expect("a payload"), expected[..]);
+        }
+    }
+    let beyond = (log.tail() + FRAME_HEADER_LEN, 5);
+    let across = (appended[0].0 + FRAME_HEADER_LEN, appended[0].1.len() + 1);
+    let mixed = payloads.read(&[beyond, places[0], across]);
+    assert!(mixed[0].is_err() && mixed[1].is_ok() && mixed[2].is_err());
 }
 
 fn concurrent_reader(store: &mut dyn Store) {
