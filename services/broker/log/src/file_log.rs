@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crc32c::{crc32c, crc32c_append};
 
+use crate::archive::{Archive, Archives};
 use crate::disk::{Disk, DiskLock, LockError};
 use crate::format::{
     FRAME_HEADER_LEN, FrameHeader, SEGMENT_HEADER_LEN, SegmentHeader, frame_size, segment_name,
@@ -326,6 +327,10 @@ impl Log for FileLog {
 
     fn snapshot_writer(&self) -> Box<dyn SnapshotWriter> {
         Box::new(FileSnapshotWriter(Arc::clone(&self.shared)))
+    }
+
+    fn archive(&self) -> Arc<dyn Archive> {
+        Arc::new(Archives(Arc::clone(&self.shared)))
     }
 
     fn load_snapshot(&self) -> Result<Option<Snapshot>, LogError> {

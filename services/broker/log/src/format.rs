@@ -11,8 +11,9 @@
 //! | `manifest` | log id, epoch, proven tail, which segments must exist |
 //! | `<base>.seg` | a segment; `<base>` is the offset of its first frame, 20 digits |
 //! | `<at>.snap` | a snapshot of the state at offset `<at>`, 20 digits |
+//! | `<n>.arc` | an archive file: finished tasks that are in no snapshot, 20 digits |
 //! | `spare-<n>` | a file prepared for a later segment; its bytes mean nothing |
-//! | `*.tmp` | an unfinished manifest or snapshot; removed at open |
+//! | `*.tmp` | an unfinished manifest, snapshot or archive; removed at open |
 //!
 //! # Segment
 //! A block of 4,096 bytes, then frames. The block is written before the file gets its name and
@@ -96,7 +97,16 @@ pub fn snapshot_name(at: Offset) -> String {
     format!("{at:020}.snap")
 }
 
-/// The offset in a name made by [`segment_name`] or [`snapshot_name`].
+/// What the name of an archive file ends with.
+pub(crate) const ARCHIVE_SUFFIX: &str = ".arc";
+
+/// The archive file of this number.
+#[must_use]
+pub fn archive_name(number: u64) -> String {
+    format!("{number:020}{ARCHIVE_SUFFIX}")
+}
+
+/// The offset in a name made by [`segment_name`] or [`snapshot_name`], or the number in one by [`archive_name`].
 pub(crate) fn offset_in_name(name: &str, suffix: &str) -> Option<Offset> {
     let digits = name.strip_suffix(suffix)?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());

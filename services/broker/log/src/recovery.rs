@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::chain::{Chain, Tail, check_length};
 use crate::disk::{self, Disk};
-use crate::format::{offset_in_name, segment_name};
+use crate::format::{ARCHIVE_SUFFIX, offset_in_name, segment_name};
 use crate::manifest::{self, Manifest};
 use crate::segment::Segment;
 use crate::{LogError, Offset, spare};
@@ -64,6 +64,7 @@ struct Listing {
     spares: Vec<String>,
     temporaries: Vec<String>,
     manifest: bool,
+    archives: bool,
 }
 
 impl Listing {
@@ -80,6 +81,8 @@ impl Listing {
                 listing.snapshots.push(at);
             } else if name == manifest::NAME {
                 listing.manifest = true;
+            } else if offset_in_name(&name, ARCHIVE_SUFFIX).is_some() {
+                listing.archives = true;
             } else if name.starts_with(spare::PREFIX) {
                 listing.spares.push(name);
             } else if name.ends_with(".tmp") {
@@ -140,7 +143,7 @@ pub(crate) fn inspect(disk: &dyn Disk, verify_all: bool) -> Result<Found, LogErr
 fn nothing(disk: &dyn Disk, listing: Listing) -> Result<Found, LogError> {
     let lost = LogError::corrupt(&disk.describe(manifest::NAME), 0, "it is missing");
     let first_only = listing.bases.is_empty() || listing.bases == [0];
-    if !first_only || !listing.snapshots.is_empty() {
+    if !first_only || !listing.snapshots.is_empty() || listing.archives {
         return Err(lost);
     }
     for base in &listing.bases {

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use plait_broker_core::command::Command;
 use plait_broker_core::effect::Reply;
 use plait_broker_log::{
-    FileLog, FileLogOptions, Frame, FrameIter, LogReader, Offset, Released, SegmentInfo, Snapshot,
+    Archive, FileLog, FileLogOptions, Frame, FrameIter, LogReader, Offset, Released, SegmentInfo, Snapshot,
     SnapshotInfo, SnapshotWriter,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -60,6 +60,10 @@ impl Log for GatedLog {
 
     fn snapshot_writer(&self) -> Box<dyn SnapshotWriter> {
         self.log.snapshot_writer()
+    }
+
+    fn archive(&self) -> Arc<dyn Archive> {
+        self.log.archive()
     }
 
     fn load_snapshot(&self) -> Result<Option<Snapshot>, LogError> {
