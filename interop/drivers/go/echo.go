@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -25,13 +26,22 @@ import (
 type echo struct {
 	testingv1.UnimplementedEchoServiceServer
 
-	client testingv1.EchoServiceClient
-	mu     sync.Mutex
-	lines  map[string]int64
+	client  testingv1.EchoServiceClient
+	journal *os.File
+	mu      sync.Mutex
+	lines   map[string]int64
 }
 
-func newEcho(client testingv1.EchoServiceClient) *echo {
-	return &echo{client: client, lines: map[string]int64{}}
+// newEcho makes the service. Each execution of Append is noted in the file that ECHO_JOURNAL names, if it does.
+func newEcho(client testingv1.EchoServiceClient) (*echo, error) {
+	made := &echo{client: client, lines: map[string]int64{}}
+	path := os.Getenv("ECHO_JOURNAL")
+	if path == "" {
+		return made, nil
+	}
+	var err error
+	made.journal, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // a test's own path
+	return made, err
 }
 
 func (e *echo) Echo(_ context.Context, request *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
@@ -142,11 +152,27 @@ func (e *echo) fanOut(ctx context.Context, request *testingv1.FlowRequest) (int6
 	return echoed, failed
 }
 
-func (e *echo) Append(_ context.Context, request *testingv1.AppendRequest) (*testingv1.AppendResponse, error) {
+func (e *echo) Append(ctx context.Context, request *testingv1.AppendRequest) (*testingv1.AppendResponse, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lines[request.GetAccount()]++
-	return &testingv1.AppendResponse{Length: e.lines[request.GetAccount()]}, nil
+	length := e.lines[request.GetAccount()]
+	if err := e.note(ctx, request, length); err != nil {
+		return nil, err
+	}
+	return &testingv1.AppendResponse{Length: length}, nil
+}
+
+// note writes one line in one write, so that lines of several workers do not mix and a kill keeps what was noted.
+func (e *echo) note(ctx context.Context, request *testingv1.AppendRequest, length int64) error {
+	attempt, ok := plait.AttemptFrom(ctx)
+	if e.journal == nil || !ok {
+		return nil
+	}
+	entry := request.GetEntry()
+	_, err := fmt.Fprintf(e.journal, "go\t%s\t%s\t%d\t%d\t%d\t%s\t%d\n", entry.GetId(), request.GetAccount(),
+		entry.GetNumber(), attempt.FencingToken(), attempt.Number(), attempt.TaskID(), length)
+	return err
 }
 
 func (e *echo) Once(ctx context.Context, request *testingv1.OnceRequest) (*testingv1.OnceResponse, error) {

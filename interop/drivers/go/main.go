@@ -36,8 +36,12 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer func() { _ = mesh.Close() }()
 
+	service, err := newEcho(testingv1.NewEchoServiceClient(mesh.Channel()))
+	if err != nil {
+		return err
+	}
 	worker := mesh.Worker(plait.WithName("echo-go"), plait.WithConcurrency(*concurrency))
-	testingv1.RegisterEchoServiceServer(worker, newEcho(testingv1.NewEchoServiceClient(mesh.Channel())))
+	testingv1.RegisterEchoServiceServer(worker, service)
 	go func() {
 		select {
 		case <-worker.Attached():

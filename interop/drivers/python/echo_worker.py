@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 from collections import defaultdict
@@ -27,6 +28,7 @@ class Echo(rpc.EchoServiceServicer):
     def __init__(self, stub: rpc.EchoServiceAsyncStub) -> None:
         self._stub = stub
         self._lines: defaultdict[str, list[str]] = defaultdict(list)
+        self._journal = open_journal()
 
     async def Echo(self, request: pb.EchoRequest, context: Context) -> pb.EchoResponse:
         return pb.EchoResponse(payload=request.payload)
@@ -74,7 +76,26 @@ class Echo(rpc.EchoServiceServicer):
     async def Append(self, request: pb.AppendRequest, context: Context) -> pb.AppendResponse:
         line = self._lines[request.account]
         line.append(request.entry.id)
+        self._note(request, len(line))
         return pb.AppendResponse(length=len(line))
+
+    def _note(self, request: pb.AppendRequest, length: int) -> None:
+        """One line in one write, so that lines of several workers do not mix and a kill keeps what
+        was noted."""
+        if self._journal is None:
+            return
+        attempt = plait.attempt()
+        cells = (
+            "python",
+            request.entry.id,
+            request.account,
+            request.entry.number,
+            attempt.fencing_token,
+            attempt.number,
+            attempt.task_id,
+            length,
+        )
+        os.write(self._journal, ("\t".join(map(str, cells)) + "\n").encode())
 
     async def Once(self, request: pb.OnceRequest, context: Context) -> pb.OnceResponse:
         await asyncio.sleep(request.duration.ToTimedelta().total_seconds())
@@ -91,6 +112,12 @@ class Echo(rpc.EchoServiceServicer):
         )
         response.time_remaining.FromMilliseconds(int((context.time_remaining() or 0) * 1000))
         return response
+
+
+def open_journal() -> int | None:
+    """The file in which each execution of Append is noted, if ECHO_JOURNAL names one."""
+    path = os.environ.get("ECHO_JOURNAL")
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) if path else None
 
 
 def failure(request: pb.FailRequest) -> status_pb2.Status:

@@ -7,7 +7,9 @@ use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
 use plait::pb::testing::v1::echo_service_server::EchoService;
 use prost::Message;
 use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
@@ -18,14 +20,37 @@ use tonic::{Code, Request, Response, Status};
 pub(crate) struct Echo {
     client: EchoServiceClient<plait::Channel>,
     lines: Mutex<HashMap<String, i64>>,
+    journal: Option<File>,
 }
 
 impl Echo {
-    pub(crate) fn new(client: EchoServiceClient<plait::Channel>) -> Self {
-        Self {
+    /// Each execution of Append is noted in the file that ECHO_JOURNAL names, if it does.
+    pub(crate) fn new(client: EchoServiceClient<plait::Channel>) -> io::Result<Self> {
+        let append = |path| OpenOptions::new().create(true).append(true).open(path);
+        Ok(Self {
             client,
             lines: Mutex::default(),
-        }
+            journal: std::env::var_os("ECHO_JOURNAL").map(append).transpose()?,
+        })
+    }
+
+    /// One line in one write, so that lines of several workers do not mix and a kill keeps what was noted.
+    fn note(&self, request: &pb::AppendRequest, length: i64) -> Result<(), Status> {
+        let Some(mut journal) = self.journal.as_ref() else {
+            return Ok(());
+        };
+        let (attempt, entry) = (attempt()?, request.entry.clone().unwrap_or_default());
+        let line = format!(
+            "rust\t{}\t{}\t{}\t{}\t{}\t{}\t{length}\n",
+            entry.id,
+            request.account,
+            entry.number,
+            attempt.fencing_token(),
+            attempt.number(),
+            attempt.task_id(),
+        );
+        let written = journal.write_all(line.as_bytes());
+        written.map_err(|error| Status::internal(error.to_string()))
     }
 }
 
@@ -112,8 +137,10 @@ impl EchoService for Echo {
         request: Request<pb::AppendRequest>,
     ) -> Result<Response<pb::AppendResponse>, Status> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let length = lines.entry(request.into_inner().account).or_default();
+        let request = request.into_inner();
+        let length = lines.entry(request.account.clone()).or_default();
         *length += 1;
+        self.note(&request, *length)?;
         Ok(Response::new(pb::AppendResponse { length: *length }))
     }
 

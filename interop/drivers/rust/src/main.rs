@@ -20,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let tracing = plait::trace::configure("echo-rust")?;
     let mesh = plait::Plait::connect().await?;
-    let service = echo::Echo::new(EchoServiceClient::new(mesh.channel()));
+    let service = echo::Echo::new(EchoServiceClient::new(mesh.channel()))?;
     let mut worker = mesh
         .worker()
         .name("echo-rust")
