@@ -12,11 +12,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod decider;
 
 use clap::{Parser, ValueEnum};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
+use plait::Plait;
 use plait::pb::testing::v1 as pb;
 use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
 use plait::pb::testing::v1::echo_service_server::{EchoService, EchoServiceServer};
-use plait::{Channel, Plait};
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
@@ -29,9 +29,6 @@ struct Flags {
     /// Bytes of a request and of a response.
     #[arg(long, default_value_t = 256)]
     size: usize,
-    /// Tasks under way at once in bulk.
-    #[arg(long, default_value_t = 8_192)]
-    outstanding: usize,
     /// Calls that are made one at a time.
     #[arg(long, default_value_t = 2_000)]
     single: usize,
@@ -182,8 +179,8 @@ async fn run(flags: Flags) -> Result<(), Status> {
 async fn measure(p: &Plait, flags: &Flags) -> Result<serde_json::Value, Status> {
     let mut client = EchoServiceClient::new(p.channel());
     // Neither announcing the contract nor growing the first buffers is what is measured.
-    bulk(&client, flags, flags.tasks / 10 + 1).await?;
-    let took = bulk(&client, flags, flags.tasks).await?;
+    bulk(p, flags, flags.tasks / 10 + 1).await?;
+    let took = bulk(p, flags, flags.tasks).await?;
     let mut singles = Vec::with_capacity(flags.single);
     for _ in 0..flags.single {
         let start = now();
@@ -209,22 +206,17 @@ async fn measure(p: &Plait, flags: &Flags) -> Result<serde_json::Value, Status> 
     }))
 }
 
-/// Submits tasks and reads their results, so many under way at once.
-async fn bulk(
-    client: &EchoServiceClient<Channel>,
-    flags: &Flags,
-    tasks: usize,
-) -> Result<Duration, Status> {
+/// Submits tasks and reads their results.
+async fn bulk(p: &Plait, flags: &Flags, tasks: usize) -> Result<Duration, Status> {
     let start = now();
-    let calls = stream::repeat_with(|| {
-        let mut client = client.clone();
-        let request = request(flags.size);
-        async move { client.echo(request).await }
+    let size = flags.size;
+    let requests = stream::iter((0..tasks).map(move |_| request(size)));
+    let mut responses = p.call_many(requests, |channel, request| async move {
+        EchoServiceClient::new(channel).echo(request).await
     });
-    let mut answers = calls.take(tasks).buffer_unordered(flags.outstanding);
     let mut count = 0;
-    while let Some(answer) = answers.try_next().await? {
-        if answer.get_ref().payload.len() != flags.size {
+    while let Some(response) = responses.try_next().await? {
+        if response.payload.len() != flags.size {
             return Err(Status::data_loss("a response of another size"));
         }
         count += 1;

@@ -976,6 +976,9 @@ pub enum ErrorReason {
     StateConflict = 22,
     /// UNAVAILABLE: the log could not be written; the broker stops rather than lie.
     LogFailed = 23,
+    /// DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
+    /// and "payload" say which. A task whose request is lost has failed with this.
+    PayloadLost = 24,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1008,6 +1011,7 @@ impl ErrorReason {
             Self::SlowReader => "ERROR_REASON_SLOW_READER",
             Self::StateConflict => "ERROR_REASON_STATE_CONFLICT",
             Self::LogFailed => "ERROR_REASON_LOG_FAILED",
+            Self::PayloadLost => "ERROR_REASON_PAYLOAD_LOST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1037,6 +1041,7 @@ impl ErrorReason {
             "ERROR_REASON_SLOW_READER" => Some(Self::SlowReader),
             "ERROR_REASON_STATE_CONFLICT" => Some(Self::StateConflict),
             "ERROR_REASON_LOG_FAILED" => Some(Self::LogFailed),
+            "ERROR_REASON_PAYLOAD_LOST" => Some(Self::PayloadLost),
             _ => None,
         }
     }
@@ -1499,6 +1504,10 @@ pub struct SessionWelcome {
     /// Most tasks in one frame.
     #[prost(uint32, tag = "3")]
     pub frame_tasks_max: u32,
+    /// Whether an acceptance or a result is told only after fdatasync; false when the broker runs with --sync none, or is
+    /// older than this field.
+    #[prost(bool, tag = "4")]
+    pub synced: bool,
 }
 /// A numbered submission is durable.
 #[derive(Clone, PartialEq, ::prost::Message)]

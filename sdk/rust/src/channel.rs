@@ -2,13 +2,11 @@
 
 use crate::client::Client;
 use crate::options::Options;
-use crate::order::{self, Incoming};
-use crate::session::Waiter;
-use crate::task::TaskId;
+use crate::order::{Answering, Incoming};
+use crate::placed::Placed;
 use http::{Request, Response};
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tonic::Status;
@@ -27,31 +25,42 @@ pub struct Channel {
     detached: bool,
 }
 
-/// Where a submission through `Plait::submit` leaves what it made.
-#[derive(Debug, Default)]
-pub(crate) struct Slot(Mutex<Option<Submitted>>);
-
-/// An accepted task and, inside a flow, the wait for its result.
+/// Where a call of `Plait::submit` and its like leaves its task as soon as it is on its way.
 #[derive(Debug)]
-pub(crate) struct Submitted {
-    pub(crate) id: TaskId,
-    pub(crate) waiter: Option<Waiter>,
+pub(crate) struct Slot {
+    /// Whether the result is asked for with the submission.
+    pub(crate) awaited: bool,
+    placed: Mutex<Option<Placed>>,
 }
 
 impl Slot {
-    pub(crate) fn take(&self) -> Option<Submitted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(crate) fn new(awaited: bool) -> Self {
+        Self {
+            awaited,
+            placed: Mutex::new(None),
+        }
     }
 
-    pub(crate) fn put(&self, submitted: Submitted) -> Result<(), Status> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What the call left. FAILED_PRECONDITION when it left nothing.
+    pub(crate) fn take(&self) -> Result<Placed, Status> {
+        let placed = self.lock().take();
+        placed
+            .ok_or_else(|| Status::failed_precondition("the closure of a submission made no call"))
+    }
+
+    pub(crate) fn put(&self, placed: Placed) -> Result<(), Status> {
+        let mut slot = self.lock();
         if slot.is_some() {
             return Err(Status::failed_precondition(
                 "the closure of a submission made two calls",
             ));
         }
-        *slot = Some(submitted);
+        *slot = Some(placed);
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Placed>> {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,7 +74,7 @@ impl Channel {
         }
     }
 
-    /// A channel that answers once the task is accepted, and leaves it in `slot`.
+    /// A channel that leaves tasks in `slot` and answers at once.
     pub(crate) fn submitting(client: Arc<Client>, slot: Arc<Slot>) -> Self {
         Self {
             slot: Some(slot),
@@ -132,7 +141,7 @@ impl Channel {
 impl tower::Service<Request<Body>> for Channel {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -140,7 +149,7 @@ impl tower::Service<Request<Body>> for Channel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (client, options) = (Arc::clone(&self.client), Arc::clone(&self.options));
-        let incoming = Incoming::new(request, client, options, self.detached);
-        order::answer(incoming, self.slot.clone())
+        let slot = self.slot.clone();
+        Incoming::new(request, client, options, slot, self.detached).answer()
     }
 }

@@ -3,7 +3,7 @@
 use crate::channel::{Channel, Slot};
 use crate::contracts::{Contracts, pause};
 use crate::descriptors::Descriptors;
-use crate::many::{self, Submissions};
+use crate::many::{self, Responses, Submissions};
 use crate::pb::v1::task_service_client::TaskServiceClient;
 use crate::session::{MESSAGE_MAX, Session};
 use crate::task::{Task, TaskId};
@@ -157,8 +157,8 @@ impl Plait {
     }
 
     /// Submits the one call that the closure makes through the channel it gets, and answers with a handle as soon as
-    /// the task is durable. Options are set on the channel. What the call itself returns is empty, as is its message;
-    /// only its type is used.
+    /// the task is durable. Options are set on the channel. The call itself returns once it is on its way, with an
+    /// empty message; only its type is used.
     ///
     /// ```no_run
     /// # async fn example(p: plait::Plait, request: plait::pb::testing::v1::EchoRequest) -> Result<(), tonic::Status> {
@@ -180,33 +180,19 @@ impl Plait {
         F: FnOnce(Channel) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        let (channel, slot) = self.submitting();
-        self.submitted(&slot, call(channel)).await
+        let slot = Arc::new(Slot::new(false));
+        call(self.placing(&slot)).await?;
+        slot.take()?.accepted().await
     }
 
-    /// A channel for one submission, and where it leaves what it made.
-    pub(crate) fn submitting(&self) -> (Channel, Arc<Slot>) {
-        let slot = Arc::new(Slot::default());
-        (
-            Channel::submitting(Arc::clone(&self.client), Arc::clone(&slot)),
-            slot,
-        )
+    /// A channel that leaves tasks in `slot`.
+    pub(crate) fn placing(&self, slot: &Arc<Slot>) -> Channel {
+        Channel::submitting(Arc::clone(&self.client), Arc::clone(slot))
     }
 
-    pub(crate) async fn submitted<R>(
-        &self,
-        slot: &Slot,
-        call: impl Future<Output = Result<Response<R>, Status>>,
-    ) -> Result<Task<R>, Status> {
-        call.await?;
-        let made = slot.take().ok_or_else(|| {
-            Status::failed_precondition("the closure of a submission made no call")
-        })?;
-        Ok(Task::new(Arc::clone(&self.client), made.id, made.waiter))
-    }
-
-    /// Submits a call for each request of a stream, in its order, and gives back the handles in that order. At most
-    /// 4,096 submissions are under way; then the requests wait, so a stream of any length needs bounded memory.
+    /// Submits a call for each request of a stream, in its order, and gives back the handles in that order, each once
+    /// its task is durable. The closure makes the one call as in [`Plait::submit`]. At most 8,192 requests are pulled
+    /// ahead, so a stream of any length needs bounded memory.
     ///
     /// ```no_run
     /// # async fn example(p: plait::Plait) -> Result<(), tonic::Status> {
@@ -232,6 +218,37 @@ impl Plait {
         Q: Send + 'static,
     {
         many::submit(self.clone(), requests, call)
+    }
+
+    /// Submits a call for each request of a stream, in its order, and gives back the responses in that order. It is
+    /// [`Plait::submit_many`] for the results: the fastest way to have many tasks done, several times that of as many
+    /// calls, since nothing is kept or woken for each of them. One that fails does not end the rest. Dropping the
+    /// stream leaves the tasks that were pulled to go on.
+    ///
+    /// ```no_run
+    /// # async fn example(p: plait::Plait) -> Result<(), tonic::Status> {
+    /// use plait::pb::testing::v1::{EchoRequest, echo_service_client::EchoServiceClient};
+    /// use tokio_stream::StreamExt;
+    ///
+    /// let requests = tokio_stream::iter((0..1_000_000).map(|n| EchoRequest { payload: n.to_string().into() }));
+    /// let mut responses = p.call_many(requests, |channel, request| async move {
+    ///     EchoServiceClient::new(channel).echo(request).await
+    /// });
+    /// while let Some(response) = responses.next().await {
+    ///     println!("{} bytes", response?.payload.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn call_many<Q, R, S, F, Fut>(&self, requests: S, call: F) -> Responses<R>
+    where
+        S: Stream<Item = Q> + Send + 'static,
+        F: FnMut(Channel, Q) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
+        R: prost::Message + Default + 'static,
+        Q: Send + 'static,
+    {
+        many::call(self.clone(), requests, call)
     }
 
     /// A handle to a task by its id, such as one kept from [`Task::id`]. Nothing is asked of the broker.

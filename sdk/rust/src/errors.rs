@@ -95,6 +95,7 @@ pub fn code_of(reason: ErrorReason) -> Code {
         ErrorReason::TaskNotFound | ErrorReason::QueueNotFound => Code::NotFound,
         ErrorReason::TaskCancelled => Code::Cancelled,
         ErrorReason::TaskExpired | ErrorReason::AttemptTimedOut => Code::DeadlineExceeded,
+        ErrorReason::PayloadLost => Code::DataLoss,
     }
 }
 

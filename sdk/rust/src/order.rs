@@ -1,10 +1,10 @@
 //! A call on its way through the durable channel: from a request to a submission, and from its outcome to a response.
 
 use crate::attempt::Attempt;
-use crate::channel::{Slot, Submitted};
+use crate::channel::Slot;
 use crate::client::Client;
 use crate::clock;
-use crate::contracts::{self, Method};
+use crate::contracts::Method;
 use crate::deadline;
 use crate::errors::{self, ErrorReason};
 use crate::flow;
@@ -13,8 +13,8 @@ use crate::keys;
 use crate::metadata;
 use crate::options::Options;
 use crate::pb::v1::{KeyPath, Metadatum, TaskOptions};
+use crate::placed::{Answer, Placed};
 use crate::session::{Session, Submission, Ticket, Waiter};
-use crate::task::TaskId;
 use crate::trace;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
@@ -26,37 +26,53 @@ use std::time::{Duration, Instant};
 use tonic::Status;
 use tonic::body::Body;
 
-/// What a call came to: the task, unless it was refused, and the response's bytes or the error.
-type Answer = (Option<TaskId>, Result<Bytes, Status>);
+/// A call through a durable channel that is being answered. Those that leave a task behind are, as a rule, answered at once.
+pub enum Answering {
+    Now(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+impl std::fmt::Debug for Answering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answering").finish_non_exhaustive()
+    }
+}
 
-/// Answers a request: with the result, or with `slot` once the task is accepted.
-///
-/// Nearly every call finds its method known, its request at hand and room in the session. Then it is on its way when
-/// this returns, and its future is small, because it only waits. The others go the long way.
-pub(crate) fn answer(mut incoming: Incoming, slot: Option<Arc<Slot>>) -> Answering {
-    let deadline = incoming.deadline;
-    let answering: Answering = match incoming.order_now(slot.as_ref()) {
-        Some(Ok(mut order)) => match order.submit_now() {
-            Some(Ok(waiter)) => Box::pin(async move { Ok(order.finish(waiter).await) }),
-            Some(Err(status)) => {
-                Box::pin(std::future::ready(Ok(order.conclude((None, Err(status))))))
-            }
-            None => Box::pin(async move { Ok(order.perform().await) }),
-        },
-        Some(Err(status)) => Box::pin(std::future::ready(Ok(respond((None, Err(status)))))),
-        None => Box::pin(async move { Ok(incoming.perform(slot).await) }),
-    };
-    match deadline {
-        None => answering,
-        Some(deadline) => Box::pin(async move {
-            let answer = tokio::time::timeout_at(deadline.into(), answering).await;
-            answer.unwrap_or_else(|_| {
-                let status = Status::deadline_exceeded("the call's deadline passed");
-                Ok(respond((None, Err(status))))
-            })
-        }),
+impl Answering {
+    fn now(response: Response<Body>) -> Self {
+        Self::Now(Some(response))
+    }
+
+    fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+
+    /// The same, and an error when the deadline passes before.
+    fn until(self, deadline: Option<Instant>) -> Self {
+        match (self, deadline) {
+            (Self::Later(answer), Some(deadline)) => Self::later(async move {
+                let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+                answer.unwrap_or_else(|_| {
+                    let status = Status::deadline_exceeded("the call's deadline passed");
+                    respond((None, Err(status)))
+                })
+            }),
+            (answering, _) => answering,
+        }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            // Polled after it was ready, which no caller may do: then it stays pending.
+            Self::Now(response) => response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+        }
     }
 }
 
@@ -65,6 +81,7 @@ pub(crate) fn answer(mut incoming: Incoming, slot: Option<Arc<Slot>>) -> Answeri
 pub(crate) struct Incoming {
     client: Arc<Client>,
     options: Arc<Options>,
+    slot: Option<Arc<Slot>>,
     attempt: Option<Attempt>,
     deadline: Option<Instant>,
     metadata: Vec<Metadatum>,
@@ -77,6 +94,7 @@ impl Incoming {
         request: Request<Body>,
         client: Arc<Client>,
         options: Arc<Options>,
+        slot: Option<Arc<Slot>>,
         detached: bool,
     ) -> Self {
         let (parts, body) = request.into_parts();
@@ -90,14 +108,36 @@ impl Incoming {
             body: Unframing::new(body, "request"),
             client,
             options,
+            slot,
         }
     }
 
+    /// Answers with the result, or, once the task is on its way and left in the slot, with nothing.
+    ///
+    /// Nearly every call finds its method known, its request at hand and room in the session. Then it is on its way when
+    /// this returns, and its future is small, because it only waits. The others go the long way.
+    pub(crate) fn answer(mut self) -> Answering {
+        let deadline = self.deadline;
+        let answering = match self.order_now() {
+            Some(Ok((order, slot))) => match order.place_now() {
+                Placing::Placed(placed) => match slot {
+                    Some(slot) => Answering::now(leave(placed, &slot)),
+                    None => Answering::later(async move { respond(placed.done().await) }),
+                },
+                Placing::Refused(status) => Answering::now(respond((None, Err(status)))),
+                Placing::Full(order) => Answering::later(order.perform(slot)),
+            },
+            Some(Err(status)) => Answering::now(respond((None, Err(status)))),
+            None => Answering::later(self.perform()),
+        };
+        answering.until(deadline)
+    }
+
     /// The order, if its method is known and its request at hand.
-    fn order_now(&mut self, slot: Option<&Arc<Slot>>) -> Option<Result<Order, Status>> {
+    fn order_now(&mut self) -> Option<Result<Ordered, Status>> {
         let method = self.client.contracts().known(self.uri.path())?;
         match Pin::new(&mut self.body).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(unframed) => Some(self.order(method, unframed, slot.cloned())),
+            Poll::Ready(unframed) => Some(self.order(method, unframed)),
             Poll::Pending => None,
         }
     }
@@ -106,34 +146,33 @@ impl Incoming {
         &mut self,
         method: Arc<Method>,
         unframed: Result<Unframed, Status>,
-        slot: Option<Arc<Slot>>,
-    ) -> Result<Order, Status> {
+    ) -> Result<Ordered, Status> {
         let payload = unframed?.payload;
-        Ok(Order {
+        let order = Order {
             payload: payload.ok_or_else(|| Status::internal("the request holds no message"))?,
             span: trace::Submission::start(&method),
-            again: false,
+            awaited: self.slot.as_ref().is_none_or(|slot| slot.awaited),
             method,
-            slot,
             client: Arc::clone(&self.client),
             options: Arc::clone(&self.options),
             attempt: self.attempt.take(),
             deadline: self.deadline,
             metadata: std::mem::take(&mut self.metadata),
-        })
+        };
+        Ok((order, self.slot.take()))
     }
 
     /// The long way.
-    async fn perform(mut self, slot: Option<Arc<Slot>>) -> Response<Body> {
+    async fn perform(mut self) -> Response<Body> {
         let order = match self.client.contracts().method(self.uri.path()).await {
             Ok(method) => {
                 let unframed = (&mut self.body).await;
-                self.order(method, unframed, slot)
+                self.order(method, unframed)
             }
             Err(status) => Err(status),
         };
         match order {
-            Ok(order) => order.perform().await,
+            Ok((order, slot)) => order.perform(slot).await,
             Err(status) => respond((None, Err(status))),
         }
     }
@@ -141,9 +180,8 @@ impl Incoming {
 
 /// A call that is ready to be submitted.
 #[derive(Debug)]
-struct Order {
+pub(crate) struct Order {
     client: Arc<Client>,
-    slot: Option<Arc<Slot>>,
     options: Arc<Options>,
     attempt: Option<Attempt>,
     deadline: Option<Instant>,
@@ -151,98 +189,85 @@ struct Order {
     method: Arc<Method>,
     payload: Bytes,
     span: trace::Submission,
-    /// Whether the method was unknown once.
-    again: bool,
+    /// Whether the result is asked for with the submission; inside a flow it always is.
+    awaited: bool,
+}
+
+/// An order, and where its task is to be left unless its result is waited for.
+type Ordered = (Order, Option<Arc<Slot>>);
+
+/// What came of an order at once.
+enum Placing {
+    Placed(Placed),
+    Refused(Status),
+    /// The session has no room now.
+    Full(Order),
 }
 
 impl Order {
-    /// Submits if there is room at once. `None`: there is not.
-    fn submit_now(&mut self) -> Option<Result<Waiter, Status>> {
+    fn place_now(mut self) -> Placing {
         match self.submission() {
             Ok(submission) => match self.client.session().submit_now(submission) {
-                Ok(waiter) => Some(Ok(waiter)),
+                Ok(waiter) => Placing::Placed(Placed::new(self, waiter)),
                 Err(submission) => {
                     self.payload = submission.payload;
-                    None
+                    Placing::Full(self)
                 }
             },
-            Err(status) => Some(Err(status)),
-        }
-    }
-
-    /// Submits and answers.
-    async fn perform(mut self) -> Response<Body> {
-        let answer = self.submit().await;
-        self.conclude(answer)
-    }
-
-    async fn submit(&mut self) -> Answer {
-        let submission = match self.submission() {
-            Ok(submission) => submission,
-            Err(status) => return (None, Err(status)),
-        };
-        match self.client.session().submit(submission).await {
-            Ok(waiter) => self.wait(waiter).await,
-            Err(status) => (None, Err(status)),
-        }
-    }
-
-    /// Answers once what was submitted is done.
-    async fn finish(mut self, waiter: Waiter) -> Response<Body> {
-        let answer = self.wait(waiter).await;
-        self.conclude(answer)
-    }
-
-    async fn wait(&mut self, waiter: Waiter) -> Answer {
-        let in_flow = self.attempt.is_some();
-        let (task, outcome) = match (&self.slot, &self.attempt) {
-            (Some(_), _) => match waiter.accepted().await {
-                Ok(task) => (Some(task), Ok(Bytes::new())),
-                Err(status) => (None, Err(status)),
-            },
-            (None, None) => waiter.done().await,
-            (None, Some(attempt)) => match attempt.wait(waiter.done()).await {
-                Ok(done) => done,
-                Err(status) => (None, Err(status)),
-            },
-        };
-        if matches!(&outcome, Err(status) if task.is_none() && contracts::is_unknown(status))
-            && !self.again
-        {
-            self.payload = waiter.refused_request();
-            return Box::pin(self.submit_again()).await;
-        }
-        let id = task.map(TaskId);
-        match (&self.slot, id) {
-            (Some(slot), Some(task)) => {
-                let submitted = Submitted {
-                    id: task,
-                    waiter: in_flow.then_some(waiter),
-                };
-                (id, slot.put(submitted).and(outcome))
+            Err(status) => {
+                self.end(None, Some(&status));
+                Placing::Refused(status)
             }
-            _ => (id, outcome),
         }
     }
 
-    /// The broker knew the method once and was wiped since: asks, and announces, once more.
-    async fn submit_again(&mut self) -> Answer {
-        self.again = true;
+    /// Submits once there is room, and answers.
+    async fn perform(mut self, slot: Option<Arc<Slot>>) -> Response<Body> {
+        let waiter = match self.place().await {
+            Ok(waiter) => waiter,
+            Err(status) => {
+                self.end(None, Some(&status));
+                return respond((None, Err(status)));
+            }
+        };
+        let placed = Placed::new(self, waiter);
+        match slot {
+            Some(slot) => leave(placed, &slot),
+            None => respond(placed.done().await),
+        }
+    }
+
+    /// Submits once there is room.
+    async fn place(&mut self) -> Result<Waiter, Status> {
+        let submission = self.submission()?;
+        self.client.session().submit(submission).await
+    }
+
+    /// The broker knew the method once and was wiped since: asks, and announces, and submits once more.
+    pub(crate) async fn place_again(&mut self, request: Bytes) -> Result<Waiter, Status> {
+        self.payload = request;
         let contracts = self.client.contracts();
         contracts.forget(&self.method.path);
-        match contracts.method(&self.method.path).await {
-            Ok(method) => {
-                self.method = method;
-                self.submit().await
-            }
-            Err(status) => (None, Err(status)),
-        }
+        self.method = contracts.method(&self.method.path).await?;
+        self.place().await
     }
 
-    fn conclude(self, answer: Answer) -> Response<Body> {
-        self.span
-            .end(answer.0.map(TaskId::number), answer.1.as_ref().err());
-        respond(answer)
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// The attempt that the task is a child of.
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Ends its span, with the task's number unless it was refused.
+    pub(crate) fn end(&mut self, task: Option<u64>, error: Option<&Status>) {
+        self.span.end(task, error);
     }
 
     /// What goes to the session. It takes the request along, which comes back when it is refused.
@@ -253,7 +278,7 @@ impl Order {
             ..
         } = &*self.method;
         let flow = self.attempt.as_ref().map(Attempt::flow);
-        let awaited = self.slot.is_none() || flow.is_some();
+        let awaited = self.awaited || flow.is_some();
         Ok(Submission {
             method: Arc::clone(&self.method),
             idempotency_key: self.key(self.options.key.as_ref(), idempotency_key.as_ref())?,
@@ -311,6 +336,11 @@ impl Order {
     }
 }
 
+/// Leaves the task to whoever made the channel.
+fn leave(placed: Placed, slot: &Slot) -> Response<Body> {
+    respond((None, slot.put(placed).map(|()| Bytes::new())))
+}
+
 fn respond((task, outcome): Answer) -> Response<Body> {
     match outcome {
         Ok(payload) => {
@@ -342,9 +372,9 @@ mod tests {
     /// Every call holds one; beyond a kilobyte, allocating and moving it costs more than what it does.
     #[test]
     fn the_future_of_a_call_that_only_waits_is_small() {
-        fn size<F: Future>(_: impl FnOnce(Order, Waiter) -> F) -> usize {
+        fn size<F: Future>(_: impl FnOnce(Placed) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(Order::finish) <= 1_024, "{}", size(Order::finish));
+        assert!(size(Placed::done) <= 1_024, "{}", size(Placed::done));
     }
 }

@@ -340,9 +340,19 @@ impl Waiter {
         self.ticket.wait_accepted().await
     }
 
+    /// The task's number, if the broker has it.
+    pub(crate) fn accepted_now(&self) -> Option<u64> {
+        self.ticket.accepted_now()
+    }
+
     /// The request, when it was refused.
     pub(crate) fn refused_request(&self) -> Bytes {
         self.ticket.refused_request()
+    }
+
+    /// What came of the task, if it is final.
+    pub(crate) fn done_now(&self) -> Option<(Option<u64>, Outcome)> {
+        self.ticket.done_now()
     }
 
     /// Waits until the task is final. The task's number is there unless it was refused.

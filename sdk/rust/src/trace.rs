@@ -106,8 +106,8 @@ impl Submission {
     }
 
     /// Ends the span with what became of the submission, or of the call.
-    pub(crate) fn end(self, task: Option<u64>, error: Option<&Status>) {
-        let Some(context) = self.context.filter(|_| self.own) else {
+    pub(crate) fn end(&mut self, task: Option<u64>, error: Option<&Status>) {
+        let Some(context) = self.context.take().filter(|_| self.own) else {
             return;
         };
         let span = context.span();

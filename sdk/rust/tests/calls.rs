@@ -75,38 +75,6 @@ async fn a_submission_answers_with_a_handle_before_the_work_is_done() {
 }
 
 #[tokio::test]
-async fn many_submissions_keep_their_order() {
-    let mesh = Mesh::start().await;
-    let service = Echo::new(None);
-    let _worker = mesh.serve(&service).await;
-    let appends = (1..=1_000).map(|number| AppendRequest {
-        account: format!("account-{}", number % 3),
-        entry: Some(Entry {
-            id: format!("entry-{number}"),
-            number,
-        }),
-    });
-    let submissions = mesh
-        .p
-        .submit_many(tokio_stream::iter(appends), |channel, append| async move {
-            EchoServiceClient::new(channel).append(append).await
-        });
-    let tasks: Vec<_> = soon(submissions.collect()).await;
-    let mut ids = Vec::new();
-    for task in tasks {
-        let task = task.expect("accepted");
-        soon(task.result()).await.expect("a result");
-        ids.push(task.id());
-    }
-    assert!(ids.is_sorted(), "handles come in the order of the requests");
-    for account in 0..3 {
-        let line = service.line(&format!("account-{account}"));
-        let want: Vec<_> = (1..=1_000).filter(|number| number % 3 == account).collect();
-        assert_eq!(line, want);
-    }
-}
-
-#[tokio::test]
 async fn a_handlers_error_arrives_as_it_was() {
     let mesh = Mesh::start().await;
     let _worker = mesh.serve(&Echo::new(None)).await;

@@ -31,6 +31,25 @@ enum State {
     Abandoned,
 }
 
+impl State {
+    /// The outcome, if there is one; once.
+    fn take(&mut self) -> Option<(Option<u64>, Outcome)> {
+        match self {
+            Self::Sent | Self::Accepted(_) => None,
+            Self::Refused(status, _) => Some((None, Err(status.clone()))),
+            Self::Done(task, _) => {
+                let task = *task;
+                match std::mem::replace(self, Self::Taken(task)) {
+                    Self::Done(_, outcome) => Some((Some(task), outcome)),
+                    _ => None,
+                }
+            }
+            Self::Taken(task) => Some((Some(*task), Err(gone()))),
+            Self::Abandoned => Some((None, Err(gone()))),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     state: State,
@@ -159,22 +178,20 @@ impl Ticket {
 
     /// Waits until the task is final; the outcome can be taken once. The task's number is there unless it was refused.
     pub(crate) async fn wait_done(&self) -> (Option<u64>, Outcome) {
-        poll_fn(|cx| {
-            self.poll(cx, true, |state| match state {
-                State::Sent | State::Accepted(_) => None,
-                State::Refused(status, _) => Some((None, Err(status.clone()))),
-                State::Done(task, _) => {
-                    let task = *task;
-                    match std::mem::replace(state, State::Taken(task)) {
-                        State::Done(_, outcome) => Some((Some(task), outcome)),
-                        _ => None,
-                    }
-                }
-                State::Taken(task) => Some((Some(*task), Err(gone()))),
-                State::Abandoned => Some((None, Err(gone()))),
-            })
-        })
-        .await
+        poll_fn(|cx| self.poll(cx, true, State::take)).await
+    }
+
+    /// The task's number, if the broker has it.
+    pub(crate) fn accepted_now(&self) -> Option<u64> {
+        match &self.lock().state {
+            State::Accepted(task) | State::Done(task, _) | State::Taken(task) => Some(*task),
+            State::Sent | State::Refused(..) | State::Abandoned => None,
+        }
+    }
+
+    /// What `wait_done` would answer at once.
+    pub(crate) fn done_now(&self) -> Option<(Option<u64>, Outcome)> {
+        self.lock().state.take()
     }
 
     fn poll<T>(

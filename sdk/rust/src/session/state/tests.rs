@@ -30,7 +30,7 @@ impl Bench {
         let welcome = SessionWelcome {
             last_sequence,
             payload_bytes_max: 64,
-            frame_tasks_max: 0,
+            ..SessionWelcome::default()
         };
         self.receive(Response::Welcome(welcome));
     }
