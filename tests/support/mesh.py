@@ -63,10 +63,12 @@ class Mesh:
         *,
         env: Mapping[str, str] | None = None,
         broker_args: tuple[str, ...] = (),
+        address: str = "127.0.0.1:0",
     ) -> None:
-        """`env`: variables of every process; `broker_args`: flags of the broker."""
+        """`env`: variables of every process; `broker_args`: flags of the broker; `address`: where
+        the broker listens, kept over its restarts."""
         self.folder = folder
-        self.address = "127.0.0.1:0"
+        self.address = address
         self.broker: Process | None = None
         self.scheduler: Process | None = None
         self.workers: list[Process] = []
@@ -88,11 +90,16 @@ class Mesh:
         for process in self.processes:
             await process.kill()
 
-    async def start_broker(self) -> Process:
+    @property
+    def data_dir(self) -> Path:
+        """Where the broker keeps its data."""
+        return self.folder / "broker"
+
+    async def start_broker(self, env: Mapping[str, str] | None = None) -> Process:
         """Starts the broker: the first time on any port, later on the same, over the same data."""
         command = [str(binaries() / "plait-broker"), "--listen", self.address]
-        command += ["--data-dir", str(self.folder / "broker"), *self._broker_args]
-        self.broker = await self.start("broker", command)
+        command += ["--data-dir", str(self.data_dir), *self._broker_args]
+        self.broker = await self.start("broker", command, env)
         self.address = self.broker.ready["address"]
         return self.broker
 

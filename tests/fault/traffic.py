@@ -1,0 +1,130 @@
+"""A steady stream of tasks while things break, and what became of each.
+
+Entries of accounts (keyed, ordered, noted by the workers in a journal) and echoes (their answer is
+known), at most `window` unfinished at once. It goes on until it is stopped; then everything that
+was acknowledged has its result.
+"""
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+import plait
+from testing.v1 import echo_pb2 as pb
+from testing.v1 import echo_pb2_grpc
+from tests.support.requests import entry
+
+
+class Traffic:
+    """Submits until stopped and keeps what was acknowledged and answered."""
+
+    def __init__(
+        self, name: str, *, window: int = 256, accounts: int = 64, payload: int = 200
+    ) -> None:
+        """`payload`: bytes of an echo."""
+        self.name = name
+        self.accounts = accounts
+        self.entries: dict[str, str] = {}
+        """The task of each acknowledged entry, by key."""
+        self.lengths: dict[str, int] = {}
+        """The answer of each entry, by key."""
+        self.echoes = 0
+        self.failures: list[str] = []
+        self.ended = 0
+        self.acknowledged = 0
+        self._payload = payload
+        self._window = window
+        self._room = asyncio.Semaphore(window)
+        self._stopped = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._lines: defaultdict[str, int] = defaultdict(int)
+
+    async def run(self, client: plait.Client) -> None:
+        """Submits until `stop`, then waits for every result."""
+        stub: echo_pb2_grpc.EchoServiceAsyncStub = echo_pb2_grpc.EchoServiceStub(client.channel())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._append(client, stub, group))
+            group.create_task(self._echo(client, stub, group))
+
+    def stop(self) -> None:
+        """Submits no more."""
+        self._stopped.set()
+
+    async def progress(self, results: int) -> None:
+        """Waits for so many further results."""
+        wanted = self.ended + results
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.ended >= wanted)
+
+    async def _append(self, client: plait.Client, stub: Any, group: asyncio.TaskGroup) -> None:
+        keys: list[str] = []
+
+        async def requests() -> AsyncIterator[pb.AppendRequest]:
+            for number in itertools.count():
+                if not await self._go():
+                    return
+                account = f"{self.name}-{number % self.accounts}"
+                self._lines[account] += 1
+                request = entry(account, self._lines[account])
+                keys.append(request.entry.id)
+                yield request
+
+        number = 0
+        async for task in client.submit_many(stub.Append, requests(), window=self._window):
+            key = keys[number]
+            self.entries[key] = task.id
+            number += 1
+            self.acknowledged += 1
+            group.create_task(self._await_entry(key, task))
+
+    async def _echo(self, client: plait.Client, stub: Any, group: asyncio.TaskGroup) -> None:
+        payloads: list[bytes] = []
+
+        async def requests() -> AsyncIterator[pb.EchoRequest]:
+            for number in itertools.count():
+                if not await self._go():
+                    return
+                payload = f"{self.name}/{number}/".encode()
+                payloads.append(payload + b"." * (self._payload - len(payload)))
+                yield pb.EchoRequest(payload=payloads[-1])
+
+        number = 0
+        async for task in client.submit_many(stub.Echo, requests(), window=self._window):
+            self.acknowledged += 1
+            group.create_task(self._await_echo(payloads[number], task))
+            payloads[number] = b""
+            number += 1
+
+    async def _go(self) -> bool:
+        """Waits for room; answers whether to submit one more."""
+        if self._stopped.is_set():
+            return False
+        await self._room.acquire()
+        return True
+
+    async def _await_entry(self, key: str, task: plait.Task[pb.AppendResponse]) -> None:
+        try:
+            self.lengths[key] = (await task.result()).length
+        except grpc.aio.AioRpcError as error:
+            self.failures.append(f"{key}: {error.code().name} {error.details()}")
+        await self._one_more()
+
+    async def _await_echo(self, payload: bytes, task: plait.Task[pb.EchoResponse]) -> None:
+        try:
+            answer = await task.result()
+            if answer.payload != payload:
+                self.failures.append(f"{task.id}: another answer than {payload[:40]!r}")
+            self.echoes += 1
+        except grpc.aio.AioRpcError as error:
+            self.failures.append(f"{task.id}: {error.code().name} {error.details()}")
+        await self._one_more()
+
+    async def _one_more(self) -> None:
+        self._room.release()
+        async with self._moved:
+            self.ended += 1
+            self._moved.notify_all()
