@@ -218,11 +218,13 @@ where
     }
 }
 
+/// A connection that broke under the call has UNKNOWN or INTERNAL of tonic's own making, with what broke as its
+/// source; a status that the broker sent has none.
 fn is_away(status: &Status) -> bool {
     matches!(
         status.code(),
         tonic::Code::Unavailable | tonic::Code::Cancelled
-    )
+    ) || std::error::Error::source(status).is_some()
 }
 
 #[cfg(test)]
@@ -243,6 +245,24 @@ mod tests {
         });
         assert_eq!(answer.await.expect("an answer"), 7);
         assert_eq!(asked.get(), 4);
+    }
+
+    /// A broker that is killed while it thinks about the answer.
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_connection_is_asked_again() {
+        let asked = Cell::new(0);
+        let answer = retry(|| async {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 {
+                let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+                let status = Status::from_error(Box::new(broken));
+                assert_eq!(status.code(), tonic::Code::Unknown);
+                Err(status)
+            } else {
+                Ok(7)
+            }
+        });
+        assert_eq!(answer.await.expect("an answer"), 7);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,9 @@ async fn main() -> anyhow::Result<()> {
         .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
         .serve(EchoServiceServer::new(service))
         .start()?;
-    worker.attached().await?;
+    if worker.attached().await.is_err() {
+        return Ok(worker.wait().await?);
+    }
     println!("{{\"event\":\"ready\"}}");
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
