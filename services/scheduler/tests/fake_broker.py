@@ -56,7 +56,7 @@ class FakeBroker(
         self.observed = asyncio.Event()
         self.observers: list[str] = []
         self._opened = asyncio.Condition()
-        # Statuses that the next unary calls fail with, by name of the method.
+        # Statuses of the next unary calls, by name of the method; OK lets one pass.
         self.failures: dict[str, list[grpc.StatusCode]] = {}
         self._numbers = itertools.count(1)
         self._stream: asyncio.Queue[control_pb.ObserveResponse | None] | None = None
@@ -274,8 +274,10 @@ class FakeBroker(
             await context.abort(grpc.StatusCode.ABORTED, f"version {current}")
 
     async def _fail(self, method: str, context: Context) -> None:
-        if codes := self.failures.get(method):
-            await context.abort(codes.pop(0), "as told")
+        codes = self.failures.get(method) or [grpc.StatusCode.OK]
+        code = codes.pop(0)
+        if code is not grpc.StatusCode.OK:
+            await context.abort(code, "as told")
 
 
 def _conflict(message: str) -> grpc.Status:

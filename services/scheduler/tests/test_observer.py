@@ -14,7 +14,8 @@ from plait.control.v1 import control_service_pb2 as pb
 from plait_scheduler.broker.events import to_event
 from plait_scheduler.broker.retry import bounded, unbounded
 from plait_scheduler.loops.observer import ObserverConfig
-from plait_scheduler.loops.standby import ADDRESS_KEY, StandbyConfig
+from plait_scheduler.loops.standby import CLAIM_KEY, StandbyConfig
+from plait_scheduler.scheduler import ADDRESS_KEY
 from services.scheduler.tests.contracts import SERVICE, orders_set
 from services.scheduler.tests.fake_broker import FakeBroker
 from services.scheduler.tests.running import RunningScheduler
@@ -55,11 +56,20 @@ async def test_a_stream_that_is_cut_is_opened_again(
 
 
 async def test_an_address_that_cannot_be_written_is_tried_again(broker: FakeBroker):
-    broker.failures["PutEntry"] = [grpc.StatusCode.INTERNAL] * 3
+    # Each time the claim can be written, and the address after it cannot.
+    broker.failures["PutEntry"] = [grpc.StatusCode.OK, grpc.StatusCode.INTERNAL] * 3
     async with RunningScheduler(broker.address) as scheduler, asyncio.timeout(20):
         await scheduler.ready
     assert broker.failures["PutEntry"] == []
     assert len(broker.observers) == 4
+
+
+async def test_no_stream_is_opened_before_it_could_be_claimed(broker: FakeBroker):
+    broker.failures["PutEntry"] = [grpc.StatusCode.INTERNAL] * 3
+    async with RunningScheduler(broker.address) as scheduler, asyncio.timeout(20):
+        await scheduler.ready
+    assert broker.failures["PutEntry"] == []
+    assert len(broker.observers) == 1
 
 
 async def test_two_schedulers_do_not_displace_one_another_for_ever(broker: FakeBroker):
@@ -81,7 +91,7 @@ async def test_leave_is_taken_on_stop(broker: FakeBroker):
         await scheduler.ready
         assert ADDRESS_KEY in broker.state.entries
         await scheduler.stop()
-    assert ADDRESS_KEY not in broker.state.entries
+    assert not {ADDRESS_KEY, CLAIM_KEY} & broker.state.entries.keys()
 
 
 async def test_a_stop_does_not_wait_for_a_broker_that_is_gone(

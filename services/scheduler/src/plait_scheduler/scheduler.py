@@ -18,10 +18,12 @@ from plait_scheduler.domain.events import ContractAnnounced, Event, Figures
 from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
-from plait_scheduler.loops.standby import ADDRESS_KEY, Standby, StandbyConfig
+from plait_scheduler.loops.standby import CLAIM_KEY, Standby, StandbyConfig
 from plait_scheduler.server import Server
 from plait_scheduler.settings import Settings
 
+# Where the others find the scheduler: its address as text.
+ADDRESS_KEY = "scheduler/address"
 # Taking the address out of the key space must not hold a shutdown up.
 FAREWELL_SECONDS = 1.0
 
@@ -56,7 +58,13 @@ class Scheduler:
         self._observer = Observer(
             ObserverConfig(self._id, settings.figures_interval_ms),
             control,
-            Audience(self._on_connected, self._on_disconnected, self._on_displaced, self._on_event),
+            Audience(
+                self._on_connecting,
+                self._on_connected,
+                self._on_disconnected,
+                self._on_displaced,
+                self._on_event,
+            ),
         )
         self._server = Server(self._directory, lambda: self._connected, settings.dev)
         self._on_ready: Callable[[str], None] = lambda _: None
@@ -97,11 +105,15 @@ class Scheduler:
     async def _take_leave(self) -> None:
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                entry = await self._key_value.get(ADDRESS_KEY)
-                if entry is not None and entry.value == self._address.encode():
-                    await self._key_value.delete(ADDRESS_KEY, entry.version)
+                for key in (ADDRESS_KEY, CLAIM_KEY):
+                    entry = await self._key_value.get(key)
+                    if entry is not None and entry.value == self._address.encode():
+                        await self._key_value.delete(key, entry.version)
         except (TimeoutError, grpc.aio.AioRpcError) as error:
             self._log.info("farewell.failed", error=str(error))
+
+    async def _on_connecting(self) -> None:
+        await self._standby.claim(self._address)
 
     async def _on_connected(self) -> None:
         self._directory.reset()

@@ -45,6 +45,8 @@ class ObserverConfig:
 class Audience:
     """Who is told."""
 
+    # A stream is about to be opened, which takes it from whoever has it.
+    connecting: Callable[[], Awaitable[None]]
     # A stream is open: what is true will be told anew.
     connected: Callable[[], Awaitable[None]]
     # It is gone.
@@ -79,6 +81,7 @@ class Observer:
         opened: float | None = None
         why = "ended by the broker"
         displaced = False
+        await self._audience.connecting()
         try:
             async for event in self._control.observe(
                 self._config.scheduler, self._config.figures_interval_ms

@@ -9,8 +9,9 @@ from grpc_health.v1 import health_pb2
 
 from plait_scheduler.broker.key_value import KeyValue
 
-# Where the others find the scheduler: its address as text.
-ADDRESS_KEY = "scheduler/address"
+# Who observes, or is about to: its address as text. Written before the stream is opened, so that
+# whoever loses the stream by that finds out to whom.
+CLAIM_KEY = "scheduler/observer"
 # How often the other one is asked how it is, in seconds, and how long the answer may take.
 ASK_SECONDS = 1.0
 ANSWER_SECONDS = 1.0
@@ -42,8 +43,12 @@ class Standby:
         self._key_value = key_value
         self._log = structlog.get_logger("standby")
 
+    async def claim(self, own_address: str) -> None:
+        """Says that the scheduler at this address observes from now on. Raises AioRpcError."""
+        await self._key_value.put(CLAIM_KEY, own_address.encode())
+
     async def until_gone(self, own_address: str) -> None:
-        """Returns when no scheduler but this one is at the address that the broker knows."""
+        """Returns when no scheduler but this one has claimed the broker's stream."""
         misses = 0
         told = False
         while misses < self._config.misses_max:
@@ -59,7 +64,7 @@ class Standby:
     async def _other(self, own_address: str) -> str | None:
         """The address of the other one; None where there is none, or no broker to ask."""
         try:
-            entry = await self._key_value.get(ADDRESS_KEY)
+            entry = await self._key_value.get(CLAIM_KEY)
         except grpc.aio.AioRpcError:
             return None
         other = entry.value.decode() if entry else own_address
