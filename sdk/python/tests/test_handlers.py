@@ -14,7 +14,7 @@ from sdk.python.tests.contracts import shop
 from sdk.python.tests.shops import orders, receipt, serve, serve_sync, spin, stub_of
 
 import plait
-from plait import errors
+from plait import _slots, errors
 
 
 async def call_error(client: plait.Client, **said: Any) -> grpc.aio.AioRpcError:
@@ -343,7 +343,9 @@ async def test_no_more_handlers_at_once_than_the_concurrency(client):
     assert most == 5
 
 
-async def test_handlers_that_do_not_wait_answer_in_one_frame(client, pocket):
+async def test_handlers_that_do_not_wait_answer_in_one_frame(client, pocket, monkeypatch):
+    # They must not be taken for slow where the machine is.
+    monkeypatch.setattr(_slots, "SLICE_S", 60.0)
     stub = stub_of(client)
     tasks = [task async for task in client.submit_many(stub.Charge, orders(200))]
     async with serve(client):
