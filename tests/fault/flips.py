@@ -27,7 +27,7 @@ from plait.v1 import task_service_pb2 as api
 from tests.fault.command import run
 from tests.fault.contract import messages, stubs
 from tests.fault.outcome import Outcome
-from tests.fault.site import start_fault_worker
+from tests.fault.site import new_folder, start_fault_worker
 from tests.support.mesh import Mesh, binaries
 
 START_S = 30.0
@@ -207,7 +207,7 @@ def judge(outcome: Outcome, damage: Damage, seen: Seen, right: Served) -> str:
 async def campaign(step: int, folder: Path) -> Outcome:
     """Runs the whole."""
     outcome = Outcome("flips", ["I15"], "damaged byte or cut file")
-    sound = await prepare(made(folder / "made"))
+    sound = await prepare(new_folder(folder / "made"))
     for path in sound.glob("spare*"):
         path.unlink()
     right = (await look(copied(sound, folder / "sound"), folder / "sound.log")).served
@@ -233,12 +233,6 @@ async def campaign(step: int, folder: Path) -> Outcome:
     outcome.figures = {**verdicts, "bytes": sum(f.stat().st_size for f in sound.iterdir())}
     outcome.notes = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     return outcome.ended()
-
-
-def made(folder: Path) -> Path:
-    """A new folder."""
-    folder.mkdir()
-    return folder
 
 
 def text_of(log: Path) -> str:

@@ -7,7 +7,6 @@ answer, and the effect of a key happens once.
 import argparse
 import asyncio
 import random
-import socket
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from tests.fault import books
 from tests.fault.command import run
 from tests.fault.outcome import Outcome
+from tests.fault.site import fixed_address
 from tests.fault.traffic import Traffic
 from tests.support.mesh import LANGUAGES, Mesh
 from tests.support.processes import Process
@@ -120,22 +120,6 @@ async def campaign(size: Size, folder: Path) -> Outcome:
         "seed": size.seed,
     }
     return outcome.ended()
-
-
-def fixed_address() -> str:
-    """A free address below the ports that the system gives to clients.
-
-    While the broker is down, a client that dials a port of that range over and over may get the
-    very port for its own end, connect to itself, and keep the broker from coming back.
-    """
-    for port in random.sample(range(20_000, 32_000), 200):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return f"127.0.0.1:{port}"
-    raise RuntimeError("no port is free")
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
 """What several campaigns set up."""
 
+import random
+import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from tests.support.mesh import ROOT, Mesh
 from tests.support.processes import Process
@@ -12,3 +15,25 @@ async def start_fault_worker(mesh: Mesh, env: Mapping[str, str] | None = None) -
     journal = str(mesh.folder / "journal.tsv")
     command = [sys.executable, "-m", "tests.fault.worker", journal]
     return await mesh.start("fault", command, {"PYTHONPATH": str(ROOT), **(env or {})})
+
+
+def fixed_address() -> str:
+    """A free address below the ports that the system gives to clients.
+
+    While the broker is down, a client that dials a port of that range over and over may get the
+    very port for its own end, connect to itself, and keep the broker from coming back.
+    """
+    for port in random.sample(range(20_000, 32_000), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return f"127.0.0.1:{port}"
+    raise RuntimeError("no port is free")
+
+
+def new_folder(folder: Path) -> Path:
+    """Makes it."""
+    folder.mkdir()
+    return folder

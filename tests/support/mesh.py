@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -64,9 +64,12 @@ class Mesh:
         env: Mapping[str, str] | None = None,
         broker_args: tuple[str, ...] = (),
         address: str = "127.0.0.1:0",
+        data_dir: Path | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         """`env`: variables of every process; `broker_args`: flags of the broker; `address`: where
-        the broker listens, kept over its restarts."""
+        the broker listens, kept over its restarts; `data_dir`: default `broker` in the folder;
+        `under`: the first broker's, as in `start_broker`."""
         self.folder = folder
         self.address = address
         self.broker: Process | None = None
@@ -74,12 +77,19 @@ class Mesh:
         self.workers: list[Process] = []
         self.processes: list[Process] = []
         self._env = {**(env or {}), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        self.data_dir = data_dir or folder / "broker"
+        """Where the broker keeps its data."""
         self._broker_args = broker_args
+        self._under = under
         self._numbers = itertools.count(1)
 
     async def __aenter__(self) -> Self:
-        await self.start_broker()
-        await self.start_scheduler()
+        try:
+            await self.start_broker(under=self._under)
+            await self.start_scheduler()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -90,14 +100,14 @@ class Mesh:
         for process in self.processes:
             await process.kill()
 
-    @property
-    def data_dir(self) -> Path:
-        """Where the broker keeps its data."""
-        return self.folder / "broker"
+    async def start_broker(
+        self, env: Mapping[str, str] | None = None, *, under: Sequence[str] = ()
+    ) -> Process:
+        """Starts the broker: the first time on any port, later on the same, over the same data.
 
-    async def start_broker(self, env: Mapping[str, str] | None = None) -> Process:
-        """Starts the broker: the first time on any port, later on the same, over the same data."""
-        command = [str(binaries() / "plait-broker"), "--listen", self.address]
+        `under`: a command that runs it, such as `env`.
+        """
+        command = [*under, str(binaries() / "plait-broker"), "--listen", self.address]
         command += ["--data-dir", str(self.data_dir), *self._broker_args]
         self.broker = await self.start("broker", command, env)
         self.address = self.broker.ready["address"]
