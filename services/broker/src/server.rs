@@ -101,6 +101,7 @@ pub async fn run(
     let context = Context {
         partition: running.handle.clone(),
         limits: Arc::new(settings.limits()),
+        synced: settings.sync == SyncMode::Always,
         draining,
         hub: Arc::new(Hub::default()),
     };

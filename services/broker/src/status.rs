@@ -154,6 +154,14 @@ pub fn too_large(field: impl Into<String>, size: usize, limit: usize) -> Refused
     .field(field, format!("at most {limit} bytes"))
 }
 
+/// A task's request, response or metadata that the log cannot give back as it was written.
+pub fn payload_lost(task: TaskId, payload: &'static str) -> Refused {
+    let message =
+        format!("the {payload} of task {task} is lost: the log's bytes are not what was written");
+    let metadata = [("task", task.to_string()), ("payload", payload.to_owned())];
+    Refused::with(Code::DataLoss, ErrorReason::PayloadLost, message, &metadata)
+}
+
 /// A stream whose reader let too much wait.
 pub fn slow_reader(limit: usize) -> Status {
     let message = format!("more than {limit} bytes wait to be read: connect again, await the rest");

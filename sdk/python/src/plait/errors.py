@@ -71,6 +71,8 @@ class Reason(StrEnum):
     """FAILED_PRECONDITION: the task's state does not allow the operation."""
     LOG_FAILED = "LOG_FAILED"
     """UNAVAILABLE: the log could not be written."""
+    PAYLOAD_LOST = "PAYLOAD_LOST"
+    """DATA_LOSS: the log's bytes of a request, response or metadata are not what was written."""
 
 
 def status(error: BaseException) -> status_pb2.Status | None:

@@ -7,7 +7,7 @@ use plait_broker_core::Partition;
 use plait_broker_core::command::Command;
 use plait_broker_core::effect::{Error, Reply};
 use plait_broker_core::ids::{ConnId, Millis, ReplyTag};
-use plait_broker_log::{LogReader, SegmentInfo};
+use plait_broker_log::{Payloads, SegmentInfo};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::outbound::Outbound;
@@ -99,7 +99,7 @@ pub struct Handle {
     room: Arc<Semaphore>,
     room_max: usize,
     outbox: Arc<Outbox>,
-    reader: Arc<dyn LogReader>,
+    payloads: Arc<Payloads>,
     drained: watch::Receiver<bool>,
 }
 
@@ -109,7 +109,7 @@ pub(super) struct Parts {
     pub(super) room: Arc<Semaphore>,
     pub(super) room_max: u32,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) reader: Arc<dyn LogReader>,
+    pub(super) payloads: Arc<Payloads>,
     pub(super) drained: watch::Receiver<bool>,
 }
 
@@ -120,7 +120,7 @@ impl Handle {
             room,
             room_max,
             outbox,
-            reader,
+            payloads,
             drained,
         } = parts;
         Self {
@@ -128,7 +128,7 @@ impl Handle {
             room,
             room_max: room_max as usize,
             outbox,
-            reader,
+            payloads,
             drained,
         }
     }
@@ -144,8 +144,8 @@ impl Handle {
     }
 
     /// Reads payloads that are not in memory.
-    pub fn reader(&self) -> &Arc<dyn LogReader> {
-        &self.reader
+    pub fn payloads(&self) -> &Arc<Payloads> {
+        &self.payloads
     }
 
     /// Sends a command that carries `bytes` of payload. Waits while the inbox is full.

@@ -16,7 +16,7 @@ pub use recovery::RecoveryError;
 use std::sync::Arc;
 
 use plait_broker_core::Config;
-use plait_broker_log::{Log, LogError};
+use plait_broker_log::{Log, LogError, Payloads};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -93,7 +93,7 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
     let room = Arc::new(Semaphore::new(options.inbox_bytes_max as usize));
     let outbox = Arc::new(Outbox::new(Arc::clone(&room)));
     let (inbox, inputs) = mpsc::unbounded_channel();
-    let reader = log.reader();
+    let payloads = Arc::new(Payloads::new(log.reader()));
     let snapshots = snapshot::Schedule::new(options.snapshot_bytes, &*log, state.snapshot_bytes);
     let tail = log.tail();
     let writer = writer::spawn(log, Arc::clone(&outbox), inbox.downgrade())?;
@@ -103,7 +103,7 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
         room,
         room_max: options.inbox_bytes_max,
         outbox: Arc::clone(&outbox),
-        reader,
+        payloads,
         drained: is_drained,
     });
     let owner = owner::Owner::new(owner::Parts {

@@ -4,15 +4,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use plait::pb::v1::{self as pb, attach_response::Message};
+use plait_broker_core::command::{Command, Outcome};
 use plait_broker_core::effect::{Attempt, Effect, StopReason};
-use plait_broker_core::ids::{TaskId, Token};
-use plait_broker_log::LogReader;
+use plait_broker_core::ids::{ConnId, TaskId, Token};
 use tonic::Status;
 
-use super::{blobs, options, split, times};
+use super::{Context, blobs, failures, options, split, times};
 use crate::limits::Limits;
 use crate::outbound::Outgoing;
 use crate::status;
+
+/// The number of outcomes that the broker itself tells in a worker's place. A worker counts its own from 1 and hears
+/// nothing of these.
+const UNNUMBERED: u64 = 0;
 
 /// Numbers of frames on the wire and in the state machine. A frame of large payloads goes out as several, so the two
 /// differ; a frame is received when the last of its parts is.
@@ -52,12 +56,12 @@ impl Numbering {
     }
 }
 
-/// Turns all that waits into messages.
+/// Turns all that waits into messages to the worker on this stream.
 pub(super) async fn messages(
     items: VecDeque<Outgoing>,
-    reader: &Arc<dyn LogReader>,
+    context: &Context,
+    conn: ConnId,
     numbering: &Numbering,
-    limits: &Limits,
 ) -> Result<VecDeque<Message>, Status> {
     let mut out = VecDeque::with_capacity(items.len());
     for item in items {
@@ -69,17 +73,20 @@ pub(super) async fn messages(
                 let mut parts = split::frames(attempts, bytes).into_iter().peekable();
                 while let Some(part) = parts.next() {
                     let last = parts.peek().is_none().then_some(sequence);
-                    out.push_back(Message::Attempts(
-                        frame(part, last, reader, numbering).await?,
-                    ));
+                    let part = sound(part, context, conn).await?;
+                    out.push_back(Message::Attempts(frame(part, numbering.next(last))));
                 }
             }
+            Outgoing::Effect(Effect::Settled {
+                sequence: UNNUMBERED,
+                ..
+            }) => {}
             Outgoing::Effect(Effect::Settled {
                 sequence, refused, ..
             }) => {
                 settled(&mut out, sequence, refused);
             }
-            Outgoing::Effect(effect) => out.extend(simple(effect, limits)),
+            Outgoing::Effect(effect) => out.extend(simple(effect, &context.limits)),
             Outgoing::Drain { grace } => {
                 out.push_back(Message::Drain(pb::BrokerDrain {
                     grace: times::duration(grace),
@@ -151,19 +158,52 @@ fn settled(
     }));
 }
 
-async fn frame(
+/// The attempts whose payloads are what was submitted. The others fail here and now with DATA_LOSS, which is never
+/// retried: no worker could do better, and every later attempt would end as this one.
+async fn sound(
     mut attempts: Vec<Attempt>,
-    last_of: Option<u64>,
-    reader: &Arc<dyn LogReader>,
-    numbering: &Numbering,
-) -> Result<pb::AttemptFrame, Status> {
+    context: &Context,
+    conn: ConnId,
+) -> Result<Vec<Attempt>, Status> {
     let blobs = attempts
         .iter_mut()
         .flat_map(|a| [&mut a.request, &mut a.envelope]);
-    blobs::load(reader, blobs).await?;
+    blobs::load(context.partition.payloads(), blobs).await?;
+    if attempts.iter().all(|attempt| lost(attempt).is_none()) {
+        return Ok(attempts);
+    }
+    let mut outcomes = Vec::new();
+    attempts.retain(|attempt| {
+        let lost = lost(attempt);
+        outcomes.extend(lost.map(|payload| Outcome {
+            task: attempt.task,
+            token: attempt.token,
+            result: Err((failures::lost(attempt.task, payload), Some(u64::MAX))),
+        }));
+        lost.is_none()
+    });
+    // A partition that is down has no leases left to end.
+    let _ = context.partition.post(Command::Outcomes {
+        conn,
+        sequence: UNNUMBERED,
+        outcomes,
+    });
+    Ok(attempts)
+}
+
+/// Which payload of an attempt that was loaded is lost.
+fn lost(attempt: &Attempt) -> Option<&'static str> {
+    if blobs::is_lost(&attempt.request) {
+        return Some("request");
+    }
+    blobs::is_lost(&attempt.envelope).then_some("metadata")
+}
+
+/// Attempts as a message; empty if all of a frame were lost, so that the numbers have no gap.
+fn frame(attempts: Vec<Attempt>, sequence: u64) -> pb::AttemptFrame {
     let count = attempts.len();
     let mut out = pb::AttemptFrame {
-        sequence: numbering.next(last_of),
+        sequence,
         tasks: Vec::with_capacity(count),
         tokens: Vec::with_capacity(count),
         method_index: Vec::new(),
@@ -178,11 +218,11 @@ async fn frame(
         out.tasks.push(attempt.task.0);
         out.tokens.push(attempt.token.0);
         out.timeout_ms.push(attempt.timeout_ms);
-        out.payloads
-            .push(blobs::bytes(std::mem::take(&mut attempt.request)));
+        let request = blobs::bytes(std::mem::take(&mut attempt.request));
+        out.payloads.push(request.unwrap_or_default());
         out.extras.extend(extra(index as u32, attempt));
     }
-    Ok(out)
+    out
 }
 
 /// What is rare of an attempt, if there is anything.
@@ -190,7 +230,7 @@ fn extra(index: u32, attempt: Attempt) -> Option<pb::AttemptExtra> {
     if attempt.extra.is_none() && attempt.envelope.len == 0 && attempt.attempt == 1 {
         return None;
     }
-    let metadata = options::metadata(&blobs::bytes(attempt.envelope));
+    let metadata = options::metadata(&blobs::bytes(attempt.envelope).unwrap_or_default());
     let rare = attempt.extra.unwrap_or_default();
     let text = |text: Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
     Some(pb::AttemptExtra {

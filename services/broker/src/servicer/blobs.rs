@@ -1,51 +1,56 @@
-//! Payloads that only the log has.
+//! Payloads that only the log has. What is served was proven by its checksum; what cannot be is said to be lost.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use plait_broker_core::record::Blob;
-use plait_broker_log::LogReader;
+use plait_broker_log::Payloads;
 use tonic::Status;
 
-/// Brings the payloads that are not in memory, all of them in one go on a thread that may block.
+/// Brings the payloads that are not in memory, all of them in one go on a thread that may block. One that is not what
+/// was written stays without bytes: see [`bytes`].
 pub(super) async fn load<'a>(
-    reader: &Arc<dyn LogReader>,
+    payloads: &Arc<Payloads>,
     blobs: impl Iterator<Item = &'a mut Blob>,
 ) -> Result<(), Status> {
-    let mut missing: Vec<&mut Blob> = blobs
-        .filter(|blob| blob.len > 0 && blob.bytes.is_none())
-        .collect();
+    let missing = blobs.filter(|blob| is_lost(blob));
+    let (mut missing, wanted): (Vec<&mut Blob>, Vec<_>) = missing
+        .filter_map(|blob| {
+            let wanted = (blob.at?, blob.len as usize);
+            Some((blob, wanted))
+        })
+        .unzip();
     if missing.is_empty() {
         return Ok(());
     }
-    let wanted: Option<Vec<_>> = missing
-        .iter()
-        .map(|b| Some((b.at?, b.len as usize)))
-        .collect();
-    let wanted = wanted.ok_or_else(|| lost("it is nowhere"))?;
-    let reader = Arc::clone(reader);
-    let read = move || -> Result<Vec<Bytes>, _> {
-        wanted
-            .into_iter()
-            .map(|(at, len)| reader.read(at, len))
-            .collect()
-    };
-    let read = tokio::task::spawn_blocking(read)
+    let payloads = Arc::clone(payloads);
+    let read = tokio::task::spawn_blocking(move || payloads.read(&wanted))
         .await
-        .map_err(lost)?
-        .map_err(lost)?;
-    for (blob, bytes) in missing.iter_mut().zip(read) {
-        blob.bytes = Some(bytes);
+        .map_err(|error| Status::internal(format!("reading payloads: {error}")))?;
+    let mut told = None;
+    for (blob, found) in missing.iter_mut().zip(read) {
+        match found {
+            Ok(bytes) => blob.bytes = Some(bytes),
+            // All payloads of a frame share one error, which says file and position.
+            Err(error) if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &error)) => {}
+            Err(error) => {
+                tracing::error!(offset = blob.at, len = blob.len, %error, "a payload is lost");
+                told = Some(error);
+            }
+        }
     }
     Ok(())
 }
 
-/// The bytes of a blob that was loaded.
-pub(super) fn bytes(blob: Blob) -> Bytes {
-    blob.bytes.unwrap_or_default()
+/// Whether a blob that was loaded has no bytes to serve.
+pub(super) fn is_lost(blob: &Blob) -> bool {
+    blob.len > 0 && blob.bytes.is_none()
 }
 
-fn lost(error: impl std::fmt::Display) -> Status {
-    tracing::error!(%error, "a payload cannot be read");
-    Status::data_loss(format!("a payload cannot be read from the log: {error}"))
+/// The bytes of a blob that was loaded; none if they are lost.
+pub(super) fn bytes(blob: Blob) -> Option<Bytes> {
+    match blob.bytes {
+        None if blob.len > 0 => None,
+        bytes => Some(bytes.unwrap_or_default()),
+    }
 }

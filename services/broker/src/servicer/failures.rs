@@ -15,7 +15,7 @@ use tonic::Code;
 use super::options;
 use crate::limits::Limits;
 use crate::states;
-use crate::status::{self, too_large};
+use crate::status::{self, Refused, too_large};
 
 /// The longest message that is kept; the rest is cut off.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
@@ -63,11 +63,20 @@ fn shortened(message: &str) -> &str {
 
 /// The failure of an attempt whose response is over the limit. It is never retried: it would be as large again.
 pub(super) fn oversize(size: usize, limits: &Limits) -> Failure {
-    let refused = too_large("response", size, limits.payload_bytes_max);
+    made(too_large("response", size, limits.payload_bytes_max))
+}
+
+/// The failure of a task of which a payload is lost. It is never retried.
+pub(super) fn lost(task: TaskId, payload: &'static str) -> Failure {
+    made(status::payload_lost(task, payload))
+}
+
+/// A failure of our own that the state machine knows nothing of, kept like a handler's.
+fn made(refused: Refused) -> Failure {
     let status = refused.into_proto();
     Failure {
         reason: None,
-        code: Code::InvalidArgument as u32,
+        code: status.code as u32,
         message: Arc::from(status.message.as_str()),
         details: status.encode_to_vec().into(),
         trailers: Bytes::new(),

@@ -48,6 +48,8 @@ pub struct Context {
     pub partition: Handle,
     /// Limits of what comes in and goes out.
     pub limits: Arc<Limits>,
+    /// Whether what is acknowledged was synced; told to submitters.
+    pub synced: bool,
     /// Whether the broker is going, and how long it waits for outcomes.
     pub draining: Receiver<Option<std::time::Duration>>,
     /// Workers, announcements and the scheduler.

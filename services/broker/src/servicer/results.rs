@@ -3,14 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use plait::pb::v1::{self as pb, submit_stream_response::Message};
-use plait_broker_core::effect::{Effect, TaskResult};
-use plait_broker_core::record::{Acceptance, Blob};
-use plait_broker_log::LogReader;
+use plait_broker_core::effect::{Effect, TaskResult, TaskState};
+use plait_broker_core::record::Acceptance;
+use plait_broker_log::Payloads;
 use tonic::Status;
 
-use super::{blobs, failures, split, times};
-use crate::limits::Limits;
+use super::{Context, blobs, failures, split, times};
 use crate::outbound::Outgoing;
 use crate::status::{self, Refused};
 
@@ -84,9 +84,8 @@ pub(super) fn accepted_frame(
 /// Turns all that waits into as few messages as can be: acceptances first, which no result may overtake, then results.
 pub(super) async fn messages(
     items: VecDeque<Outgoing>,
-    reader: &Arc<dyn LogReader>,
+    context: &Context,
     unsound: &Unsound,
-    limits: &Limits,
 ) -> Result<VecDeque<Message>, Status> {
     let mut out = VecDeque::with_capacity(items.len());
     let mut results: Vec<TaskResult> = Vec::new();
@@ -107,8 +106,9 @@ pub(super) async fn messages(
             Effect::SessionOpened { last_sequence, .. } => {
                 out.push_back(Message::Welcome(pb::SessionWelcome {
                     last_sequence,
-                    payload_bytes_max: limits.payload_bytes_max as u64,
-                    frame_tasks_max: limits.frame_tasks_max as u32,
+                    payload_bytes_max: context.limits.payload_bytes_max as u64,
+                    frame_tasks_max: context.limits.frame_tasks_max as u32,
+                    synced: context.synced,
                 }));
             }
             Effect::Accepted {
@@ -132,19 +132,20 @@ pub(super) async fn messages(
     }
     let bytes = |result: &TaskResult| result.result.as_ref().map_or(0, |r| r.len as usize);
     for frame in split::frames(results, bytes) {
-        out.push_back(Message::Results(result_frame(frame, reader).await?));
+        let payloads = context.partition.payloads();
+        out.push_back(Message::Results(result_frame(frame, payloads).await?));
     }
     Ok(out)
 }
 
 async fn result_frame(
     mut results: Vec<TaskResult>,
-    reader: &Arc<dyn LogReader>,
+    payloads: &Arc<Payloads>,
 ) -> Result<pb::ResultFrame, Status> {
     let blobs = results
         .iter_mut()
         .filter_map(|result| result.result.as_mut().ok());
-    blobs::load(reader, blobs).await?;
+    blobs::load(payloads, blobs).await?;
     let mut out = pb::ResultFrame {
         tasks: Vec::with_capacity(results.len()),
         payloads: Vec::with_capacity(results.len()),
@@ -152,12 +153,17 @@ async fn result_frame(
     };
     for (index, TaskResult { task, result }) in results.into_iter().enumerate() {
         out.tasks.push(task.0);
-        let response = result.unwrap_or_else(|(state, failure)| {
+        let ended = result.and_then(|response| {
+            // The waiter is told for good: asked again, the log would say the same.
+            let lost = || (TaskState::Succeeded, failures::lost(task, "response"));
+            blobs::bytes(response).ok_or_else(lost)
+        });
+        let response = ended.unwrap_or_else(|(state, failure)| {
             out.failures
                 .push(failures::outgoing(index as u32, task, state, failure));
-            Blob::default()
+            Bytes::new()
         });
-        out.payloads.push(blobs::bytes(response));
+        out.payloads.push(response);
     }
     Ok(out)
 }

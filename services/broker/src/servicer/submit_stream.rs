@@ -70,8 +70,7 @@ impl Writer {
                 Taken::End(End::Gone) => return None,
                 Taken::End(End::Status(status)) => return Some((Err(*status), None)),
             };
-            let (reader, limits) = (self.context.partition.reader(), &self.context.limits);
-            match results::messages(items, reader, &self.unsound, limits).await {
+            match results::messages(items, &self.context, &self.unsound).await {
                 Ok(ready) => self.ready = ready,
                 Err(status) => return Some((Err(status), None)),
             }

@@ -147,8 +147,8 @@ impl TaskService for Tasks {
     ) -> Result<Response<pb::GetTaskResponse>, Status> {
         let request = request.into_inner();
         let view = self.view(task_id("id", &request.id)?).await?;
-        let reader = self.context.partition.reader();
-        let task = views::task(view, views::is_full(request.view), reader).await?;
+        let payloads = self.context.partition.payloads();
+        let task = views::task(view, views::is_full(request.view), payloads).await?;
         Ok(Response::new(pb::GetTaskResponse { task: Some(task) }))
     }
 
@@ -201,7 +201,7 @@ impl TaskService for Tasks {
         let Reply::Task(view) = self.context.partition.call(0, cancel).await? else {
             return Err(unexpected("cancellation"));
         };
-        let task = views::task(*view, false, self.context.partition.reader()).await?;
+        let task = views::task(*view, false, self.context.partition.payloads()).await?;
         Ok(Response::new(pb::CancelTaskResponse { task: Some(task) }))
     }
 

@@ -4,37 +4,41 @@ use std::sync::Arc;
 
 use plait::pb::v1 as pb;
 use plait_broker_core::effect::{QueueView, TaskView, TimelineEvent};
-use plait_broker_log::LogReader;
+use plait_broker_log::Payloads;
 use tonic::Status;
 
 use super::{blobs, failures, options, times};
-use crate::states;
+use crate::{states, status};
 
 /// Whether an answer holds everything.
 pub(super) fn is_full(view: i32) -> bool {
     pb::TaskView::try_from(view) == Ok(pb::TaskView::Full)
 }
 
-/// A task as a message. Payloads are read from the log if the view is full.
+/// A task as a message. Payloads are read from the log if the view is full; DATA_LOSS if one is lost.
 pub(super) async fn task(
     mut view: TaskView,
     full: bool,
-    reader: &Arc<dyn LogReader>,
+    payloads: &Arc<Payloads>,
 ) -> Result<pb::Task, Status> {
     if full {
         let blobs = [&mut view.request, &mut view.response, &mut view.envelope];
-        blobs::load(reader, blobs.into_iter()).await?;
+        blobs::load(payloads, blobs.into_iter()).await?;
     }
     let request = std::mem::take(&mut view.request);
     let response = std::mem::take(&mut view.response);
     let envelope = std::mem::take(&mut view.envelope);
     let events = std::mem::take(&mut view.events);
+    let id = view.id;
     let mut out = basic(view);
     out.request_size = i64::from(request.len);
     if full {
-        out.request = blobs::bytes(request);
-        out.response = blobs::bytes(response);
-        out.metadata = options::metadata(&blobs::bytes(envelope));
+        let loaded = |blob, what| {
+            blobs::bytes(blob).ok_or_else(|| Status::from(status::payload_lost(id, what)))
+        };
+        out.request = loaded(request, "request")?;
+        out.response = loaded(response, "response")?;
+        out.metadata = options::metadata(&loaded(envelope, "metadata")?);
         out.events = events.into_iter().map(event).collect();
     }
     Ok(out)

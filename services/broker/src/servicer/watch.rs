@@ -53,8 +53,8 @@ impl Watch {
         loop {
             if let Some(view) = self.ready.pop_front() {
                 self.is_final = view.state.is_final();
-                let reader = self.context.partition.reader();
-                let task = match views::task(*view, self.full, reader).await {
+                let payloads = self.context.partition.payloads();
+                let task = match views::task(*view, self.full, payloads).await {
                     Ok(task) => task,
                     Err(status) => return Some((Err(status), None)),
                 };

@@ -57,6 +57,7 @@ impl WorkerService for Workers {
         let ready = VecDeque::new();
         let writer = Writer {
             context,
+            conn,
             outbound: Closing(outbound),
             numbering,
             ready,
@@ -69,6 +70,7 @@ impl WorkerService for Workers {
 /// What is polled for answers.
 struct Writer {
     context: Context,
+    conn: ConnId,
     outbound: Closing,
     numbering: Arc<Numbering>,
     ready: VecDeque<Message>,
@@ -95,8 +97,8 @@ impl Writer {
                     continue;
                 }
             };
-            let (reader, limits) = (self.context.partition.reader(), &self.context.limits);
-            match attempts::messages(items, reader, &self.numbering, limits).await {
+            let told = attempts::messages(items, &self.context, self.conn, &self.numbering).await;
+            match told {
                 Ok(ready) => self.ready = ready,
                 Err(status) => return Some((Err(status), None)),
             }

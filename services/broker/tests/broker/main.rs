@@ -15,6 +15,7 @@ mod contracts;
 mod drain;
 mod key_values;
 mod listing;
+mod lost_payloads;
 mod outcomes;
 mod overload;
 mod plain_path;

@@ -76,6 +76,9 @@ const (
 	ErrorReason_ERROR_REASON_STATE_CONFLICT ErrorReason = 22
 	// UNAVAILABLE: the log could not be written; the broker stops rather than lie.
 	ErrorReason_ERROR_REASON_LOG_FAILED ErrorReason = 23
+	// DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
+	// and "payload" say which. A task whose request is lost has failed with this.
+	ErrorReason_ERROR_REASON_PAYLOAD_LOST ErrorReason = 24
 )
 
 // Enum value maps for ErrorReason.
@@ -105,6 +108,7 @@ var (
 		21: "ERROR_REASON_SLOW_READER",
 		22: "ERROR_REASON_STATE_CONFLICT",
 		23: "ERROR_REASON_LOG_FAILED",
+		24: "ERROR_REASON_PAYLOAD_LOST",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -131,6 +135,7 @@ var (
 		"ERROR_REASON_SLOW_READER":            21,
 		"ERROR_REASON_STATE_CONFLICT":         22,
 		"ERROR_REASON_LOG_FAILED":             23,
+		"ERROR_REASON_PAYLOAD_LOST":           24,
 	}
 )
 
@@ -165,7 +170,7 @@ var File_plait_v1_errors_proto protoreflect.FileDescriptor
 
 const file_plait_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x15plait/v1/errors.proto\x12\bplait.v1*\x9a\x06\n" +
+	"\x15plait/v1/errors.proto\x12\bplait.v1*\xb9\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x01\x12\x1b\n" +
@@ -191,7 +196,8 @@ const file_plait_v1_errors_proto_rawDesc = "" +
 	"\x1dERROR_REASON_VERSION_MISMATCH\x10\x14\x12\x1c\n" +
 	"\x18ERROR_REASON_SLOW_READER\x10\x15\x12\x1f\n" +
 	"\x1bERROR_REASON_STATE_CONFLICT\x10\x16\x12\x1b\n" +
-	"\x17ERROR_REASON_LOG_FAILED\x10\x17B&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
+	"\x17ERROR_REASON_LOG_FAILED\x10\x17\x12\x1d\n" +
+	"\x19ERROR_REASON_PAYLOAD_LOST\x10\x18B&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
 
 var (
 	file_plait_v1_errors_proto_rawDescOnce sync.Once

@@ -968,6 +968,9 @@ type SessionWelcome struct {
 	PayloadBytesMax uint64 `protobuf:"varint,2,opt,name=payload_bytes_max,json=payloadBytesMax,proto3" json:"payload_bytes_max,omitempty"`
 	// Most tasks in one frame.
 	FrameTasksMax uint32 `protobuf:"varint,3,opt,name=frame_tasks_max,json=frameTasksMax,proto3" json:"frame_tasks_max,omitempty"`
+	// Whether an acceptance or a result is told only after fdatasync; false when the broker runs with --sync none, or is
+	// older than this field.
+	Synced        bool `protobuf:"varint,4,opt,name=synced,proto3" json:"synced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1021,6 +1024,13 @@ func (x *SessionWelcome) GetFrameTasksMax() uint32 {
 		return x.FrameTasksMax
 	}
 	return 0
+}
+
+func (x *SessionWelcome) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
 }
 
 // A numbered submission is durable.
@@ -2343,11 +2353,12 @@ const file_plait_v1_task_service_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2\x18.plait.v1.SessionWelcomeH\x00R\awelcome\x129\n" +
 	"\baccepted\x18\x02 \x01(\v2\x1b.plait.v1.SequencedAcceptedH\x00R\baccepted\x121\n" +
 	"\aresults\x18\x03 \x01(\v2\x15.plait.v1.ResultFrameH\x00R\aresultsB\t\n" +
-	"\amessage\"\x89\x01\n" +
+	"\amessage\"\xa1\x01\n" +
 	"\x0eSessionWelcome\x12#\n" +
 	"\rlast_sequence\x18\x01 \x01(\x04R\flastSequence\x12*\n" +
 	"\x11payload_bytes_max\x18\x02 \x01(\x04R\x0fpayloadBytesMax\x12&\n" +
-	"\x0fframe_tasks_max\x18\x03 \x01(\rR\rframeTasksMax\"\xa0\x01\n" +
+	"\x0fframe_tasks_max\x18\x03 \x01(\rR\rframeTasksMax\x12\x16\n" +
+	"\x06synced\x18\x04 \x01(\bR\x06synced\"\xa0\x01\n" +
 	"\x11SequencedAccepted\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x123\n" +
 	"\baccepted\x18\x02 \x01(\v2\x17.plait.v1.AcceptedFrameR\baccepted\x12:\n" +

@@ -70,6 +70,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the task's state does not allow the operation, such as redriving a task that runs."""
     ERROR_REASON_LOG_FAILED: _ErrorReason.ValueType  # 23
     """UNAVAILABLE: the log could not be written; the broker stops rather than lie."""
+    ERROR_REASON_PAYLOAD_LOST: _ErrorReason.ValueType  # 24
+    """DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
+    and "payload" say which. A task whose request is lost has failed with this.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why Plait refused. ErrorInfo.reason is the name without the prefix ERROR_REASON_. A number and its meaning never
@@ -124,4 +128,8 @@ ERROR_REASON_STATE_CONFLICT: ErrorReason.ValueType  # 22
 """FAILED_PRECONDITION: the task's state does not allow the operation, such as redriving a task that runs."""
 ERROR_REASON_LOG_FAILED: ErrorReason.ValueType  # 23
 """UNAVAILABLE: the log could not be written; the broker stops rather than lie."""
+ERROR_REASON_PAYLOAD_LOST: ErrorReason.ValueType  # 24
+"""DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
+and "payload" say which. A task whose request is lost has failed with this.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -487,22 +487,28 @@ class SessionWelcome(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     PAYLOAD_BYTES_MAX_FIELD_NUMBER: _builtins.int
     FRAME_TASKS_MAX_FIELD_NUMBER: _builtins.int
+    SYNCED_FIELD_NUMBER: _builtins.int
     last_sequence: _builtins.int
     """The last sequence number accepted from this session; 0 for a new one."""
     payload_bytes_max: _builtins.int
     """Largest payload in bytes."""
     frame_tasks_max: _builtins.int
     """Most tasks in one frame."""
+    synced: _builtins.bool
+    """Whether an acceptance or a result is told only after fdatasync; false when the broker runs with --sync none, or is
+    older than this field.
+    """
     def __init__(
         self,
         *,
         last_sequence: _builtins.int = ...,
         payload_bytes_max: _builtins.int = ...,
         frame_tasks_max: _builtins.int = ...,
+        synced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_tasks_max", b"frame_tasks_max", "last_sequence", b"last_sequence", "payload_bytes_max", b"payload_bytes_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_tasks_max", b"frame_tasks_max", "last_sequence", b"last_sequence", "payload_bytes_max", b"payload_bytes_max", "synced", b"synced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
