@@ -52,6 +52,9 @@ class Killer:
         self._size = size
         self._journal = {"ECHO_JOURNAL": str(journal)}
         self._workers: dict[str, Process] = {}
+        # A scheduler is ready when it observes the broker, for which the broker has to live a
+        # moment: longer, beside a busy load, than the fast cycle of kills leaves it.
+        self._calm = asyncio.Lock()
 
     @property
     def _done(self) -> bool:
@@ -69,9 +72,10 @@ class Killer:
             async with asyncio.timeout(STALL_S):
                 await self._traffic.progress(dice.randint(1, self._size.results_between))
             assert self._mesh.broker is not None
-            self.counts["broker"] += 1
-            await self._mesh.broker.kill()
-            await self._mesh.start_broker()
+            async with self._calm:
+                self.counts["broker"] += 1
+                await self._mesh.broker.kill()
+                await self._mesh.start_broker()
 
     async def others(self) -> None:
         """Kills workers and the scheduler meanwhile."""
@@ -82,7 +86,8 @@ class Killer:
             if victim == "scheduler":
                 assert self._mesh.scheduler is not None
                 await self._mesh.scheduler.kill()
-                await self._mesh.start_scheduler()
+                async with self._calm:
+                    await self._mesh.start_scheduler()
             else:
                 await self._workers[victim].kill()
                 self._workers[victim] = await self._start(victim)

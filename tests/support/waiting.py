@@ -31,7 +31,12 @@ async def eventually(
     while not holds(answer := await ask()):
         if time.monotonic() > end:
             raise AssertionError(f"not within {limit_s} s; the last answer: {answer}")
-        pause = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(_PAUSE_S, pause.set_result, None)
-        await pause
+        await elapse(_PAUSE_S)
     return answer
+
+
+async def elapse(seconds: float) -> None:
+    """Lets time pass, for tests that are about just that: a silence, a stall, a steady load."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()
