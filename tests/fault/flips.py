@@ -30,8 +30,8 @@ from tests.fault.outcome import Outcome
 from tests.fault.site import new_folder, start_fault_worker
 from tests.support.mesh import Mesh, binaries
 
-START_S = 30.0
-ASK_S = 20.0
+START_S = 60.0
+ASK_S = 60.0
 ZEROS_STEP = 4096
 """Of the zeros after the last used byte of a file, every so many are flipped."""
 LANES = 2
@@ -219,10 +219,11 @@ async def campaign(step: int, folder: Path) -> Outcome:
         for damage in todo:
             data = copied(sound, folder / f"lane-{number}")
             damage.to(data)
+            log = folder / f"lane-{number}.log"
             try:
-                seen = await look(data, folder / f"lane-{number}.log")
+                seen = await look(data, log)
             except TimeoutError:
-                outcome.violated(f"{damage}: the broker neither serves nor ends")
+                outcome.violated(f"{damage}: neither served nor ended: {text_of(log)[-300:]}")
                 continue
             verdicts[judge(outcome, damage, seen, right)] += 1
             outcome.tried += 1

@@ -108,7 +108,9 @@ async def campaign(size: Size, folder: Path) -> Outcome:
         await killer.start_workers()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(traffic.run(caller.plait))
-            await asyncio.gather(killer.brokers(), killer.others())
+            async with asyncio.TaskGroup() as killers:
+                killers.create_task(killer.brokers())
+                killers.create_task(killer.others())
             traffic.stop()
             async with asyncio.timeout(SETTLE_S):
                 await running

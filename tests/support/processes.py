@@ -56,6 +56,9 @@ class Process:
         except (TimeoutError, RuntimeError) as error:
             await process.kill()
             raise RuntimeError(f"{name} is not ready: {error}\n{process.tail()}") from error
+        except BaseException:
+            await process.kill()
+            raise
         process._reader = asyncio.create_task(process._drain(), name=f"stdout of {name}")
         return process
 
