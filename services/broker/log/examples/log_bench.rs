@@ -1,6 +1,6 @@
 //! Measures durable commits of a [`FileLog`]: batches of 1, 128 and 1024 records of 300 bytes,
-//! each batch one frame. Prints one JSON line a batch size, and one for opening and replaying a
-//! log of a million such records.
+//! each batch one frame. Prints one JSON line a batch size, one for opening and replaying a log of a
+//! million such records, and some for reading 256 byte payloads back, unchecked and checked.
 //!
 //! `log_bench [DIR] [SECONDS]`: where (default: a directory under the current one, which is
 //! removed) and how long for each size (default 3). Segments are released as a broker would, after
@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use plait_broker_log::{FileLog, FileLogOptions, Log, LogError};
+use plait_broker_log::{FRAME_HEADER_LEN, FileLog, FileLogOptions, Log, LogError, Payloads};
 
 const RECORD_BYTES: usize = 300;
 
@@ -32,6 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     replay(&dir.join("replay"), 1_000_000)?;
     std::fs::remove_dir_all(dir.join("replay"))?;
+    payloads(&dir.join("payloads"))?;
+    std::fs::remove_dir_all(dir.join("payloads"))?;
     std::fs::remove_dir(&dir)?;
     Ok(())
 }
@@ -96,4 +98,52 @@ fn replay(dir: &Path, records: usize) -> Result<(), LogError> {
     let records = bytes / RECORD_BYTES;
     println!("{{\"records\":{records},\"open_ms\":{open_ms:.0},\"replay_ms\":{replay_ms:.0}}}");
     Ok(())
+}
+
+/// Reads payloads back in batches of 128, as a broker does that sends attempts: ns each, from frames
+/// with so many of them, first once each in their order, then at random.
+fn payloads(dir: &Path) -> Result<(), LogError> {
+    const LEN: usize = 256;
+    const TOTAL: usize = 1 << 17;
+    for each in [1, 256, 4096] {
+        let dir = dir.join(each.to_string());
+        let mut log = FileLog::open(&dir, FileLogOptions::default())?;
+        let body = vec![0x5a_u8; each * LEN];
+        let mut places = Vec::with_capacity(TOTAL);
+        for _ in 0..(TOTAL / each).min(1 << 14) {
+            let first = log.append(&[IoSlice::new(&body)])? + FRAME_HEADER_LEN;
+            places.extend((first..).step_by(LEN).take(each).map(|at| (at, LEN)));
+        }
+        let random = shuffled(&places);
+        for (order, places) in [("in order", &places), ("random", &random)] {
+            let reader = log.reader();
+            let checked = Payloads::new(log.reader());
+            let start = now();
+            for (at, len) in places {
+                reader.read(*at, *len)?;
+            }
+            let unchecked_ns = start.elapsed().as_nanos() / places.len() as u128;
+            let start = now();
+            for batch in places.chunks(128) {
+                assert!(checked.read(batch).iter().all(Result::is_ok));
+            }
+            let checked_ns = start.elapsed().as_nanos() / places.len() as u128;
+            println!(
+                "{{\"payloads_a_frame\":{each},\"order\":\"{order}\",\
+                 \"unchecked_ns\":{unchecked_ns},\"checked_ns\":{checked_ns}}}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The same in another order, the same in every run.
+fn shuffled<T: Clone>(of: &[T]) -> Vec<T> {
+    let mut out = of.to_vec();
+    let mut seed = 1_u64;
+    for last in (1..out.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        out.swap(last, (seed >> 33) as usize % (last + 1));
+    }
+    out
 }
