@@ -18,7 +18,7 @@ pub struct Record {
     /// Which.
     #[prost(
         oneof = "record::Fact",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
     )]
     pub fact: ::core::option::Option<record::Fact>,
 }
@@ -87,6 +87,18 @@ pub mod record {
         /// A submitter's session; in snapshots only.
         #[prost(message, tag = "20")]
         SessionImage(super::SessionImage),
+        /// Finished tasks left memory for an archive file.
+        #[prost(message, tag = "21")]
+        Archived(super::Archived),
+        /// Archive files are forgotten.
+        #[prost(message, tag = "22")]
+        ArchivesDropped(super::ArchivesDropped),
+        /// Archived tasks are in memory again.
+        #[prost(message, tag = "23")]
+        Restored(super::Restored),
+        /// Archive files; in snapshots only.
+        #[prost(message, tag = "24")]
+        ArchiveImages(super::ArchiveImages),
     }
 }
 /// Tasks were accepted. Payload area: the request and then the envelope of each task.
@@ -346,6 +358,34 @@ pub struct Dropped {
     #[prost(sint64, repeated, tag = "1")]
     pub task_deltas: ::prost::alloc::vec::Vec<i64>,
 }
+/// Finished tasks are in an archive file, which was durable before this was written, and are no more kept in memory. The
+/// file holds chunks of task images, as a snapshot does.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Archived {
+    /// Number of the file.
+    #[prost(uint64, tag = "1")]
+    pub archive: u64,
+    /// The tasks (delta).
+    #[prost(sint64, repeated, tag = "2")]
+    pub task_deltas: ::prost::alloc::vec::Vec<i64>,
+}
+/// Archive files are forgotten with all their tasks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchivesDropped {
+    /// Numbers of the files (delta).
+    #[prost(sint64, repeated, tag = "1")]
+    pub archive_deltas: ::prost::alloc::vec::Vec<i64>,
+}
+/// Tasks of an archive file are in memory again, as they were. The file tells of them no more.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Restored {
+    /// Number of the file.
+    #[prost(uint64, tag = "1")]
+    pub archive: u64,
+    /// The tasks.
+    #[prost(message, optional, tag = "2")]
+    pub tasks: ::core::option::Option<TaskImages>,
+}
 /// Idle sessions are forgotten.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionsDropped {
@@ -512,6 +552,75 @@ pub struct TaskImages {
     /// The worker that each event concerns (collapsed over the events).
     #[prost(uint32, repeated, tag = "33")]
     pub event_workers: ::prost::alloc::vec::Vec<u32>,
+}
+/// Archive files, and what is kept in memory of their tasks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ArchiveImages {
+    /// The files.
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<ArchiveImage>,
+    /// Idempotency keys of archived tasks: the lower 64 bits of XXH3-128 of method path, a zero byte, and key.
+    #[prost(fixed64, repeated, tag = "2")]
+    pub key_hashes: ::prost::alloc::vec::Vec<u64>,
+    /// The upper 16 bits of each hash.
+    #[prost(uint32, repeated, tag = "3")]
+    pub key_tags: ::prost::alloc::vec::Vec<u32>,
+    /// The lower half of the digest of method and request of each.
+    #[prost(fixed64, repeated, tag = "4")]
+    pub key_digests: ::prost::alloc::vec::Vec<u64>,
+    /// The task that each stands for (delta).
+    #[prost(sint64, repeated, tag = "5")]
+    pub key_task_deltas: ::prost::alloc::vec::Vec<i64>,
+    /// When each is forgotten, in milliseconds since 1970 (delta).
+    #[prost(sint64, repeated, tag = "6")]
+    pub key_until_deltas_ms: ::prost::alloc::vec::Vec<i64>,
+}
+/// An archive file.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ArchiveImage {
+    /// Number of the file.
+    #[prost(uint64, tag = "1")]
+    pub archive: u64,
+    /// The lowest number of a task in it.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    /// The highest number of a task in it.
+    #[prost(uint64, tag = "3")]
+    pub last: u64,
+    /// What it holds.
+    #[prost(message, repeated, tag = "4")]
+    pub groups: ::prost::alloc::vec::Vec<ArchivedGroup>,
+    /// When the last idempotency key in it is forgotten, in milliseconds since 1970.
+    #[prost(uint64, tag = "5")]
+    pub key_until_ms: u64,
+    /// Regions of the log, of 1 MiB each, in which payloads of its tasks lie (delta).
+    #[prost(sint64, repeated, tag = "6")]
+    pub region_deltas: ::prost::alloc::vec::Vec<i64>,
+    /// How many payloads lie in each.
+    #[prost(uint64, repeated, tag = "7")]
+    pub region_counts: ::prost::alloc::vec::Vec<u64>,
+    /// Tasks that came back from it (delta).
+    #[prost(sint64, repeated, tag = "8")]
+    pub restored_deltas: ::prost::alloc::vec::Vec<i64>,
+}
+/// Tasks of one method, state and kind in an archive file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchivedGroup {
+    /// Their method.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Their state.
+    #[prost(enumeration = "super::super::v1::TaskState", tag = "2")]
+    pub state: i32,
+    /// Whether they are dead letters.
+    #[prost(bool, tag = "3")]
+    pub dead_letter: bool,
+    /// Their number.
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
+    /// When the latest of them ended, in milliseconds since 1970.
+    #[prost(uint64, tag = "5")]
+    pub ended_ms: u64,
 }
 /// Where the log has payloads.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

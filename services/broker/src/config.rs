@@ -96,6 +96,8 @@ pub struct Settings {
     pub outbound_bytes_max: usize,
     /// Growth of the log between snapshots, bytes. Default 256 MiB.
     pub snapshot_bytes: u64,
+    /// Finished tasks that stay in memory; beyond it the oldest are moved to archive files. Default 1,000,000.
+    pub finished_in_memory: u64,
 }
 
 impl Default for Settings {
@@ -124,6 +126,7 @@ impl Default for Settings {
             inbox_bytes_max: 64 << 20,
             outbound_bytes_max: limits.outbound_bytes_max,
             snapshot_bytes: 256 << 20,
+            finished_in_memory: 1_000_000,
         }
     }
 }
@@ -209,6 +212,7 @@ impl Settings {
             16 << 30,
         )?;
         within("snapshot_bytes", self.snapshot_bytes, 1 << 16, u64::MAX)?;
+        within("finished_in_memory", self.finished_in_memory, 16, 1 << 30)?;
         spans(
             "heartbeat_interval",
             self.heartbeat_interval,
@@ -272,6 +276,7 @@ impl Settings {
                 reattach_grace_ms: millis(self.reattach_grace),
                 divergence_grace_ms: millis(self.divergence_grace),
                 session_ttl_ms: millis(self.session_ttl),
+                finished_in_memory: self.finished_in_memory,
                 frame_attempts_max: crate::limits::FRAME_ITEMS,
             },
             inbox_bytes_max: self.inbox_bytes_max,

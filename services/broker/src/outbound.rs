@@ -153,6 +153,7 @@ fn weight(item: &Outgoing) -> usize {
                 Err((_, failure)) => FIXED + failure.message.len() + failure.details.len(),
             })
             .sum(),
+        Effect::ResultsArchived { tasks, .. } => FIXED + tasks.len() * 8,
         Effect::Attempts { attempts, .. } => attempts
             .iter()
             .map(|a| FIXED + resident(&a.request) + resident(&a.envelope))

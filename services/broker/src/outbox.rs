@@ -114,18 +114,21 @@ impl Outbox {
                     self.reply(effect);
                     continue;
                 }
-                Effect::LogReleasable => continue,
+                // The owner sees to these.
+                Effect::LogReleasable | Effect::ArchivesReleased { .. } => continue,
                 Effect::SessionOpened { conn, .. }
                 | Effect::SessionReplaced { conn }
                 | Effect::SessionClosed { conn, .. }
                 | Effect::Accepted { conn, .. }
                 | Effect::Results { conn, .. }
+                | Effect::ResultsArchived { conn, .. }
                 | Effect::WorkerWelcome { conn, .. }
                 | Effect::WorkerClosed { conn, .. }
                 | Effect::Attempts { conn, .. }
                 | Effect::Settled { conn, .. }
                 | Effect::Stop { conn, .. }
                 | Effect::TaskChanged { conn, .. }
+                | Effect::WatchArchived { conn, .. }
                 | Effect::WatchFailed { conn, .. } => *conn,
             };
             // A stream that is gone needs nothing.

@@ -1,9 +1,11 @@
 //! What the shell asks of the state machine.
 
-use crate::ids::{ConnId, ReplyTag, SessionId, TaskId, Token};
+use crate::ids::{ArchiveId, ConnId, ReplyTag, SessionId, TaskId, Token};
+use crate::image::TaskImage;
 use crate::policy::MethodPolicy;
 use crate::record::Failure;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One request, or one thing that happened outside.
@@ -54,16 +56,18 @@ pub enum Command {
     WorkerResized { conn: ConnId, slots: u32 },
     /// The worker takes no more.
     WorkerDraining { conn: ConnId },
-    /// Cancel a task; answered by `Reply::Task`.
+    /// Cancel a task; answered by `Reply::Task`, or by `Reply::Archived` for one that is final and in an archive file.
     Cancel {
         tag: ReplyTag,
         task: TaskId,
         reason: Arc<str>,
     },
-    /// Run failed tasks again; answered by `Reply::Count`.
+    /// Run failed tasks again; answered by `Reply::Count`, or by `Reply::Archived` with those that must be read from
+    /// archive files first: nothing was done then. `archived` is what was read, by task; None: no file has it.
     Redrive {
         tag: ReplyTag,
         tasks: Vec<TaskId>,
+        archived: BTreeMap<TaskId, Option<(ArchiveId, TaskImage)>>,
         dry_run: bool,
     },
     /// Pause a queue; answered by `Reply::Done`.
@@ -101,6 +105,8 @@ pub enum Command {
         key: Arc<str>,
         expected: Option<u64>,
     },
+    /// The archive file that `Partition::begin_archive` named is durable, or could not be written.
+    ArchiveWritten { archive: ArchiveId, written: bool },
     /// Time has come for `Partition::next_timer`.
     Tick,
 }

@@ -3,6 +3,7 @@
 //! A decision reads the state, makes a record, and takes it in by [`Partition::commit`] as replay would. What
 //! follows from it for streams, workers and flows is done behind it.
 
+mod archive;
 mod attach;
 mod backoff;
 mod cancel;
@@ -11,6 +12,7 @@ mod dispatch;
 mod figures;
 mod flow;
 mod outcome;
+mod redrive;
 mod submit;
 mod tick;
 mod views;
@@ -70,6 +72,9 @@ impl Partition {
             Command::Watch { conn, task } => self.watch(conn, task, step),
             Command::Unwatch { conn } => {
                 self.live.watchers.remove(&mut self.state.tasks, conn);
+            }
+            Command::ArchiveWritten { archive, written } => {
+                self.archive_written(archive, written, step);
             }
             Command::Tick => self.tick(now, step),
             other => self.control(other, now, step),

@@ -1,8 +1,8 @@
 //! What the state machine asks of the shell. An effect may be carried out only when the records of
 //! the same step, and of all steps before it, are durable.
 
-use crate::ids::{ConnId, Millis, ReplyTag, TaskId, Token};
-use crate::record::{Acceptance, Blob, ChildKey, Failure};
+use crate::ids::{ArchiveId, ConnId, Millis, ReplyTag, TaskId, Token};
+use crate::record::{Acceptance, Blob, ChildKey, Failure, Reason};
 use std::sync::Arc;
 
 /// Something to do outside.
@@ -27,6 +27,8 @@ pub enum Effect {
         conn: ConnId,
         results: Vec<TaskResult>,
     },
+    /// Results for a submitter's stream that must be read from archive files.
+    ResultsArchived { conn: ConnId, tasks: Vec<TaskId> },
     /// A worker is attached; these of its held leases are not its own any more.
     WorkerWelcome {
         conn: ConnId,
@@ -53,8 +55,12 @@ pub enum Effect {
     },
     /// A watched task changed.
     TaskChanged { conn: ConnId, task: Box<TaskView> },
+    /// A watched task is final, and must be read from an archive file.
+    WatchArchived { conn: ConnId, task: TaskId },
     /// A watched task does not exist.
     WatchFailed { conn: ConnId, error: Error },
+    /// Nothing refers to these archive files any more.
+    ArchivesReleased { archives: Vec<ArchiveId> },
     /// The rest of a segment's payloads are no longer needed: hint to ask `Partition::needs` again.
     LogReleasable,
 }
@@ -68,6 +74,8 @@ pub enum Reply {
     Accepted(Acceptance),
     /// A task.
     Task(Box<TaskView>),
+    /// Tasks that must be read from archive files.
+    Archived(Vec<TaskId>),
     /// A number.
     Count(u64),
     /// A key's new version.
@@ -136,6 +144,22 @@ pub struct TaskResult {
     pub task: TaskId,
     /// The response, or the failure and the final state.
     pub result: Result<Blob, (TaskState, Failure)>,
+}
+
+impl TaskResult {
+    /// What somebody is told who waits for a task that does not exist.
+    pub fn not_found(task: TaskId) -> Self {
+        let failure = Failure {
+            reason: Some(Reason::TaskNotFound),
+            code: 5,
+            message: format!("there is no task {task}").into(),
+            ..Failure::default()
+        };
+        Self {
+            task,
+            result: Err((TaskState::Failed, failure)),
+        }
+    }
 }
 
 /// One attempt for a worker.
@@ -312,6 +336,21 @@ pub struct TaskView {
     pub progress: Option<(f64, Arc<str>)>,
     /// What happened.
     pub events: Vec<TimelineEvent>,
+}
+
+impl TaskView {
+    /// The final outcome, if the task has one.
+    pub fn into_result(self) -> Option<TaskResult> {
+        let result = match self.state {
+            TaskState::Succeeded => Ok(self.response),
+            state if state.is_final() => Err((state, self.failure.unwrap_or_default())),
+            _ => return None,
+        };
+        Some(TaskResult {
+            task: self.id,
+            result,
+        })
+    }
 }
 
 /// A queue as a reader sees it.

@@ -40,6 +40,10 @@ impl FromStr for TaskId {
     }
 }
 
+/// Number of an archive file: the upper half is the epoch of the log's owner that began it, the lower half a counter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ArchiveId(pub u64);
+
 /// Fencing token of a lease. Grows with every lease of a task, over restarts too: the upper 24 bits
 /// are the log's epoch, the lower 40 a counter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,12 +1,12 @@
 //! What a snapshot is made of: records that rebuild the state of a partition from nothing.
 
 use crate::effect::{TaskState, TimelineEvent};
-use crate::ids::{Millis, SessionId, TaskId, Token};
+use crate::ids::{ArchiveId, Millis, SessionId, TaskId, Token};
 use crate::record::{Acceptance, Blob, Failure, NewTask};
 use std::sync::Arc;
 
 /// One part of a snapshot. Policies, queues and keys are ordinary records and come first, then
-/// `Counters`, then tasks in ascending order, then sessions.
+/// `Counters`, then tasks in ascending order, archives, and sessions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Image {
     /// Counters that must never go back.
@@ -17,12 +17,66 @@ pub enum Image {
     },
     /// Tasks as they are.
     Tasks(Vec<TaskImage>),
+    /// Archive files, and what is kept in memory of their tasks.
+    Archives {
+        files: Vec<ArchiveImage>,
+        keys: Vec<ArchivedKey>,
+    },
     /// A submitter's session.
     Session {
         session: SessionId,
         last_used: Millis,
         answers: Vec<(u64, Acceptance)>,
     },
+}
+
+/// An archive file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArchiveImage {
+    /// Its number.
+    pub archive: ArchiveId,
+    /// The lowest number in it.
+    pub first: TaskId,
+    /// The highest number in it.
+    pub last: TaskId,
+    /// What it holds.
+    pub groups: Vec<ArchivedGroup>,
+    /// When the last idempotency key in it is forgotten.
+    pub key_until: Millis,
+    /// How often payloads of its tasks lie in each MiB of the log: number of the MiB, count.
+    pub regions: Vec<(u64, u64)>,
+    /// Tasks that came back from it.
+    pub restored: Vec<TaskId>,
+}
+
+/// Tasks of one method, state and kind in an archive file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArchivedGroup {
+    /// Their method.
+    pub method: Arc<str>,
+    /// Their state.
+    pub state: TaskState,
+    /// Whether they are dead letters.
+    pub dead_letter: bool,
+    /// Their number.
+    pub count: u64,
+    /// When the latest of them ended.
+    pub ended_at: Millis,
+}
+
+/// The idempotency key of an archived task.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ArchivedKey {
+    /// Lower 64 bits of XXH3-128 of the method's path, a zero byte, and the key.
+    pub hash: u64,
+    /// Upper 16 bits of it.
+    pub tag: u16,
+    /// Lower half of the digest of method and request.
+    pub digest: u64,
+    /// The task.
+    pub task: TaskId,
+    /// When the key is forgotten.
+    pub until: Millis,
 }
 
 /// A task with everything that survives a crash.

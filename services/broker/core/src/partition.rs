@@ -2,7 +2,8 @@
 
 use crate::command::Command;
 use crate::effect::{Effect, QueueView, TaskView};
-use crate::ids::{Millis, Offset, TaskId};
+use crate::ids::{ArchiveId, Millis, Offset, TaskId};
+use crate::image::TaskImage;
 use crate::live::Live;
 use crate::policy::MethodPolicy;
 use crate::record::Record;
@@ -35,6 +36,8 @@ pub struct Config {
     pub divergence_grace_ms: u64,
     /// How long an idle session is remembered, ms.
     pub session_ttl_ms: u64,
+    /// Finished tasks that stay in memory; beyond it the shell is told to move the oldest to archive files.
+    pub finished_in_memory: u64,
     /// Attempts in one frame at most.
     pub frame_attempts_max: usize,
 }
@@ -246,6 +249,45 @@ impl Partition {
         self.figures(now)
     }
 
+    /// Chooses finished tasks to be moved to an archive file, if more are in memory than may be and none are on their
+    /// way. Write what [`archive_part`](Self::archive_part) gives until it gives nothing, make the file durable,
+    /// then say so by `Command::ArchiveWritten`.
+    pub fn begin_archive(&mut self) -> Option<ArchiveId> {
+        self.begin_archive_now()
+    }
+
+    /// The next `most` tasks for the archive file, ascending; none: these were all. Fewer than `most` may be given
+    /// before the end.
+    pub fn archive_part(&mut self, most: usize) -> Vec<TaskImage> {
+        self.state.move_some(most)
+    }
+
+    /// The living archive files that may tell of a task. Read them only when [`task`](Self::task) knows nothing.
+    pub fn archives_of(&self, id: TaskId) -> Vec<ArchiveId> {
+        let files = self.state.archives.files.iter();
+        let covering = files.filter(|(_, file)| file.covers(id));
+        covering.map(|(archive, _)| *archive).collect()
+    }
+
+    /// All living archive files with the lowest and highest number in each.
+    pub fn archives(&self) -> Vec<(ArchiveId, TaskId, TaskId)> {
+        let files = self.state.archives.files.iter();
+        files
+            .map(|(archive, file)| (*archive, file.first, file.last))
+            .collect()
+    }
+
+    /// A task as an archive file has it, as a reader sees it at `now`. A task that is in memory is told from there.
+    /// None: it is in neither any more, because its retention is over or because the file is not alive.
+    pub fn archived_task(
+        &self,
+        archive: ArchiveId,
+        image: &TaskImage,
+        now: Millis,
+    ) -> Option<TaskView> {
+        self.view_archived(archive, image, now)
+    }
+
     /// The state as records, in batches, for a snapshot. Blobs are told by their place in the log; one that was not
     /// [placed](Self::place) yet comes with its bytes, and a restored one then has no place: take images after placing.
     pub fn image(&self, now: Millis) -> Box<dyn Iterator<Item = Record> + '_> {
@@ -258,7 +300,13 @@ impl Partition {
         self.state.blobs.needs(from, to)
     }
 
-    /// Bytes of blobs in memory, and tasks known: for metrics and back-pressure.
+    /// Archive files, and tasks in them: for metrics.
+    pub fn archived(&self) -> (u64, u64) {
+        let archives = &self.state.archives;
+        (archives.files.len() as u64, archives.tasks())
+    }
+
+    /// Bytes of blobs in memory, and tasks in memory: for metrics and back-pressure.
     pub fn load(&self) -> (u64, u64) {
         (self.state.blobs.bytes, self.state.tasks.len() as u64)
     }

@@ -3,7 +3,7 @@
 //!
 //! The types here are the state machine's own. The shell's journal turns them into bytes and back.
 
-use crate::ids::{Millis, Offset, SessionId, TaskId, Token};
+use crate::ids::{ArchiveId, Millis, Offset, SessionId, TaskId, Token};
 use crate::policy::MethodPolicy;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -249,6 +249,18 @@ pub enum Record {
     Redriven { tasks: Vec<(TaskId, Millis)> },
     /// Finished tasks are forgotten.
     Dropped { tasks: Vec<TaskId> },
+    /// Finished tasks are in an archive file, which is durable, and no more in memory.
+    Archived {
+        archive: ArchiveId,
+        tasks: Vec<TaskId>,
+    },
+    /// Archive files are forgotten with all their tasks.
+    ArchivesDropped { archives: Vec<ArchiveId> },
+    /// Tasks of an archive file are in memory again, as they were; it tells of them no more.
+    Restored {
+        archive: ArchiveId,
+        tasks: Vec<crate::image::TaskImage>,
+    },
     /// Sessions that were idle too long are forgotten.
     SessionsDropped { sessions: Vec<SessionId> },
     /// A queue was paused.

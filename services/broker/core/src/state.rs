@@ -4,6 +4,9 @@
 //! counts are derived: they are not kept while the log is replayed, and are built once afterwards.
 
 mod accept;
+pub(crate) mod archived_keys;
+pub(crate) mod archives;
+mod archiving;
 pub(crate) mod blobs;
 pub(crate) mod dedup;
 mod endings;
@@ -33,6 +36,7 @@ pub(crate) use endings::PARENT_ENDED;
 use crate::effect::TaskState;
 use crate::ids::{Millis, Offset, TaskId};
 use crate::record::{Failure, Reason};
+use archives::Archives;
 use blobs::Blobs;
 use dedup::Dedup;
 use families::Families;
@@ -68,6 +72,7 @@ pub(crate) struct State {
     pub(crate) lines: Lines,
     pub(crate) wheel: Wheel,
     pub(crate) leaving: Leaving,
+    pub(crate) archives: Archives,
     /// Whether the derived indices are kept.
     pub(crate) indexed: bool,
 }
@@ -93,7 +98,9 @@ impl State {
                 self.lines.join(&mut self.tasks, &mut self.methods, slot);
             }
             self.enter(slot);
+            self.settle(slot);
         }
+        self.index_archives();
         for task in self.tasks.retired() {
             self.methods.count(task.method, task.state);
             self.leaving.add(self.retained_until(&task, 0), task.id);
@@ -111,7 +118,7 @@ impl State {
     /// Keeps a task in its short form, if it has one.
     pub(super) fn retire(&mut self, slot: u32) {
         let Some(retired) = self.tasks.get(slot).and_then(Retired::of) else {
-            return;
+            return self.settle(slot);
         };
         let until = self.retained_until(&self.tasks[slot], 0);
         let id = self.tasks[slot].id;
@@ -205,12 +212,9 @@ impl State {
     }
 
     pub(crate) fn retained_until(&self, task: &Task, from: Millis) -> Millis {
-        let policy = self.methods.policy(task.method);
-        let retention = if task.flag(flag::DEAD_LETTER) {
-            policy.dead_letter_retention_ms
-        } else {
-            policy.retention_ms
-        };
+        let retention = self
+            .methods
+            .retention_ms(task.method, task.flag(flag::DEAD_LETTER));
         from.max(task.ended_at()).saturating_add(retention)
     }
 

@@ -51,6 +51,10 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "SPAN", value_parser = checked_span)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_grace: Option<String>,
+    /// Finished tasks that stay in memory; older ones are moved to files [default: 1000000]
+    #[arg(long, global = true, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_in_memory: Option<u64>,
     /// What to do.
     #[command(subcommand)]
     #[serde(skip)]

@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::columns::{Collapsed, undelta};
 use super::submitted::{Area, SubmittedColumns};
-use super::{JournalError, VERSION, image, payload_area, refusal, split_head};
+use super::{JournalError, VERSION, archives, image, payload_area, refusal, split_head};
 use crate::states;
 
 /// Rebuilds facts from frames and snapshot chunks. Names that occur again and again (methods,
@@ -100,6 +100,12 @@ impl Decoder {
                 Fact::Counters(counters) => Record::Image(image::counters(&counters)),
                 Fact::TaskImages(images) => Record::Image(image::tasks(self, &images)?),
                 Fact::SessionImage(session) => Record::Image(image::session(&session)?),
+                Fact::ArchiveImages(images) => {
+                    Record::Image(archives::decode_images(self, &images)?)
+                }
+                archive @ (Fact::Archived(_) | Fact::ArchivesDropped(_) | Fact::Restored(_)) => {
+                    archives::decode(self, archive)?
+                }
                 other => plain(other)?,
             },
         )

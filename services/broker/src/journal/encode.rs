@@ -9,7 +9,7 @@ use plait_broker_core::record::{
 };
 
 use super::columns::{collapse, column, deltas, keys};
-use super::{JournalError, image, refusal};
+use super::{JournalError, archives, image, refusal};
 
 /// Turns records of one frame into messages and gathers their payloads.
 #[derive(Debug)]
@@ -56,6 +56,9 @@ impl Encoder {
             Record::Redriven { tasks } => Fact::Redriven(self.redriven(&tasks)),
             Record::PoliciesApplied { policies } => Fact::PoliciesApplied(applied(&policies)?),
             Record::Image(part) => image::encode(part)?,
+            archive @ (Record::Archived { .. }
+            | Record::ArchivesDropped { .. }
+            | Record::Restored { .. }) => archives::encode(archive)?,
             other => plain(other)?,
         };
         Ok(pb::Record { fact: Some(fact) })

@@ -7,7 +7,7 @@ use plait_broker_core::record::Acceptance;
 
 use super::decode::{self, Decoder};
 use super::encode::acceptance_of;
-use super::{JournalError, task_images};
+use super::{JournalError, archives, task_images};
 
 pub(super) fn encode(part: Image) -> Result<Fact, JournalError> {
     Ok(match part {
@@ -21,6 +21,9 @@ pub(super) fn encode(part: Image) -> Result<Fact, JournalError> {
             time_ms: time,
         }),
         Image::Tasks(tasks) => Fact::TaskImages(task_images::encode(&tasks)?),
+        Image::Archives { files, keys } => {
+            Fact::ArchiveImages(archives::encode_images(&files, &keys))
+        }
         Image::Session {
             session,
             last_used,

@@ -1,6 +1,7 @@
 //! The log's bytes: facts of the state machine to frames and back. The format and its promise are in
 //! `proto/plait/log/v1/record.proto`. It knows no policy of when to write or read.
 
+mod archives;
 mod columns;
 mod decode;
 mod encode;
@@ -17,6 +18,7 @@ use plait_broker_core::ids::{Millis, Offset};
 use plait_broker_core::record::Record;
 use prost::Message;
 
+pub use archives::{decode_block, encode_block};
 pub use decode::Decoder;
 
 /// The version that this release writes, and the newest that it reads.

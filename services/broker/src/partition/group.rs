@@ -2,7 +2,7 @@
 
 use plait_broker_core::Step;
 use plait_broker_core::effect::Effect;
-use plait_broker_core::ids::Millis;
+use plait_broker_core::ids::{ArchiveId, Millis};
 
 use crate::outbox::{Deferred, Release};
 
@@ -52,6 +52,15 @@ impl Group {
             .effects
             .iter()
             .any(|effect| matches!(effect, Effect::LogReleasable))
+    }
+
+    /// Archive files that may go once the group is durable.
+    pub(super) fn archives_released(&self) -> Vec<ArchiveId> {
+        let released = self.step.effects.iter().filter_map(|effect| match effect {
+            Effect::ArchivesReleased { archives } => Some(archives),
+            _ => None,
+        });
+        released.flatten().copied().collect()
     }
 
     /// Takes what the group led to; the next one may begin.

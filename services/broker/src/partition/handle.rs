@@ -6,10 +6,11 @@ use std::time::Duration;
 use plait_broker_core::Partition;
 use plait_broker_core::command::Command;
 use plait_broker_core::effect::{Error, Reply};
-use plait_broker_core::ids::{ConnId, Millis, ReplyTag};
+use plait_broker_core::ids::{ArchiveId, ConnId, Millis, ReplyTag, TaskId};
 use plait_broker_log::{Payloads, SegmentInfo};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use super::archived::OpenFiles;
 use crate::outbound::Outbound;
 use crate::outbox::{Deferred, Outbox};
 use crate::status::{self, Refused};
@@ -34,6 +35,13 @@ pub(super) enum Input {
     SnapshotDone {
         /// Whether it is, and how long it is.
         written: Option<u64>,
+    },
+    /// An archive file is on the disk, or not.
+    Archived {
+        /// Which.
+        archive: ArchiveId,
+        /// Whether it is.
+        written: bool,
     },
     /// What the log holds, asked for to let go of segments.
     Segments {
@@ -62,6 +70,8 @@ pub enum CallError {
     Overloaded,
     /// The state machine refused.
     Refused(Error),
+    /// The archive file that tells of a finished task, or may, cannot be read.
+    Unreadable(TaskId),
 }
 
 impl From<Stopped> for CallError {
@@ -76,6 +86,7 @@ impl From<CallError> for Refused {
             CallError::Stopped => status::log_failed(),
             CallError::Overloaded => status::overloaded(),
             CallError::Refused(error) => status::refused(&error),
+            CallError::Unreadable(task) => status::payload_lost(task, "record"),
         }
     }
 }
@@ -100,6 +111,7 @@ pub struct Handle {
     room_max: usize,
     outbox: Arc<Outbox>,
     payloads: Arc<Payloads>,
+    files: Arc<OpenFiles>,
     drained: watch::Receiver<bool>,
 }
 
@@ -110,6 +122,7 @@ pub(super) struct Parts {
     pub(super) room_max: u32,
     pub(super) outbox: Arc<Outbox>,
     pub(super) payloads: Arc<Payloads>,
+    pub(super) files: Arc<OpenFiles>,
     pub(super) drained: watch::Receiver<bool>,
 }
 
@@ -121,6 +134,7 @@ impl Handle {
             room_max,
             outbox,
             payloads,
+            files,
             drained,
         } = parts;
         Self {
@@ -129,6 +143,7 @@ impl Handle {
             room_max: room_max as usize,
             outbox,
             payloads,
+            files,
             drained,
         }
     }
@@ -146,6 +161,11 @@ impl Handle {
     /// Reads payloads that are not in memory.
     pub fn payloads(&self) -> &Arc<Payloads> {
         &self.payloads
+    }
+
+    /// Finished tasks that are not in memory.
+    pub(super) fn files(&self) -> &Arc<OpenFiles> {
+        &self.files
     }
 
     /// Sends a command that carries `bytes` of payload. Waits while the inbox is full.

@@ -3,14 +3,19 @@
 //!
 //! [`Handle`] is what others hold. Nothing here knows the wire.
 
+mod archived;
+mod archiver;
 mod group;
 mod handle;
+mod lookup;
 mod owner;
 mod recovery;
 mod snapshot;
 mod writer;
 
+pub use archived::ReadError;
 pub use handle::{CallError, Handle, Stopped};
+pub use lookup::{Keep, Listing, Page};
 pub use recovery::RecoveryError;
 
 use std::sync::Arc;
@@ -19,6 +24,8 @@ use plait_broker_core::Config;
 use plait_broker_log::{Log, LogError, Payloads};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+
+use archived::OpenFiles;
 
 use crate::clock::Clock;
 use crate::entropy::Entropy;
@@ -90,6 +97,8 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
     let clock = Clock::starting_after(state.time);
     let mut partition = state.partition;
     partition.recovered(clock.now());
+    let files = Arc::new(OpenFiles::new(log.archive()));
+    recovery::check_archives(&*log.archive(), &partition)?;
     let room = Arc::new(Semaphore::new(options.inbox_bytes_max as usize));
     let outbox = Arc::new(Outbox::new(Arc::clone(&room)));
     let (inbox, inputs) = mpsc::unbounded_channel();
@@ -97,6 +106,7 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
     let snapshots = snapshot::Schedule::new(options.snapshot_bytes, &*log, state.snapshot_bytes);
     let tail = log.tail();
     let writer = writer::spawn(log, Arc::clone(&outbox), inbox.downgrade())?;
+    let archiver = archiver::spawn(Arc::clone(&files), inbox.downgrade())?;
     let (drained, is_drained) = watch::channel(false);
     let handle = Handle::new(handle::Parts {
         inbox,
@@ -104,6 +114,7 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
         room_max: options.inbox_bytes_max,
         outbox: Arc::clone(&outbox),
         payloads,
+        files,
         drained: is_drained,
     });
     let owner = owner::Owner::new(owner::Parts {
@@ -112,6 +123,7 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
         entropy: Entropy::from_os(),
         inputs,
         writer,
+        archiver,
         outbox,
         tail,
         snapshots,

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 
 use super::Failure;
+use super::archiver::Archiver;
 use super::group::Group;
 use super::handle::Input;
 use super::snapshot::{self, Schedule};
@@ -34,6 +35,7 @@ pub(super) struct Parts {
     pub(super) entropy: Entropy,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
     pub(super) writer: Writer,
+    pub(super) archiver: Archiver,
     pub(super) outbox: Arc<Outbox>,
     /// Where the next frame will be.
     pub(super) tail: Offset,
@@ -66,6 +68,7 @@ impl Owner {
     /// Runs until stopped, or until the log fails. Either way every stream and call is told.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let mut result = self.work().await;
+        self.parts.archiver.finish().await;
         if result.is_ok() {
             self.parts.inputs.close();
             result = self.parts.writer.finish().await;
@@ -102,6 +105,7 @@ impl Owner {
                     }
                 }
                 () = timer => {}
+                () = self.parts.archiver.room() => {}
             }
             self.parts.writer.check()?;
             self.tick();
@@ -109,6 +113,7 @@ impl Owner {
             if self.parts.writer.has_room() {
                 self.seal()?;
             }
+            self.archive();
             if self.stopping && !self.group.is_open() {
                 return self.last_snapshot();
             }
@@ -160,6 +165,12 @@ impl Owner {
                     self.parts.writer.send(Job::ListSegments);
                 }
             }
+            Input::Archived { archive, written } => {
+                if !written {
+                    self.parts.archiver.failed(self.parts.clock.now());
+                }
+                self.apply(Command::ArchiveWritten { archive, written });
+            }
             Input::Segments {
                 keep_from,
                 segments,
@@ -170,6 +181,14 @@ impl Owner {
                 self.now();
             }
             Input::Stop => self.stopping = true,
+        }
+    }
+
+    /// Moves some finished tasks on to their archive file.
+    fn archive(&mut self) {
+        if !self.stopping {
+            let now = self.parts.clock.now();
+            self.parts.archiver.advance(&mut self.parts.partition, now);
         }
     }
 
@@ -203,6 +222,11 @@ impl Owner {
                 .dispatch(now, entropy, &mut self.group.step);
         }
         let releasable = self.group.log_releasable();
+        let released = self.group.archives_released();
+        if !released.is_empty() {
+            let remove = self.parts.archiver.remover(released);
+            self.group.add_answer(Box::new(remove));
+        }
         let (records, release) = self.group.close();
         if records.is_empty() {
             if self.parts.writer.is_idle() {

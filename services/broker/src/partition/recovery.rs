@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use plait_broker_core::ids::Millis;
 use plait_broker_core::{Config, Partition};
-use plait_broker_log::{FRAME_HEADER_LEN, Log, LogError};
+use plait_broker_log::{Archive, FRAME_HEADER_LEN, Log, LogError};
 
 use super::Recovered;
 use crate::journal::{Decoder, JournalError};
@@ -75,6 +75,39 @@ pub(super) fn recover(log: &dyn Log, config: Config) -> Result<State, RecoveryEr
         state.found.records += state.replay(records);
     }
     Ok(state)
+}
+
+/// Looks at every living archive file, and removes those that nothing refers to: an owner was gone before they counted,
+/// or before it removed them. One that is damaged or missing is told of and does not stop the start, as a damaged payload
+/// does not: what it holds is over, and whoever asks for it hears DATA_LOSS.
+pub(super) fn check_archives(
+    files: &dyn Archive,
+    partition: &Partition,
+) -> Result<(), RecoveryError> {
+    let living = partition.archives();
+    let is_living = |number: &u64| {
+        let found = living.binary_search_by_key(number, |(archive, ..)| archive.0);
+        found.is_ok()
+    };
+    let mut stale = files.list()?;
+    stale.retain(|number| !is_living(number));
+    if !stale.is_empty() {
+        tracing::info!(
+            files = stale.len(),
+            "archive files without tasks are removed"
+        );
+        files.remove(&stale)?;
+    }
+    for (archive, first, last) in &living {
+        match files.open(archive.0) {
+            Ok(_) => {}
+            Err(error @ LogError::FutureFormat { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(%error, %first, %last, "finished tasks are lost: an archive file is unreadable");
+            }
+        }
+    }
+    Ok(())
 }
 
 impl State {

@@ -9,8 +9,8 @@ use futures_util::FutureExt;
 use plait_broker_core::command::Command;
 use plait_broker_core::effect::Reply;
 use plait_broker_log::{
-    Archive, FileLog, FileLogOptions, Frame, FrameIter, LogReader, Offset, Released, SegmentInfo, Snapshot,
-    SnapshotInfo, SnapshotWriter,
+    Archive, FileLog, FileLogOptions, Frame, FrameIter, LogReader, Offset, Released, SegmentInfo,
+    Snapshot, SnapshotInfo, SnapshotWriter,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tonic::Code;
@@ -104,6 +104,7 @@ fn options() -> Options {
             reattach_grace_ms: 1000,
             divergence_grace_ms: 1000,
             session_ttl_ms: 60_000,
+            finished_in_memory: 1_000_000,
             frame_attempts_max: 256,
         },
         inbox_bytes_max: 1 << 20,

@@ -1,16 +1,17 @@
 //! Many tasks at once: lists, and redriving by filter.
 
+use std::sync::Arc;
+
 use plait::pb::v1 as pb;
-use plait_broker_core::Partition;
-use plait_broker_core::command::Command;
-use plait_broker_core::effect::{Reply, TaskState, TaskView};
+use plait_broker_core::effect::{TaskState, TaskView};
 use plait_broker_core::ids::TaskId;
 use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::task::{task_ids, unexpected};
+use super::task::task_ids;
 use super::{Context, pages, views};
 use crate::filter::Filter;
+use crate::partition::{Keep, Listing};
 use crate::status::{Refused, invalid};
 
 /// Tasks of a page when nothing is said.
@@ -66,10 +67,13 @@ pub(super) async fn list(
     check_full(full, size)?;
     let accepted = filter(&request.filter)?;
     let before = before(&request.page_token, &request.filter)?;
-    let page = move |partition: &mut Partition, _| {
-        partition.tasks_before(before, size, SCAN_MAX, &|task| accepted.accepts(task))
+    let wanted = Listing {
+        before,
+        limit: size,
+        scan: SCAN_MAX,
+        keep: Arc::new(move |task| accepted.accepts(task)),
     };
-    let (found, next) = context.partition.query(page).await?;
+    let (found, next) = context.partition.list(wanted).await?;
     let tasks = messages(context, found, full).await?;
     let next_page_token = next
         .map(|next| token(next, &request.filter))
@@ -112,42 +116,30 @@ pub(super) async fn redrive(
     match (request.ids.is_empty(), request.filter.is_empty()) {
         (false, false) => Err(invalid("filter", "either ids or a filter, not both").into()),
         (true, true) => Err(invalid("ids", "either ids or a filter is needed").into()),
-        (false, true) => some(context, task_ids(&request.ids)?, dry_run).await,
+        (false, true) => Ok(context
+            .partition
+            .redrive(task_ids(&request.ids)?, dry_run)
+            .await?),
         (true, false) => matching(context, filter(&request.filter)?, dry_run).await,
-    }
-}
-
-async fn some(context: &Context, tasks: Vec<TaskId>, dry_run: bool) -> Result<u64, Status> {
-    let bytes = 8 * tasks.len();
-    let redrive = |tag| Command::Redrive {
-        tag,
-        tasks,
-        dry_run,
-    };
-    match context.partition.call(bytes, redrive).await? {
-        Reply::Count(count) => Ok(count),
-        _ => Err(unexpected("redrive")),
     }
 }
 
 /// From the newest task to the oldest, piece by piece, so that nobody waits long.
 async fn matching(context: &Context, filter: Filter, dry_run: bool) -> Result<u64, Status> {
+    let keep: Keep = Arc::new(move |task| task.state == TaskState::Failed && filter.accepts(task));
     let mut before = TaskId(u64::MAX);
     let mut count = 0;
     loop {
-        let filter = filter.clone();
-        let page = move |partition: &mut Partition, _| {
-            let keep = |task: &TaskView| task.state == TaskState::Failed && filter.accepts(task);
-            let found = partition.tasks_before(before, REDRIVE_AT_ONCE, SCAN_MAX, &keep);
-            let (tasks, next) = found;
-            (
-                tasks.into_iter().map(|task| task.id).collect::<Vec<_>>(),
-                next,
-            )
+        let wanted = Listing {
+            before,
+            limit: REDRIVE_AT_ONCE,
+            scan: SCAN_MAX,
+            keep: Arc::clone(&keep),
         };
-        let (tasks, next) = context.partition.query(page).await?;
+        let (tasks, next) = context.partition.list(wanted).await?;
         if !tasks.is_empty() {
-            count += some(context, tasks, dry_run).await?;
+            let tasks = tasks.into_iter().map(|task| task.id).collect();
+            count += context.partition.redrive(tasks, dry_run).await?;
         }
         match next {
             Some(next) => before = next,

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use plait::pb::v1::{self as pb, submit_stream_response::Message};
+use plait_broker_core::command::Command;
 use plait_broker_core::effect::{Effect, TaskResult, TaskState};
+use plait_broker_core::ids::{ConnId, TaskId};
 use plait_broker_core::record::Acceptance;
 use plait_broker_log::Payloads;
 use tonic::Status;
@@ -127,6 +129,9 @@ pub(super) async fn messages(
                 true => results = more,
                 false => results.extend(more),
             },
+            Effect::ResultsArchived { conn, tasks } => {
+                results.extend(archived(context, conn, tasks).await?);
+            }
             _ => {}
         }
     }
@@ -136,6 +141,31 @@ pub(super) async fn messages(
         out.push_back(Message::Results(result_frame(frame, payloads).await?));
     }
     Ok(out)
+}
+
+/// Results of tasks that are not in memory.
+async fn archived(
+    context: &Context,
+    conn: ConnId,
+    tasks: Vec<TaskId>,
+) -> Result<Vec<TaskResult>, Status> {
+    let unreadable = |task| TaskResult {
+        task,
+        result: Err((TaskState::Failed, failures::lost(task, "record"))),
+    };
+    let (results, open) = context.partition.results(tasks, unreadable).await?;
+    if !open.is_empty() {
+        // Somebody runs them again: now they can be awaited.
+        let bytes = 16 * open.len();
+        let again = Command::Await {
+            conn,
+            tasks: open,
+            forget: Vec::new(),
+            parent: None,
+        };
+        context.partition.send(again, bytes).await?;
+    }
+    Ok(results)
 }
 
 async fn result_frame(

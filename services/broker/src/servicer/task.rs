@@ -34,7 +34,7 @@ impl Tasks {
     }
 
     async fn view(&self, id: TaskId) -> Result<TaskView, Status> {
-        let found = self.context.partition.query(move |p, _| p.task(id)).await?;
+        let found = self.context.partition.task(id).await?;
         found.ok_or_else(|| refused(&Error::TaskNotFound { task: id }).into())
     }
 
@@ -160,11 +160,11 @@ impl TaskService for Tasks {
         let full = views::is_full(request.view);
         let ids = task_ids(&request.ids)?;
         listing::check_full(full, ids.len())?;
-        let all = move |p: &mut plait_broker_core::Partition, _| -> Result<Vec<TaskView>, TaskId> {
-            ids.into_iter().map(|id| p.task(id).ok_or(id)).collect()
-        };
-        let found = self.context.partition.query(all).await?;
-        let found = found.map_err(|task| refused(&Error::TaskNotFound { task }))?;
+        let mut found = Vec::with_capacity(ids.len());
+        let looked = self.context.partition.tasks(ids.clone()).await?;
+        for (task, view) in ids.into_iter().zip(looked) {
+            found.push(view?.ok_or_else(|| refused(&Error::TaskNotFound { task }))?);
+        }
         let tasks = listing::messages(&self.context, found, full).await?;
         Ok(Response::new(pb::BatchGetTasksResponse { tasks }))
     }
@@ -198,10 +198,13 @@ impl TaskService for Tasks {
         validate::reason("reason", &request.reason)?;
         let reason = Arc::from(request.reason);
         let cancel = |tag| Command::Cancel { tag, task, reason };
-        let Reply::Task(view) = self.context.partition.call(0, cancel).await? else {
-            return Err(unexpected("cancellation"));
+        let view = match self.context.partition.call(0, cancel).await? {
+            Reply::Task(view) => *view,
+            // It is final, and stays as it is.
+            Reply::Archived(_) => self.view(task).await?,
+            _ => return Err(unexpected("cancellation")),
         };
-        let task = views::task(*view, false, self.context.partition.payloads()).await?;
+        let task = views::task(view, false, self.context.partition.payloads()).await?;
         Ok(Response::new(pb::CancelTaskResponse { task: Some(task) }))
     }
 

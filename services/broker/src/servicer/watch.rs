@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use futures_util::{Stream, stream};
 use plait::pb::v1::WatchTaskResponse;
 use plait_broker_core::command::Command;
-use plait_broker_core::effect::{Effect, TaskView};
+use plait_broker_core::effect::{Effect, Error, TaskView};
 use plait_broker_core::ids::{ConnId, TaskId};
 use tonic::Status;
 
 use super::{Context, views};
 use crate::outbound::{End, Outbound, Outgoing, Taken};
+use crate::status::refused;
 use std::sync::Arc;
 
 /// Opens the stream: the task now, and after each change, until it is final.
@@ -26,6 +27,7 @@ pub(super) async fn open(
         outbound,
         full,
         ready: VecDeque::new(),
+        archived: None,
         is_final: false,
     };
     watch
@@ -45,6 +47,8 @@ struct Watch {
     outbound: Arc<Outbound>,
     full: bool,
     ready: VecDeque<Box<TaskView>>,
+    /// The task, if it is to be read from an archive file.
+    archived: Option<TaskId>,
     is_final: bool,
 }
 
@@ -60,11 +64,17 @@ impl Watch {
                 };
                 return Some((Ok(WatchTaskResponse { task: Some(task) }), Some(self)));
             }
+            if let Some(task) = self.archived.take() {
+                match self.read(task).await {
+                    Ok(()) => continue,
+                    Err(status) => return Some((Err(status), None)),
+                }
+            }
             if self.is_final {
                 return None;
             }
             match self.outbound.take().await {
-                Taken::Items(items) => self.ready.extend(items.into_iter().filter_map(changed)),
+                Taken::Items(items) => items.into_iter().for_each(|item| self.note(item)),
                 Taken::End(End::Gone) => return None,
                 Taken::End(End::Status(status)) => return Some((Err(*status), None)),
             }
@@ -72,10 +82,27 @@ impl Watch {
     }
 }
 
-fn changed(item: Outgoing) -> Option<Box<TaskView>> {
-    match item {
-        Outgoing::Effect(Effect::TaskChanged { task, .. }) => Some(task),
-        _ => None,
+impl Watch {
+    fn note(&mut self, item: Outgoing) {
+        match item {
+            Outgoing::Effect(Effect::TaskChanged { task, .. }) => self.ready.push_back(task),
+            Outgoing::Effect(Effect::WatchArchived { task, .. }) => self.archived = Some(task),
+            _ => {}
+        }
+    }
+
+    /// Reads a task that is not in memory.
+    async fn read(&mut self, task: TaskId) -> Result<(), Status> {
+        let found = self.context.partition.task(task).await?;
+        let view = found.ok_or_else(|| refused(&Error::TaskNotFound { task }))?;
+        if view.state.is_final() {
+            self.ready.push_back(Box::new(view));
+            return Ok(());
+        }
+        // Somebody runs it again: now it can be watched.
+        let conn = self.conn;
+        let watch = Command::Watch { conn, task };
+        Ok(self.context.partition.send(watch, 0).await?)
     }
 }
 

@@ -9,6 +9,7 @@
     reason = "the futures of generated clients are large; tests are few"
 )]
 
+mod archive;
 mod bad_streams;
 mod bad_submissions;
 mod contracts;

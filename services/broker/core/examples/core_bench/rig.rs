@@ -47,6 +47,7 @@ pub(crate) fn config() -> Config {
         reattach_grace_ms: 5_000,
         divergence_grace_ms: 100,
         session_ttl_ms: 600_000,
+        finished_in_memory: 1 << 40,
         frame_attempts_max: FRAME,
     }
 }

@@ -21,6 +21,7 @@ impl Partition {
         }
         let reply = match self.state.tasks.seek(task) {
             Some(found) => Reply::Task(Box::new(self.view_found(&found))),
+            None if self.state.archives.may_hold(task) => Reply::Archived(vec![task]),
             None => Reply::Error(Error::TaskNotFound { task }),
         };
         step.effects.push(Effect::Reply { tag, reply });
@@ -53,7 +54,11 @@ impl Partition {
     pub(super) fn watch(&mut self, conn: ConnId, task: TaskId, step: &mut Step) {
         let Some(found) = self.state.tasks.seek(task) else {
             let error = Error::TaskNotFound { task };
-            step.effects.push(Effect::WatchFailed { conn, error });
+            step.effects.push(if self.state.archives.may_hold(task) {
+                Effect::WatchArchived { conn, task }
+            } else {
+                Effect::WatchFailed { conn, error }
+            });
             return;
         };
         if let Some(slot) = self.state.open(task) {

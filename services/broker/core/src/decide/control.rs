@@ -1,12 +1,10 @@
 //! Commands of operators and of the scheduler: policies, pauses, windows, redrives, keys.
 
 use crate::command::Command;
-use crate::effect::{Effect, Error, Reply, TaskState};
-use crate::ids::{Millis, ReplyTag, TaskId};
+use crate::effect::{Effect, Error, Reply};
+use crate::ids::{Millis, ReplyTag};
 use crate::partition::{Partition, Step};
 use crate::record::Record;
-use crate::state::table::Found;
-use crate::state::task::FAR;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -17,8 +15,9 @@ impl Partition {
             Command::Redrive {
                 tag,
                 tasks,
+                archived,
                 dry_run,
-            } => (tag, self.redrive(tasks, dry_run, now, step)),
+            } => (tag, self.redrive(tasks, &archived, dry_run, now, step)),
             Command::PauseQueue { tag, queue, reason } => {
                 (tag, self.pause(queue, Some(reason), step))
             }
@@ -40,70 +39,6 @@ impl Partition {
             _ => return,
         };
         answer(tag, reply, step);
-    }
-
-    /// Runs failed tasks again. Tasks that cannot be are passed over; if none can, the first one's reason is told.
-    fn redrive(
-        &mut self,
-        tasks: Vec<TaskId>,
-        dry_run: bool,
-        now: Millis,
-        step: &mut Step,
-    ) -> Result<Reply, Error> {
-        let (mut failed, mut refused) = (Vec::new(), None);
-        for task in tasks {
-            match self.may_redrive(task) {
-                Ok(()) => failed.push(task),
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
-        failed.sort_unstable();
-        failed.dedup();
-        if let (true, Some(error)) = (failed.is_empty(), refused) {
-            return Err(error);
-        }
-        let count = failed.len() as u64;
-        if !dry_run && count > 0 {
-            // The newest first: each then finds its place at the front of its ordering line.
-            let tasks = failed
-                .into_iter()
-                .rev()
-                .map(|id| (id, self.new_deadline(id, now)));
-            let tasks: Vec<(TaskId, Millis)> = tasks.collect();
-            let slots: Vec<u32> = tasks
-                .iter()
-                .filter_map(|(id, _)| self.state.tasks.find(*id))
-                .collect();
-            self.commit(Record::Redriven { tasks }, step);
-            slots.into_iter().for_each(|slot| self.changed(slot));
-        }
-        Ok(Reply::Count(count))
-    }
-
-    /// Only a failed task can be run again; and a child of a failed flow only by its flow, which asks for it anew.
-    fn may_redrive(&self, task: TaskId) -> Result<(), Error> {
-        let conflict = |task, state| Err(Error::StateConflict { task, state });
-        let entry = match self.state.tasks.seek(task) {
-            Some(Found::Slot(slot)) => &self.state.tasks[slot],
-            Some(Found::Retired(retired)) => return conflict(task, retired.state),
-            None => return Err(Error::TaskNotFound { task }),
-        };
-        if entry.state != TaskState::Failed {
-            return conflict(task, entry.state);
-        }
-        let flow = entry
-            .birth()
-            .and_then(|birth| self.state.tasks.by_id(birth.parent));
-        match flow {
-            Some(flow) if flow.state == TaskState::Failed => conflict(flow.id, flow.state),
-            _ => Ok(()),
-        }
-    }
-
-    fn new_deadline(&self, id: TaskId, now: Millis) -> Millis {
-        let method = self.state.tasks.by_id(id).map_or(0, |task| task.method);
-        now.saturating_add(self.state.methods.policy(method).deadline_ms)
-            .min(FAR)
     }
 
     fn pause(

@@ -35,6 +35,7 @@ impl Partition {
         [
             state.wheel.next(),
             state.leaving.next(),
+            state.archives.next(state.time),
             self.live.alarms.next(),
         ]
         .into_iter()
@@ -62,6 +63,7 @@ impl Partition {
             .collect();
         forgotten.extend(self.leave(now));
         self.forget(forgotten, step);
+        self.end_archives(now, step);
         self.ring(now, step);
     }
 
@@ -127,8 +129,14 @@ impl Partition {
     fn leave(&mut self, now: Millis) -> Vec<TaskId> {
         let mut ids = self.state.leaving.take(now, TIMERS_MAX);
         ids.retain(|id| {
-            let Some(Found::Retired(task)) = self.state.tasks.seek(*id) else {
-                return false;
+            let task = match self.state.tasks.seek(*id) {
+                Some(Found::Retired(task)) => task,
+                Some(Found::Slot(slot)) => {
+                    // It has a timer of its own; it stays to be found while it is kept.
+                    self.state.settle_later(slot, now);
+                    return false;
+                }
+                None => return false,
             };
             let until = self.state.retained_until(&task, 0);
             if until > now {

@@ -14,6 +14,8 @@ pub(crate) struct Stream {
     pub(crate) session: SessionId,
     /// Results of this step.
     results: Vec<TaskResult>,
+    /// Tasks whose results of this step are in archive files.
+    archived: Vec<TaskId>,
 }
 
 /// All streams, by numbers that are never used again: a waiter of a stream that is gone meets nobody.
@@ -46,6 +48,7 @@ impl Streams {
                 conn,
                 session,
                 results: Vec::new(),
+                archived: Vec::new(),
             },
         );
         self.by_conn.insert(conn, number);
@@ -140,17 +143,30 @@ impl Streams {
         }
     }
 
+    /// Sends word to a stream, if it is still there, that a result must be read.
+    pub(crate) fn push_archived(&mut self, stream: u32, task: TaskId) {
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            if entry.archived.is_empty() {
+                self.dirty.push(stream);
+            }
+            entry.archived.push(task);
+        }
+    }
+
     /// The results of this step.
     pub(crate) fn flush(&mut self, effects: &mut Vec<Effect>) {
         for stream in std::mem::take(&mut self.dirty) {
-            if let Some(entry) = self.streams.get_mut(&stream)
-                && !entry.results.is_empty()
-            {
+            let Some(entry) = self.streams.get_mut(&stream) else {
+                continue;
+            };
+            let conn = entry.conn;
+            if !entry.results.is_empty() {
                 let results = std::mem::take(&mut entry.results);
-                effects.push(Effect::Results {
-                    conn: entry.conn,
-                    results,
-                });
+                effects.push(Effect::Results { conn, results });
+            }
+            if !entry.archived.is_empty() {
+                let tasks = std::mem::take(&mut entry.archived);
+                effects.push(Effect::ResultsArchived { conn, tasks });
             }
         }
     }

@@ -226,14 +226,18 @@ impl Blobs {
         }
     }
 
-    /// A task is forgotten, its blobs with it.
-    pub(crate) fn forget(&mut self, task: &mut Task) {
+    fn evict_all(&mut self, task: &mut Task) {
         if let Some(resident) = self.residents.remove(task.resident) {
             for bytes in [&resident.request, &resident.envelope, &resident.response] {
                 self.bytes -= len_of(bytes.as_ref());
             }
             task.resident = NONE;
         }
+    }
+
+    /// A task is forgotten, its blobs with it.
+    pub(crate) fn forget(&mut self, task: &mut Task) {
+        self.evict_all(task);
         if task.request_at != UNPLACED {
             self.release(task.request_at, task.request_len);
             self.release(task.envelope_at(), task.envelope_len);
@@ -246,6 +250,43 @@ impl Blobs {
             && response_at != UNPLACED
         {
             self.release(response_at, response_len);
+        }
+    }
+
+    /// A task leaves memory and its blobs stay in the log: adds the regions where they are held.
+    pub(crate) fn hand_over(&mut self, task: &mut Task, held: &mut BTreeMap<u64, u64>) {
+        self.evict_all(task);
+        let mut add = |at: Offset, len: u32| {
+            for region in regions(at, len) {
+                *held.entry(region).or_default() += 1;
+            }
+        };
+        if task.request_at != UNPLACED {
+            add(task.request_at, task.request_len);
+            add(task.envelope_at(), task.envelope_len);
+        }
+        if let Stage::Done {
+            response_at,
+            response_len,
+            ..
+        } = task.stage
+            && response_at != UNPLACED
+        {
+            add(response_at, response_len);
+        }
+    }
+
+    /// Holds regions as a snapshot tells.
+    pub(crate) fn hold_regions(&mut self, held: &BTreeMap<u64, u64>) {
+        for (region, count) in held {
+            *self.regions.entry(*region).or_default() += count;
+        }
+    }
+
+    /// Lets go of regions that were handed over.
+    pub(crate) fn release_regions(&mut self, held: &BTreeMap<u64, u64>) {
+        for (region, count) in held {
+            self.release_region(*region, *count);
         }
     }
 
@@ -262,14 +303,18 @@ impl Blobs {
 
     fn release(&mut self, at: Offset, len: u32) {
         for region in regions(at, len) {
-            let Some(count) = self.regions.get_mut(&region) else {
-                continue;
-            };
-            *count -= 1;
-            if *count == 0 {
-                self.regions.remove(&region);
-                self.released = true;
-            }
+            self.release_region(region, 1);
+        }
+    }
+
+    fn release_region(&mut self, region: u64, count: u64) {
+        let Some(held) = self.regions.get_mut(&region) else {
+            return;
+        };
+        *held = held.saturating_sub(count);
+        if *held == 0 {
+            self.regions.remove(&region);
+            self.released = true;
         }
     }
 

@@ -1,17 +1,46 @@
 //! Idempotency keys: the task that a key of a method stands for.
 //!
 //! A key is remembered for as long as its task is, and the task is kept until its retention and the key's window are
-//! both over. So a key never outlives its task as a lock, and never answers with a task that is gone.
+//! both over. So a key never outlives its task as a lock, and never answers with a task that is gone. Keys of tasks
+//! that were archived are kept [apart](super::archived_keys).
 
+use super::State;
 use super::slots::{KeyHash, SlotTable};
 use super::table::TaskTable;
 use super::task::Task;
-use crate::ids::Millis;
+use crate::ids::{Millis, TaskId};
 
 /// Tasks by (method, idempotency key).
 #[derive(Debug, Default)]
 pub(crate) struct Dedup {
     slots: SlotTable,
+}
+
+/// The task that a key stands for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum First {
+    /// In a slot.
+    Kept(u32),
+    /// In an archive file; with the lower half of its request's digest.
+    Archived(TaskId, u64),
+}
+
+impl State {
+    /// The task that the key stands for now, wherever it is.
+    pub(crate) fn first_of(
+        &self,
+        method: u32,
+        key: &str,
+        hash: KeyHash,
+        now: Millis,
+    ) -> Option<First> {
+        if let Some(slot) = self.dedup.find(&self.tasks, method, key, hash, now) {
+            return Some(First::Kept(slot));
+        }
+        let path = &self.methods.policy(method).method;
+        let (task, digest) = self.archives.keys.find(path, key, now)?;
+        Some(First::Archived(task, digest))
+    }
 }
 
 /// The hash under which a key is kept.
@@ -53,6 +82,16 @@ impl Dedup {
             let is = |other: u32| is(&tasks[other], task.method, key);
             self.slots.put(hash(task.method, key), slot, is);
         }
+    }
+
+    /// Whether the task's key stands for it, and not for a newer one.
+    pub(crate) fn stands_for(&self, tasks: &TaskTable, slot: u32) -> bool {
+        let task = &tasks[slot];
+        task.idempotency_key().is_some_and(|key| {
+            let hash = hash(task.method, key);
+            let is = |other: u32| is(&tasks[other], task.method, key);
+            self.slots.find(hash, is) == Some(slot)
+        })
     }
 
     /// The task is about to be forgotten.

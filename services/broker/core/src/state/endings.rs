@@ -111,6 +111,10 @@ impl State {
         if flow {
             self.arm_children(slot);
         }
+        // One that succeeded waits for its response to be placed.
+        if state != TaskState::Succeeded {
+            self.settle(slot);
+        }
     }
 
     pub(super) fn redriven(&mut self, id: TaskId, expire_at: Millis, time: Millis) {
@@ -120,6 +124,7 @@ impl State {
         let Stage::Done { worker, .. } = self.tasks[slot].stage else {
             return;
         };
+        self.archives.spare(id);
         self.note(slot, TaskState::Ready, "REDRIVEN", time);
         self.exit(slot);
         self.names.release(worker);
@@ -151,6 +156,7 @@ impl State {
     }
 
     pub(super) fn dropped(&mut self, id: TaskId) {
+        self.archives.spare(id);
         if let Some(task) = self.tasks.remove_retired(id) {
             if self.indexed {
                 self.methods.discount(task.method, task.state);

@@ -58,6 +58,11 @@ impl State {
                     .for_each(|(id, expire_at)| self.redriven(*id, *expire_at, time));
             }
             Record::Dropped { tasks } => tasks.iter().for_each(|id| self.dropped(*id)),
+            Record::Archived { archive, tasks } => self.archived(*archive, tasks),
+            Record::ArchivesDropped { archives } => self.archives_dropped(archives),
+            Record::Restored { archive, tasks } => {
+                tasks.iter().for_each(|task| self.restored(*archive, task));
+            }
             Record::SessionsDropped { sessions } => {
                 sessions
                     .iter()
@@ -69,6 +74,7 @@ impl State {
                 policies
                     .iter()
                     .for_each(|policy| self.methods.apply(policy));
+                self.archives.set_ends(&self.methods);
             }
             Record::KvPut {
                 key,

@@ -52,6 +52,7 @@ impl State {
             .chain(keys)
             .chain(std::iter::once(counters))
             .chain(self.task_images(now))
+            .chain(self.archive_images())
             .chain(self.session_images())
     }
 
@@ -77,7 +78,7 @@ impl State {
         })
     }
 
-    fn task_image(&self, task: &Task, now: Millis) -> TaskImage {
+    pub(super) fn task_image(&self, task: &Task, now: Millis) -> TaskImage {
         let rare = task.rare.as_deref();
         let lease = self.leases.slab.get(task.lease());
         let worker = timeline::last_worker(task, &self.leases, &self.names);
@@ -129,6 +130,10 @@ impl State {
                 self.time = self.time.max(*time).min(FAR);
             }
             Image::Tasks(tasks) => tasks.iter().for_each(|task| self.load_task(task)),
+            Image::Archives { files, keys } => {
+                files.iter().for_each(|file| self.load_archive(file));
+                keys.iter().for_each(|key| self.archives.keys.load(key));
+            }
             Image::Session {
                 session,
                 last_used,
@@ -142,7 +147,7 @@ impl State {
         }
     }
 
-    fn load_task(&mut self, image: &TaskImage) {
+    pub(super) fn load_task(&mut self, image: &TaskImage) {
         let Some(method) = self.methods.find(&image.task.method) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! Methods with their policies and ready lists, and the queues that group them.
 
+use super::archives::Group;
 use super::list::List;
 use super::slab::NONE;
 use super::table::TaskTable;
@@ -149,6 +150,16 @@ impl Methods {
         &self.methods[number as usize].policy
     }
 
+    /// How long finished tasks of a method are kept, ms.
+    pub(crate) fn retention_ms(&self, number: u32, dead_letter: bool) -> u64 {
+        let policy = self.policy(number);
+        if dead_letter {
+            policy.dead_letter_retention_ms
+        } else {
+            policy.retention_ms
+        }
+    }
+
     pub(crate) fn queue_of(&self, number: u32) -> &Queue {
         &self.queues[self.methods[number as usize].queue as usize]
     }
@@ -164,6 +175,26 @@ impl Methods {
         method.counts[state as usize] += 1;
         if !state.is_final() {
             self.queues[method.queue as usize].unfinished += 1;
+        }
+    }
+
+    /// Counts finished tasks that are in no table.
+    pub(crate) fn count_archived(&mut self, group: &Group) {
+        let method = &mut self.methods[group.method as usize];
+        method.counts[group.state as usize] += group.count;
+        if group.dead_letter {
+            method.dead_letters += group.count;
+        }
+    }
+
+    /// Such tasks are forgotten.
+    pub(crate) fn discount_archived(&mut self, group: &Group) {
+        let method = &mut self.methods[group.method as usize];
+        let count = &mut method.counts[group.state as usize];
+        debug_assert!(*count >= group.count, "archived tasks stay counted");
+        *count = count.saturating_sub(group.count);
+        if group.dead_letter {
+            method.dead_letters = method.dead_letters.saturating_sub(group.count);
         }
     }
 

@@ -103,10 +103,12 @@ impl Retired {
 /// Ends of retention are kept by seconds of 1024 ms: a task may stay so much longer.
 const BUCKET_BITS: u32 = 10;
 
-/// When retired tasks are to be forgotten.
+/// Finished tasks by when they are to be forgotten. For retired ones it is the timer; others have one of their own, and
+/// stand here to be found when the oldest are to be archived. Entries of tasks that changed meanwhile mean nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Leaving {
     buckets: BTreeMap<u64, Vec<TaskId>>,
+    len: usize,
 }
 
 impl Leaving {
@@ -115,6 +117,30 @@ impl Leaving {
             .entry((at.min(FAR) >> BUCKET_BITS) + 1)
             .or_default()
             .push(id);
+        self.len += 1;
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Takes out those that would be forgotten first.
+    pub(crate) fn take_first(&mut self, most: usize) -> Vec<TaskId> {
+        let mut taken = Vec::with_capacity(most.min(self.len));
+        while taken.len() < most
+            && let Some(mut entry) = self.buckets.first_entry()
+        {
+            let ids = entry.get_mut();
+            // From the front: files of tasks that were accepted together seldom overlap.
+            let count = ids.len().min(most - taken.len());
+            taken.extend(ids.drain(..count));
+            if ids.is_empty() {
+                entry.remove();
+            }
+        }
+        self.len -= taken.len();
+        taken
     }
 
     /// Some tasks whose time has come.
@@ -130,6 +156,7 @@ impl Leaving {
         if ids.is_empty() {
             entry.remove();
         }
+        self.len -= taken.len();
         taken
     }
 
@@ -205,6 +232,18 @@ mod tests {
         for task in [keyed, unplaced, awaited, late, failed, sample(1)] {
             assert!(Retired::of(&task).is_none(), "{task:?}");
         }
+    }
+
+    #[test]
+    fn those_that_leave_first_are_taken_first() {
+        let mut leaving = Leaving::default();
+        for id in 1..=4 {
+            leaving.add(9_000 - id * 2_000, TaskId(id));
+        }
+        assert_eq!(leaving.take_first(1), [TaskId(4)]);
+        assert_eq!(leaving.take_first(2), [TaskId(3), TaskId(2)]);
+        assert_eq!((leaving.len(), leaving.take_first(9).len()), (1, 1));
+        assert_eq!((leaving.len(), leaving.next()), (0, None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use plait_broker_core::command::*;
 use plait_broker_core::effect::*;
 use plait_broker_core::ids::*;
 use plait_broker_core::record::*;
+use std::collections::BTreeMap;
 
 const FLOW: &str = "/shop.v1.Orders/Settle";
 const CHILD: &str = "/shop.v1.Orders/Charge";
@@ -575,6 +576,7 @@ fn a_flow_that_is_run_again_asks_anew_for_children_that_did_not_succeed() {
     let redrive = Command::Redrive {
         tag: ReplyTag(1),
         tasks: vec![parent.task],
+        archived: BTreeMap::new(),
         dry_run: false,
     };
     let again = attempt(&h.apply(redrive), WORKER);
@@ -619,6 +621,7 @@ fn a_child_of_a_failed_flow_is_run_again_by_its_flow_only() {
     let redrive = |tasks| Command::Redrive {
         tag: ReplyTag(1),
         tasks,
+        archived: BTreeMap::new(),
         dry_run: false,
     };
     let refused = reply(&h.apply(redrive(vec![first.task])));
@@ -645,6 +648,7 @@ fn a_failed_child_of_a_cancelled_flow_is_run_again_for_its_own_sake() {
     let redrive = Command::Redrive {
         tag: ReplyTag(1),
         tasks: vec![first.task],
+        archived: BTreeMap::new(),
         dry_run: false,
     };
     assert!(matches!(reply(&h.apply(redrive)), Reply::Count(1)));
@@ -678,6 +682,7 @@ fn children_are_kept_as_long_as_their_flow_can_be_run_again() {
     let redrive = Command::Redrive {
         tag: ReplyTag(1),
         tasks: vec![parent.task],
+        archived: BTreeMap::new(),
         dry_run: false,
     };
     let again = attempt(&h.apply(redrive), WORKER);

@@ -49,6 +49,7 @@ pub(crate) fn config() -> Config {
         reattach_grace_ms: 5_000,
         divergence_grace_ms: 200,
         session_ttl_ms: 3_600_000,
+        finished_in_memory: 1_000_000,
         frame_attempts_max: 128,
     }
 }

@@ -10,6 +10,7 @@ use plait_broker_core::record::*;
 use plait_broker_core::{Partition, Step};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// Any number, the edges more often than chance would have them.
 fn number() -> impl Strategy<Value = u64> {
@@ -256,7 +257,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (conn(), lease()).prop_map(|(conn, leases)| Command::Suspend { conn, leases }),
         1 => (conn(), any::<u32>()).prop_map(|(conn, slots)| Command::WorkerResized { conn, slots: slots % 64 }),
         1 => id().prop_map(move |task| Command::Cancel { tag, task, reason: name("") }),
-        1 => ids().prop_map(move |tasks| Command::Redrive { tag, tasks, dry_run: false }),
+        1 => ids().prop_map(move |tasks| Command::Redrive { tag, tasks, archived: BTreeMap::new(), dry_run: false }),
         1 => (conn(), id()).prop_map(|(conn, task)| Command::Watch { conn, task }),
         1 => conn().prop_map(|conn| Command::Unwatch { conn }),
         1 => (text(), any::<u32>()).prop_map(move |(worker, window)| {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use plait_broker_core::command::*;
 use plait_broker_core::effect::*;
 use plait_broker_core::ids::*;
+use std::collections::BTreeMap;
 
 const WATCHER: ConnId = ConnId(50);
 const TAG: ReplyTag = ReplyTag(1);
@@ -39,6 +40,7 @@ fn redrive(tasks: &[TaskId], dry_run: bool) -> Command {
     Command::Redrive {
         tag: TAG,
         tasks: tasks.to_vec(),
+        archived: BTreeMap::new(),
         dry_run,
     }
 }

@@ -4,6 +4,7 @@ use crate::harness::*;
 use plait_broker_core::command::*;
 use plait_broker_core::effect::*;
 use plait_broker_core::ids::*;
+use std::collections::BTreeMap;
 
 fn harness() -> Harness {
     let mut h = Harness::new();
@@ -152,6 +153,7 @@ fn a_task_that_is_run_again_stands_before_younger_ones() {
     h.apply(Command::Redrive {
         tag: ReplyTag(1),
         tasks: vec![ids[0]],
+        archived: BTreeMap::new(),
         dry_run: false,
     });
     let next = only(&h.succeed(WORKER, &second));

@@ -6,6 +6,7 @@ use plait_broker_core::Config;
 use plait_broker_core::command::*;
 use plait_broker_core::effect::*;
 use plait_broker_core::ids::*;
+use std::collections::BTreeMap;
 
 const MIB: u64 = 1 << 20;
 
@@ -209,6 +210,7 @@ fn a_finished_task_reads_the_same_when_it_is_kept_in_short() {
     let redrive = Command::Redrive {
         tag: ReplyTag(1),
         tasks: vec![id],
+        archived: BTreeMap::new(),
         dry_run: false,
     };
     assert!(matches!(

@@ -317,6 +317,10 @@ type Record struct {
 	//	*Record_Counters
 	//	*Record_TaskImages
 	//	*Record_SessionImage
+	//	*Record_Archived
+	//	*Record_ArchivesDropped
+	//	*Record_Restored
+	//	*Record_ArchiveImages
 	Fact          isRecord_Fact `protobuf_oneof:"fact"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -539,6 +543,42 @@ func (x *Record) GetSessionImage() *SessionImage {
 	return nil
 }
 
+func (x *Record) GetArchived() *Archived {
+	if x != nil {
+		if x, ok := x.Fact.(*Record_Archived); ok {
+			return x.Archived
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetArchivesDropped() *ArchivesDropped {
+	if x != nil {
+		if x, ok := x.Fact.(*Record_ArchivesDropped); ok {
+			return x.ArchivesDropped
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetRestored() *Restored {
+	if x != nil {
+		if x, ok := x.Fact.(*Record_Restored); ok {
+			return x.Restored
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetArchiveImages() *ArchiveImages {
+	if x != nil {
+		if x, ok := x.Fact.(*Record_ArchiveImages); ok {
+			return x.ArchiveImages
+		}
+	}
+	return nil
+}
+
 type isRecord_Fact interface {
 	isRecord_Fact()
 }
@@ -643,6 +683,26 @@ type Record_SessionImage struct {
 	SessionImage *SessionImage `protobuf:"bytes,20,opt,name=session_image,json=sessionImage,proto3,oneof"`
 }
 
+type Record_Archived struct {
+	// Finished tasks left memory for an archive file.
+	Archived *Archived `protobuf:"bytes,21,opt,name=archived,proto3,oneof"`
+}
+
+type Record_ArchivesDropped struct {
+	// Archive files are forgotten.
+	ArchivesDropped *ArchivesDropped `protobuf:"bytes,22,opt,name=archives_dropped,json=archivesDropped,proto3,oneof"`
+}
+
+type Record_Restored struct {
+	// Archived tasks are in memory again.
+	Restored *Restored `protobuf:"bytes,23,opt,name=restored,proto3,oneof"`
+}
+
+type Record_ArchiveImages struct {
+	// Archive files; in snapshots only.
+	ArchiveImages *ArchiveImages `protobuf:"bytes,24,opt,name=archive_images,json=archiveImages,proto3,oneof"`
+}
+
 func (*Record_Submitted) isRecord_Fact() {}
 
 func (*Record_Started) isRecord_Fact() {}
@@ -682,6 +742,14 @@ func (*Record_Counters) isRecord_Fact() {}
 func (*Record_TaskImages) isRecord_Fact() {}
 
 func (*Record_SessionImage) isRecord_Fact() {}
+
+func (*Record_Archived) isRecord_Fact() {}
+
+func (*Record_ArchivesDropped) isRecord_Fact() {}
+
+func (*Record_Restored) isRecord_Fact() {}
+
+func (*Record_ArchiveImages) isRecord_Fact() {}
 
 // Tasks were accepted. Payload area: the request and then the envelope of each task.
 type Submitted struct {
@@ -1879,6 +1947,163 @@ func (x *Dropped) GetTaskDeltas() []int64 {
 	return nil
 }
 
+// Finished tasks are in an archive file, which was durable before this was written, and are no more kept in memory. The
+// file holds chunks of task images, as a snapshot does.
+type Archived struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the file.
+	Archive uint64 `protobuf:"varint,1,opt,name=archive,proto3" json:"archive,omitempty"`
+	// The tasks (delta).
+	TaskDeltas    []int64 `protobuf:"zigzag64,2,rep,packed,name=task_deltas,json=taskDeltas,proto3" json:"task_deltas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Archived) Reset() {
+	*x = Archived{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Archived) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Archived) ProtoMessage() {}
+
+func (x *Archived) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Archived.ProtoReflect.Descriptor instead.
+func (*Archived) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Archived) GetArchive() uint64 {
+	if x != nil {
+		return x.Archive
+	}
+	return 0
+}
+
+func (x *Archived) GetTaskDeltas() []int64 {
+	if x != nil {
+		return x.TaskDeltas
+	}
+	return nil
+}
+
+// Archive files are forgotten with all their tasks.
+type ArchivesDropped struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Numbers of the files (delta).
+	ArchiveDeltas []int64 `protobuf:"zigzag64,1,rep,packed,name=archive_deltas,json=archiveDeltas,proto3" json:"archive_deltas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchivesDropped) Reset() {
+	*x = ArchivesDropped{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchivesDropped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchivesDropped) ProtoMessage() {}
+
+func (x *ArchivesDropped) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchivesDropped.ProtoReflect.Descriptor instead.
+func (*ArchivesDropped) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ArchivesDropped) GetArchiveDeltas() []int64 {
+	if x != nil {
+		return x.ArchiveDeltas
+	}
+	return nil
+}
+
+// Tasks of an archive file are in memory again, as they were. The file tells of them no more.
+type Restored struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the file.
+	Archive uint64 `protobuf:"varint,1,opt,name=archive,proto3" json:"archive,omitempty"`
+	// The tasks.
+	Tasks         *TaskImages `protobuf:"bytes,2,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restored) Reset() {
+	*x = Restored{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restored) ProtoMessage() {}
+
+func (x *Restored) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restored.ProtoReflect.Descriptor instead.
+func (*Restored) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Restored) GetArchive() uint64 {
+	if x != nil {
+		return x.Archive
+	}
+	return 0
+}
+
+func (x *Restored) GetTasks() *TaskImages {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 // Idle sessions are forgotten.
 type SessionsDropped struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1890,7 +2115,7 @@ type SessionsDropped struct {
 
 func (x *SessionsDropped) Reset() {
 	*x = SessionsDropped{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[19]
+	mi := &file_plait_log_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2127,7 @@ func (x *SessionsDropped) String() string {
 func (*SessionsDropped) ProtoMessage() {}
 
 func (x *SessionsDropped) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[19]
+	mi := &file_plait_log_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2140,7 @@ func (x *SessionsDropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsDropped.ProtoReflect.Descriptor instead.
 func (*SessionsDropped) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SessionsDropped) GetSessions() [][]byte {
@@ -1938,7 +2163,7 @@ type QueuePaused struct {
 
 func (x *QueuePaused) Reset() {
 	*x = QueuePaused{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[20]
+	mi := &file_plait_log_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2175,7 @@ func (x *QueuePaused) String() string {
 func (*QueuePaused) ProtoMessage() {}
 
 func (x *QueuePaused) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[20]
+	mi := &file_plait_log_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2188,7 @@ func (x *QueuePaused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueuePaused.ProtoReflect.Descriptor instead.
 func (*QueuePaused) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *QueuePaused) GetQueue() string {
@@ -1991,7 +2216,7 @@ type QueueResumed struct {
 
 func (x *QueueResumed) Reset() {
 	*x = QueueResumed{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[21]
+	mi := &file_plait_log_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2228,7 @@ func (x *QueueResumed) String() string {
 func (*QueueResumed) ProtoMessage() {}
 
 func (x *QueueResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[21]
+	mi := &file_plait_log_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2241,7 @@ func (x *QueueResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueResumed.ProtoReflect.Descriptor instead.
 func (*QueueResumed) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *QueueResumed) GetQueue() string {
@@ -2037,7 +2262,7 @@ type PoliciesApplied struct {
 
 func (x *PoliciesApplied) Reset() {
 	*x = PoliciesApplied{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[22]
+	mi := &file_plait_log_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2274,7 @@ func (x *PoliciesApplied) String() string {
 func (*PoliciesApplied) ProtoMessage() {}
 
 func (x *PoliciesApplied) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[22]
+	mi := &file_plait_log_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2287,7 @@ func (x *PoliciesApplied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoliciesApplied.ProtoReflect.Descriptor instead.
 func (*PoliciesApplied) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PoliciesApplied) GetPolicies() []*v11.MethodPolicy {
@@ -2087,7 +2312,7 @@ type EntryPut struct {
 
 func (x *EntryPut) Reset() {
 	*x = EntryPut{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[23]
+	mi := &file_plait_log_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2324,7 @@ func (x *EntryPut) String() string {
 func (*EntryPut) ProtoMessage() {}
 
 func (x *EntryPut) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[23]
+	mi := &file_plait_log_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2337,7 @@ func (x *EntryPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryPut.ProtoReflect.Descriptor instead.
 func (*EntryPut) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EntryPut) GetKey() string {
@@ -2147,7 +2372,7 @@ type EntryDeleted struct {
 
 func (x *EntryDeleted) Reset() {
 	*x = EntryDeleted{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[24]
+	mi := &file_plait_log_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2384,7 @@ func (x *EntryDeleted) String() string {
 func (*EntryDeleted) ProtoMessage() {}
 
 func (x *EntryDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[24]
+	mi := &file_plait_log_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2397,7 @@ func (x *EntryDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryDeleted.ProtoReflect.Descriptor instead.
 func (*EntryDeleted) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EntryDeleted) GetKey() string {
@@ -2197,7 +2422,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[25]
+	mi := &file_plait_log_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2434,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[25]
+	mi := &file_plait_log_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2447,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Counters) GetNextTask() uint64 {
@@ -2321,7 +2546,7 @@ type TaskImages struct {
 
 func (x *TaskImages) Reset() {
 	*x = TaskImages{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[26]
+	mi := &file_plait_log_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2558,7 @@ func (x *TaskImages) String() string {
 func (*TaskImages) ProtoMessage() {}
 
 func (x *TaskImages) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[26]
+	mi := &file_plait_log_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2571,7 @@ func (x *TaskImages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskImages.ProtoReflect.Descriptor instead.
 func (*TaskImages) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TaskImages) GetMethods() []string {
@@ -2580,6 +2805,288 @@ func (x *TaskImages) GetEventWorkers() []uint32 {
 	return nil
 }
 
+// Archive files, and what is kept in memory of their tasks.
+type ArchiveImages struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The files.
+	Files []*ArchiveImage `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	// Idempotency keys of archived tasks: the lower 64 bits of XXH3-128 of method path, a zero byte, and key.
+	KeyHashes []uint64 `protobuf:"fixed64,2,rep,packed,name=key_hashes,json=keyHashes,proto3" json:"key_hashes,omitempty"`
+	// The upper 16 bits of each hash.
+	KeyTags []uint32 `protobuf:"varint,3,rep,packed,name=key_tags,json=keyTags,proto3" json:"key_tags,omitempty"`
+	// The lower half of the digest of method and request of each.
+	KeyDigests []uint64 `protobuf:"fixed64,4,rep,packed,name=key_digests,json=keyDigests,proto3" json:"key_digests,omitempty"`
+	// The task that each stands for (delta).
+	KeyTaskDeltas []int64 `protobuf:"zigzag64,5,rep,packed,name=key_task_deltas,json=keyTaskDeltas,proto3" json:"key_task_deltas,omitempty"`
+	// When each is forgotten, in milliseconds since 1970 (delta).
+	KeyUntilDeltasMs []int64 `protobuf:"zigzag64,6,rep,packed,name=key_until_deltas_ms,json=keyUntilDeltasMs,proto3" json:"key_until_deltas_ms,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ArchiveImages) Reset() {
+	*x = ArchiveImages{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchiveImages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchiveImages) ProtoMessage() {}
+
+func (x *ArchiveImages) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchiveImages.ProtoReflect.Descriptor instead.
+func (*ArchiveImages) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ArchiveImages) GetFiles() []*ArchiveImage {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *ArchiveImages) GetKeyHashes() []uint64 {
+	if x != nil {
+		return x.KeyHashes
+	}
+	return nil
+}
+
+func (x *ArchiveImages) GetKeyTags() []uint32 {
+	if x != nil {
+		return x.KeyTags
+	}
+	return nil
+}
+
+func (x *ArchiveImages) GetKeyDigests() []uint64 {
+	if x != nil {
+		return x.KeyDigests
+	}
+	return nil
+}
+
+func (x *ArchiveImages) GetKeyTaskDeltas() []int64 {
+	if x != nil {
+		return x.KeyTaskDeltas
+	}
+	return nil
+}
+
+func (x *ArchiveImages) GetKeyUntilDeltasMs() []int64 {
+	if x != nil {
+		return x.KeyUntilDeltasMs
+	}
+	return nil
+}
+
+// An archive file.
+type ArchiveImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the file.
+	Archive uint64 `protobuf:"varint,1,opt,name=archive,proto3" json:"archive,omitempty"`
+	// The lowest number of a task in it.
+	First uint64 `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
+	// The highest number of a task in it.
+	Last uint64 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// What it holds.
+	Groups []*ArchivedGroup `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
+	// When the last idempotency key in it is forgotten, in milliseconds since 1970.
+	KeyUntilMs uint64 `protobuf:"varint,5,opt,name=key_until_ms,json=keyUntilMs,proto3" json:"key_until_ms,omitempty"`
+	// Regions of the log, of 1 MiB each, in which payloads of its tasks lie (delta).
+	RegionDeltas []int64 `protobuf:"zigzag64,6,rep,packed,name=region_deltas,json=regionDeltas,proto3" json:"region_deltas,omitempty"`
+	// How many payloads lie in each.
+	RegionCounts []uint64 `protobuf:"varint,7,rep,packed,name=region_counts,json=regionCounts,proto3" json:"region_counts,omitempty"`
+	// Tasks that came back from it (delta).
+	RestoredDeltas []int64 `protobuf:"zigzag64,8,rep,packed,name=restored_deltas,json=restoredDeltas,proto3" json:"restored_deltas,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ArchiveImage) Reset() {
+	*x = ArchiveImage{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchiveImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchiveImage) ProtoMessage() {}
+
+func (x *ArchiveImage) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchiveImage.ProtoReflect.Descriptor instead.
+func (*ArchiveImage) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ArchiveImage) GetArchive() uint64 {
+	if x != nil {
+		return x.Archive
+	}
+	return 0
+}
+
+func (x *ArchiveImage) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *ArchiveImage) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *ArchiveImage) GetGroups() []*ArchivedGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ArchiveImage) GetKeyUntilMs() uint64 {
+	if x != nil {
+		return x.KeyUntilMs
+	}
+	return 0
+}
+
+func (x *ArchiveImage) GetRegionDeltas() []int64 {
+	if x != nil {
+		return x.RegionDeltas
+	}
+	return nil
+}
+
+func (x *ArchiveImage) GetRegionCounts() []uint64 {
+	if x != nil {
+		return x.RegionCounts
+	}
+	return nil
+}
+
+func (x *ArchiveImage) GetRestoredDeltas() []int64 {
+	if x != nil {
+		return x.RestoredDeltas
+	}
+	return nil
+}
+
+// Tasks of one method, state and kind in an archive file.
+type ArchivedGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Their method.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Their state.
+	State v1.TaskState `protobuf:"varint,2,opt,name=state,proto3,enum=plait.v1.TaskState" json:"state,omitempty"`
+	// Whether they are dead letters.
+	DeadLetter bool `protobuf:"varint,3,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
+	// Their number.
+	Count uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	// When the latest of them ended, in milliseconds since 1970.
+	EndedMs       uint64 `protobuf:"varint,5,opt,name=ended_ms,json=endedMs,proto3" json:"ended_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchivedGroup) Reset() {
+	*x = ArchivedGroup{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchivedGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchivedGroup) ProtoMessage() {}
+
+func (x *ArchivedGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchivedGroup.ProtoReflect.Descriptor instead.
+func (*ArchivedGroup) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ArchivedGroup) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ArchivedGroup) GetState() v1.TaskState {
+	if x != nil {
+		return x.State
+	}
+	return v1.TaskState(0)
+}
+
+func (x *ArchivedGroup) GetDeadLetter() bool {
+	if x != nil {
+		return x.DeadLetter
+	}
+	return false
+}
+
+func (x *ArchivedGroup) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ArchivedGroup) GetEndedMs() uint64 {
+	if x != nil {
+		return x.EndedMs
+	}
+	return 0
+}
+
 // Where the log has payloads.
 type StoredBlobs struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2593,7 +3100,7 @@ type StoredBlobs struct {
 
 func (x *StoredBlobs) Reset() {
 	*x = StoredBlobs{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	mi := &file_plait_log_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +3112,7 @@ func (x *StoredBlobs) String() string {
 func (*StoredBlobs) ProtoMessage() {}
 
 func (x *StoredBlobs) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	mi := &file_plait_log_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +3125,7 @@ func (x *StoredBlobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredBlobs.ProtoReflect.Descriptor instead.
 func (*StoredBlobs) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StoredBlobs) GetAtDeltas() []int64 {
@@ -2648,7 +3155,7 @@ type IndexedFailure struct {
 
 func (x *IndexedFailure) Reset() {
 	*x = IndexedFailure{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[28]
+	mi := &file_plait_log_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2660,7 +3167,7 @@ func (x *IndexedFailure) String() string {
 func (*IndexedFailure) ProtoMessage() {}
 
 func (x *IndexedFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[28]
+	mi := &file_plait_log_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2673,7 +3180,7 @@ func (x *IndexedFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexedFailure.ProtoReflect.Descriptor instead.
 func (*IndexedFailure) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *IndexedFailure) GetIndex() uint32 {
@@ -2705,7 +3212,7 @@ type SessionImage struct {
 
 func (x *SessionImage) Reset() {
 	*x = SessionImage{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[29]
+	mi := &file_plait_log_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +3224,7 @@ func (x *SessionImage) String() string {
 func (*SessionImage) ProtoMessage() {}
 
 func (x *SessionImage) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[29]
+	mi := &file_plait_log_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +3237,7 @@ func (x *SessionImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionImage.ProtoReflect.Descriptor instead.
 func (*SessionImage) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SessionImage) GetSession() []byte {
@@ -2767,7 +3274,7 @@ type SessionAnswer struct {
 
 func (x *SessionAnswer) Reset() {
 	*x = SessionAnswer{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	mi := &file_plait_log_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +3286,7 @@ func (x *SessionAnswer) String() string {
 func (*SessionAnswer) ProtoMessage() {}
 
 func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	mi := &file_plait_log_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +3299,7 @@ func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAnswer.ProtoReflect.Descriptor instead.
 func (*SessionAnswer) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionAnswer) GetSequence() uint64 {
@@ -2817,7 +3324,7 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\tFrameMeta\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x04R\x06timeMs\x12.\n" +
-	"\arecords\x18\x03 \x03(\v2\x14.plait.log.v1.RecordR\arecords\"\xa7\t\n" +
+	"\arecords\x18\x03 \x03(\v2\x14.plait.log.v1.RecordR\arecords\"\xa5\v\n" +
 	"\x06Record\x127\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x17.plait.log.v1.SubmittedH\x00R\tsubmitted\x121\n" +
 	"\astarted\x18\x02 \x01(\v2\x15.plait.log.v1.StartedH\x00R\astarted\x127\n" +
@@ -2840,7 +3347,11 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\bcounters\x18\x12 \x01(\v2\x16.plait.log.v1.CountersH\x00R\bcounters\x12;\n" +
 	"\vtask_images\x18\x13 \x01(\v2\x18.plait.log.v1.TaskImagesH\x00R\n" +
 	"taskImages\x12A\n" +
-	"\rsession_image\x18\x14 \x01(\v2\x1a.plait.log.v1.SessionImageH\x00R\fsessionImageB\x06\n" +
+	"\rsession_image\x18\x14 \x01(\v2\x1a.plait.log.v1.SessionImageH\x00R\fsessionImage\x124\n" +
+	"\barchived\x18\x15 \x01(\v2\x16.plait.log.v1.ArchivedH\x00R\barchived\x12J\n" +
+	"\x10archives_dropped\x18\x16 \x01(\v2\x1d.plait.log.v1.ArchivesDroppedH\x00R\x0farchivesDropped\x124\n" +
+	"\brestored\x18\x17 \x01(\v2\x16.plait.log.v1.RestoredH\x00R\brestored\x12D\n" +
+	"\x0earchive_images\x18\x18 \x01(\v2\x1b.plait.log.v1.ArchiveImagesH\x00R\rarchiveImagesB\x06\n" +
 	"\x04fact\"\xfa\x04\n" +
 	"\tSubmitted\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x1a\n" +
@@ -2940,7 +3451,16 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\x0fexpire_after_ms\x18\x02 \x03(\x12R\rexpireAfterMs\"*\n" +
 	"\aDropped\x12\x1f\n" +
 	"\vtask_deltas\x18\x01 \x03(\x12R\n" +
-	"taskDeltas\"-\n" +
+	"taskDeltas\"E\n" +
+	"\bArchived\x12\x18\n" +
+	"\aarchive\x18\x01 \x01(\x04R\aarchive\x12\x1f\n" +
+	"\vtask_deltas\x18\x02 \x03(\x12R\n" +
+	"taskDeltas\"8\n" +
+	"\x0fArchivesDropped\x12%\n" +
+	"\x0earchive_deltas\x18\x01 \x03(\x12R\rarchiveDeltas\"T\n" +
+	"\bRestored\x12\x18\n" +
+	"\aarchive\x18\x01 \x01(\x04R\aarchive\x12.\n" +
+	"\x05tasks\x18\x02 \x01(\v2\x18.plait.log.v1.TaskImagesR\x05tasks\"-\n" +
 	"\x0fSessionsDropped\x12\x1a\n" +
 	"\bsessions\x18\x01 \x03(\fR\bsessions\";\n" +
 	"\vQueuePaused\x12\x14\n" +
@@ -3002,7 +3522,33 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\fevent_states\x18\x1e \x03(\x0e2\x13.plait.v1.TaskStateR\veventStates\x12%\n" +
 	"\x0eevent_attempts\x18\x1f \x03(\rR\reventAttempts\x12!\n" +
 	"\fevent_causes\x18  \x03(\rR\veventCauses\x12#\n" +
-	"\revent_workers\x18! \x03(\rR\feventWorkers\">\n" +
+	"\revent_workers\x18! \x03(\rR\feventWorkers\"\xf3\x01\n" +
+	"\rArchiveImages\x120\n" +
+	"\x05files\x18\x01 \x03(\v2\x1a.plait.log.v1.ArchiveImageR\x05files\x12\x1d\n" +
+	"\n" +
+	"key_hashes\x18\x02 \x03(\x06R\tkeyHashes\x12\x19\n" +
+	"\bkey_tags\x18\x03 \x03(\rR\akeyTags\x12\x1f\n" +
+	"\vkey_digests\x18\x04 \x03(\x06R\n" +
+	"keyDigests\x12&\n" +
+	"\x0fkey_task_deltas\x18\x05 \x03(\x12R\rkeyTaskDeltas\x12-\n" +
+	"\x13key_until_deltas_ms\x18\x06 \x03(\x12R\x10keyUntilDeltasMs\"\x9c\x02\n" +
+	"\fArchiveImage\x12\x18\n" +
+	"\aarchive\x18\x01 \x01(\x04R\aarchive\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\x04R\x04last\x123\n" +
+	"\x06groups\x18\x04 \x03(\v2\x1b.plait.log.v1.ArchivedGroupR\x06groups\x12 \n" +
+	"\fkey_until_ms\x18\x05 \x01(\x04R\n" +
+	"keyUntilMs\x12#\n" +
+	"\rregion_deltas\x18\x06 \x03(\x12R\fregionDeltas\x12#\n" +
+	"\rregion_counts\x18\a \x03(\x04R\fregionCounts\x12'\n" +
+	"\x0frestored_deltas\x18\b \x03(\x12R\x0erestoredDeltas\"\xa4\x01\n" +
+	"\rArchivedGroup\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12)\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x13.plait.v1.TaskStateR\x05state\x12\x1f\n" +
+	"\vdead_letter\x18\x03 \x01(\bR\n" +
+	"deadLetter\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\x12\x19\n" +
+	"\bended_ms\x18\x05 \x01(\x04R\aendedMs\">\n" +
 	"\vStoredBlobs\x12\x1b\n" +
 	"\tat_deltas\x18\x01 \x03(\x12R\batDeltas\x12\x12\n" +
 	"\x04lens\x18\x02 \x03(\rR\x04lens\"W\n" +
@@ -3050,7 +3596,7 @@ func file_plait_log_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_plait_log_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_plait_log_v1_record_proto_goTypes = []any{
 	(FailureReason)(0),       // 0: plait.log.v1.FailureReason
 	(ReturnCause)(0),         // 1: plait.log.v1.ReturnCause
@@ -3074,22 +3620,28 @@ var file_plait_log_v1_record_proto_goTypes = []any{
 	(*Expired)(nil),          // 19: plait.log.v1.Expired
 	(*Redriven)(nil),         // 20: plait.log.v1.Redriven
 	(*Dropped)(nil),          // 21: plait.log.v1.Dropped
-	(*SessionsDropped)(nil),  // 22: plait.log.v1.SessionsDropped
-	(*QueuePaused)(nil),      // 23: plait.log.v1.QueuePaused
-	(*QueueResumed)(nil),     // 24: plait.log.v1.QueueResumed
-	(*PoliciesApplied)(nil),  // 25: plait.log.v1.PoliciesApplied
-	(*EntryPut)(nil),         // 26: plait.log.v1.EntryPut
-	(*EntryDeleted)(nil),     // 27: plait.log.v1.EntryDeleted
-	(*Counters)(nil),         // 28: plait.log.v1.Counters
-	(*TaskImages)(nil),       // 29: plait.log.v1.TaskImages
-	(*StoredBlobs)(nil),      // 30: plait.log.v1.StoredBlobs
-	(*IndexedFailure)(nil),   // 31: plait.log.v1.IndexedFailure
-	(*SessionImage)(nil),     // 32: plait.log.v1.SessionImage
-	(*SessionAnswer)(nil),    // 33: plait.log.v1.SessionAnswer
-	(v1.ErrorReason)(0),      // 34: plait.v1.ErrorReason
-	(v1.TaskState)(0),        // 35: plait.v1.TaskState
-	(*v1.Metadatum)(nil),     // 36: plait.v1.Metadatum
-	(*v11.MethodPolicy)(nil), // 37: plait.control.v1.MethodPolicy
+	(*Archived)(nil),         // 22: plait.log.v1.Archived
+	(*ArchivesDropped)(nil),  // 23: plait.log.v1.ArchivesDropped
+	(*Restored)(nil),         // 24: plait.log.v1.Restored
+	(*SessionsDropped)(nil),  // 25: plait.log.v1.SessionsDropped
+	(*QueuePaused)(nil),      // 26: plait.log.v1.QueuePaused
+	(*QueueResumed)(nil),     // 27: plait.log.v1.QueueResumed
+	(*PoliciesApplied)(nil),  // 28: plait.log.v1.PoliciesApplied
+	(*EntryPut)(nil),         // 29: plait.log.v1.EntryPut
+	(*EntryDeleted)(nil),     // 30: plait.log.v1.EntryDeleted
+	(*Counters)(nil),         // 31: plait.log.v1.Counters
+	(*TaskImages)(nil),       // 32: plait.log.v1.TaskImages
+	(*ArchiveImages)(nil),    // 33: plait.log.v1.ArchiveImages
+	(*ArchiveImage)(nil),     // 34: plait.log.v1.ArchiveImage
+	(*ArchivedGroup)(nil),    // 35: plait.log.v1.ArchivedGroup
+	(*StoredBlobs)(nil),      // 36: plait.log.v1.StoredBlobs
+	(*IndexedFailure)(nil),   // 37: plait.log.v1.IndexedFailure
+	(*SessionImage)(nil),     // 38: plait.log.v1.SessionImage
+	(*SessionAnswer)(nil),    // 39: plait.log.v1.SessionAnswer
+	(v1.ErrorReason)(0),      // 40: plait.v1.ErrorReason
+	(v1.TaskState)(0),        // 41: plait.v1.TaskState
+	(*v1.Metadatum)(nil),     // 42: plait.v1.Metadatum
+	(*v11.MethodPolicy)(nil), // 43: plait.control.v1.MethodPolicy
 }
 var file_plait_log_v1_record_proto_depIdxs = []int32{
 	4,  // 0: plait.log.v1.FrameMeta.records:type_name -> plait.log.v1.Record
@@ -3104,43 +3656,51 @@ var file_plait_log_v1_record_proto_depIdxs = []int32{
 	19, // 9: plait.log.v1.Record.expired:type_name -> plait.log.v1.Expired
 	20, // 10: plait.log.v1.Record.redriven:type_name -> plait.log.v1.Redriven
 	21, // 11: plait.log.v1.Record.dropped:type_name -> plait.log.v1.Dropped
-	22, // 12: plait.log.v1.Record.sessions_dropped:type_name -> plait.log.v1.SessionsDropped
-	23, // 13: plait.log.v1.Record.queue_paused:type_name -> plait.log.v1.QueuePaused
-	24, // 14: plait.log.v1.Record.queue_resumed:type_name -> plait.log.v1.QueueResumed
-	25, // 15: plait.log.v1.Record.policies_applied:type_name -> plait.log.v1.PoliciesApplied
-	26, // 16: plait.log.v1.Record.entry_put:type_name -> plait.log.v1.EntryPut
-	27, // 17: plait.log.v1.Record.entry_deleted:type_name -> plait.log.v1.EntryDeleted
-	28, // 18: plait.log.v1.Record.counters:type_name -> plait.log.v1.Counters
-	29, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
-	32, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
-	8,  // 21: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
-	6,  // 22: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
-	7,  // 23: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
-	9,  // 24: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
-	34, // 25: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
-	35, // 26: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
-	0,  // 27: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
-	36, // 28: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
-	12, // 29: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
-	1,  // 30: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
-	12, // 31: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
-	2,  // 32: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
-	37, // 33: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
-	6,  // 34: plait.log.v1.TaskImages.children:type_name -> plait.log.v1.IndexedChild
-	35, // 35: plait.log.v1.TaskImages.states:type_name -> plait.v1.TaskState
-	30, // 36: plait.log.v1.TaskImages.requests:type_name -> plait.log.v1.StoredBlobs
-	30, // 37: plait.log.v1.TaskImages.envelopes:type_name -> plait.log.v1.StoredBlobs
-	30, // 38: plait.log.v1.TaskImages.responses:type_name -> plait.log.v1.StoredBlobs
-	31, // 39: plait.log.v1.TaskImages.failures:type_name -> plait.log.v1.IndexedFailure
-	35, // 40: plait.log.v1.TaskImages.event_states:type_name -> plait.v1.TaskState
-	12, // 41: plait.log.v1.IndexedFailure.failure:type_name -> plait.log.v1.Failure
-	33, // 42: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
-	8,  // 43: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	25, // 12: plait.log.v1.Record.sessions_dropped:type_name -> plait.log.v1.SessionsDropped
+	26, // 13: plait.log.v1.Record.queue_paused:type_name -> plait.log.v1.QueuePaused
+	27, // 14: plait.log.v1.Record.queue_resumed:type_name -> plait.log.v1.QueueResumed
+	28, // 15: plait.log.v1.Record.policies_applied:type_name -> plait.log.v1.PoliciesApplied
+	29, // 16: plait.log.v1.Record.entry_put:type_name -> plait.log.v1.EntryPut
+	30, // 17: plait.log.v1.Record.entry_deleted:type_name -> plait.log.v1.EntryDeleted
+	31, // 18: plait.log.v1.Record.counters:type_name -> plait.log.v1.Counters
+	32, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
+	38, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
+	22, // 21: plait.log.v1.Record.archived:type_name -> plait.log.v1.Archived
+	23, // 22: plait.log.v1.Record.archives_dropped:type_name -> plait.log.v1.ArchivesDropped
+	24, // 23: plait.log.v1.Record.restored:type_name -> plait.log.v1.Restored
+	33, // 24: plait.log.v1.Record.archive_images:type_name -> plait.log.v1.ArchiveImages
+	8,  // 25: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
+	6,  // 26: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
+	7,  // 27: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
+	9,  // 28: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
+	40, // 29: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
+	41, // 30: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
+	0,  // 31: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
+	42, // 32: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
+	12, // 33: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
+	1,  // 34: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
+	12, // 35: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
+	2,  // 36: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
+	32, // 37: plait.log.v1.Restored.tasks:type_name -> plait.log.v1.TaskImages
+	43, // 38: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
+	6,  // 39: plait.log.v1.TaskImages.children:type_name -> plait.log.v1.IndexedChild
+	41, // 40: plait.log.v1.TaskImages.states:type_name -> plait.v1.TaskState
+	36, // 41: plait.log.v1.TaskImages.requests:type_name -> plait.log.v1.StoredBlobs
+	36, // 42: plait.log.v1.TaskImages.envelopes:type_name -> plait.log.v1.StoredBlobs
+	36, // 43: plait.log.v1.TaskImages.responses:type_name -> plait.log.v1.StoredBlobs
+	37, // 44: plait.log.v1.TaskImages.failures:type_name -> plait.log.v1.IndexedFailure
+	41, // 45: plait.log.v1.TaskImages.event_states:type_name -> plait.v1.TaskState
+	34, // 46: plait.log.v1.ArchiveImages.files:type_name -> plait.log.v1.ArchiveImage
+	35, // 47: plait.log.v1.ArchiveImage.groups:type_name -> plait.log.v1.ArchivedGroup
+	41, // 48: plait.log.v1.ArchivedGroup.state:type_name -> plait.v1.TaskState
+	12, // 49: plait.log.v1.IndexedFailure.failure:type_name -> plait.log.v1.Failure
+	39, // 50: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
+	8,  // 51: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_plait_log_v1_record_proto_init() }
@@ -3169,6 +3729,10 @@ func file_plait_log_v1_record_proto_init() {
 		(*Record_Counters)(nil),
 		(*Record_TaskImages)(nil),
 		(*Record_SessionImage)(nil),
+		(*Record_Archived)(nil),
+		(*Record_ArchivesDropped)(nil),
+		(*Record_Restored)(nil),
+		(*Record_ArchiveImages)(nil),
 	}
 	file_plait_log_v1_record_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
@@ -3177,7 +3741,7 @@ func file_plait_log_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_log_v1_record_proto_rawDesc), len(file_plait_log_v1_record_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   31,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -195,6 +195,10 @@ class Record(_message.Message):
     COUNTERS_FIELD_NUMBER: _builtins.int
     TASK_IMAGES_FIELD_NUMBER: _builtins.int
     SESSION_IMAGE_FIELD_NUMBER: _builtins.int
+    ARCHIVED_FIELD_NUMBER: _builtins.int
+    ARCHIVES_DROPPED_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
+    ARCHIVE_IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def submitted(self) -> Global___Submitted:
         """Tasks were accepted."""
@@ -275,6 +279,22 @@ class Record(_message.Message):
     def session_image(self) -> Global___SessionImage:
         """A submitter's session; in snapshots only."""
 
+    @_builtins.property
+    def archived(self) -> Global___Archived:
+        """Finished tasks left memory for an archive file."""
+
+    @_builtins.property
+    def archives_dropped(self) -> Global___ArchivesDropped:
+        """Archive files are forgotten."""
+
+    @_builtins.property
+    def restored(self) -> Global___Restored:
+        """Archived tasks are in memory again."""
+
+    @_builtins.property
+    def archive_images(self) -> Global___ArchiveImages:
+        """Archive files; in snapshots only."""
+
     def __init__(
         self,
         *,
@@ -298,12 +318,16 @@ class Record(_message.Message):
         counters: Global___Counters | None = ...,
         task_images: Global___TaskImages | None = ...,
         session_image: Global___SessionImage | None = ...,
+        archived: Global___Archived | None = ...,
+        archives_dropped: Global___ArchivesDropped | None = ...,
+        restored: Global___Restored | None = ...,
+        archive_images: Global___ArchiveImages | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "redriven", b"redriven", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_images", b"archive_images", "archived", b"archived", "archives_dropped", b"archives_dropped", "cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "redriven", b"redriven", "restored", b"restored", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "redriven", b"redriven", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_images", b"archive_images", "archived", b"archived", "archives_dropped", b"archives_dropped", "cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "redriven", b"redriven", "restored", b"restored", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["submitted", "started", "succeeded", "retried", "returned", "suspended", "failed", "cancelled", "expired", "redriven", "dropped", "sessions_dropped", "queue_paused", "queue_resumed", "policies_applied", "entry_put", "entry_deleted", "counters", "task_images", "session_image"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["submitted", "started", "succeeded", "retried", "returned", "suspended", "failed", "cancelled", "expired", "redriven", "dropped", "sessions_dropped", "queue_paused", "queue_resumed", "policies_applied", "entry_put", "entry_deleted", "counters", "task_images", "session_image", "archived", "archives_dropped", "restored", "archive_images"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -936,6 +960,88 @@ class Dropped(_message.Message):
 Global___Dropped: _TypeAlias = Dropped  # noqa: Y015
 
 @_typing.final
+class Archived(_message.Message):
+    """Finished tasks are in an archive file, which was durable before this was written, and are no more kept in memory. The
+    file holds chunks of task images, as a snapshot does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    TASK_DELTAS_FIELD_NUMBER: _builtins.int
+    archive: _builtins.int
+    """Number of the file."""
+    @_builtins.property
+    def task_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The tasks (delta)."""
+
+    def __init__(
+        self,
+        *,
+        archive: _builtins.int = ...,
+        task_deltas: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "task_deltas", b"task_deltas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Archived: _TypeAlias = Archived  # noqa: Y015
+
+@_typing.final
+class ArchivesDropped(_message.Message):
+    """Archive files are forgotten with all their tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_DELTAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def archive_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the files (delta)."""
+
+    def __init__(
+        self,
+        *,
+        archive_deltas: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_deltas", b"archive_deltas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchivesDropped: _TypeAlias = ArchivesDropped  # noqa: Y015
+
+@_typing.final
+class Restored(_message.Message):
+    """Tasks of an archive file are in memory again, as they were. The file tells of them no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    archive: _builtins.int
+    """Number of the file."""
+    @_builtins.property
+    def tasks(self) -> Global___TaskImages:
+        """The tasks."""
+
+    def __init__(
+        self,
+        *,
+        archive: _builtins.int = ...,
+        tasks: Global___TaskImages | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Restored: _TypeAlias = Restored  # noqa: Y015
+
+@_typing.final
 class SessionsDropped(_message.Message):
     """Idle sessions are forgotten."""
 
@@ -1328,6 +1434,156 @@ class TaskImages(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskImages: _TypeAlias = TaskImages  # noqa: Y015
+
+@_typing.final
+class ArchiveImages(_message.Message):
+    """Archive files, and what is kept in memory of their tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    KEY_HASHES_FIELD_NUMBER: _builtins.int
+    KEY_TAGS_FIELD_NUMBER: _builtins.int
+    KEY_DIGESTS_FIELD_NUMBER: _builtins.int
+    KEY_TASK_DELTAS_FIELD_NUMBER: _builtins.int
+    KEY_UNTIL_DELTAS_MS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchiveImage]:
+        """The files."""
+
+    @_builtins.property
+    def key_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Idempotency keys of archived tasks: the lower 64 bits of XXH3-128 of method path, a zero byte, and key."""
+
+    @_builtins.property
+    def key_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The upper 16 bits of each hash."""
+
+    @_builtins.property
+    def key_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The lower half of the digest of method and request of each."""
+
+    @_builtins.property
+    def key_task_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The task that each stands for (delta)."""
+
+    @_builtins.property
+    def key_until_deltas_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each is forgotten, in milliseconds since 1970 (delta)."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___ArchiveImage] | None = ...,
+        key_hashes: _abc.Iterable[_builtins.int] | None = ...,
+        key_tags: _abc.Iterable[_builtins.int] | None = ...,
+        key_digests: _abc.Iterable[_builtins.int] | None = ...,
+        key_task_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        key_until_deltas_ms: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "key_digests", b"key_digests", "key_hashes", b"key_hashes", "key_tags", b"key_tags", "key_task_deltas", b"key_task_deltas", "key_until_deltas_ms", b"key_until_deltas_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveImages: _TypeAlias = ArchiveImages  # noqa: Y015
+
+@_typing.final
+class ArchiveImage(_message.Message):
+    """An archive file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    KEY_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    REGION_DELTAS_FIELD_NUMBER: _builtins.int
+    REGION_COUNTS_FIELD_NUMBER: _builtins.int
+    RESTORED_DELTAS_FIELD_NUMBER: _builtins.int
+    archive: _builtins.int
+    """Number of the file."""
+    first: _builtins.int
+    """The lowest number of a task in it."""
+    last: _builtins.int
+    """The highest number of a task in it."""
+    key_until_ms: _builtins.int
+    """When the last idempotency key in it is forgotten, in milliseconds since 1970."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchivedGroup]:
+        """What it holds."""
+
+    @_builtins.property
+    def region_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Regions of the log, of 1 MiB each, in which payloads of its tasks lie (delta)."""
+
+    @_builtins.property
+    def region_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many payloads lie in each."""
+
+    @_builtins.property
+    def restored_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tasks that came back from it (delta)."""
+
+    def __init__(
+        self,
+        *,
+        archive: _builtins.int = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+        groups: _abc.Iterable[Global___ArchivedGroup] | None = ...,
+        key_until_ms: _builtins.int = ...,
+        region_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        region_counts: _abc.Iterable[_builtins.int] | None = ...,
+        restored_deltas: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "first", b"first", "groups", b"groups", "key_until_ms", b"key_until_ms", "last", b"last", "region_counts", b"region_counts", "region_deltas", b"region_deltas", "restored_deltas", b"restored_deltas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveImage: _TypeAlias = ArchiveImage  # noqa: Y015
+
+@_typing.final
+class ArchivedGroup(_message.Message):
+    """Tasks of one method, state and kind in an archive file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    ENDED_MS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Their method."""
+    state: _task_pb2.TaskState.ValueType
+    """Their state."""
+    dead_letter: _builtins.bool
+    """Whether they are dead letters."""
+    count: _builtins.int
+    """Their number."""
+    ended_ms: _builtins.int
+    """When the latest of them ended, in milliseconds since 1970."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        state: _task_pb2.TaskState.ValueType = ...,
+        dead_letter: _builtins.bool = ...,
+        count: _builtins.int = ...,
+        ended_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dead_letter", b"dead_letter", "ended_ms", b"ended_ms", "method", b"method", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchivedGroup: _TypeAlias = ArchivedGroup  # noqa: Y015
 
 @_typing.final
 class StoredBlobs(_message.Message):

@@ -7,7 +7,7 @@ use crate::effect::Error;
 use crate::ids::{Millis, TaskId};
 use crate::live::held::RunKey;
 use crate::record::{Acceptance, Blob, ChildKey, NewTask, Refusal};
-use crate::state::dedup;
+use crate::state::dedup::{self, First};
 use crate::state::methods::PRIORITY_MAX;
 use crate::state::slots::KeyHash;
 use crate::state::task::FAR;
@@ -196,18 +196,21 @@ impl Partition {
         let staged = draft.keyed.find(hash.spread(), |(_, number, at)| {
             *number == method && draft.tasks[*at as usize].idempotency_key.as_ref() == Some(key)
         });
-        let (id, digest) = if let Some((_, _, at)) = staged {
+        let (id, same) = if let Some((_, _, at)) = staged {
             let first = &draft.tasks[*at as usize];
-            (first.id, first.digest)
+            (first.id, first.digest == task.digest)
         } else {
-            let state = &self.state;
-            let Some(slot) = state.dedup.find(&state.tasks, method, key, hash, now) else {
-                return Ok(None);
-            };
-            let first = &state.tasks[slot];
-            (first.id, first.rare.as_ref().map_or(0, |rare| rare.digest))
+            match self.state.first_of(method, key, hash, now) {
+                Some(First::Kept(slot)) => {
+                    let first = &self.state.tasks[slot];
+                    let digest = first.rare.as_ref().map_or(0, |rare| rare.digest);
+                    (first.id, digest == task.digest)
+                }
+                Some(First::Archived(id, digest)) => (id, digest == task.digest as u64),
+                None => return Ok(None),
+            }
         };
-        if digest == task.digest {
+        if same {
             Ok(Some(id))
         } else {
             Err(conflict(id))

@@ -35,10 +35,7 @@ impl Partition {
             return true;
         };
         let hash = dedup::hash(method, key);
-        self.state
-            .dedup
-            .find(&self.state.tasks, method, key, hash, now)
-            .is_none()
+        self.state.first_of(method, key, hash, now).is_none()
     }
 
     /// What a task is as a child call, if it is one.

@@ -1,10 +1,9 @@
 //! Submitters' streams: opening, closing, and waiting for results.
 
-use super::super::{Partition, failure};
-use crate::effect::{Effect, TaskResult, TaskState};
+use super::super::Partition;
+use crate::effect::{Effect, TaskResult};
 use crate::ids::{ConnId, Millis, SessionId, TaskId, Token};
 use crate::partition::Step;
-use crate::record::Reason;
 use crate::state::table::Found;
 
 impl Partition {
@@ -80,14 +79,10 @@ impl Partition {
         let result = match found {
             Some(Found::Slot(slot)) => self.result(&self.state.tasks[slot]),
             Some(Found::Retired(task)) => self.result(&task),
-            None => {
-                let text = format!("there is no task {id}");
-                let failure = failure(Reason::TaskNotFound, 5, text);
-                TaskResult {
-                    task: id,
-                    result: Err((TaskState::Failed, failure)),
-                }
+            None if self.state.archives.may_hold(id) => {
+                return self.live.streams.push_archived(stream, id);
             }
+            None => TaskResult::not_found(id),
         };
         self.live.streams.push(stream, || result);
     }

@@ -406,6 +406,7 @@ impl World {
                 Command::Redrive {
                     tag,
                     tasks,
+                    archived: BTreeMap::new(),
                     dry_run: false,
                 }
             }
