@@ -88,7 +88,7 @@ test-tidy: setup ## Test the hygiene of the repository
 system: test-system ## The same as test-system
 
 ##@ Run
-.PHONY: demo bench bench-quick
+.PHONY: demo bench bench-quick size
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
 
@@ -99,6 +99,9 @@ bench: setup ## Measure, in full; writes bench/RESULTS.md
 bench-quick: setup ## Measure, in a minute; prints a JSON line for each language
 	.ci/build.sh release bench
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run --quick
+
+size: setup build ## Measure a broker with ten million tasks that wait
+	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.size
 
 ##@ Everything
 .PHONY: check ci clean help
