@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 use tonic::Status;
 use tonic::body::Body;
 
-/// A call through a durable channel that is being answered. Those that leave a task behind are, as a rule, answered at once.
+/// A call through a durable channel that is being answered. Those that leave a task behind are, as a rule, answered at
+/// once.
 pub enum Answering {
     Now(Option<Response<Body>>),
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
@@ -114,8 +115,8 @@ impl Incoming {
 
     /// Answers with the result, or, once the task is on its way and left in the slot, with nothing.
     ///
-    /// Nearly every call finds its method known, its request at hand and room in the session. Then it is on its way when
-    /// this returns, and its future is small, because it only waits. The others go the long way.
+    /// Nearly every call finds its method known, its request at hand and room in the session. Then it is on its way
+    /// when this returns, and its future is small, because it only waits. The others go the long way.
     pub(crate) fn answer(mut self) -> Answering {
         let deadline = self.deadline;
         let answering = match self.order_now() {
