@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -175,7 +175,7 @@ def test_every_streaming_servicer_is_an_async_generator():
 
 
 class Exporter(InMemorySpanExporter):
-    def named(self, part: str, kind: trace.SpanKind) -> list[object]:
+    def named(self, part: str, kind: trace.SpanKind) -> list[ReadableSpan]:
         return [s for s in self.get_finished_spans() if part in s.name and s.kind is kind]
 
 
@@ -200,6 +200,30 @@ async def test_calls_leave_spans_and_the_endless_ones_do_not(spans: Exporter, br
     assert spans.named("ControlService/DecideContract", trace.SpanKind.CLIENT)
     assert not spans.named("Observe", trace.SpanKind.CLIENT)
     assert not spans.named("Health", trace.SpanKind.SERVER)
+
+
+async def test_spans_have_the_attribute_names_of_the_sdks(spans: Exporter, broker: FakeBroker):
+    async with RunningScheduler(broker.address) as scheduler, await scheduler.channel() as channel:
+        await broker.announce(orders_set(), [SERVICE])
+        await listed(channel)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await listed(channel, page_token="x")
+    called = spans.named("ControlService/DecideContract", trace.SpanKind.CLIENT)
+    served = spans.named("DirectoryService/ListWorkers", trace.SpanKind.SERVER)
+    assert [rpc_of(span) for span in called] == [
+        {
+            "rpc.system.name": "grpc",
+            "rpc.method": "plait.control.v1.ControlService/DecideContract",
+            "rpc.status_code": 0,
+        }
+    ]
+    assert [rpc_of(span)["rpc.status_code"] for span in served] == [0, 3]
+    assert rpc_of(served[0]).keys() == {*rpc_of(called[0]), "rpc.user_agent"}
+
+
+def rpc_of(span: ReadableSpan) -> dict[str, object]:
+    """The attributes of a span that say something of the RPC."""
+    return {key: value for key, value in (span.attributes or {}).items() if key[:4] == "rpc."}
 
 
 class Plain(grpc.GenericRpcHandler):

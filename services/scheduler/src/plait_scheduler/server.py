@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
 from plait.control.v1 import directory_service_pb2, directory_service_pb2_grpc
+from plait_scheduler.broker.rpc_spans import RpcTracerProvider
 from plait_scheduler.domain.directory import Directory
 from plait_scheduler.servicers.directory import DirectoryServicer
 
@@ -32,7 +33,9 @@ class Server:
     def __init__(self, directory: Directory, connected: Callable[[], bool], dev: bool) -> None:
         # Health checks are not worth a span, and the interceptor would break the stream of Watch,
         # which is no async generator (open-telemetry/opentelemetry-python-contrib#3066).
-        spans = aio_server_interceptor(filter_=filters.negate(filters.health_check()))
+        spans = aio_server_interceptor(
+            RpcTracerProvider(), filter_=filters.negate(filters.health_check())
+        )
         self._server = grpc.aio.server(
             interceptors=[spans], options=_OPTIONS, maximum_concurrent_rpcs=_RPCS_MAX
         )

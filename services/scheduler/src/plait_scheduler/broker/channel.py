@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import grpc
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, filters
 
+from plait_scheduler.broker.rpc_spans import RpcTracerProvider
+
 # Every unary call of the scheduler ends by then.
 CALL_SECONDS = 10.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -27,5 +29,7 @@ _OPTIONS: Sequence[tuple[str, int]] = (
 def open_channel(address: str) -> grpc.aio.Channel:
     """Opens a channel, which connects when it is first used."""
     # Observe lives as long as the connection; a span of days tells nothing.
-    spans = aio_client_interceptors(filter_=filters.negate(filters.method_name("Observe")))
+    spans = aio_client_interceptors(
+        RpcTracerProvider(), filter_=filters.negate(filters.method_name("Observe"))
+    )
     return grpc.aio.insecure_channel(address, options=_OPTIONS, interceptors=spans)
