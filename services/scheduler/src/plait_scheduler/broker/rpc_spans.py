@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.util.types import Attributes, AttributeValue
+from opentelemetry.util.types import AttributeValue
 
 _RENAMED: Final = {"rpc.system": "rpc.system.name", "rpc.grpc.status_code": "rpc.status_code"}
 _METHOD: Final = "rpc.method"
