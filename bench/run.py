@@ -43,12 +43,10 @@ class Program:
     tasks: int
     """In a full round: a few seconds of work."""
 
-    def arguments(self, sync: str, *, quick: bool) -> list[str]:
+    def arguments(self, *, quick: bool) -> list[str]:
         """The whole command."""
         tasks, singles = (self.tasks // 4, 500) if quick else (self.tasks, 2000)
-        said = [*self.command, self.bulk_flag, str(tasks), self.single_flag, str(singles)]
-        # Python's takes the broker as it is: it reports no more than it knows.
-        return said if self.language == "python" else [*said, "--sync", sync]
+        return [*self.command, self.bulk_flag, str(tasks), self.single_flag, str(singles)]
 
 
 def programs(binaries: Path) -> list[Program]:
@@ -80,15 +78,16 @@ def measure(program: Program, sync: str, *, quick: bool) -> Line:
     """One round of one language."""
     with fresh_mesh(sync) as address:
         ran = subprocess.run(
-            program.arguments(sync, quick=quick),
+            program.arguments(quick=quick),
             env={**os.environ, "PLAIT_ADDRESS": address},
             stdout=subprocess.PIPE,
             timeout=LIMIT_S,
             check=True,
         )
     line: Line = json.loads(ran.stdout)
-    line["synced"] = sync == "always"
     assert line["language"] == program.language
+    # The broker's own word, which the program passes on.
+    assert line["synced"] == (sync == "always")
     return line
 
 

@@ -17,6 +17,10 @@ use plait::Plait;
 use plait::pb::testing::v1 as pb;
 use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
 use plait::pb::testing::v1::echo_service_server::{EchoService, EchoServiceServer};
+use plait::pb::v1::task_service_client::TaskServiceClient;
+use plait::pb::v1::{
+    SessionHello, SubmitStreamRequest, submit_stream_request, submit_stream_response,
+};
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
@@ -41,9 +45,6 @@ struct Flags {
     /// Threads of this process; 0 runs all on one.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// The broker's --sync, for the report.
-    #[arg(long, value_enum, default_value_t = Sync::Always)]
-    sync: Sync,
     /// Decide the contract, too: for a broker without a scheduler.
     #[arg(long)]
     alone: bool,
@@ -54,12 +55,6 @@ enum Role {
     Both,
     Client,
     Worker,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Sync {
-    Always,
-    None,
 }
 
 #[derive(Debug, Clone)]
@@ -178,6 +173,7 @@ async fn run(flags: Flags) -> Result<(), Status> {
 
 async fn measure(p: &Plait, flags: &Flags) -> Result<serde_json::Value, Status> {
     let mut client = EchoServiceClient::new(p.channel());
+    let synced = synced(p).await?;
     // Neither announcing the contract nor growing the first buffers is what is measured.
     bulk(p, flags, flags.tasks / 10 + 1).await?;
     let took = bulk(p, flags, flags.tasks).await?;
@@ -199,11 +195,29 @@ async fn measure(p: &Plait, flags: &Flags) -> Result<serde_json::Value, Status> 
         "tasks_per_s": (flags.tasks as f64 / took.as_secs_f64()).round(),
         "p50_ms": quantile(500),
         "p99_ms": quantile(990),
-        "synced": flags.sync == Sync::Always,
+        "synced": synced,
         "tasks": flags.tasks,
         "size_bytes": flags.size,
         "single_runs": flags.single,
     }))
+}
+
+/// Whether the broker syncs what it acknowledges: its own word, in the welcome of a session.
+async fn synced(p: &Plait) -> Result<bool, Status> {
+    let hello = SessionHello {
+        session: uuid::Uuid::new_v4().into_bytes().to_vec().into(),
+        ..SessionHello::default()
+    };
+    let hello = SubmitStreamRequest {
+        message: Some(submit_stream_request::Message::Hello(hello)),
+    };
+    let mut broker = TaskServiceClient::new(p.transport());
+    let answers = broker.submit_stream(stream::iter([hello])).await?;
+    let first = answers.into_inner().message().await?;
+    match first.and_then(|answer| answer.message) {
+        Some(submit_stream_response::Message::Welcome(welcome)) => Ok(welcome.synced),
+        _ => Err(Status::internal("the broker's first message is no welcome")),
+    }
 }
 
 /// Submits tasks and reads their results.

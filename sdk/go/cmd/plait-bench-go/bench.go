@@ -20,7 +20,7 @@ import (
 // settings are what the flags say.
 type settings struct {
 	tasks, size, single, concurrency int
-	sync, profile                    string
+	profile                          string
 }
 
 // report is the line that is printed.
@@ -42,13 +42,9 @@ func parse(args []string) (settings, error) {
 	flags.IntVar(&s.size, "size", 256, "bytes of a request and of a response")
 	flags.IntVar(&s.single, "single", 2000, "calls that are made one at a time")
 	flags.IntVar(&s.concurrency, "concurrency", 4096, "slots of the worker")
-	flags.StringVar(&s.sync, "sync", "always", "what the broker's --sync is, for the report")
 	flags.StringVar(&s.profile, "cpuprofile", "", "write a CPU profile of the bulk part here")
 	if err := flags.Parse(args); err != nil {
 		return s, err
-	}
-	if s.sync != "always" && s.sync != "none" {
-		return s, fmt.Errorf("-sync is %q; it is always or none", s.sync)
 	}
 	if s.tasks < 1 || s.single < 1 || s.size < 0 {
 		return s, errors.New("-tasks and -single are at least 1, -size at least 0")
@@ -90,8 +86,11 @@ func (echo) Echo(_ context.Context, r *testingv1.EchoRequest) (*testingv1.EchoRe
 
 func measure(ctx context.Context, c testingv1.EchoServiceClient, s settings) (report, error) {
 	r := report{
-		Language: "go", Synced: s.sync == "always",
-		Tasks: s.tasks, SizeBytes: s.size, SingleRuns: s.single,
+		Language: "go", Tasks: s.tasks, SizeBytes: s.size, SingleRuns: s.single,
+	}
+	var err error
+	if r.Synced, err = synced(ctx); err != nil {
+		return r, err
 	}
 	// Neither announcing the contract nor growing the first buffers is what is measured.
 	if err := bulk(ctx, c, s.size, s.tasks/10+1); err != nil {

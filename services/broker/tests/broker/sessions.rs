@@ -4,7 +4,7 @@ use plait::pb::v1 as pb;
 use plait::pb::v1::submit_stream_request::Message as Request;
 use tonic::Code;
 
-use crate::support::{Broker, Ended, Submitter, Worker, frame, info, reason};
+use crate::support::{Broker, Ended, Setup, Submitter, Worker, frame, info, reason};
 
 #[tokio::test]
 async fn a_session_that_reconnects_sends_again_and_nothing_is_accepted_twice() {
@@ -192,4 +192,12 @@ async fn a_cancelled_task_fails_with_the_canceller_s_reason() {
         failure.message
     );
     assert_eq!(info(&failure.details).unwrap().reason, "TASK_CANCELLED");
+}
+
+#[tokio::test]
+async fn the_welcome_says_whether_acceptances_are_synced() {
+    for (sync, expected) in [("always", true), ("none", false)] {
+        let broker = Broker::empty(Setup::default().with("SYNC", sync)).await;
+        assert_eq!(Submitter::open(&broker, 1).await.synced, expected, "{sync}");
+    }
 }

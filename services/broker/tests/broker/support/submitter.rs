@@ -23,6 +23,8 @@ pub(crate) struct Submitter {
     answers: Streaming<pb::SubmitStreamResponse>,
     /// What the welcome said.
     pub(crate) last_sequence: u64,
+    /// What the welcome said, too.
+    pub(crate) synced: bool,
     results: BTreeMap<u64, Ended>,
     accepted: BTreeMap<u64, pb::SequencedAccepted>,
 }
@@ -53,6 +55,7 @@ impl Submitter {
             requests,
             answers,
             last_sequence: welcome.last_sequence,
+            synced: welcome.synced,
             results: BTreeMap::new(),
             accepted: BTreeMap::new(),
         }
