@@ -39,7 +39,7 @@ impl Partition {
         let tasks = self.state.end_move(archive, written);
         if !tasks.is_empty() {
             self.commit(Record::Archived { archive, tasks }, step);
-        } else if written {
+        } else if written && !self.state.archives.files.contains_key(&archive) {
             let archives = vec![archive];
             step.effects.push(Effect::ArchivesReleased { archives });
         }

@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub(super) worker: Option<String>,
     pub(super) ended_at: Millis,
     pub(super) redriven: u32,
+    /// The archive file it is in.
+    pub(super) archive: Option<ArchiveId>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -98,7 +100,34 @@ impl Ledger {
                     .iter()
                     .for_each(|(id, at)| self.redriven(*id, *at, now));
             }
-            Record::Dropped { tasks } => tasks.iter().for_each(|id| self.dropped(*id, now)),
+            Record::Dropped { tasks } => {
+                for id in tasks {
+                    assert!(self.tasks[id].archive.is_none(), "{id} is in a file");
+                    self.dropped(*id, now);
+                }
+            }
+            Record::Archived { archive, tasks } => {
+                for id in tasks {
+                    let entry = self.entry(*id);
+                    assert!(entry.state.is_final() && entry.archive.is_none());
+                    entry.archive = Some(*archive);
+                }
+            }
+            Record::ArchivesDropped { archives } => {
+                let of = |entry: &Entry| entry.archive.is_some_and(|a| archives.contains(&a));
+                let over = self.tasks.iter().filter(|(_, entry)| of(entry));
+                let over: Vec<TaskId> = over.map(|(id, _)| *id).collect();
+                over.into_iter().for_each(|id| self.dropped(id, now));
+            }
+            Record::Restored { archive, tasks } => {
+                for image in tasks {
+                    let entry = self.entry(image.id());
+                    assert_eq!(
+                        (entry.archive.take(), entry.state),
+                        (Some(*archive), image.state)
+                    );
+                }
+            }
             Record::QueuePaused { queue, .. } => drop(self.paused.insert(queue.to_string())),
             Record::QueueResumed { queue } => drop(self.paused.remove(&**queue)),
             _ => {}
@@ -174,6 +203,7 @@ impl Ledger {
             worker: None,
             ended_at: 0,
             redriven: 0,
+            archive: None,
         };
         self.tasks.insert(new.id, entry);
     }
@@ -341,9 +371,20 @@ impl Ledger {
             now >= from + policy.retention_ms,
             "{id} is dropped too early"
         );
-        if entry.key.is_some() {
-            assert!(now >= entry.created_at + policy.idempotency_window_ms);
-        }
+        assert!(self.may_be_forgotten(id, now), "{id} is dropped too early");
         self.tasks.remove(&id);
+    }
+
+    /// Whether the retention of a task without a family is over, and the window of its key.
+    pub(super) fn may_be_forgotten(&self, id: TaskId, now: Millis) -> bool {
+        let (entry, policy) = (&self.tasks[&id], self.policy(id));
+        let dead = entry.state == TaskState::Failed && policy.dead_letter_retention_ms > 0;
+        let retention = if dead {
+            policy.dead_letter_retention_ms
+        } else {
+            policy.retention_ms
+        };
+        let window = entry.created_at + policy.idempotency_window_ms;
+        now >= entry.ended_at + retention && (entry.key.is_none() || now >= window)
     }
 }

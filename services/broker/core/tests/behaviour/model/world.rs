@@ -12,9 +12,11 @@ use plait_broker_core::record::*;
 use plait_broker_core::{Config, Partition, Step};
 use std::collections::{BTreeMap, VecDeque};
 
+mod archive;
 mod client;
 mod workers;
 
+use archive::Archive;
 use client::Client;
 use workers::Worker;
 
@@ -44,11 +46,14 @@ pub(super) struct World {
     /// Final outcomes that were told, by task and how often it was redriven.
     told: BTreeMap<(TaskId, u32), String>,
     area: u64,
+    archive: Archive,
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let config = Config {
+            // Files of one task, of some, and none.
+            finished_in_memory: [16, 64, 128, 1 << 20][seed as usize % 4],
             frame_attempts_max: 5,
             queue_tasks_max: 60,
             resident_bytes_max: 300,
@@ -69,6 +74,7 @@ impl World {
             workers: Vec::new(),
             told: BTreeMap::new(),
             area: 0,
+            archive: Archive::default(),
         };
         world.partition.recovered(START);
         let policies = policies::all();
@@ -117,8 +123,15 @@ impl World {
         for effect in &step.effects {
             self.judge(effect);
         }
-        let Step { records, effects } = step;
+        let Step {
+            mut records,
+            effects,
+        } = step;
         self.partition.place(self.area);
+        let mut at = self.area;
+        records
+            .iter_mut()
+            .for_each(|record| placed(record, &mut at));
         self.area += 1 << 18;
         self.pending.push_back(Pending {
             time: self.now,
@@ -206,6 +219,8 @@ impl World {
                 }
                 self.client.results(conn, &results);
             }
+            Effect::ResultsArchived { conn, tasks } => self.archived_results(conn, &tasks),
+            Effect::ArchivesReleased { archives } => self.archives_released(&archives),
             Effect::Accepted {
                 conn,
                 sequence,
@@ -255,6 +270,7 @@ impl World {
         self.partition = partition;
         self.ledger = ledger;
         self.partition.recovered(self.now);
+        self.archive_restarts();
         for worker in &mut self.workers {
             worker.conn = None;
         }
@@ -266,12 +282,12 @@ impl World {
     /// The whole log, and a snapshot with the log behind it, tell the same state as life.
     fn check_replay(&mut self) {
         self.sync(usize::MAX);
-        let live: Vec<Record> = self.partition.image(self.now).map(unplaced).collect();
+        let live: Vec<Record> = self.partition.image(self.now).collect();
         let mut replayed = Partition::new(self.config.clone());
         for (time, record) in &self.log {
             replayed.replay(record.clone(), *time);
         }
-        let image: Vec<Record> = replayed.image(self.now).map(unplaced).collect();
+        let image: Vec<Record> = replayed.image(self.now).collect();
         same_state(&image, &live, "the whole log");
         let cut = self.random.below(self.log.len() as u64 + 1) as usize;
         let at = self.log[..cut].last().map_or(START, |(time, _)| *time);
@@ -286,19 +302,24 @@ impl World {
         for (time, record) in &self.log[cut..] {
             restored.replay(record.clone(), *time);
         }
-        let image: Vec<Record> = restored.image(self.now).map(unplaced).collect();
+        let image: Vec<Record> = restored.image(self.now).collect();
         same_state(&image, &live, &format!("a snapshot after {cut} records"));
     }
 
     /// The state agrees with the ledger.
     fn check_state(&mut self) {
-        assert_eq!(self.partition.load().1, self.ledger.tasks.len() as u64);
+        self.check_forgotten();
+        let known = self.partition.load().1 + self.partition.archived().1;
+        assert_eq!(known, self.ledger.tasks.len() as u64);
         let mut leases: BTreeMap<String, u32> = BTreeMap::new();
         for (id, entry) in &self.ledger.tasks {
-            let view = self
-                .partition
-                .task(*id)
-                .expect("the ledger's tasks are known");
+            let Some(view) = self.find(*id) else {
+                let over = self.ledger.may_be_forgotten(*id, self.now);
+                assert!(entry.archive.is_some() && over, "{id} is lost");
+                continue;
+            };
+            let over = self.ledger.may_be_forgotten(*id, self.now);
+            assert!(entry.archive.is_none() || !over, "{id} is served too long");
             let same = match entry.state {
                 TaskState::Running => !view.state.is_final(),
                 TaskState::Scheduled | TaskState::Backoff if entry.start_at <= self.now => {
@@ -359,7 +380,7 @@ impl World {
                 let steps = self.random.below(6) as usize;
                 self.sync(steps);
             }
-            85..95 => {
+            85..91 => {
                 let ms = if self.random.permille(100) {
                     20_000
                 } else {
@@ -368,6 +389,7 @@ impl World {
                 let ms = self.random.below(ms);
                 self.pass(ms);
             }
+            91..95 => self.archives(),
             95..97 => self.crash(),
             97..98 => self.check_replay(),
             _ => self.check_state(),
@@ -402,13 +424,10 @@ impl World {
                     .tasks
                     .iter()
                     .filter(|(_, e)| e.state == TaskState::Failed);
-                let tasks = failed.map(|(id, _)| *id).take(3).collect();
-                Command::Redrive {
-                    tag,
-                    tasks,
-                    archived: BTreeMap::new(),
-                    dry_run: false,
-                }
+                let failed: Vec<TaskId> = failed.map(|(id, _)| *id).collect();
+                let from = self.random.index(failed.len()).unwrap_or(0);
+                let tasks = failed[from..].iter().copied().take(3).collect();
+                return self.redrive(tasks);
             }
         };
         self.command(command);
@@ -457,9 +476,11 @@ impl World {
         });
         for _ in 0..200 {
             self.pass(2_000);
+            self.archives_end();
         }
         self.sync(usize::MAX);
         assert_eq!(self.partition.load(), (0, 0));
+        assert_eq!(self.partition.archived(), (0, 0));
         let left: Vec<Record> = self.partition.image(self.now).collect();
         let records = left.len();
         assert_eq!(records, 2, "policies and counters: {left:?}");
@@ -477,6 +498,12 @@ fn same_state(image: &[Record], live: &[Record], what: &str) {
                 .iter()
                 .map(|task| format!("{task:?}"))
                 .collect::<Vec<_>>(),
+            Record::Image(plait_broker_core::image::Image::Archives { files, keys }) => {
+                // Keys come in the order in which they were put.
+                let mut keys = keys.clone();
+                keys.sort_unstable_by_key(|key| (key.hash, key.tag));
+                vec![format!("{files:?}"), format!("{keys:?}")]
+            }
             other => vec![format!("{other:?}")],
         });
         parts.collect::<Vec<_>>()
@@ -488,23 +515,25 @@ fn same_state(image: &[Record], live: &[Record], what: &str) {
     assert_eq!(image.len(), live.len(), "{what} tells another state");
 }
 
-/// A record without the places of blobs, which the test's log does not keep.
-fn unplaced(mut record: Record) -> Record {
-    if let Record::Image(plait_broker_core::image::Image::Tasks(tasks)) = &mut record {
-        for image in tasks {
-            for blob in [
-                &mut image.task.request,
-                &mut image.task.envelope,
-                &mut image.response,
-            ] {
-                *blob = Blob {
-                    len: blob.len,
-                    ..Blob::default()
-                };
+/// The record as replay sees it: the log has its payloads one after the other from `at` on.
+fn placed(record: &mut Record, at: &mut Offset) {
+    let mut place = |blob: &mut Blob| {
+        *blob = match blob.len {
+            0 => Blob::default(),
+            len => Blob::stored(*at, len),
+        };
+        *at += Offset::from(blob.len);
+    };
+    match record {
+        Record::Submitted { tasks, .. } => {
+            for task in tasks {
+                place(&mut task.request);
+                place(&mut task.envelope);
             }
         }
+        Record::Succeeded { tasks } => tasks.iter_mut().for_each(|(_, blob)| place(blob)),
+        _ => {}
     }
-    record
 }
 
 pub(super) fn request(random: &mut Random) -> Bytes {
