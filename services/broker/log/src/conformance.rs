@@ -4,6 +4,7 @@
 //! empty stores. It panics, naming the case, when a promise of the trait is broken. It needs no
 //! power cuts: those are each backend's own.
 
+mod archiving;
 mod frames;
 mod reading;
 mod releasing;
@@ -50,6 +51,7 @@ pub fn cases() -> Vec<Case> {
         reading::CASES,
         snapshots::CASES,
         releasing::CASES,
+        archiving::CASES,
     ] {
         all.extend(group.iter().map(|(name, run)| Case { name, run: *run }));
     }
