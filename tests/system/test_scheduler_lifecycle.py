@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import signal
 from pathlib import Path
 from typing import TypeAlias
 
@@ -185,6 +187,23 @@ async def test_a_contract_that_breaks_tasks_is_refused_but_for_development(fresh
     assert await announce(fresh.address, changed, ECHO)
 
 
+async def test_a_worker_whose_contract_is_refused_later_ends_with_the_reason(
+    fresh: Mesh, language: str
+):
+    worker = await fresh.start_worker(language)
+    # Another broker at the same address, which knows a contract that the worker's would break.
+    await kill_broker(fresh)
+    shutil.rmtree(fresh.data_dir)
+    await scheduler_of(fresh).kill()
+    worker.send(signal.SIGSTOP)
+    await fresh.start_broker()
+    await fresh.start_scheduler()
+    await announce(fresh.address, with_method(without_method(CONTRACT, "Inspect"), "More"), ECHO)
+    worker.send(signal.SIGCONT)
+    assert await worker.ended() != 0
+    assert "testing.v1.EchoService.More: is gone" in worker.tail()
+
+
 async def test_the_newest_scheduler_decides_and_the_older_one_takes_over(fresh: Mesh):
     older = scheduler_of(fresh)
     async with health_channel(older) as channel:
@@ -211,6 +230,15 @@ async def known_at(mesh: Mesh, scheduler: Process) -> None:
     """Waits until the directory is found at a scheduler; it serves before it is found."""
     address = scheduler.ready["address"].encode()
     await eventually(lambda: entry(mesh, "scheduler/address"), lambda found: found == address)
+
+
+def with_method(contract: bytes, name: str) -> bytes:
+    """The echo contract with another method, like its first one but for the name."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(contract)
+    methods = files.file[-1].service[0].method
+    methods.add().CopyFrom(methods[0])
+    methods[-1].name = name
+    return files.SerializeToString()
 
 
 def without_method(contract: bytes, name: str) -> bytes:

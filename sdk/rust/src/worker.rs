@@ -278,6 +278,14 @@ impl RunningWorker {
     /// # Errors
     /// As [`Worker::run`].
     pub async fn wait(mut self) -> Result<(), Status> {
+        self.ended().await
+    }
+
+    /// The same for a worker that may still be asked to end. Once it has answered, it is not to be awaited again.
+    ///
+    /// # Errors
+    /// As [`Worker::run`].
+    pub async fn ended(&mut self) -> Result<(), Status> {
         flatten((&mut self.ended).await)
     }
 }

@@ -37,6 +37,10 @@ async fn main() -> anyhow::Result<()> {
         signal(SignalKind::interrupt())?,
     );
     tokio::select! {
+        ended = worker.ended() => {
+            ended?;
+            anyhow::bail!("the worker ended by itself");
+        }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
