@@ -1,6 +1,6 @@
 //! Bytes that must never change: a log that was written once is read for ever.
 
-use plait_broker_core::ids::{TaskId, Token};
+use plait_broker_core::ids::{ArchiveId, TaskId, Token};
 use plait_broker_core::record::{ChildKey, Failure, Start};
 
 use super::*;
@@ -57,6 +57,29 @@ fn a_child_with_everything() {
          02d8042a062f612e422f433a01044206f5bfe285e3684a06a5b0e285e36852016b5a016f6201 \
          6c6a080200000000000000720803000000000000007a19121708ab021a100000000000000001 \
          00000000000000002002820101038a01010378797a656e76",
+    );
+}
+
+#[test]
+fn what_is_told_of_archives() {
+    let archive = ArchiveId((3 << 32) | 1);
+    check(
+        vec![
+            Record::Archived {
+                archive,
+                tasks: vec![TaskId(7), TaskId(9)],
+            },
+            Record::Restored {
+                archive,
+                tasks: vec![samples::task_image(9)],
+            },
+            Record::ArchivesDropped {
+                archives: vec![archive],
+            },
+        ],
+        "6d00000008011080a0f1c2b1341a0daa010a08818080803012020e041a47ba01440881808080 \
+         30123c0a062f612e422f432201123201043a010a4a02d00f820101078a0101019a010112b201 \
+         0110ba01070a02d041120107c20100ca01070a0298431201031a0ab201070a058280808060",
     );
 }
 

@@ -1,5 +1,6 @@
 //! What is written is read back, and what was written once is written the same for ever.
 
+mod archives;
 mod golden;
 mod samples;
 

@@ -74,7 +74,7 @@ pub(super) fn time() -> impl Strategy<Value = Millis> {
     prop_oneof![Just(1_800_000_000_000), any::<u64>()]
 }
 
-fn name() -> impl Strategy<Value = Arc<str>> {
+pub(super) fn name() -> impl Strategy<Value = Arc<str>> {
     "[a-zü/.]{1,12}".prop_map(Arc::from)
 }
 
@@ -329,7 +329,7 @@ pub(super) fn image() -> impl Strategy<Value = Image> {
     ]
 }
 
-fn any_task_image() -> impl Strategy<Value = TaskImage> {
+pub(super) fn any_task_image() -> impl Strategy<Value = TaskImage> {
     let event = (
         time(),
         state(),
