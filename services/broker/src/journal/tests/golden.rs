@@ -63,6 +63,8 @@ fn a_child_with_everything() {
 #[test]
 fn what_is_told_of_archives() {
     let archive = ArchiveId((3 << 32) | 1);
+    let mut image = samples::task_image(9);
+    image.task.envelope = Blob::default();
     check(
         vec![
             Record::Archived {
@@ -71,7 +73,7 @@ fn what_is_told_of_archives() {
             },
             Record::Restored {
                 archive,
-                tasks: vec![samples::task_image(9)],
+                tasks: vec![image],
             },
             Record::ArchivesDropped {
                 archives: vec![archive],
