@@ -1,9 +1,12 @@
 """Finding the broker, and processes that are not what they should be."""
 
+import os
 import sys
+import sysconfig
 
 import pytest
 
+from plait import _processes
 from plait._processes import BROKER, Process, find_broker
 from plait.testing import Mesh
 
@@ -28,6 +31,29 @@ def test_a_missing_broker_says_where_it_was_looked_for(tmp_path, monkeypatch):
     assert str(tmp_path / "here") in str(caught.value)
     (tmp_path / BROKER).touch(mode=0o755)
     assert find_broker({"PATH": str(tmp_path)}) == tmp_path / BROKER
+
+
+def test_beside_python_comes_before_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "bin"))
+    monkeypatch.setattr(_processes, "__file__", str(tmp_path / "a" / "b.py"))
+    (tmp_path / BROKER).touch(mode=0o755)
+    assert find_broker({"PATH": str(tmp_path)}) == tmp_path / BROKER
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / BROKER).touch()
+    assert find_broker({"PATH": str(tmp_path)}) == tmp_path / "bin" / BROKER
+
+
+def test_the_newest_build_of_a_checkout_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path / "bin"))
+    monkeypatch.setattr(_processes, "__file__", str(tmp_path / "sdk" / "x" / "b.py"))
+    (tmp_path / "services" / "broker").mkdir(parents=True)
+    (tmp_path / "services" / "broker" / "Cargo.toml").touch()
+    for age, profile in enumerate(["debug", "release"]):
+        built = tmp_path / "target" / profile / BROKER
+        built.parent.mkdir(parents=True)
+        built.touch()
+        os.utime(built, (1000 - age, 1000 - age))
+    assert find_broker({}) == tmp_path / "target" / "debug" / BROKER
 
 
 def test_a_process_that_ends_says_its_last_words(tmp_path):

@@ -15,8 +15,6 @@ from typing import Any
 import grpc
 import pytest
 
-from plait_scheduler.dev import binaries
-from plait_scheduler.dev.binaries import BrokerMissingError, find_broker
 from plait_scheduler.dev.command import main
 from plait_scheduler.dev.printer import Printer, wants_colour
 from plait_scheduler.lines import LINE_MAX, LineBuffer
@@ -202,38 +200,6 @@ def test_wrong_usage_ends_with_2(arguments: list[str]):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-
-
-def test_the_broker_is_looked_for_where_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    # Neither beside this Python nor in this checkout.
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
-    monkeypatch.setattr(binaries, "__file__", str(tmp_path / "a" / "b.py"))
-    with pytest.raises(BrokerMissingError, match=r"cargo build -p plait-broker"):
-        find_broker({})
-    on_path = script(tmp_path / "plait-broker", "")
-    assert find_broker({"PATH": str(tmp_path)}) == on_path
-    (tmp_path / "bin").mkdir()
-    beside = script(tmp_path / "bin" / "plait-broker", "")
-    assert find_broker({"PATH": str(tmp_path)}) == beside
-    (tmp_path / "folder").mkdir()
-    in_folder = script(tmp_path / "folder" / "plait-broker", "")
-    assert find_broker({"PLAIT_BIN": str(tmp_path / "folder")}) == in_folder
-    assert find_broker({"PLAIT_BROKER": str(on_path), "PLAIT_BIN": "/"}) == on_path
-    with pytest.raises(BrokerMissingError, match=r"/nope"):
-        find_broker({"PLAIT_BROKER": "/nope", "PATH": str(tmp_path)})
-
-
-def test_the_newest_build_of_a_checkout_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
-    monkeypatch.setattr(binaries, "__file__", str(tmp_path / "services" / "x" / "b.py"))
-    (tmp_path / "services" / "broker").mkdir(parents=True)
-    (tmp_path / "services" / "broker" / "Cargo.toml").touch()
-    for age, profile in enumerate(["debug", "release"]):
-        built = tmp_path / "target" / profile / "plait-broker"
-        built.parent.mkdir(parents=True)
-        built.touch()
-        os.utime(built, (1000 - age, 1000 - age))
-    assert find_broker({}) == tmp_path / "target" / "debug" / "plait-broker"
 
 
 def test_lines_stand_behind_the_name_of_their_process():

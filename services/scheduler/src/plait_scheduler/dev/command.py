@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from plait import trace
+from plait._processes import find_broker
 from plait_scheduler.dev import child
-from plait_scheduler.dev.binaries import BrokerMissingError, find_broker
 from plait_scheduler.dev.printer import Printer, wants_colour
 from plait_scheduler.logs import configure_logs
 from plait_scheduler.loops.process import ProcessSpec
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     try:
         return asyncio.run(_run(options))
-    except (DevError, BrokerMissingError) as error:
+    except (DevError, FileNotFoundError) as error:
         sys.stderr.write(f"plait dev: {error}\n")
         return 1
 
