@@ -1,6 +1,7 @@
 //! The process: opens the log, listens, serves, drains.
 
 mod listen;
+mod refusals;
 mod signals;
 
 use std::path::PathBuf;

@@ -154,6 +154,24 @@ pub fn too_large(field: impl Into<String>, size: usize, limit: usize) -> Refused
     .field(field, format!("at most {limit} bytes"))
 }
 
+/// What a peer's message was refused with before we saw it. A message over the limit is told in our words: tonic's have
+/// no reason.
+pub fn incoming(status: Status) -> Status {
+    match oversize(&status) {
+        Some((size, limit)) => too_large("message", size, limit).into(),
+        None => status,
+    }
+}
+
+/// Size and limit of a message that tonic did not decode. Its text is all that tells them, so a test holds it.
+fn oversize(status: &Status) -> Option<(usize, usize)> {
+    let text = status.message();
+    let text = text.strip_prefix("Error, decoded message length too large: found ")?;
+    let (size, text) = text.split_once(" bytes, the limit is: ")?;
+    let limit = text.strip_suffix(" bytes")?;
+    Some((size.parse().ok()?, limit.parse().ok()?))
+}
+
 /// A task's request, response or metadata that the log cannot give back as it was written.
 pub fn payload_lost(task: TaskId, payload: &'static str) -> Refused {
     let message =

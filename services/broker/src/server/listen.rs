@@ -7,11 +7,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Error, Server};
+use tower::util::MapResponseLayer;
 
-use super::ServerError;
+use super::{ServerError, refusals};
 use crate::config::Settings;
 
 /// Streams of one connection. An SDK needs two for a process and one for each call under way.
@@ -68,13 +70,16 @@ impl Sockets {
         closing: watch::Receiver<bool>,
     ) -> Result<(), Error> {
         let tcp = TcpIncoming::from(self.tcp).with_nodelay(Some(true));
+        let refusals = MapResponseLayer::new(refusals::in_our_words::<Body>);
         let over_tcp = server()
+            .layer(refusals.clone())
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(tcp, closed(closing.clone()));
         let Some((unix, path)) = self.unix else {
             return over_tcp.await;
         };
         let over_unix = server()
+            .layer(refusals)
             .add_routes(routes)
             .serve_with_incoming_shutdown(UnixListenerStream::new(unix), closed(closing));
         let served = tokio::try_join!(over_tcp, over_unix).map(|_| ());

@@ -17,7 +17,7 @@ use super::Context;
 use super::frames::{self, Methods};
 use super::results::{self, Unsound, UnsoundFrame};
 use crate::outbound::{Closing, End, Outbound, Outgoing, Taken};
-use crate::status::invalid;
+use crate::status::{self, invalid};
 
 /// How long a sender pauses while the broker is going.
 const DRAIN_PAUSE: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ impl Reader {
         let end = tokio::select! {
             result = self.read(&mut incoming) => match result {
                 Ok(()) => End::Gone,
-                Err(status) => End::Status(Box::new(status)),
+                Err(status) => End::Status(Box::new(status::incoming(status))),
             },
             () = outbound.closed() => End::Gone,
         };

@@ -17,6 +17,7 @@ use super::attempts::{self, Numbering};
 use super::outcomes;
 use super::{Answers, Context, hello};
 use crate::outbound::{Closing, End, Outbound, Outgoing, Taken};
+use crate::status;
 
 /// Silence of this many heartbeat intervals means that the other side is gone.
 const SILENT_INTERVALS: u32 = 3;
@@ -168,7 +169,8 @@ impl Reader {
         let first = tokio::time::timeout(self.context.limits.hello_timeout, incoming.message());
         let first = first
             .await
-            .map_err(|_| Status::deadline_exceeded("no hello came"))??;
+            .map_err(|_| Status::deadline_exceeded("no hello came"))?
+            .map_err(status::incoming)?;
         let hello = hello::checked(first, &self.context.limits)?;
         let (attach, attached) = hello.into_parts(self.conn);
         let worker = Arc::clone(&attach.worker);
@@ -211,7 +213,7 @@ impl Reader {
                     let silent = format!("nothing was heard for {} s", silence.as_secs());
                     return Ended::Refused(Status::cancelled(silent));
                 }
-                Ok(Err(status)) => return Ended::Refused(status),
+                Ok(Err(status)) => return Ended::Refused(status::incoming(status)),
                 Ok(Ok(None)) => return Ended::Closed,
                 Ok(Ok(Some(request))) => request,
             };

@@ -7,6 +7,7 @@ use std::path::Path;
 use plait::pb::v1 as pb;
 use tonic::Code;
 
+use crate::support::calls::get;
 use crate::support::{Broker, Setup, Submitter, Worker, frame, id, info, reason};
 
 /// A broker that keeps no payload in memory once the log has it.
@@ -31,19 +32,9 @@ fn damage(dir: &Path, text: &str) {
     assert_eq!(found, 1, "{text} is in the log once");
 }
 
-async fn full(broker: &Broker, task: u64) -> Result<pb::Task, tonic::Status> {
-    let mut request = pb::GetTaskRequest {
-        id: id(task),
-        ..pb::GetTaskRequest::default()
-    };
-    request.set_view(pb::TaskView::Full);
-    let answer = broker.tasks().get_task(request).await?;
-    Ok(answer.into_inner().task.unwrap())
-}
-
 /// Checks that a read of the task is refused for the loss of this payload.
 async fn check_lost(broker: &Broker, task: u64, payload: &str) {
-    let status = full(broker, task).await.unwrap_err();
+    let status = get(broker, task).await.unwrap_err();
     assert_eq!(
         (status.code(), &*reason(&status)),
         (Code::DataLoss, "PAYLOAD_LOST"),
@@ -125,7 +116,7 @@ async fn a_damaged_response_is_a_failure_to_whoever_waits() {
     check_failure(&second.failure(tasks[1]).await);
     assert_eq!(second.response(tasks[0]).await, b"sound");
     check_lost(&broker, tasks[1], "response").await;
-    assert_eq!(full(&broker, tasks[0]).await.unwrap().response, "sound");
+    assert_eq!(get(&broker, tasks[0]).await.unwrap().response, "sound");
 }
 
 #[tokio::test]
@@ -141,7 +132,7 @@ async fn every_task_is_served_as_it_was_or_not_at_all_after_a_restart() {
     }
     for (number, (task, text)) in tasks.iter().zip(&texts).enumerate() {
         match number % 2 {
-            0 => assert_eq!(full(&broker, *task).await.unwrap().request, text.as_bytes()),
+            0 => assert_eq!(get(&broker, *task).await.unwrap().request, text.as_bytes()),
             _ => check_lost(&broker, *task, "request").await,
         }
     }

@@ -1,65 +1,10 @@
-//! Reading, watching, cancelling and redriving single tasks; unary submission.
+//! Reading, watching, cancelling and redriving single tasks.
 
 use plait::pb::v1 as pb;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::support::{Broker, Submitter, Worker, frame, id, info, reason, refusal_reason, soon};
-
-async fn get(broker: &Broker, task: u64) -> Result<pb::Task, Status> {
-    let request = pb::GetTaskRequest {
-        id: id(task),
-        view: pb::TaskView::Full.into(),
-    };
-    Ok(broker
-        .tasks()
-        .get_task(request)
-        .await?
-        .into_inner()
-        .task
-        .unwrap())
-}
-
-async fn submit(
-    broker: &Broker,
-    request_id: &str,
-    validate_only: bool,
-    tasks: pb::SubmitFrame,
-) -> Result<pb::AcceptedFrame, Status> {
-    let request_id = request_id.to_owned();
-    let request = pb::SubmitTasksRequest {
-        tasks: Some(tasks),
-        request_id,
-        validate_only,
-    };
-    Ok(broker
-        .tasks()
-        .submit_tasks(request)
-        .await?
-        .into_inner()
-        .accepted
-        .unwrap())
-}
-
-/// The task as it is when it reaches a state.
-async fn until(broker: &Broker, task: u64, state: pb::TaskState) -> pb::Task {
-    let request = pb::WatchTaskRequest {
-        id: id(task),
-        view: 0,
-    };
-    let mut watch = broker
-        .tasks()
-        .watch_task(request)
-        .await
-        .unwrap()
-        .into_inner();
-    loop {
-        let change = soon("the state", watch.message()).await.unwrap();
-        let task = change.expect("an open stream").task.unwrap();
-        if task.state() == state {
-            return task;
-        }
-    }
-}
+use crate::support::calls::{get, submit, until};
+use crate::support::{Broker, Submitter, Worker, frame, id, info, reason};
 
 #[tokio::test]
 async fn a_task_shows_its_life() {
@@ -169,55 +114,6 @@ async fn several_tasks_are_read_in_the_order_asked_for() {
         ids
     );
     assert_eq!(found[0].request.as_ref(), b"b");
-}
-
-#[tokio::test]
-async fn a_call_with_a_request_id_is_done_once() {
-    let mut broker = Broker::start().await;
-    let first = submit(&broker, "request-1", false, frame(["a"]))
-        .await
-        .unwrap();
-    assert_eq!(
-        submit(&broker, "request-1", false, frame(["a"]))
-            .await
-            .unwrap(),
-        first
-    );
-    broker.crash_and_restart().await;
-    assert_eq!(
-        submit(&broker, "request-1", false, frame(["a"]))
-            .await
-            .unwrap(),
-        first
-    );
-    let other = submit(&broker, "request-2", false, frame(["a"]))
-        .await
-        .unwrap();
-    assert_ne!(other.tasks, first.tasks);
-}
-
-#[tokio::test]
-async fn a_dry_run_submits_nothing() {
-    let broker = Broker::start().await;
-    let unknown = pb::SubmitFrame {
-        methods: vec!["/no.Such/Method".to_owned()],
-        ..frame(["a"])
-    };
-    let refused = submit(&broker, "", true, unknown).await.unwrap();
-    assert_eq!(refusal_reason(&refused.refusals[0]), "METHOD_UNKNOWN");
-    assert!(
-        submit(&broker, "", true, frame(["a"]))
-            .await
-            .unwrap()
-            .refusals
-            .is_empty()
-    );
-    let all = broker
-        .tasks()
-        .list_tasks(pb::ListTasksRequest::default())
-        .await
-        .unwrap();
-    assert!(all.into_inner().tasks.is_empty());
 }
 
 #[tokio::test]
@@ -356,64 +252,4 @@ async fn a_failed_task_is_run_again_under_its_own_id() {
         info(status.details()).unwrap().metadata["state"],
         "SUCCEEDED"
     );
-}
-
-#[tokio::test]
-async fn a_paused_queue_keeps_what_it_takes() {
-    let mut broker = Broker::start().await;
-    let pause = pb::PauseQueueRequest {
-        name: "test".to_owned(),
-        reason: "lunch".to_owned(),
-    };
-    let paused = broker
-        .tasks()
-        .pause_queue(pause)
-        .await
-        .unwrap()
-        .into_inner()
-        .queue
-        .unwrap();
-    assert!(paused.paused);
-    let tasks = submit(&broker, "", false, frame(["a"]))
-        .await
-        .unwrap()
-        .tasks;
-    assert_eq!(
-        get(&broker, tasks[0]).await.unwrap().state(),
-        pb::TaskState::Parked
-    );
-    broker.crash_and_restart().await;
-    let get_queue = pb::GetQueueRequest {
-        name: "test".to_owned(),
-    };
-    let queue = broker
-        .tasks()
-        .get_queue(get_queue)
-        .await
-        .unwrap()
-        .into_inner()
-        .queue
-        .unwrap();
-    assert!(queue.paused && queue.oldest_ready_time.is_some());
-    assert_eq!(queue.methods, [crate::support::ECHO]);
-    let mut worker = Worker::attach(&broker, "w").await;
-    let resume = pb::ResumeQueueRequest {
-        name: "test".to_owned(),
-    };
-    broker.tasks().resume_queue(resume).await.unwrap();
-    assert_eq!(worker.attempt().await.task, tasks[0]);
-    let nowhere = pb::GetQueueRequest {
-        name: "nowhere".to_owned(),
-    };
-    let status = broker.tasks().get_queue(nowhere).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::NotFound, "QUEUE_NOT_FOUND")
-    );
-    let pause = pb::PauseQueueRequest {
-        name: "nowhere".to_owned(),
-        reason: String::new(),
-    };
-    let status = broker.tasks().pause_queue(pause).await.unwrap_err();
-    assert_eq!(status.code(), Code::NotFound);
 }

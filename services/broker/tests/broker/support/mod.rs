@@ -1,5 +1,6 @@
 //! A real broker process and raw protocol clients for it. Nothing here waits by sleeping.
 
+pub(crate) mod calls;
 mod process;
 mod scheduler;
 mod submitter;
