@@ -14,6 +14,7 @@ mod logging;
 mod nosync;
 pub mod outbound;
 mod outbox;
+pub mod panics;
 pub mod partition;
 pub mod policy;
 pub mod server;

@@ -9,6 +9,7 @@ use plait_broker::config::{Action, Flags, Settings};
 use plait_broker::server::{self, Signals};
 
 fn main() -> ExitCode {
+    plait_broker::panics::abort_process();
     match work(&Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
