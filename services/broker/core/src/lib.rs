@@ -12,9 +12,10 @@
 //!
 //! # What was decided
 //! - **Attempts.** An attempt that was handed back, suspended, or cut off by a restart of the broker does not
-//!   count: the next start has its number again. A worker that vanished after it accepted costs an attempt,
-//!   which is repeated by the ordinary backoff whatever codes are retried: the failure says nothing about the
-//!   task.
+//!   count: the next start has its number again. A worker that vanished costs those an attempt that
+//!   it accepted, or that it had a slot for and may have begun: one that ends its worker's process does so before
+//!   it is accepted. They are repeated by the ordinary backoff whatever codes are retried: the failure says
+//!   nothing about the task.
 //! - **AT_MOST_ONCE** fails with ABORTED whenever its worker is lost, accepted or not: what was sent may have begun.
 //! - **Restart.** Leases wait `reattach_grace_ms` for a worker of the same id that brings them along. A flow
 //!   with children is never taken up again in the middle: it runs anew and finds them.

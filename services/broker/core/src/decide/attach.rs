@@ -186,6 +186,9 @@ impl Partition {
     fn lose_worker(&mut self, number: u32, reason: &str, now: Millis, step: &mut Step) {
         let worker = &self.live.workers.slab[number];
         let (accepted, id) = (worker.accepted, Arc::clone(&worker.id));
+        // Handlers that it may have begun, oldest first: a task that ends its worker's process does so before the
+        // receipt of it is told, and would else never run out of attempts.
+        let mut may_have_begun = worker.slots;
         let mut leases = Vec::new();
         let mut next = worker.first_lease;
         while let Some(lease) = self.state.leases.slab.get(next) {
@@ -200,7 +203,8 @@ impl Partition {
                 .as_ref()
                 .is_some_and(|run| run.outstanding > 0 && run.foreign == 0);
             let (slot, waiting) = (lease.task, lease.is_waiting());
-            let sent_only = lease.sequence > accepted;
+            let sent_only = lease.sequence > accepted && may_have_begun == 0;
+            may_have_begun = may_have_begun.saturating_sub(u32::from(!waiting));
             if self.is_at_most_once(slot) {
                 // It may have received, and begun, what it did not acknowledge.
                 started.push(slot);

@@ -120,6 +120,11 @@ fn a_worker_that_vanishes_does_not_let_the_next_one_pass() {
         reason: name("gone"),
     });
     let effects = h.attach(ConnId(9), "w2", &[METHOD], 4);
+    assert!(
+        attempts(&effects, ConnId(9)).is_empty(),
+        "it may have begun"
+    );
+    let effects = h.advance(5_000);
     assert_eq!(attempt(&effects, ConnId(9)).task.0, ids[0]);
 }
 

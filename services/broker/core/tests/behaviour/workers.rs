@@ -39,16 +39,37 @@ fn changed(change: impl Fn(&mut MethodPolicy)) -> MethodPolicy {
 }
 
 #[test]
-fn a_worker_that_vanishes_before_it_accepted_costs_no_attempt() {
+fn a_worker_that_vanishes_costs_no_attempt_of_what_it_had_no_slot_for() {
     let mut h = Harness::new();
-    h.attach(WORKER, "w1", &[METHOD], 4);
+    h.attach(WORKER, "w1", &[METHOD], 1);
+    h.apply(Command::SetWindows {
+        tag: ReplyTag(1),
+        windows: vec![(name("w1"), 2)],
+    });
+    let (begun, _) = h.submit_one(task(METHOD));
     let (id, effects) = h.submit_one(task(METHOD));
     let first = attempt(&effects, WORKER);
     h.apply(detach(WORKER));
     assert_eq!((h.state(id), h.view(id).attempt), (TaskState::Ready, 0));
+    assert_eq!(h.view(begun).attempt, 1);
     let second = attempt(&h.attach(SECOND, "w2", &[METHOD], 4), SECOND);
-    assert_eq!(second.attempt, 1);
+    assert_eq!((second.task, second.attempt), (id, 1));
     assert!(second.token > first.token);
+}
+
+/// Its handler ran before its receipt was told.
+#[test]
+fn a_task_that_kills_its_worker_before_it_is_accepted_fails_after_its_attempts() {
+    let policy = changed(|policy| policy.max_attempts = 3);
+    let mut h = Harness::with_policies(config(), vec![policy]);
+    let (id, _) = h.submit_one(task(METHOD));
+    for run in 0..3u64 {
+        let conn = ConnId(100 + run);
+        h.attach(conn, "w1", &[METHOD], 1);
+        h.advance(1_000);
+        h.apply(detach(conn));
+    }
+    assert_eq!((h.state(id), h.view(id).attempt), (TaskState::Failed, 3));
 }
 
 #[test]

@@ -134,7 +134,10 @@ impl World {
             return;
         };
         let (some, parent) = (vec![known[at]], self.some_run());
-        let (tasks, forget) = if self.random.permille(700) {
+        // It cannot give up what it was not told of yet, and would wait for it then.
+        let mut acked = self.client.acked.values();
+        let told = acked.any(|acceptance| acceptance.tasks.contains(&known[at].0));
+        let (tasks, forget) = if self.random.permille(700) || !told {
             (some, vec![])
         } else {
             (vec![], some)
