@@ -67,6 +67,19 @@ async def test_a_frame_is_bounded_in_bytes(client, pocket):
     assert all(len(each.tasks.payloads) <= 3 for each in pocket.frames)
 
 
+async def test_metadata_counts_among_the_bytes_of_a_frame(client, pocket):
+    stub = stub_of(client)
+
+    async def call(number: int) -> None:
+        # Each its own: what tasks have in common is sent once.
+        await stub.Charge(shop.ChargeRequest(), metadata=[("n", f"{number:016000}")])
+
+    async with serve(client):
+        await asyncio.gather(*(call(number) for number in range(200)))
+    assert sum(len(each.tasks.payloads) for each in pocket.frames) == 200
+    assert max(each.ByteSize() for each in pocket.frames) < 1.1 * (1 << 20)
+
+
 async def test_a_lost_acknowledgement_submits_nothing_twice(client, pocket):
     stub = stub_of(client)
     async with serve(client):

@@ -12,7 +12,7 @@ from sdk.python.tests.pocket_broker import PocketBroker
 from sdk.python.tests.shops import orders, receipt, serve, stub_of
 
 import plait
-from plait import errors
+from plait import _slots, errors
 
 
 class Gate:
@@ -103,6 +103,21 @@ async def test_a_lost_lease_is_stopped(client, pocket):
         await pocket.until(lambda: len(pocket.workers) == 1 and len(pocket.hellos) == 2)
     assert gate.cancelled == 1
     assert not pocket.outcomes
+
+
+async def test_failures_count_among_the_bytes_of_a_frame(client, pocket, monkeypatch):
+    # All outcomes are there before the first is sent.
+    monkeypatch.setattr(_slots, "SLICE_S", 60.0)
+
+    async def charge(request, context):
+        await context.abort(grpc.StatusCode.NOT_FOUND, "x" * 8_000)
+
+    stub = stub_of(client)
+    tasks = [task async for task in client.submit_many(stub.Charge, orders(200))]
+    async with serve(client, charge):
+        ended = await asyncio.gather(*(task.result() for task in tasks), return_exceptions=True)
+    assert all(isinstance(each, grpc.aio.AioRpcError) for each in ended)
+    assert max(each.ByteSize() for each in pocket.outcomes) < 1.1 * (1 << 20)
 
 
 async def test_outcomes_that_were_not_settled_are_sent_again(client, pocket):

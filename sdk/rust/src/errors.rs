@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_read_back() {
-        assert_eq!(reasons().count(), 23);
+        assert_eq!(reasons().count(), 24);
         for reason in reasons() {
             let status = refusal(reason, "why", [("task", "t1".to_owned())]);
             assert_eq!(super::reason(&status), Some(reason));

@@ -123,14 +123,26 @@ class Outbox:
         """The submissions that go next: of one kind, in order, within the limits of a frame."""
         queue = self.queue
         first = queue.popleft()
-        batch, size = [first], len(first.payload)
+        batch, size = [first], _size(first, None)
         while queue and len(batch) < self.frame_tasks_max:
             head = queue[0]
-            if head.awaited is not first.awaited or size + len(head.payload) > FRAME_BYTES_MAX:
+            more = _size(head, first.options)
+            if head.awaited is not first.awaited or size + more > FRAME_BYTES_MAX:
                 break
-            size += len(head.payload)
+            size += more
             batch.append(queue.popleft())
         return batch, size
+
+
+def _size(submission: Submission, common: task_pb2.TaskOptions | None) -> int:
+    """About how many bytes it takes in a frame whose tasks have these options in common."""
+    size = len(submission.payload)
+    if submission.options is not common and submission.options is not None:
+        size += submission.options.ByteSize()
+    for key in (submission.idempotency_key, submission.ordering_key):
+        if key is not None:
+            size += len(key)
+    return size
 
 
 def _put_methods(frame: task_service_pb2.SubmitFrame, batch: list[Submission]) -> None:

@@ -82,10 +82,15 @@ class Outcomes:
     def _next_batch(self) -> list[Outcome]:
         waiting = self._waiting
         batch = [waiting.popleft()]
-        size = len(batch[0].payload)
+        size = _size(batch[0])
         while waiting and len(batch) < FRAME_TASKS_MAX:
-            size += len(waiting[0].payload)
+            size += _size(waiting[0])
             if size > FRAME_BYTES_MAX:
                 break
             batch.append(waiting.popleft())
         return batch
+
+
+def _size(outcome: Outcome) -> int:
+    """About how many bytes it takes in a frame."""
+    return len(outcome.payload) + (0 if outcome.failure is None else outcome.failure.ByteSize())

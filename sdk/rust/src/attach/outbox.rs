@@ -11,6 +11,7 @@ use crate::pb::v1::{
     WorkerDrain, WorkerHeartbeat, WorkerHello,
 };
 use bytes::Bytes;
+use prost::Message as _;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -261,7 +262,7 @@ impl Outbox {
             let first = bytes == 0;
             bytes += 1 + match &outcome.result {
                 Ok(payload) => payload.len(),
-                Err(failure) => failure.message.len() + failure.details.len(),
+                Err(failure) => failure.encoded_len(),
             };
             first || bytes <= BYTES_MAX
         };

@@ -4,6 +4,7 @@ use super::ticket::Ticket;
 use crate::contracts::Method;
 use crate::pb::v1::{IndexedOptions, SubmitFrame, TaskOptions};
 use bytes::Bytes;
+use prost::Message as _;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ pub(crate) const TASKS_MAX: usize = 256;
 /// and one that is ready for it then.
 pub(crate) const UNDER_WAY: usize = 2;
 
-/// Bytes of payloads after which a frame is full.
+/// Bytes of payloads, keys and options after which a frame is full. The broker decodes no message of 4 MiB.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
 
 /// One task that waits to be sent.
@@ -59,10 +60,17 @@ pub(crate) fn take(queue: &mut VecDeque<Submission>, tasks_max: usize) -> Batch 
 }
 
 fn size(queue: &VecDeque<Submission>, tasks_max: usize) -> usize {
+    let common = queue.front().and_then(|first| first.options.as_ref());
     let mut bytes = 0;
     let fits = |submission: &&Submission| {
         let first = bytes == 0;
-        bytes += submission.payload.len() + 1;
+        let keys = submission.idempotency_key.len() + submission.ordering_key.len();
+        bytes += submission.payload.len() + keys + 1;
+        if let Some(own) = &submission.options
+            && (first || !common.is_some_and(|common| Arc::ptr_eq(common, own)))
+        {
+            bytes += own.encoded_len();
+        }
         first || bytes <= BYTES_MAX
     };
     queue.iter().take(tasks_max.max(1)).take_while(fits).count()
@@ -167,6 +175,7 @@ fn pad_to(column: &mut Vec<String>, count: usize) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::pb::v1::Metadatum;
 
     pub(crate) fn method(path: &str) -> Arc<Method> {
         Arc::new(Method {
@@ -250,6 +259,18 @@ pub(crate) mod tests {
         let mut queue: VecDeque<_> = (0..3).map(|_| submission(&method, &LARGE)).collect();
         assert_eq!(take(&mut queue, TASKS_MAX).tickets.len(), 1);
         assert_eq!(take(&mut queue, 0).tickets.len(), 1);
+        let tall = |_| Submission {
+            options: Some(Arc::new(TaskOptions {
+                metadata: vec![Metadatum {
+                    key: "k".to_owned(),
+                    value: Bytes::from_static(&LARGE),
+                }],
+                ..Default::default()
+            })),
+            ..submission(&method, b"")
+        };
+        let mut queue: VecDeque<_> = (0..3).map(tall).collect();
+        assert_eq!(take(&mut queue, TASKS_MAX).tickets.len(), 1);
         let mut queue: VecDeque<_> = (0..300).map(|_| submission(&method, b"")).collect();
         assert_eq!(take(&mut queue, TASKS_MAX).tickets.len(), TASKS_MAX);
         assert_eq!(take(&mut queue, TASKS_MAX).tickets.len(), 300 - TASKS_MAX);
