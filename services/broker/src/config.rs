@@ -96,7 +96,7 @@ pub struct Settings {
     pub outbound_bytes_max: usize,
     /// Growth of the log between snapshots, bytes. Default 256 MiB.
     pub snapshot_bytes: u64,
-    /// Finished tasks that stay in memory; beyond it the oldest are moved to archive files. Default 1,000,000.
+    /// Finished tasks that stay in memory; beyond it the oldest are moved to archive files. Default 250,000.
     pub finished_in_memory: u64,
 }
 
@@ -126,7 +126,7 @@ impl Default for Settings {
             inbox_bytes_max: 64 << 20,
             outbound_bytes_max: limits.outbound_bytes_max,
             snapshot_bytes: 256 << 20,
-            finished_in_memory: 1_000_000,
+            finished_in_memory: 250_000,
         }
     }
 }

@@ -130,7 +130,10 @@ impl Run {
             }
         }
         for number in listed {
-            let maybe = self.unknown.get(&number).or(self.going.get(&number));
+            let maybe = self
+                .unknown
+                .get(&number)
+                .or_else(|| self.going.get(&number));
             let known = self.acked.contains_key(&number);
             match maybe {
                 None if known => {}

@@ -51,7 +51,7 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "SPAN", value_parser = checked_span)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_grace: Option<String>,
-    /// Finished tasks that stay in memory; older ones are moved to files [default: 1000000]
+    /// Finished tasks that stay in memory; older ones are moved to files [default: 250000]
     #[arg(long, global = true, value_name = "COUNT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_in_memory: Option<u64>,

@@ -10,8 +10,8 @@ use crate::support::{
     refusal_reason, soon,
 };
 
-/// So many finished tasks stay in memory: a file then holds a sixteenth of it, which is more than one block.
-const IN_MEMORY: usize = 2_064;
+/// So many finished tasks stay in memory: a file then holds an eighth of it, which is more than one block.
+const IN_MEMORY: usize = 1_032;
 
 const TASKS: usize = 3_000;
 
@@ -128,7 +128,7 @@ async fn archived() -> (Broker, Vec<u64>, Vec<pb::Task>) {
     broker.setup = broker.setup.with("FINISHED_IN_MEMORY", IN_MEMORY);
     broker.stop_and_restart().await;
     until_files(&broker, |count| {
-        count >= (TASKS - IN_MEMORY) / (IN_MEMORY / 16)
+        count >= (TASKS - IN_MEMORY) / (IN_MEMORY / 8)
     })
     .await;
     (broker, tasks, before)

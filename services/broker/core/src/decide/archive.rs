@@ -11,11 +11,11 @@ use crate::record::{Blob, Record};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Tasks of one file at most. A file of them takes some 3 MB; taking them out of memory some 5 ms.
-const TASKS_MAX: u64 = 65_536;
+/// Tasks of one file at most. A file of them takes some 800 KB; taking them out of memory some 3 ms.
+const TASKS_MAX: u64 = 32_768;
 
 /// A file has this share of what may stay in memory, so that the bound holds for small ones, too.
-const SHARE: u64 = 16;
+const SHARE: u64 = 8;
 
 impl Partition {
     /// Tasks of one file.

@@ -136,14 +136,7 @@ impl Archives {
         self.files.insert(archive, file);
     }
 
-    pub(crate) fn remove(&mut self, archive: ArchiveId, methods: &Methods) -> Option<File> {
-        let file = self.files.remove(&archive)?;
-        self.set_ends(methods);
-        self.keys.sweep();
-        Some(file)
-    }
-
-    /// To be called when policies change.
+    /// To be called when policies change, and when files go.
     pub(crate) fn set_ends(&mut self, methods: &Methods) {
         self.next_end = self.files.values().map(|file| file.ends_at(methods)).min();
     }

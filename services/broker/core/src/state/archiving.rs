@@ -178,7 +178,7 @@ impl State {
 
     pub(super) fn archives_dropped(&mut self, archives: &[ArchiveId]) {
         for archive in archives {
-            let Some(file) = self.archives.remove(*archive, &self.methods) else {
+            let Some(file) = self.archives.files.remove(archive) else {
                 continue;
             };
             if self.indexed {
@@ -187,6 +187,8 @@ impl State {
             }
             self.blobs.release_regions(&file.regions);
         }
+        self.archives.set_ends(&self.methods);
+        self.archives.keys.sweep();
     }
 
     /// Counts what is in files after replay.

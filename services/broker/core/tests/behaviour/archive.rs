@@ -11,7 +11,7 @@ use plait_broker_core::{Config, Partition};
 use std::collections::BTreeMap;
 
 /// Tasks of one file with this setting: two.
-const IN_MEMORY: u64 = 32;
+const IN_MEMORY: u64 = 16;
 
 /// A harness whose log tells places, and the files beside it.
 struct Bench {

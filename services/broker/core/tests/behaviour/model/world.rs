@@ -53,7 +53,7 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let config = Config {
             // Files of one task, of some, and none.
-            finished_in_memory: [16, 64, 128, 1 << 20][seed as usize % 4],
+            finished_in_memory: [8, 32, 64, 1 << 20][seed as usize % 4],
             frame_attempts_max: 5,
             queue_tasks_max: 60,
             resident_bytes_max: 300,
