@@ -137,4 +137,6 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
