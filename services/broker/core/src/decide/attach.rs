@@ -255,7 +255,11 @@ impl Partition {
         };
         let worker = &mut self.live.workers.slab[number];
         let before = worker.accepted;
-        worker.accepted = before.max(sequence.min(worker.sent));
+        let has_room_again = worker.receives(sequence);
+        if has_room_again {
+            self.live.workers.changing(number);
+        }
+        let worker = &self.live.workers.slab[number];
         if self.live.watchers.is_empty() || worker.accepted == before {
             return;
         }

@@ -111,6 +111,9 @@ impl Partition {
                 if slot == NONE {
                     break;
                 }
+                if self.live.workers.slab[worker].room() == 0 {
+                    return taken;
+                }
                 taken += 1;
                 self.state.methods.remove_ready(&mut self.state.tasks, slot);
                 if self.state.tasks[slot].expire_at <= now {
@@ -156,6 +159,7 @@ impl Partition {
             self.live.workers.touched.push(worker_number);
         }
         worker.in_flight += 1;
+        worker.sends(u64::from(granted.request.len) + u64::from(granted.envelope.len));
         worker.starts.push(start);
         worker.attempts.push(granted);
     }

@@ -8,6 +8,10 @@ use crate::state::slab::{NONE, Slab};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Requests that a worker was sent and has not received may have so many bytes before it gets no more: its stream
+/// is cut where far more than that waits on it.
+const UNREAD_BYTES_MAX: u64 = 8 << 20;
+
 /// One attached worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -28,6 +32,8 @@ pub(crate) struct Worker {
     pub(crate) sent: u64,
     /// Number of the last frame it received.
     pub(crate) accepted: u64,
+    /// Bytes of what it was sent since it had last received everything.
+    unread_bytes: u64,
     /// The first of its leases.
     pub(crate) first_lease: u32,
     /// Its place among the hungry ones of its class.
@@ -58,6 +64,7 @@ pub(crate) fn attached(conn: ConnId, id: Arc<str>, class: u32, positions: Vec<u3
         suspended: 0,
         sent: 0,
         accepted: 0,
+        unread_bytes: 0,
         first_lease: NONE,
         hungry: None,
         stale: false,
@@ -79,11 +86,25 @@ impl Worker {
 
     /// Attempts it may be given now.
     pub(crate) fn room(&self) -> u32 {
-        if self.draining {
+        if self.draining || self.unread_bytes >= UNREAD_BYTES_MAX {
             0
         } else {
             self.window().saturating_sub(self.in_flight)
         }
+    }
+
+    /// Counts an attempt that it is about to be sent.
+    pub(crate) fn sends(&mut self, bytes: u64) {
+        self.unread_bytes += bytes;
+    }
+
+    /// It received what it was sent up to this frame. Whether it has room again that it did not have.
+    pub(crate) fn receives(&mut self, sequence: u64) -> bool {
+        self.accepted = self.accepted.max(sequence.min(self.sent));
+        if self.accepted < self.sent {
+            return false;
+        }
+        std::mem::take(&mut self.unread_bytes) >= UNREAD_BYTES_MAX
     }
 
     fn load(&self) -> u32 {

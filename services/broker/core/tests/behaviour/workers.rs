@@ -57,6 +57,26 @@ fn a_worker_that_vanishes_costs_no_attempt_of_what_it_had_no_slot_for() {
     assert!(second.token > first.token);
 }
 
+/// Its stream would be cut where all of it waited to be read, and so would the next one.
+#[test]
+fn a_worker_gets_large_requests_as_fast_as_it_receives_them() {
+    let mut h = Harness::new();
+    for _ in 0..20 {
+        let request = vec![7; 1 << 20].into();
+        h.submit_one(SubmitTask {
+            request,
+            ..task(METHOD)
+        });
+    }
+    let first = attempts(&h.attach(WORKER, "w1", &[METHOD], 100), WORKER);
+    assert_eq!(first.len(), 8);
+    assert!(attempts(&h.advance(10), WORKER).is_empty());
+    let second = attempts(&h.accept(WORKER, 1), WORKER);
+    assert_eq!(second.len(), 8);
+    let third = attempts(&h.accept(WORKER, 2), WORKER);
+    assert_eq!(third.len(), 4);
+}
+
 /// Its handler ran before its receipt was told.
 #[test]
 fn a_task_that_kills_its_worker_before_it_is_accepted_fails_after_its_attempts() {
