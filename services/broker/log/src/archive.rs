@@ -1,8 +1,8 @@
 //! Archive files: blocks of what the caller keeps on the disk only, beside the log.
 //!
 //! A file is written once, as a whole, and never changed: to a temporary file, synced, renamed, the directory synced.
-//! Before [`Archive::write`] returns, the file does not count; a crash leaves all of it or nothing under its name. Which
-//! files are alive is the caller's to know, best by a frame of the log; this module only keeps their bytes.
+//! Before [`Archive::write`] returns, the file does not count; a crash leaves all of it or nothing under its name.
+//! Which files are alive is the caller's to know, best by a frame of the log; this module only keeps their bytes.
 //!
 //! | bytes | field |
 //! |---|---|

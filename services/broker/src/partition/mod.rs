@@ -139,4 +139,6 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;

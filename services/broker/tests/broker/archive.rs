@@ -249,7 +249,6 @@ async fn redrive(broker: &Broker, request: pb::RedriveTasksRequest) -> Result<i6
 #[tokio::test]
 async fn an_archived_failed_task_is_run_again_and_told_once() {
     let (mut broker, tasks, before) = archived().await;
-    let mut submitter = Submitter::open(&broker, 1).await;
     let some = |validate_only| pb::RedriveTasksRequest {
         ids: vec![id(tasks[7]), id(tasks[8]), id(tasks[17]), id(tasks[2_997])],
         validate_only,
@@ -268,7 +267,7 @@ async fn an_archived_failed_task_is_run_again_and_told_once() {
         assert!(worker.succeed(&got, b"at last").await.refused.is_empty());
     }
     drop(worker);
-    submitter = Submitter::open(&broker, 1).await;
+    let mut submitter = Submitter::open(&broker, 1).await;
     submitter.wait_for(&[tasks[7]]).await;
     assert_eq!(
         submitter.result(tasks[7]).await,

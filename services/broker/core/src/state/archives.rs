@@ -2,8 +2,8 @@
 //!
 //! A file is known by its bounds, by how many tasks of which state it holds and until when, and by the regions of the
 //! log that its payloads lie in. Which tasks are in it is told by the file alone, so whoever asks for one must read it.
-//! A task that is in memory is never told from a file: memory wins. One that came back from a file is noted, so that the
-//! old entry is not served again.
+//! A task that is in memory is never told from a file: memory wins. One that came back from a file is noted, so that
+//! the old entry is not served again.
 
 use super::archived_keys::ArchivedKeys;
 use super::methods::Methods;
