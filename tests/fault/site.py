@@ -1,5 +1,6 @@
 """What several campaigns set up."""
 
+import os
 import random
 import socket
 import sys
@@ -37,3 +38,9 @@ def new_folder(folder: Path) -> Path:
     """Makes it."""
     folder.mkdir()
     return folder
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")

@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+import resource
 import sys
 from typing import Any
 
@@ -14,6 +15,8 @@ import plait
 from tests.fault.contract import messages, stubs
 
 _CHUNK = 16 << 20
+_ROOM = 512 << 20
+"""What a process may take on top of what it has."""
 
 
 class Fault(stubs().FaultServiceServicer):  # type: ignore[misc]  # made at run time
@@ -58,6 +61,9 @@ async def _pause(seconds: float) -> None:
 def _eat() -> None:
     """Takes memory until the limit of the process is reached, and dies of it as a process does
     that cannot go on."""
+    with open("/proc/self/statm") as statm:
+        limit = int(statm.read().split()[0]) * resource.getpagesize() + _ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     kept = []
     try:
         while True:
