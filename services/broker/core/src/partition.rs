@@ -121,9 +121,15 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// An empty partition.
+    /// An empty partition whose places in tables are the same in every process: for tests and simulation.
     pub fn new(config: Config) -> Self {
-        let state = State::new(config.resident_bytes_max);
+        Self::seeded(config, 0)
+    }
+
+    /// An empty partition. The seed is to be unpredictable, since whoever submits chooses keys: with it nobody can find
+    /// ones that fall upon one another. Nothing durable depends on it.
+    pub fn seeded(config: Config, seed: u64) -> Self {
+        let state = State::new(config.resident_bytes_max, seed);
         Self {
             config,
             state,

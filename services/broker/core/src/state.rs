@@ -78,9 +78,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(resident_bytes_max: u64) -> Self {
+    pub(crate) fn new(resident_bytes_max: u64, seed: u64) -> Self {
         Self {
             next_task: 1,
+            dedup: Dedup::seeded(seed),
+            families: Families::seeded(seed),
+            lines: Lines::seeded(seed),
             blobs: Blobs::new(resident_bytes_max),
             ..Self::default()
         }

@@ -7,6 +7,7 @@ use plait_broker_core::{Config, Partition};
 use plait_broker_log::{Archive, FRAME_HEADER_LEN, Log, LogError};
 
 use super::Recovered;
+use crate::entropy::Entropy;
 use crate::journal::{Decoder, JournalError};
 
 /// Why the state cannot be rebuilt. Nothing was changed.
@@ -53,7 +54,7 @@ pub(super) struct State {
 /// Rebuilds the state.
 pub(super) fn recover(log: &dyn Log, config: Config) -> Result<State, RecoveryError> {
     let mut state = State {
-        partition: Partition::new(config),
+        partition: Partition::seeded(config, Entropy::from_os().draw()),
         time: 0,
         snapshot_bytes: 0,
         found: Recovered::default(),
@@ -78,8 +79,8 @@ pub(super) fn recover(log: &dyn Log, config: Config) -> Result<State, RecoveryEr
 }
 
 /// Looks at every living archive file, and removes those that nothing refers to: an owner was gone before they counted,
-/// or before it removed them. One that is damaged or missing is told of and does not stop the start, as a damaged payload
-/// does not: what it holds is over, and whoever asks for it hears DATA_LOSS.
+/// or before it removed them. One that is damaged or missing is told of and does not stop the start, as a damaged
+/// payload does not: what it holds is over, and whoever asks for it hears DATA_LOSS.
 pub(super) fn check_archives(
     files: &dyn Archive,
     partition: &Partition,

@@ -43,16 +43,22 @@ impl State {
     }
 }
 
-/// The hash under which a key is kept.
-pub(crate) fn hash(method: u32, key: &str) -> KeyHash {
-    KeyHash::of((method, key))
-}
-
 fn is(task: &Task, method: u32, key: &str) -> bool {
     task.method == method && task.idempotency_key().is_some_and(|own| **own == *key)
 }
 
 impl Dedup {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self {
+            slots: SlotTable::seeded(seed),
+        }
+    }
+
+    /// The hash under which a key is kept.
+    pub(crate) fn hash(&self, method: u32, key: &str) -> KeyHash {
+        self.slots.hash((method, key))
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
@@ -80,7 +86,7 @@ impl Dedup {
         let task = &tasks[slot];
         if let Some(key) = task.idempotency_key() {
             let is = |other: u32| is(&tasks[other], task.method, key);
-            self.slots.put(hash(task.method, key), slot, is);
+            self.slots.put(self.hash(task.method, key), slot, is);
         }
     }
 
@@ -88,7 +94,7 @@ impl Dedup {
     pub(crate) fn stands_for(&self, tasks: &TaskTable, slot: u32) -> bool {
         let task = &tasks[slot];
         task.idempotency_key().is_some_and(|key| {
-            let hash = hash(task.method, key);
+            let hash = self.hash(task.method, key);
             let is = |other: u32| is(&tasks[other], task.method, key);
             self.slots.find(hash, is) == Some(slot)
         })
@@ -98,7 +104,7 @@ impl Dedup {
     pub(crate) fn remove(&mut self, tasks: &TaskTable, slot: u32) {
         let task = &tasks[slot];
         if let Some(key) = task.idempotency_key() {
-            self.slots.remove(hash(task.method, key), slot);
+            self.slots.remove(self.hash(task.method, key), slot);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Flows and their children: every child is found by its parent and its key, and every parent knows its children.
 
 use super::slab::NONE;
-use super::slots::{KeyHash, SlotTable};
+use super::slots::SlotTable;
 use super::table::TaskTable;
 use super::task::{Family, Link, Task};
 use crate::effect::TaskState;
@@ -20,6 +20,12 @@ fn is(task: &Task, parent: TaskId, key: &ChildKey) -> bool {
 }
 
 impl Families {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self {
+            slots: SlotTable::seeded(seed),
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
@@ -27,7 +33,7 @@ impl Families {
 
     /// The child that the key stands for.
     pub(crate) fn find(&self, tasks: &TaskTable, parent: TaskId, key: &ChildKey) -> Option<u32> {
-        self.slots.find(KeyHash::of((parent, key)), |slot| {
+        self.slots.find(self.slots.hash((parent, key)), |slot| {
             is(&tasks[slot], parent, key)
         })
     }
@@ -37,7 +43,7 @@ impl Families {
         let Some(birth) = tasks[slot].birth() else {
             return;
         };
-        let hash = KeyHash::of((birth.parent, &birth.key));
+        let hash = self.slots.hash((birth.parent, &birth.key));
         let open = !tasks[slot].is_final();
         let parent = tasks.find(birth.parent);
         self.slots.put(hash, slot, |other| {
@@ -67,8 +73,8 @@ impl Families {
         let Link { prev, next } = birth.sibling;
         let parent = tasks.find(birth.parent);
         let open = !tasks[slot].is_final();
-        self.slots
-            .remove(KeyHash::of((birth.parent, &birth.key)), slot);
+        let hash = self.slots.hash((birth.parent, &birth.key));
+        self.slots.remove(hash, slot);
         if prev != NONE {
             set(tasks, prev, |link| link.next = next);
         }

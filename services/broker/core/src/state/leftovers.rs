@@ -49,7 +49,7 @@ fn new(id: u64) -> NewTask {
 
 #[test]
 fn nothing_is_left_of_forgotten_tasks() {
-    let mut state = State::new(1 << 20);
+    let mut state = State::new(1 << 20, 7);
     state.evolve(
         &Record::PoliciesApplied {
             policies: vec![policy()],

@@ -7,7 +7,7 @@
 use super::list::List;
 use super::methods::Methods;
 use super::slab::{NONE, Slab};
-use super::slots::{KeyHash, SlotTable};
+use super::slots::SlotTable;
 use super::table::TaskTable;
 use super::task::flag;
 use crate::effect::TaskState;
@@ -30,6 +30,13 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self {
+            by_key: SlotTable::seeded(seed),
+            ..Self::default()
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.lines.len() + self.by_key.len()
@@ -74,7 +81,7 @@ impl Lines {
     }
 
     fn line(&mut self, queue: u32, key: Arc<str>) -> u32 {
-        let hash = KeyHash::of((queue, &*key));
+        let hash = self.by_key.hash((queue, &*key));
         let lines = &mut self.lines;
         let is = |line: u32| lines[line].queue == queue && lines[line].key == key;
         if let Some(line) = self.by_key.find(hash, is) {
@@ -119,8 +126,8 @@ impl Lines {
         let Some(line) = self.lines.remove(number) else {
             return;
         };
-        self.by_key
-            .remove(KeyHash::of((line.queue, &*line.key)), number);
+        let hash = self.by_key.hash((line.queue, &*line.key));
+        self.by_key.remove(hash, number);
     }
 
     /// Whether the task need not wait for another one of its line.

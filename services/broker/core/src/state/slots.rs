@@ -4,13 +4,14 @@
 use hashbrown::HashTable;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The hash of a key: the same in every process, so it must only ever choose a place.
+/// The hash of a key under the seed of its table. It must only ever choose a place: another process has another seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyHash(u32);
 
 impl KeyHash {
-    pub(crate) fn of(key: impl Hash) -> Self {
+    fn of(seed: u64, key: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
+        seed.hash(&mut hasher);
         key.hash(&mut hasher);
         let hash = hasher.finish();
         Self((hash ^ (hash >> 32)) as u32)
@@ -26,9 +27,23 @@ impl KeyHash {
 #[derive(Debug, Default)]
 pub(crate) struct SlotTable {
     entries: HashTable<(KeyHash, u32)>,
+    seed: u64,
 }
 
 impl SlotTable {
+    /// A table whose places nobody can foretell who does not know the seed: keys are chosen by whoever submits.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self {
+            seed,
+            ..Self::default()
+        }
+    }
+
+    /// The hash of a key in this table.
+    pub(crate) fn hash(&self, key: impl Hash) -> KeyHash {
+        KeyHash::of(self.seed, key)
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
@@ -79,11 +94,11 @@ mod tests {
             move |slot: u32| keys[slot as usize % 5_000] == key
         };
         for (slot, key) in keys.iter().enumerate() {
-            table.put(KeyHash::of(key), slot as u32, is(key));
+            table.put(table.hash(key), slot as u32, is(key));
         }
-        let hash = KeyHash::of("key-7");
+        let hash = table.hash("key-7");
         assert_eq!(table.find(hash, is("key-7")), Some(7));
-        assert_eq!(table.find(KeyHash::of("none"), is("none")), None);
+        assert_eq!(table.find(table.hash("none"), is("none")), None);
         table.put(hash, 5_007, is("key-7"));
         assert_eq!(table.find(hash, is("key-7")), Some(5_007));
         table.remove(hash, 7);
@@ -94,5 +109,16 @@ mod tests {
         );
         table.remove(hash, 5_007);
         assert_eq!(table.find(hash, is("key-7")), None);
+    }
+
+    #[test]
+    fn another_seed_puts_keys_elsewhere() {
+        let places = |seed| {
+            let table = SlotTable::seeded(seed);
+            (0..100).map(move |n| table.hash(n).spread())
+        };
+        assert!(places(1).eq(places(1)));
+        let same = places(1).zip(places(2)).filter(|(one, two)| one == two);
+        assert_eq!(same.count(), 0);
     }
 }

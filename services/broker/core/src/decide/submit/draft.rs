@@ -7,7 +7,7 @@ use crate::effect::Error;
 use crate::ids::{Millis, TaskId};
 use crate::live::held::RunKey;
 use crate::record::{Acceptance, Blob, ChildKey, NewTask, Refusal};
-use crate::state::dedup::{self, First};
+use crate::state::dedup::First;
 use crate::state::methods::PRIORITY_MAX;
 use crate::state::slots::KeyHash;
 use crate::state::task::FAR;
@@ -149,7 +149,7 @@ impl Partition {
         }
         let mut keyed = None;
         if let Some(key) = key_of(&task.idempotency_key) {
-            let hash = dedup::hash(method, key);
+            let hash = self.state.dedup.hash(method, key);
             if let Some(known) = self.duplicate(draft, task, method, key, hash, now)? {
                 return Ok(Verdict::Existing(known));
             }

@@ -6,7 +6,6 @@ use crate::command::{SubmitOptions, SubmitTask};
 use crate::effect::Error;
 use crate::ids::{Millis, TaskId};
 use crate::record::ChildKey;
-use crate::state::dedup;
 use std::sync::Arc;
 
 impl Partition {
@@ -34,7 +33,7 @@ impl Partition {
         let Some(key) = key_of(&task.idempotency_key) else {
             return true;
         };
-        let hash = dedup::hash(method, key);
+        let hash = self.state.dedup.hash(method, key);
         self.state.first_of(method, key, hash, now).is_none()
     }
 
