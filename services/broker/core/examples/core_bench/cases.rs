@@ -112,20 +112,40 @@ pub(crate) fn memory(what: &str, shape: Shape, tasks: u64) {
     println!("{what:<44} {:>6} B a waiting task", bytes / tasks);
 }
 
-/// How much memory finished tasks take while they are retained.
-pub(crate) fn finished(tasks: u64) {
+/// How much memory finished tasks take while they are retained; those beyond `in_memory` are archived, and what that
+/// takes is told, too.
+pub(crate) fn finished(what: &str, shape: Shape, in_memory: u64, tasks: u64) {
     let before = resident_kib();
-    let mut bench = Bench::new(Shape::default());
+    let limits = Config {
+        finished_in_memory: in_memory,
+        ..config()
+    };
+    let mut bench = Bench::with(shape, limits);
     bench.log = None;
     bench.attach(1024);
-    let mut done = 0;
+    let (mut done, mut spent, mut pause) = (0, Duration::ZERO, Duration::ZERO);
     while done < tasks {
         let submit = bench.frame();
         done += bench.run(submit);
         bench.now = START;
+        while let Some(archive) = bench.partition.begin_archive() {
+            let ((), took) = timed(|| while !bench.partition.archive_part(512).is_empty() {});
+            let written = Command::ArchiveWritten {
+                archive,
+                written: true,
+            };
+            let (_, last) = timed(|| bench.apply(vec![written]));
+            spent += took + last;
+            pause = pause.max(last);
+        }
     }
     let bytes = resident_kib().saturating_sub(before) * 1024;
-    println!("{:<44} {:>6} B a finished task", "plain", bytes / done);
+    println!("{what:<44} {:>6} B a finished task", bytes / done);
+    let (_, archived) = bench.partition.archived();
+    if archived > 0 {
+        per_task("  archiving", spent, archived);
+        println!("  the longest pause {:>6} us", pause.as_micros());
+    }
 }
 
 /// One flow with many awaited children: what a child costs must not depend on their number.

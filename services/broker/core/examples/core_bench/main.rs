@@ -30,7 +30,10 @@ fn main() {
     };
     match std::env::args().nth(2).as_deref() {
         Some("memory") => memory("plain", plain, tasks),
-        Some("memory-finished") => finished(tasks),
+        Some("memory-finished") => finished("plain", plain, u64::MAX, tasks),
+        Some("memory-finished-keyed") => finished("with key", keyed, u64::MAX, tasks),
+        Some("memory-archived") => finished("plain, archived", plain, 250_000, tasks),
+        Some("memory-archived-keyed") => finished("with key, archived", keyed, 250_000, tasks),
         Some("memory-keyed") => memory("with idempotency key", keyed, tasks),
         Some("memory-traced") => memory("with envelope", traced, tasks),
         _ => {
