@@ -40,7 +40,8 @@ func newEcho(client testingv1.EchoServiceClient) (*echo, error) {
 		return made, nil
 	}
 	var err error
-	made.journal, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600) //nolint:gosec // a test's own path
+	const flags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
+	made.journal, err = os.OpenFile(path, flags, 0o600) //nolint:gosec // a test's own path
 	return made, err
 }
 
