@@ -15,8 +15,10 @@ PROTOC := .tools/.protoc
 GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
+.PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-system test-tidy \
+        system build-dev fault soak demo bench bench-quick size check ci clean help
+
 ##@ Set up
-.PHONY: setup
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
 
 # A stamp depends on the file that pins its tool, so that a new version is installed by itself.
@@ -38,7 +40,6 @@ $(PROTOC) $(GOLANGCI): .tools/.%: .ci/tools/%/go.mod .ci/tools/%/go.sum
 	touch $@
 
 ##@ Contracts
-.PHONY: gen check-gen breaking
 gen: setup ## Generate sdk/*/gen from proto/
 	.ci/gen.sh
 
@@ -49,7 +50,6 @@ breaking: setup ## Fail when proto/ breaks the committed baseline
 	.ci/breaking.sh
 
 ##@ Code
-.PHONY: fmt lint build
 fmt: setup $(GOLANGCI) ## Format everything that a person writes
 	.ci/fmt.sh
 
@@ -63,10 +63,8 @@ build: ## Build the release binaries into build/release
 	.ci/build.sh release
 
 ##@ Tests
-.PHONY: test test-python test-go test-rust test-system test-tidy system
 test: test-tidy test-python test-go test-rust test-system ## Run every test
 
-.PHONY: build-dev
 build-dev: ## Build the binaries that tests run into build/dev
 	.ci/build.sh dev
 
@@ -86,9 +84,14 @@ test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
 
 system: test-system ## The same as test-system
+fault: setup build-dev ## Test under faults: the short forms of the campaigns, some minutes
+	.ci/fault.sh short
+fault-%: setup build-dev ## Run campaigns: fault-long KILLS=2000 all of them, fault-report writes the report
+	.ci/fault.sh $*
+soak: setup build-dev ## Run mixed load and random kills for HOURS=1; plots memory and descriptors
+	.ci/fault.sh soak
 
 ##@ Run
-.PHONY: demo bench bench-quick size
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
 
@@ -104,7 +107,6 @@ size: setup build ## Measure a broker with ten million tasks that wait
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.size
 
 ##@ Everything
-.PHONY: check ci clean help
 check: lint test ## What to run before a commit
 
 ci: ## What CI runs

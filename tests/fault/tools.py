@@ -1,7 +1,7 @@
 """Tools of the operating system that break things: a small disk, failing calls, another clock.
 
 Each says whether it is there; a campaign that needs an absent one says so and does not run.
-`.ci/fault_tools.sh` installs them where that is possible.
+`make fault-tools` installs them where that is possible.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ def _can_mount() -> bool:
 def require(there: bool, what: str) -> None:
     """Raises MissingToolError."""
     if not there:
-        raise MissingToolError(f"{what}; run .ci/fault_tools.sh as root")
+        raise MissingToolError(f"{what}; `make fault-tools` installs it, as root")
 
 
 @contextlib.contextmanager
