@@ -22,6 +22,11 @@ from plait.control.v1 import key_value_service_pb2 as kv_pb
 from plait.control.v1 import key_value_service_pb2_grpc as kv_grpc
 from plait.v1 import contract_service_pb2 as contract_pb
 from plait.v1 import contract_service_pb2_grpc as contract_grpc
+from plait_scheduler.loops.standby import CLAIM_KEY
+from plait_scheduler.scheduler import ADDRESS_KEY
+
+# Keys that say who the scheduler is.
+_WHO = (ADDRESS_KEY, CLAIM_KEY)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,6 +63,10 @@ class FakeBroker(
         self._opened = asyncio.Condition()
         # Statuses of the next unary calls, by name of the method; OK lets one pass.
         self.failures: dict[str, list[grpc.StatusCode]] = {}
+        # An address is written once this is set; who asks for a scheduler's sets the other.
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.asked = asyncio.Event()
         self._numbers = itertools.count(1)
         self._stream: asyncio.Queue[control_pb.ObserveResponse | None] | None = None
         self._server: grpc.aio.Server | None = None
@@ -243,12 +252,16 @@ class FakeBroker(
         self, request: kv_pb.GetEntryRequest, context: Context
     ) -> kv_pb.GetEntryResponse:
         await self._fail("GetEntry", context)
+        if request.key in _WHO:
+            self.asked.set()
         return kv_pb.GetEntryResponse(entry=self.state.entries.get(request.key))
 
     async def PutEntry(
         self, request: kv_pb.PutEntryRequest, context: Context
     ) -> kv_pb.PutEntryResponse:
         await self._fail("PutEntry", context)
+        if request.key == ADDRESS_KEY:
+            await self.writable.wait()
         await self._check_version(request, context)
         version = next(self.state.versions)
         self.state.entries[request.key] = kv_pb.Entry(

@@ -86,6 +86,21 @@ async def test_two_schedulers_do_not_displace_one_another_for_ever(broker: FakeB
         assert broker.observers[2] == broker.observers[0]
 
 
+async def test_the_newer_one_is_known_before_it_has_written_its_address(broker: FakeBroker):
+    async with RunningScheduler(broker.address) as older:
+        await older.ready
+        broker.writable.clear()
+        async with RunningScheduler(broker.address) as newer:
+            # The older one, displaced, looks for who did that.
+            async with asyncio.timeout(20):
+                await broker.asked.wait()
+            broker.writable.set()
+            newest = await newer.ready
+            assert (await broker.announce(PLAIN, [SERVICE])).policies
+            assert len(broker.observers) == 2
+            assert broker.state.entries[ADDRESS_KEY].value == newest.encode()
+
+
 async def test_leave_is_taken_on_stop(broker: FakeBroker):
     async with RunningScheduler(broker.address) as scheduler:
         await scheduler.ready
