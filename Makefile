@@ -70,19 +70,14 @@ build-dev: ## Build the binaries that tests run into build/dev
 
 test-python: setup build-dev ## Test the Python packages
 	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST)
-
 test-go: build-dev setup ## Test the Go modules, with the race detector
 	PLAIT_BIN=$(CURDIR)/build/dev go test -race $$(.ci/go_modules.sh)
-
 test-rust: build-dev setup ## Test the Rust crates
 	PLAIT_BIN=$(CURDIR)/build/dev cargo test --workspace --locked
-
 test-system: setup build-dev ## Test the processes together
 	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 2 tests/system
-
 test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
-
 system: test-system ## The same as test-system
 fault: setup build-dev ## Test under faults: the short forms of the campaigns, some minutes
 	.ci/fault.sh short

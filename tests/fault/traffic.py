@@ -17,15 +17,22 @@ import plait
 from testing.v1 import echo_pb2 as pb
 from testing.v1 import echo_pb2_grpc
 from tests.support.requests import entry
+from tests.support.waiting import elapse
 
 
 class Traffic:
     """Submits until stopped and keeps what was acknowledged and answered."""
 
     def __init__(
-        self, name: str, *, window: int = 256, accounts: int = 64, payload: int = 200
+        self,
+        name: str,
+        *,
+        window: int = 256,
+        accounts: int = 64,
+        payload: int = 200,
+        pause_s: float = 0.0,
     ) -> None:
-        """`payload`: bytes of an echo."""
+        """`payload`: bytes of an echo; `pause_s`: between two submissions of a kind."""
         self.name = name
         self.accounts = accounts
         self.entries: dict[str, str] = {}
@@ -37,6 +44,7 @@ class Traffic:
         self.ended = 0
         self.acknowledged = 0
         self._payload = payload
+        self._pause_s = pause_s
         self._window = window
         self._room = asyncio.Semaphore(window)
         self._stopped = asyncio.Event()
@@ -104,7 +112,9 @@ class Traffic:
         if self._stopped.is_set():
             return False
         await self._room.acquire()
-        return True
+        if self._pause_s:
+            await elapse(self._pause_s)
+        return not self._stopped.is_set()
 
     async def _await_entry(self, key: str, task: plait.Task[pb.AppendResponse]) -> None:
         try:
