@@ -1,6 +1,7 @@
 """The submit stream: batches, resumption, back-pressure, and what callers see of them."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from sdk.python.tests.shops import orders, serve, stub_of
 
 import plait
 from plait import errors
+from plait._wire import RECONNECT_MIN_S
 from plait.v1 import contract_service_pb2 as contract
 
 POST = "/shop.v1.OrderService/Post"
@@ -317,3 +319,23 @@ async def test_streaming_methods_are_refused_when_called(client):
     stub = shop.FeedServiceStub(client.channel())
     with pytest.raises(grpc.aio.UsageError, match="streams"):
         stub.Follow(shop.ChargeRequest())
+
+
+async def test_a_stream_that_was_welcome_is_opened_again_at_once(client, pocket, monkeypatch):
+    """A broker that is killed again and again is there again each time; the pauses do not grow."""
+    bounds = []
+
+    def uniform(low: float, high: float) -> float:
+        bounds.append(high)
+        return low
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    task = await client.submit(stub_of(client).Charge, shop.ChargeRequest(order_id="1"))
+    waiting = asyncio.ensure_future(task.result())
+    for count in range(1, 6):
+        await pocket.until(lambda count=count: len(pocket.awaits) == count)
+        pocket.cut_submitters()
+    await pocket.until(lambda: len(pocket.awaits) == 6)
+    assert set(bounds) == {RECONNECT_MIN_S}
+    async with serve(client):
+        assert (await waiting).receipt_id == "r-1"

@@ -50,6 +50,8 @@ class Attachment:
         self._hello = hello
         self._writing: asyncio.Future[None] | None = None
         self._leaving = False
+        # Whether the stream of this moment, or the last one, was welcome.
+        self._welcomed = False
         self.attached = attached
 
     def wake(self) -> None:
@@ -66,14 +68,17 @@ class Attachment:
         """
         wait = RECONNECT_MIN_S
         while not self._leaving:
+            self._welcomed = False
             try:
                 await prepare()
-                if await self._connect(holdings):
-                    wait = RECONNECT_MIN_S
+                await self._connect(holdings)
             except grpc.aio.AioRpcError as error:
                 if _is_fatal(error):
                     raise
                 _log.info("the stream ended: %s %s", error.code().name, error.details())
+            if self._welcomed:
+                # However it ended: the broker was there a moment ago.
+                wait = RECONNECT_MIN_S
             await asyncio.sleep(random.uniform(0, 0 if self._leaving else wait))
             wait = min(wait * 2, RECONNECT_MAX_S)
 
@@ -82,15 +87,19 @@ class Attachment:
         self._leaving = True
         self.wake()
 
-    async def _connect(self, holdings: Holdings) -> bool:
-        """One stream, from hello to its end. True when the worker was welcome."""
+    async def _connect(self, holdings: Holdings) -> None:
+        """One stream, from hello to its end."""
         call: _Call = self._stub.Attach(wait_for_ready=True)
         tasks: list[asyncio.Task[None]] = []
         try:
             await call.write(worker_service_pb2.AttachRequest(hello=self._full_hello(holdings)))
             first = await read(call)
+            while first is not None and not first.HasField("welcome"):
+                # A heartbeat of a broker that is busy with the hello.
+                first = await read(call)
             if first is None:
-                return False
+                return
+            self._welcomed = True
             welcome = first.welcome
             holdings.restart(welcome)
             watch = _Watch(
@@ -104,7 +113,6 @@ class Attachment:
             while (response := await read(call)) is not None:
                 watch.heard()
                 _take(response, holdings)
-            return True
         finally:
             self.attached.clear()
             call.cancel()

@@ -56,6 +56,8 @@ class Session:
         # Back-pressure: nothing is submitted while this timer runs.
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
+        # Whether the stream of this moment, or the last one, was welcome.
+        self._welcomed = False
         self.payload_bytes_max = 0
 
     def submit(self, submission: Submission) -> None:
@@ -122,18 +124,21 @@ class Session:
     async def _run(self) -> None:
         wait = RECONNECT_MIN_S
         while True:
+            self._welcomed = False
             try:
-                if await self._connect():
-                    wait = RECONNECT_MIN_S
+                await self._connect()
             except grpc.aio.AioRpcError as error:
                 _log.debug("submit stream ended: %s %s", error.code().name, error.details())
                 if error.code() in _FATAL:
                     self._give_up(error)
+            if self._welcomed:
+                # However it ended: the broker was there a moment ago.
+                wait = RECONNECT_MIN_S
             await asyncio.sleep(random.uniform(0, wait))
             wait = min(wait * 2, RECONNECT_MAX_S)
 
-    async def _connect(self) -> bool:
-        """One stream, from hello to its end. True when the session was welcome."""
+    async def _connect(self) -> None:
+        """One stream, from hello to its end."""
         call: _Call = self._stub.SubmitStream(wait_for_ready=True)
         writer: asyncio.Task[None] | None = None
         try:
@@ -141,13 +146,13 @@ class Session:
             await call.write(task_service_pb2.SubmitStreamRequest(hello=hello))
             first = await read(call)
             if first is None:
-                return False
+                return
+            self._welcomed = True
             if not self._welcome(first.welcome):
-                return True
+                return
             writer = asyncio.create_task(self._write(call), name="plait-session-writer")
             while (response := await read(call)) is not None:
                 self._take(response)
-            return True
         finally:
             call.cancel()
             if writer is not None:
