@@ -49,6 +49,8 @@ def audit(outcome: Outcome, traffic: Traffic, lines: list[Execution], *, zombies
     """
     for failure in traffic.failures:
         outcome.violated(f"ended otherwise: {failure}")
+    few = traffic.unread * 100 <= traffic.ended
+    outcome.check(few, f"{traffic.unread} results were gone before they were read")
     by_key: defaultdict[str, list[Execution]] = defaultdict(list)
     for line in lines:
         by_key[line.key].append(line)

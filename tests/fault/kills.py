@@ -123,6 +123,7 @@ async def campaign(size: Size, folder: Path) -> Outcome:
         "entries": len(traffic.entries),
         "executions": len(lines),
         "executed_again": len(lines) - len(traffic.entries),
+        "echoes_gone_unread": traffic.unread,
         "kills": dict(killer.counts),
         "seed": size.seed,
     }
