@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds every wait of a test; it is reached only by a failure.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // script is the broker's side of the wire, played by a test: each stream that the SDK opens is
 // handed to the test, which reads what the SDK says and answers. It has no behaviour of its own;
