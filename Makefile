@@ -16,7 +16,7 @@ GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
 .PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-system test-tidy \
-        system build-dev fault soak demo bench bench-quick size check ci clean help
+        system build-dev fault soak fuzz demo bench bench-quick size check ci clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -85,6 +85,8 @@ fault-%: setup build-dev ## Run campaigns: fault-long KILLS=2000 all of them, fa
 	.ci/fault.sh $*
 soak: setup build-dev ## Run mixed load and random kills for HOURS=1; plots memory and descriptors
 	.ci/fault.sh soak
+fuzz: ## Fuzz every parser of bytes from outside, FUZZ_S=10 seconds each
+	.ci/fuzz.sh $(or $(FUZZ_S),10)
 
 ##@ Run
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights

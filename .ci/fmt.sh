@@ -8,4 +8,5 @@ ruff check --quiet --select I --fix
 mapfile -t modules < <(.ci/go_modules.sh)
 golangci-lint fmt "${modules[@]%/...}"
 cargo fmt --all
+cargo fmt --manifest-path tests/fuzz/Cargo.toml # a workspace of its own
 buf format --write

@@ -25,6 +25,7 @@ go_lint() {
 
 rust() {
   run cargo fmt --all --check
+  run cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
   run cargo clippy --quiet --workspace --all-targets -- -D warnings
 }
 

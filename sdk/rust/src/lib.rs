@@ -31,6 +31,18 @@ pub mod pb {
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("../gen/plait.fds.binpb");
 }
 
+/// What fuzz targets reach into. Not part of the library: there only with `--cfg fuzzing`.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// The text of a key in a serialized request; the error in words.
+    ///
+    /// # Errors
+    /// When the request or the path is not what it should be.
+    pub fn key_text(path: &crate::pb::v1::KeyPath, message: &[u8]) -> Result<String, String> {
+        crate::keys::text(path, message).map_err(|error| error.to_string())
+    }
+}
+
 mod attach;
 mod attempt;
 pub mod breaker;
