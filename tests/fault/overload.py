@@ -45,9 +45,8 @@ SLOTS = 8
 """Of each of two workers: 800 naps a second."""
 PROBE_S = 0.05
 ADMITTED_S_MAX = 60.0
-GOODPUT_MIN = 0.5
-"""Of the peak. The aim is 0.9, which the report shows; a machine that builds beside this is given
-room."""
+GOODPUT_MIN = 0.9
+"""Of the peak, on a machine that does nothing else."""
 
 
 @dataclass
@@ -130,8 +129,8 @@ def _has_retry_info(refusal: api.Refusal) -> bool:
     return told and refusal.status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
-async def campaign(seconds: float, folder: Path) -> Outcome:
-    """Runs the whole; `seconds`: of overload."""
+async def campaign(seconds: float, folder: Path, goodput_min: float = GOODPUT_MIN) -> Outcome:
+    """Runs the whole; `seconds`: of overload; `goodput_min`: what it may fall to, of the peak."""
     outcome = Outcome("overload", ["I10"], "second of overload")
     env = {
         "PLAIT_BROKER_QUEUE_TASKS_MAX": str(QUEUE_TASKS_MAX),
@@ -153,7 +152,7 @@ async def campaign(seconds: float, folder: Path) -> Outcome:
         goodput = flood.ended_meanwhile / seconds
         resident = resident_bytes(mesh.broker.pid)
         outcome.check(mesh.broker.running, "the broker is gone")
-    _judge(outcome, flood, goodput / peak, resident)
+    _judge(outcome, flood, goodput / peak, resident, goodput_min)
     outcome.tried = round(seconds)
     outcome.figures = {
         "peak_tasks_per_s": round(peak),
@@ -173,12 +172,14 @@ async def campaign(seconds: float, folder: Path) -> Outcome:
     return outcome.ended()
 
 
-def _judge(outcome: Outcome, flood: Flood, goodput_ratio: float, resident: int) -> None:
+def _judge(
+    outcome: Outcome, flood: Flood, goodput: float, resident: int, goodput_min: float
+) -> None:
     outcome.check(flood.refused > 0, "nothing was refused: this was no overload")
     outcome.check(flood.bare == 0, f"{flood.bare} refusals without RetryInfo")
     outcome.check(flood.ended == flood.accepted, f"{flood.accepted} admitted, {flood.ended} ended")
     outcome.check(resident < MEMORY_BYTES, f"the broker has {resident >> 20} MiB")
-    outcome.check(goodput_ratio >= GOODPUT_MIN, f"goodput fell to {goodput_ratio:.2f} of the peak")
+    outcome.check(goodput >= goodput_min, f"goodput fell to {goodput:.2f} of the peak")
 
 
 async def _peak(mesh: Mesh, seconds: float) -> float:
