@@ -356,9 +356,9 @@ async fn files_and_their_tasks_are_gone_when_retention_is_over() {
     let mut broker = Broker::empty(setup).await;
     let mut scheduler = Scheduler::observe(&broker).await;
     let mut kept = policy(ECHO);
-    kept.retention_ms = 1_500;
-    kept.dead_letter_retention_ms = 1_500;
-    kept.idempotency_window_ms = 1_500;
+    kept.retention_ms = 4_000;
+    kept.dead_letter_retention_ms = 4_000;
+    kept.idempotency_window_ms = 4_000;
     scheduler.declare(&broker, vec![kept]).await;
     let tasks = populate(&broker).await;
     until_files(&broker, |count| count > 0).await;
