@@ -107,6 +107,10 @@ class Process:
             await self._reader
         return code
 
+    async def gone(self) -> None:
+        """Waits for the end, for as long as it takes."""
+        await self._child.wait()
+
     def tail(self) -> str:
         """The end of its log."""
         return self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
