@@ -64,9 +64,14 @@ impl Default for ArchivedKeys {
     }
 }
 
+/// The part of a hash. The last parts get half as many keys as the first ones, evenly in between on a scale of powers
+/// of two: parts of one size would all grow at the same moment.
 fn shard(hash: u64) -> usize {
     // The table itself takes its places from the lower bits and its tags from the upper ones.
-    (hash >> 40) as usize % SHARDS
+    let even = (hash >> 36) & 0xffff;
+    // About 2^x - 1 for x from 0 to 1, in parts of 65,536.
+    let uneven = (even * (43_025 + ((22_510 * even) >> 16))) >> 16;
+    ((uneven * SHARDS as u64) >> 16) as usize
 }
 
 impl ArchivedKeys {
@@ -212,6 +217,16 @@ mod tests {
     fn a_hash_in_a_snapshot_means_the_same_for_ever() {
         let known = (0xf7ec_b891_99ba_d94a, 0x8f9c_0000_0000_0000);
         assert_eq!(hash_of("/a.v1.B/C", "order-7"), known);
+    }
+
+    #[test]
+    fn parts_differ_in_size_so_that_they_do_not_grow_together() {
+        let mut counts = [0_u32; SHARDS];
+        (0..1_u64 << 16).for_each(|top| counts[shard(top << 36)] += 1);
+        let (first, last) = (counts[0], counts[SHARDS - 1]);
+        assert!(counts.iter().all(|count| (150..=420).contains(count)));
+        assert!((1.7..2.3).contains(&(f64::from(first) / f64::from(last))));
+        assert_eq!(shard(u64::MAX), SHARDS - 1);
     }
 
     #[test]
