@@ -8,7 +8,7 @@ pub(crate) mod watchers;
 pub(crate) mod workers;
 
 use crate::effect::{Effect, StopReason};
-use crate::ids::{ConnId, TaskId, Token};
+use crate::ids::{ConnId, Millis, TaskId, Token};
 use alarms::Alarms;
 use held::HeldCalls;
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +33,9 @@ pub(crate) struct Live {
     pub(crate) orphans: BTreeMap<Arc<str>, Vec<(TaskId, Token)>>,
     /// Attempts to stop in this step.
     stops: BTreeMap<ConnId, Vec<(TaskId, Token, StopReason)>>,
+    /// When this process took the state over. A session counts as used then: its submitter could not come while
+    /// nobody served, however far the wall clock stepped meanwhile.
+    pub(crate) since: Millis,
     /// Leases granted by this process.
     pub(crate) tokens: u64,
     /// Rounds of the dispatcher, for taking turns.

@@ -105,8 +105,12 @@ impl Partition {
         {
             self.live.reaping.push_back((task.id, None));
         }
-        let Some(birth) = task.birth() else { return };
-        let (parent, awaited) = (birth.parent, birth.awaited);
+        let Some(birth) = self.state.tasks[slot].birth_mut() else {
+            return;
+        };
+        let parent = birth.parent;
+        // A child that is redriven ends again, and then nobody waits for it unless somebody asked anew.
+        let awaited = std::mem::replace(&mut birth.awaited, Token(0));
         if awaited != Token(0) {
             self.awaited_ended(parent, awaited, false);
         }

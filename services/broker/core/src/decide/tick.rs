@@ -172,7 +172,8 @@ impl Partition {
         let Some(session) = self.state.sessions.sessions.get(&id) else {
             return false;
         };
-        let due = session.last_used.saturating_add(self.config.session_ttl_ms);
+        let used = session.last_used.max(self.live.since);
+        let due = used.saturating_add(self.config.session_ttl_ms);
         let open = self.live.streams.current(&id).is_some();
         if due <= now && !open {
             return true;
@@ -190,7 +191,8 @@ impl Partition {
     pub(crate) fn watch_sessions(&mut self) {
         while let Some(id) = self.state.sessions.made.pop() {
             if let Some(session) = self.state.sessions.sessions.get(&id) {
-                let due = session.last_used.saturating_add(self.config.session_ttl_ms);
+                let used = session.last_used.max(self.live.since);
+                let due = used.saturating_add(self.config.session_ttl_ms);
                 self.live.alarms.set(due, Alarm::Session(id));
             }
         }
@@ -203,6 +205,7 @@ impl Partition {
         }
         self.state.index(now);
         let now = self.state.time;
+        self.live.since = now;
         for slot in self.state.tasks.slots().collect::<Vec<u32>>() {
             self.recover_task(slot);
         }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod model;
 mod operations;
 mod ordering;
+mod redriven_children;
 mod residency;
 mod restart;
 mod retries;

@@ -219,6 +219,24 @@ fn an_idle_session_is_forgotten_and_one_with_a_stream_is_not() {
     assert_eq!(opened(&effects), 0);
 }
 
+/// Found by the simulation, seeds 92, 1244 and 1378: the wall clock stepped while nobody served, the session was
+/// forgotten before its submitter could come back, and a frame whose answer was lost was accepted twice.
+#[test]
+fn a_clock_that_steps_over_a_restart_forgets_no_session() {
+    let mut h = Harness::new();
+    let first = acceptance(&h.submit(vec![task(METHOD)]));
+    h.now += 48 * 3_600_000;
+    h.restart();
+    h.advance(1_000);
+    let effects = h.apply(Command::SessionOpened {
+        conn: ConnId(8),
+        session: SESSION,
+    });
+    assert_eq!(opened(&effects), 1);
+    let again = h.apply(submission(ConnId(8), 1, vec![task(METHOD)]));
+    assert_eq!(acceptance(&again), first);
+}
+
 #[test]
 fn awaiting_sends_each_result_once_for_each_await() {
     let mut h = Harness::new();
