@@ -16,7 +16,7 @@ GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
 .PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-system test-tidy \
-        system build-dev fault soak fuzz demo bench bench-quick size check ci clean help
+        system build-dev fault soak sim mutants fuzz demo bench bench-quick size check ci clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -87,19 +87,22 @@ soak: setup build-dev ## Run mixed load and random kills for HOURS=1; plots memo
 	.ci/fault.sh soak
 fuzz: ## Fuzz every parser of bytes from outside, FUZZ_S=10 seconds each
 	.ci/fuzz.sh $(or $(FUZZ_S),10)
+sim: ## Simulate the broker: SEEDS=1000 FROM=1
+	.ci/sim.sh run
+sim-%: ## sim-short: a minute of new seeds, for CI
+	.ci/sim.sh $*
+mutants: ## Turn on each deliberate bug; the simulation must find it in SEEDS=1000
+	.ci/sim.sh mutants
 
 ##@ Run
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
-
 bench: setup ## Measure, in full; writes bench/RESULTS.md
 	.ci/build.sh release bench
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run
-
 bench-quick: setup ## Measure, in a minute; prints a JSON line for each language
 	.ci/build.sh release bench
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run --quick
-
 size: setup build ## Measure a broker with ten million tasks that wait
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.size
 

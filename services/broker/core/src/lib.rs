@@ -31,6 +31,8 @@ pub mod command;
 pub mod effect;
 pub mod ids;
 pub mod image;
+#[doc(hidden)]
+pub mod mutant;
 pub mod policy;
 pub mod record;
 

@@ -102,6 +102,11 @@ impl State {
             }
             self.enter(slot);
             self.settle(slot);
+            if crate::mutant::is(crate::mutant::Mutant::LostTimer)
+                && self.tasks[slot].state == TaskState::Backoff
+            {
+                self.wheel.cancel(&mut self.tasks, slot);
+            }
         }
         self.index_archives();
         for task in self.tasks.retired() {
@@ -218,6 +223,8 @@ impl State {
         let retention = self
             .methods
             .retention_ms(task.method, task.flag(flag::DEAD_LETTER));
+        let retention =
+            retention >> u32::from(crate::mutant::is(crate::mutant::Mutant::ForgetEarly));
         from.max(task.ended_at()).saturating_add(retention)
     }
 

@@ -22,6 +22,8 @@ mod error;
 mod file_log;
 pub mod format;
 mod manifest;
+#[doc(hidden)]
+pub mod mutant;
 mod options;
 mod payloads;
 mod reader;

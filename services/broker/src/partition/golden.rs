@@ -55,7 +55,7 @@ fn config() -> Config {
 
 /// Everything that a reader can ask for, in words that no change of the code's own types changes.
 fn tell(log: &FileLog) -> String {
-    let mut state = recover(log, config()).unwrap();
+    let mut state = recover(log, config(), 1).unwrap();
     check_archives(&*log.archive(), &state.partition).unwrap();
     let mut text = String::new();
     tell_contracts(&state.partition, &mut text);

@@ -16,7 +16,8 @@ mod writer;
 pub use archived::ReadError;
 pub use handle::{CallError, Handle, Stopped};
 pub use lookup::{Keep, Listing, Page};
-pub use recovery::RecoveryError;
+pub use recovery::{RecoveryError, State as RecoveredState, check_archives, recover};
+pub use writer::fallback;
 
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryErr
         epoch: log.epoch(),
         ..options.core
     };
-    let state = recovery::recover(&*log, config)?;
+    let state = recovery::recover(&*log, config, Entropy::from_os().draw())?;
     let clock = Clock::starting_after(state.time);
     let mut partition = state.partition;
     partition.recovered(clock.now());

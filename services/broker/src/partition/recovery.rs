@@ -7,7 +7,6 @@ use plait_broker_core::{Config, Partition};
 use plait_broker_log::{Archive, FRAME_HEADER_LEN, Log, LogError};
 
 use super::Recovered;
-use crate::entropy::Entropy;
 use crate::journal::{Decoder, JournalError};
 
 /// Why the state cannot be rebuilt. Nothing was changed.
@@ -42,19 +41,21 @@ pub enum RecoveryError {
 
 /// The state and what was found.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) partition: Partition,
+pub struct State {
+    /// The state machine, before [`Partition::recovered`].
+    pub partition: Partition,
     /// The latest time in the log.
-    pub(super) time: Millis,
+    pub time: Millis,
     /// Length of the snapshot that was read.
-    pub(super) snapshot_bytes: u64,
-    pub(super) found: Recovered,
+    pub snapshot_bytes: u64,
+    /// What was read.
+    pub found: Recovered,
 }
 
-/// Rebuilds the state.
-pub(super) fn recover(log: &dyn Log, config: Config) -> Result<State, RecoveryError> {
+/// Rebuilds the state from the newest snapshot and the frames after it. `seed` keys its tables.
+pub fn recover(log: &dyn Log, config: Config, seed: u64) -> Result<State, RecoveryError> {
     let mut state = State {
-        partition: Partition::seeded(config, Entropy::from_os().draw()),
+        partition: Partition::seeded(config, seed),
         time: 0,
         snapshot_bytes: 0,
         found: Recovered::default(),
@@ -81,10 +82,7 @@ pub(super) fn recover(log: &dyn Log, config: Config) -> Result<State, RecoveryEr
 /// Looks at every living archive file, and removes those that nothing refers to: an owner was gone before they counted,
 /// or before it removed them. One that is damaged or missing is told of and does not stop the start, as a damaged
 /// payload does not: what it holds is over, and whoever asks for it hears DATA_LOSS.
-pub(super) fn check_archives(
-    files: &dyn Archive,
-    partition: &Partition,
-) -> Result<(), RecoveryError> {
+pub fn check_archives(files: &dyn Archive, partition: &Partition) -> Result<(), RecoveryError> {
     let living = partition.archives();
     let is_living = |number: &u64| {
         let found = living.binary_search_by_key(number, |(archive, ..)| archive.0);

@@ -280,7 +280,7 @@ fn spawn_failure(source: io::Error) -> Failure {
 }
 
 /// From where on frames must stay, so that the log can be replayed also from the snapshot before the newest.
-fn fallback(snapshots: &[SnapshotInfo]) -> Offset {
+pub fn fallback(snapshots: &[SnapshotInfo]) -> Offset {
     let sound = snapshots
         .iter()
         .filter(|s| s.state != SnapshotState::Corrupt);

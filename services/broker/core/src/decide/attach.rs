@@ -81,8 +81,16 @@ impl Partition {
         let mut worker = self.make_worker(attach.conn, attach.worker, numbers);
         worker.slots = attach.slots;
         let number = self.live.workers.insert(worker);
-        kept.into_iter()
-            .for_each(|slot| self.take_over(slot, number));
+        if crate::mutant::is(crate::mutant::Mutant::DoubleGrant) {
+            self.give_back(
+                kept.iter().copied().collect(),
+                ReturnCause::HandedBack,
+                step,
+            );
+        } else {
+            kept.into_iter()
+                .for_each(|slot| self.take_over(slot, number));
+        }
         step.effects.push(Effect::WorkerWelcome {
             conn: attach.conn,
             lost,
@@ -205,7 +213,7 @@ impl Partition {
             let (slot, waiting) = (lease.task, lease.is_waiting());
             let sent_only = lease.sequence > accepted && may_have_begun == 0;
             may_have_begun = may_have_begun.saturating_sub(u32::from(!waiting));
-            if self.is_at_most_once(slot) {
+            if self.is_at_most_once(slot) && !crate::mutant::is(crate::mutant::Mutant::OnceTwice) {
                 // It may have received, and begun, what it did not acknowledge.
                 started.push(slot);
             } else if waits_for_children {

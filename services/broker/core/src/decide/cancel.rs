@@ -16,7 +16,9 @@ impl Partition {
         step: &mut Step,
     ) {
         // The race of cancel and complete has one winner: whoever is recorded first.
-        if let Some(slot) = self.state.open(task) {
+        if let Some(slot) = self.state.open(task)
+            && !crate::mutant::is(crate::mutant::Mutant::CancelIgnored)
+        {
             self.cancel_slot(slot, reason, step);
         }
         let reply = match self.state.tasks.seek(task) {

@@ -116,7 +116,8 @@ impl Partition {
                 }
                 taken += 1;
                 self.state.methods.remove_ready(&mut self.state.tasks, slot);
-                if self.state.tasks[slot].expire_at <= now {
+                let grace = u64::from(crate::mutant::is(crate::mutant::Mutant::ExpiredStarts));
+                if self.state.tasks[slot].expire_at + grace <= now {
                     overdue.push(slot);
                 } else {
                     self.grant(slot, worker, position, now);
@@ -132,7 +133,12 @@ impl Partition {
             self.live.tokens < 1 << COUNTER_BITS,
             "the counter stays below the epoch"
         );
-        let token = Token(self.config.epoch << COUNTER_BITS | self.live.tokens);
+        let epoch = if crate::mutant::is(crate::mutant::Mutant::TokenWithoutEpoch) {
+            0
+        } else {
+            self.config.epoch
+        };
+        let token = Token(epoch << COUNTER_BITS | self.live.tokens);
         let task = &self.state.tasks[slot];
         let attempt = u32::from(task.attempt) + 1;
         let policy = self.state.methods.policy(task.method);

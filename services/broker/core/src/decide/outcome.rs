@@ -24,7 +24,7 @@ impl Partition {
     pub(crate) fn held_by(&self, worker: u32, task: TaskId, token: Token) -> Option<u32> {
         let slot = self.state.tasks.find(task)?;
         let entry = &self.state.tasks[slot];
-        if entry.token() != token {
+        if entry.token() != token && !crate::mutant::is(crate::mutant::Mutant::SkipFence) {
             return None;
         }
         let lease = self.state.leases.slab.get(entry.lease())?;
@@ -191,7 +191,8 @@ impl Partition {
             FailedBy::Attempt { pushback } => (policy.retryable.contains(failure.code), pushback),
             FailedBy::Worker => (true, None),
         };
-        let left = u32::from(task.attempt) < policy.max_attempts;
+        let more = u32::from(crate::mutant::is(crate::mutant::Mutant::AttemptsOffByOne));
+        let left = u32::from(task.attempt) < policy.max_attempts + more;
         if !wanted || !left || policy.at_most_once {
             return None;
         }

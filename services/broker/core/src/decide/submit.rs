@@ -47,6 +47,7 @@ impl Partition {
         };
         if let Some((session, sequence)) = place
             && let Some(known) = self.state.sessions.answer(&session, sequence)
+            && !crate::mutant::is(crate::mutant::Mutant::FrameTwice)
         {
             return self.answer(&submit, known, step);
         }

@@ -175,6 +175,9 @@ impl State {
         task.rare_mut().backoff_step = backoff_step;
         task.start_at = ready_at;
         task.state = state;
+        if crate::mutant::is(crate::mutant::Mutant::LineNotHeld) {
+            self.lines.leave(&mut self.tasks, &mut self.methods, slot);
+        }
         self.enter(slot);
     }
 

@@ -27,7 +27,8 @@ impl State {
         };
         let paused = self.methods.by_name.values().filter_map(|queue| {
             let queue = &self.methods.queues[*queue as usize];
-            let reason = queue.paused.as_ref()?;
+            let lost = crate::mutant::is(crate::mutant::Mutant::PausesNotInSnapshot);
+            let reason = queue.paused.as_ref().filter(|_| !lost)?;
             Some(Record::QueuePaused {
                 queue: Arc::clone(&queue.name),
                 reason: Arc::clone(reason),
@@ -69,13 +70,22 @@ impl State {
     }
 
     fn session_images(&self) -> impl Iterator<Item = Record> + '_ {
-        self.sessions.sessions.iter().map(|(id, session)| {
-            Record::Image(Image::Session {
-                session: *id,
-                last_used: session.last_used,
-                answers: session.answers(),
+        let kept = if crate::mutant::is(crate::mutant::Mutant::SessionsNotInSnapshot) {
+            0
+        } else {
+            usize::MAX
+        };
+        self.sessions
+            .sessions
+            .iter()
+            .take(kept)
+            .map(|(id, session)| {
+                Record::Image(Image::Session {
+                    session: *id,
+                    last_used: session.last_used,
+                    answers: session.answers(),
+                })
             })
-        })
     }
 
     pub(super) fn task_image(&self, task: &Task, now: Millis) -> TaskImage {

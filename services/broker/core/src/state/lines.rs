@@ -60,7 +60,8 @@ impl Lines {
             line.head = slot;
             return;
         }
-        let displaced = tasks[head].attempt == 0 && (started || id < tasks[head].id);
+        let unsorted = crate::mutant::is(crate::mutant::Mutant::OrderAtRecovery);
+        let displaced = !unsorted && tasks[head].attempt == 0 && (started || id < tasks[head].id);
         let waiting = if displaced {
             methods.remove_ready(tasks, head);
             line.head = slot;
@@ -71,7 +72,7 @@ impl Lines {
         tasks[waiting].set_flag(flag::IN_LINE, true);
         let id = tasks[waiting].id;
         let mut next = line.waiters.first;
-        if line.waiters.last != NONE && tasks[line.waiters.last].id < id {
+        if unsorted || (line.waiters.last != NONE && tasks[line.waiters.last].id < id) {
             next = NONE;
         }
         while next != NONE && tasks[next].id < id {

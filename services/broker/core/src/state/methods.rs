@@ -167,6 +167,7 @@ impl Methods {
     /// Whether tasks of the method may not start now.
     pub(crate) fn is_paused(&self, number: u32) -> bool {
         self.queue_of(number).paused.is_some()
+            && !crate::mutant::is(crate::mutant::Mutant::PausedDispatches)
     }
 
     /// One task more in a state.

@@ -122,6 +122,9 @@ impl Partition {
             let Some(slot) = self.state.families.find(&self.state.tasks, flow, key) else {
                 return Ok(None);
             };
+            if crate::mutant::is(crate::mutant::Mutant::ChildForgotten) {
+                return Ok(None);
+            }
             let first = &self.state.tasks[slot];
             (first.id, first.rare.as_ref().map_or(0, |rare| rare.digest))
         };

@@ -1,0 +1,130 @@
+//! The list, and the hunt for one.
+
+use crate::campaign::{self, Seeds};
+use plait_broker_core::mutant as core;
+use plait_broker_log::mutant as log;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The head of the table of [`Row`]s.
+pub const HEAD: &str = "mutant                   seeds tried   found by seed  by";
+
+/// The one bug of the shell, whose order of steps the simulation has of its own.
+static ACK_BEFORE_SYNC: AtomicBool = AtomicBool::new(false);
+
+/// Whether the shell tells before it is durable.
+pub(crate) fn ack_before_sync() -> bool {
+    ACK_BEFORE_SYNC.load(Ordering::Relaxed)
+}
+
+/// A deliberate bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// In the state machine.
+    Core(core::Mutant),
+    /// In the log.
+    Log(log::Mutant),
+    /// Effects before their records are durable.
+    AckBeforeSync,
+}
+
+/// Every one.
+#[must_use]
+pub fn all() -> Vec<Mutant> {
+    use core::Mutant as C;
+    use log::Mutant as L;
+    let core = [
+        C::SkipFence,
+        C::DedupWindow,
+        C::LostTimer,
+        C::DoubleGrant,
+        C::TokenWithoutEpoch,
+        C::CancelIgnored,
+        C::AttemptsOffByOne,
+        C::DeadlineWidened,
+        C::OrderAtRecovery,
+        C::PausedDispatches,
+        C::LineNotHeld,
+        C::FrameTwice,
+        C::ForgetEarly,
+        C::NothingNeeded,
+        C::OnceTwice,
+        C::ExpiredStarts,
+        C::SessionsNotInSnapshot,
+        C::ChildForgotten,
+        C::PausesNotInSnapshot,
+    ];
+    let log = [L::NoSync, L::SnapshotNotSynced, L::NoDirSync];
+    let core = core.into_iter().map(Mutant::Core);
+    let log = log.into_iter().map(Mutant::Log);
+    std::iter::once(Mutant::AckBeforeSync)
+        .chain(log)
+        .chain(core)
+        .collect()
+}
+
+impl Mutant {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Core(mutant) => format!("{mutant:?}"),
+            Self::Log(mutant) => format!("{mutant:?}"),
+            Self::AckBeforeSync => "AckBeforeSync".to_owned(),
+        }
+    }
+
+    fn turn_on(self) {
+        off();
+        match self {
+            Self::Core(mutant) => core::set(Some(mutant)),
+            Self::Log(mutant) => log::set(Some(mutant)),
+            Self::AckBeforeSync => ACK_BEFORE_SYNC.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+fn off() {
+    core::set(None);
+    log::set(None);
+    ACK_BEFORE_SYNC.store(false, Ordering::Relaxed);
+}
+
+/// What became of a mutant.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Seeds run with it.
+    pub tried: u64,
+    /// The first seed that found it, and by which invariant.
+    pub found: Option<(u64, String)>,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.found {
+            Some((seed, what)) => {
+                write!(f, "{:<24} {:>11} {seed:>15}  {what}", self.name, self.tried)
+            }
+            None => write!(f, "{:<24} {:>11} {:>15}", self.name, self.tried, "SURVIVED"),
+        }
+    }
+}
+
+/// Runs seeds with a mutant until one finds it. One hunt at a time in a process.
+#[must_use]
+pub fn hunt(mutant: Mutant, seeds: &Seeds) -> Row {
+    mutant.turn_on();
+    let totals = campaign::run(seeds, None, &mut |_| {});
+    off();
+    Row {
+        name: mutant.name(),
+        tried: totals.seeds,
+        found: totals
+            .failed
+            .into_values()
+            .next()
+            .map(|failed| (failed.seed, failed.invariant)),
+    }
+}

@@ -1,0 +1,146 @@
+//! After the last fault: everything must come to its end within a stated time, and then it is looked at once more.
+
+use super::policies::QUEUES;
+use super::story::{told, unknown};
+use super::{Action, REST_MS, World};
+use crate::check::Invariant;
+use crate::history::{Event, Task};
+use crate::points::Point;
+use plait_broker_core::command::Command;
+use plait_broker_core::ids::TaskId;
+use plait_broker_log::sim::Faults;
+use std::collections::BTreeSet;
+
+/// Time between two looks, µs.
+const LOOK_EVERY: u64 = 250_000;
+
+/// Rounds of timers until everything must be forgotten.
+const FORGET_ROUNDS: u32 = 400_000;
+
+impl World {
+    /// The faults are over.
+    pub(super) fn heal(&mut self) {
+        self.healing = Some(self.now);
+        self.disk.set_faults(Faults::default());
+        for worker in 0..self.workers.len() {
+            self.wake(worker);
+        }
+        self.new_worker(true);
+        self.look_around();
+    }
+
+    pub(super) fn look_around(&mut self) {
+        let Some(since) = self.healing else { return };
+        if self.broker.is_none() {
+            self.boot();
+        }
+        let mut paused = false;
+        let mut unfinished = 0;
+        if let Some(broker) = &self.broker {
+            for queue in broker.partition.queues(broker.base) {
+                paused |= queue.paused.is_some();
+                let open = queue.counts.iter().filter(|(state, _)| !state.is_final());
+                unfinished += open.map(|(_, count)| *count).sum::<u64>();
+            }
+        }
+        if paused {
+            for queue in QUEUES {
+                self.resume(queue.into());
+            }
+        }
+        let content = self.clients.iter().all(super::client::Client::is_content);
+        let served = self.broker.is_some() && !paused && unfinished == 0;
+        if served && content && self.calls.is_empty() {
+            self.rested = Some(self.now);
+            return;
+        }
+        if self.now > since + REST_MS * 1_000 {
+            let discontent = self.clients.iter().filter(|client| !client.is_content());
+            let discontent: Vec<String> = discontent.map(super::client::Client::describe).collect();
+            let text = format!(
+                "no rest {REST_MS} ms after the last fault: {unfinished} unfinished, paused: {paused}, \
+                 calls {:?}, clients {discontent:?}",
+                self.calls
+            );
+            self.wrong(Invariant::EverythingEnds, text);
+            return;
+        }
+        self.after(LOOK_EVERY, Action::LookAround);
+    }
+
+    /// Looks at every task that was acknowledged, and at the dead letters.
+    pub(super) fn look_at_everything(&mut self) {
+        let Some(broker) = &self.broker else { return };
+        let at = broker.clock(self.now);
+        let mut dead = vec![Vec::new(); QUEUES.len()];
+        let known: BTreeSet<TaskId> = self.submitted.iter().filter_map(|s| s.task).collect();
+        for task in known {
+            let view = self.last_look(task, at);
+            if let Some(view) = view.as_ref().filter(|view| view.dead_letter)
+                && let Some(queue) = QUEUES.iter().position(|queue| **queue == *view.queue)
+            {
+                dead[queue].push(Task(view.id.0));
+            }
+            self.tell(Event::Get(match &view {
+                Some(view) => told(view, at),
+                None => unknown(task, at),
+            }));
+        }
+        for (queue, tasks) in QUEUES.iter().zip(dead) {
+            for _ in &tasks {
+                self.hit(Point::DeadLetter);
+            }
+            self.tell(Event::DeadLetters {
+                queue: (*queue).into(),
+                tasks,
+                broker_at: Some(at),
+            });
+        }
+        if self.seed % 8 == 0 {
+            self.forget_all();
+        }
+    }
+
+    /// When every retention is over, nothing is left.
+    fn forget_all(&mut self) {
+        let Some(mut broker) = self.broker.take() else {
+            return;
+        };
+        let began = broker.clock(self.now);
+        let mut time = began;
+        let mut step = plait_broker_core::Step::default();
+        if let Some(filling) = broker.filling.take() {
+            let (archive, written) = (filling.archive, false);
+            let given_up = Command::ArchiveWritten { archive, written };
+            broker.partition.apply(given_up, time, 0, &mut step);
+        }
+        for round in 0..FORGET_ROUNDS {
+            // Sessions are watched for as long as their streams are open.
+            if broker.partition.load().1 + broker.partition.archived().1 == 0 {
+                break;
+            }
+            let due = broker.partition.next_timer().unwrap_or(time);
+            time = time.max(due);
+            broker
+                .partition
+                .apply(Command::Tick, time, u64::from(round), &mut step);
+            step = plait_broker_core::Step::default();
+        }
+        let left = broker.partition.load().1 + broker.partition.archived().1;
+        if left == 0 {
+            self.hit(Point::Forgotten);
+        } else {
+            let text = format!(
+                "{left} tasks stay {} ms later: {:?} in memory and archived, next timer {:?}, queues {:?}",
+                time - began,
+                (broker.partition.load(), broker.partition.archived()),
+                broker
+                    .partition
+                    .next_timer()
+                    .map(|at| at.saturating_sub(time)),
+                broker.partition.queues(time),
+            );
+            self.wrong(Invariant::EverythingEnds, text);
+        }
+    }
+}
