@@ -39,6 +39,8 @@ class Outcome:
     notes: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    commit: str = field(default_factory=lambda: commit())
+    """What was checked out when it began."""
     _begun: float = field(default_factory=time.monotonic, repr=False)
 
     def violated(self, what: str) -> None:
@@ -67,7 +69,7 @@ class Outcome:
             "unit": self.unit,
             "seconds": self.seconds,
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": commit(),
+            "commit": self.commit,
             "notes": self.notes,
             "found": self.found,
             "figures": self.figures,

@@ -58,6 +58,9 @@ class Curve:
         """Takes a sample. Raises OSError when the process is gone."""
         mib = resident_bytes(self.pid) / (1 << 20)
         descriptors = len(os.listdir(f"/proc/{self.pid}/fd"))
+        if mib == 0:
+            # Killed, and not yet waited for.
+            return
         self.at.append(now)
         self.mib.append(mib)
         self.descriptors.append(descriptors)
