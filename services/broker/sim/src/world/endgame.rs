@@ -96,7 +96,7 @@ impl World {
                 broker_at: Some(at),
             });
         }
-        if self.seed % 8 == 0 {
+        if self.seed.is_multiple_of(8) {
             self.forget_all();
         }
     }
