@@ -263,6 +263,7 @@ impl World {
     ) {
         let peer = self.conn(conn).peer;
         let worker = self.name_of(peer);
+        let mut unreadable = false;
         for attempt in &mut attempts {
             let of = self.load(attempt.task, &mut attempt.request);
             self.tell(Event::Dispatch(Lease {
@@ -274,9 +275,10 @@ impl World {
                 timeout_ms: Some(attempt.timeout_ms),
                 broker_at: Some(time),
             }));
-            if of.is_none() {
-                return self.close(conn);
-            }
+            unreadable |= of.is_none();
+        }
+        if unreadable {
+            return self.close(conn);
         }
         self.send_down(
             conn,
