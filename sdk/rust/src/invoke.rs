@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tonic::Status;
@@ -144,9 +145,6 @@ fn panicked(panic: &(dyn Any + Send)) -> Status {
     Status::unknown(format!("the handler panicked: {text}"))
 }
 
-/// Headers of a request that came without metadata. One more, and the map would take twice the memory.
-const HEADERS: usize = 6;
-
 /// What goes into the request that a handler sees.
 #[derive(Debug)]
 pub(crate) struct Envelope<'a> {
@@ -164,51 +162,86 @@ impl Envelope<'_> {
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = self.uri.clone();
-        let mut headers = if self.metadata.is_empty() {
-            HeaderMap::with_capacity(HEADERS)
+        let facts = Facts::of(self.attempt, self.timeout);
+        let headers = if self.metadata.is_empty() {
+            facts.into_headers()
         } else {
-            metadata::to_metadata_map(self.metadata).into_headers()
+            let mut headers = metadata::to_metadata_map(self.metadata).into_headers();
+            headers.extend(facts.into_headers());
+            headers
         };
-        headers.insert(
-            http::header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        );
-        headers.insert(metadata::TIMEOUT, self.timeout);
-        tell_attempt(&mut headers, self.attempt);
         *request.headers_mut() = headers;
         request
     }
 }
 
-/// The four facts that every handler sees as metadata.
-fn tell_attempt(headers: &mut HeaderMap, attempt: &Attempt) {
-    let mut text = BytesMut::with_capacity(20);
-    let mut value = |args: std::fmt::Arguments<'_>| {
-        // Digits and letters into a growing buffer: neither step can fail.
-        let _ = text.write_fmt(args);
-        let bytes = text.split().freeze();
-        HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""))
-    };
-    let task = HeaderValue::from_maybe_shared(attempt.task_id().text());
-    let task = task.unwrap_or_else(|_| HeaderValue::from_static(""));
-    let number = match attempt.number() {
-        1 => HeaderValue::from_static("1"),
-        number => HeaderValue::from(number),
-    };
-    headers.insert(
-        metadata::FENCING_TOKEN,
-        value(format_args!("{}", attempt.fencing_token())),
-    );
-    headers.insert(metadata::ATTEMPT, number);
-    // A key that no header can carry is still there in `Attempt::idempotency_key`.
-    if attempt.has_key() {
-        if let Ok(key) = HeaderValue::try_from(attempt.idempotency_key()) {
-            headers.insert(metadata::IDEMPOTENCY_KEY, key);
+/// What every handler sees as metadata.
+#[derive(Debug)]
+struct Facts {
+    timeout: HeaderValue,
+    token: HeaderValue,
+    number: HeaderValue,
+    /// A key that no header can carry is still there in `Attempt::idempotency_key`.
+    key: Option<HeaderValue>,
+    task: HeaderValue,
+}
+
+impl Facts {
+    fn of(attempt: &Attempt, timeout: HeaderValue) -> Self {
+        let mut text = BytesMut::with_capacity(20);
+        // Digits into a growing buffer: this cannot fail.
+        let _ = write!(text, "{}", attempt.fencing_token());
+        let token = HeaderValue::from_maybe_shared(text.freeze());
+        let task = HeaderValue::from_maybe_shared(attempt.task_id().text());
+        let task = task.unwrap_or_else(|_| HeaderValue::from_static(""));
+        Self {
+            timeout,
+            token: token.unwrap_or_else(|_| HeaderValue::from_static("")),
+            number: match attempt.number() {
+                1 => HeaderValue::from_static("1"),
+                number => HeaderValue::from(number),
+            },
+            key: if attempt.has_key() {
+                HeaderValue::try_from(attempt.idempotency_key()).ok()
+            } else {
+                Some(task.clone())
+            },
+            task,
         }
-    } else {
-        headers.insert(metadata::IDEMPOTENCY_KEY, task.clone());
     }
-    headers.insert(metadata::TASK_ID, task);
+
+    /// As the headers of a request. A copy of a map that has them all is filled in, because putting each into an empty
+    /// one hashes its name.
+    fn into_headers(mut self) -> HeaderMap {
+        static NAMES: LazyLock<HeaderMap> = LazyLock::new(|| {
+            let names = [
+                http::header::CONTENT_TYPE,
+                metadata::TIMEOUT,
+                metadata::FENCING_TOKEN,
+                metadata::ATTEMPT,
+                metadata::IDEMPOTENCY_KEY,
+                metadata::TASK_ID,
+            ];
+            let grpc = HeaderValue::from_static("application/grpc");
+            names.map(|name| (name, grpc.clone())).into_iter().collect()
+        });
+        let mut headers = NAMES.clone();
+        for (name, value) in &mut headers {
+            let fact = match &mut self.key {
+                Some(key) if *name == metadata::IDEMPOTENCY_KEY => key,
+                _ if *name == metadata::TIMEOUT => &mut self.timeout,
+                _ if *name == metadata::FENCING_TOKEN => &mut self.token,
+                _ if *name == metadata::ATTEMPT => &mut self.number,
+                _ if *name == metadata::TASK_ID => &mut self.task,
+                _ => continue,
+            };
+            std::mem::swap(value, fact);
+        }
+        if self.key.is_none() {
+            headers.remove(metadata::IDEMPOTENCY_KEY);
+        }
+        headers
+    }
 }
 
 /// The header of the last timeout: those of a burst are the same.
