@@ -5,10 +5,13 @@ use crate::command::Outcome;
 use crate::effect::{Effect, Error};
 use crate::ids::{ConnId, Millis, TaskId, Token};
 use crate::partition::{Partition, Step};
-use crate::record::{Blob, Failure, Record, ReturnCause};
+use crate::record::{Blob, ExpiryCause, Failure, Record, ReturnCause};
 use crate::state::leases::Lease;
 use crate::state::slab::NONE;
 use std::sync::Arc;
+
+/// gRPC's code.
+const DEADLINE_EXCEEDED: u32 = 4;
 
 /// Who made a failure, and so what decides about a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +166,11 @@ impl Partition {
             );
             self.changed(slot);
             return;
+        }
+        // The handler's clock and ours told of the same end, and its word came before our timer.
+        let past = self.state.tasks[slot].expire_at <= now;
+        if past && failure.code == DEADLINE_EXCEEDED {
+            return self.expire(vec![slot], ExpiryCause::WhileRunning, step);
         }
         let dead_letter = self.dead_letters(slot);
         self.commit(

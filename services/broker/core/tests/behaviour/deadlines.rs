@@ -72,6 +72,35 @@ fn a_task_that_runs_past_its_deadline_expires_and_its_attempt_is_stopped() {
 }
 
 #[test]
+fn a_handler_that_ends_at_the_deadline_before_the_timer_does_is_expired_too() {
+    for (late, code, want) in [
+        (0, 4, TaskState::Expired),
+        (30, 4, TaskState::Expired),
+        (0, 3, TaskState::Failed),
+    ] {
+        let mut h = Harness::new();
+        h.attach(WORKER, "w1", &[METHOD], 4);
+        let (id, effects) = h.submit_one(short(1_000));
+        let first = attempt(&effects, WORKER);
+        h.accept(WORKER, 1);
+        h.now += 1_000 + late;
+        let effects = h.fail(WORKER, &first, code);
+        assert!(
+            refused(&effects).is_empty(),
+            "it is this attempt's own word"
+        );
+        assert!(stops(&effects, WORKER).is_empty(), "nothing runs any more");
+        assert_eq!(h.state(id), want);
+        let (_, failure) = results(&effects, CLIENT)[0]
+            .result
+            .clone()
+            .expect_err("it did not succeed");
+        let expired = failure.reason == Some(Reason::ExpiredWhileRunning);
+        assert_eq!(expired, want == TaskState::Expired);
+    }
+}
+
+#[test]
 fn no_attempt_starts_at_or_past_the_deadline_even_if_no_tick_came() {
     let mut h = Harness::new();
     let (id, _) = h.submit_one(short(1_000));
