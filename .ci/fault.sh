@@ -38,7 +38,7 @@ long() {
 }
 
 case "${1:?usage: .ci/fault.sh short|tools|long|report|soak}" in
-  short) .venv/bin/pytest tests/fault ;;
+  short) tools && .venv/bin/pytest tests/fault ;;
   tools) tools ;;
   long) tools && long ;;
   report) campaign report ;;

@@ -27,6 +27,7 @@ from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
 from testing.v1 import echo_pb2
 from tests.support.mesh import ROOT, Caller, Mesh
+from tests.support.waiting import elapse
 
 QUEUE = "echo.fail"
 SIZE_BYTES = 256
@@ -68,7 +69,7 @@ async def dispatch(mesh: Mesh, caller: Caller) -> float:
     before = (await counts(caller)).get(task_pb2.TASK_STATE_SUCCEEDED, 0)
     began = time.monotonic()
     await caller.tasks.ResumeQueue(api.ResumeQueueRequest(name=QUEUE))
-    await asyncio.sleep(DISPATCH_S)
+    await elapse(DISPATCH_S)
     after = (await counts(caller)).get(task_pb2.TASK_STATE_SUCCEEDED, 0)
     took = time.monotonic() - began
     await caller.tasks.PauseQueue(api.PauseQueueRequest(name=QUEUE))

@@ -1,6 +1,5 @@
 //! A task that was handed to the session: on its way, and waited for.
 
-use crate::attempt::Attempt;
 use crate::contracts;
 use crate::order::Order;
 use crate::session::{Outcome, Waiter};
@@ -109,7 +108,7 @@ impl Placed {
         match self.order.attempt() {
             None => self.waiter.done().await,
             Some(attempt) => {
-                let waited = Attempt::wait(attempt, self.waiter.done()).await;
+                let waited = attempt.wait(self.waiter.done()).await;
                 waited.unwrap_or_else(|status| (None, Err(status)))
             }
         }

@@ -94,9 +94,6 @@ class Attachment:
         try:
             await call.write(worker_service_pb2.AttachRequest(hello=self._full_hello(holdings)))
             first = await read(call)
-            while first is not None and not first.HasField("welcome"):
-                # A heartbeat of a broker that is busy with the hello.
-                first = await read(call)
             if first is None:
                 return
             self._welcomed = True

@@ -8,13 +8,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use plait_broker_core::Partition;
 use plait_broker_core::effect::TaskView;
 use plait_broker_core::ids::TaskId;
 use plait_broker_core::record::{Blob, Failure};
-use plait_broker_core::{Config, Partition};
 use plait_broker_log::{FileLog, FileLogOptions, Log, Payloads};
 
 use super::recovery::{State, check_archives, recover};
+use super::tests::options;
 use crate::journal;
 
 /// Tasks of a directory are few.
@@ -40,22 +41,9 @@ fn copy(data: &Path) -> tempfile::TempDir {
     dir
 }
 
-fn config() -> Config {
-    Config {
-        epoch: 0,
-        resident_bytes_max: 0,
-        queue_tasks_max: 1_000,
-        reattach_grace_ms: 1_000,
-        divergence_grace_ms: 1_000,
-        session_ttl_ms: 60_000,
-        finished_in_memory: 1_000_000,
-        frame_attempts_max: 256,
-    }
-}
-
 /// Everything that a reader can ask for, in words that no change of the code's own types changes.
 fn tell(log: &FileLog) -> String {
-    let mut state = recover(log, config(), 1).unwrap();
+    let mut state = recover(log, options().core, 1).unwrap();
     check_archives(&*log.archive(), &state.partition).unwrap();
     let mut text = String::new();
     tell_contracts(&state.partition, &mut text);

@@ -26,18 +26,14 @@ const ROUND: usize = 6;
 fn options() -> Options {
     Options {
         core: Config {
-            epoch: 0,
-            resident_bytes_max: 1 << 20,
-            queue_tasks_max: 1000,
             reattach_grace_ms: 1,
-            divergence_grace_ms: 1000,
             session_ttl_ms: 3_600_000,
             finished_in_memory: 16,
-            frame_attempts_max: 256,
+            ..super::tests::options().core
         },
-        inbox_bytes_max: 1 << 20,
         // A snapshot every few rounds.
         snapshot_bytes: 8 << 10,
+        ..super::tests::options()
     }
 }
 

@@ -95,7 +95,7 @@ struct Bench {
     verdicts: Sender<Verdict>,
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         core: Config {
             epoch: 0,

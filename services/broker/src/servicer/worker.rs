@@ -55,13 +55,13 @@ impl WorkerService for Workers {
             received: 0,
         };
         tokio::spawn(reader.run(request.into_inner()));
-        let ready = VecDeque::new();
         let writer = Writer {
             context,
             conn,
             outbound: Closing(outbound),
             numbering,
-            ready,
+            ready: VecDeque::new(),
+            welcomed: false,
         };
         let answers = stream::unfold(Some(writer), async |writer| writer?.next().await);
         Ok(Response::new(Box::pin(answers)))
@@ -75,12 +75,15 @@ struct Writer {
     outbound: Closing,
     numbering: Arc<Numbering>,
     ready: VecDeque<Message>,
+    /// Nothing is said before the welcome: until then the stream is not known to be a worker's.
+    welcomed: bool,
 }
 
 impl Writer {
     async fn next(mut self) -> Option<(Result<AttachResponse, Status>, Option<Self>)> {
         loop {
             if let Some(message) = self.ready.pop_front() {
+                self.welcomed |= matches!(message, Message::Welcome(_));
                 return Some((
                     Ok(AttachResponse {
                         message: Some(message),
@@ -94,7 +97,8 @@ impl Writer {
                 Ok(Taken::End(End::Gone)) => return None,
                 Ok(Taken::End(End::Status(status))) => return Some((Err(*status), None)),
                 Err(_) => {
-                    self.ready.push_back(Message::Heartbeat(BrokerHeartbeat {}));
+                    let beat = Message::Heartbeat(BrokerHeartbeat {});
+                    self.ready.extend(self.welcomed.then_some(beat));
                     continue;
                 }
             };

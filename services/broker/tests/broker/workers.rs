@@ -1,11 +1,15 @@
 //! Workers' streams: the stream is the worker's life.
 
+use std::time::Duration;
+
 use plait::pb::v1 as pb;
 use plait::pb::v1::attach_request::Message as Request;
 use plait::pb::v1::attach_response::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::support::{Broker, Setup, Submitter, Worker, frame, hello, reason};
+use crate::support::{Broker, Setup, Submitter, Worker, frame, hello, reason, soon};
 
 #[tokio::test]
 async fn a_stream_that_dies_ends_its_leases_at_once() {
@@ -126,6 +130,25 @@ async fn both_sides_say_that_they_live_and_a_silent_worker_is_gone() {
     assert_eq!(status.code(), Code::Cancelled);
     let mut other = Worker::attach(&broker, "other").await;
     assert_eq!(other.attempt().await.task, lost.task);
+}
+
+#[tokio::test]
+async fn nothing_is_said_before_the_welcome() {
+    let broker = Broker::start_with(Setup::default().with("HEARTBEAT_INTERVAL", "60ms")).await;
+    let (requests, queue) = mpsc::channel(1);
+    let answers = broker.workers().attach(ReceiverStream::new(queue)).await;
+    let mut answers = answers.unwrap().into_inner();
+    // Five of its beats, while it waits for the hello.
+    let early = tokio::time::timeout(Duration::from_millis(300), answers.message()).await;
+    assert!(early.is_err(), "{early:?}");
+    let message = Some(Request::Hello(hello("late")));
+    let hello = pb::AttachRequest {
+        message,
+        ..Default::default()
+    };
+    requests.send(hello).await.unwrap();
+    let first = soon("a welcome", answers.message()).await.unwrap().unwrap();
+    assert!(matches!(first.message, Some(Message::Welcome(_))));
 }
 
 #[tokio::test]
