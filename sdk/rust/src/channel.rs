@@ -6,8 +6,9 @@ use crate::order::{Answering, Incoming};
 use crate::placed::Placed;
 use http::{Request, Response};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tonic::Status;
 use tonic::body::Body;
@@ -26,41 +27,73 @@ pub struct Channel {
 }
 
 /// Where a call of `Plait::submit` and its like leaves its task as soon as it is on its way.
+///
+/// That call is not answered: its future is dropped instead. A generated client makes several times as much of an
+/// answer, even of an empty one, as of everything before it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     /// Whether the result is asked for with the submission.
     pub(crate) awaited: bool,
-    placed: Mutex<Option<Placed>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    placed: Option<Result<Placed, Status>>,
+    /// Of the caller, when its call is being made elsewhere.
+    waker: Option<Waker>,
 }
 
 impl Slot {
     pub(crate) fn new(awaited: bool) -> Self {
         Self {
             awaited,
-            placed: Mutex::new(None),
+            inner: Mutex::default(),
         }
     }
 
-    /// What the call left. FAILED_PRECONDITION when it left nothing.
-    pub(crate) fn take(&self) -> Result<Placed, Status> {
-        let placed = self.lock().take();
-        placed
-            .ok_or_else(|| Status::failed_precondition("the closure of a submission made no call"))
+    /// Goes on with a call until its task is in the slot. The call is over then, whatever it still has to do.
+    /// FAILED_PRECONDITION when it ends and left nothing.
+    pub(crate) fn poll<R>(
+        &self,
+        call: Pin<&mut impl Future<Output = Result<R, Status>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Placed, Status>> {
+        let polled = call.poll(cx);
+        let mut inner = self.lock();
+        match (polled, inner.placed.take()) {
+            (Poll::Ready(Err(status)), _) => Poll::Ready(Err(status)),
+            (_, Some(placed)) => Poll::Ready(placed),
+            (Poll::Ready(Ok(_)), None) => Poll::Ready(Err(Status::failed_precondition(
+                "the closure of a submission made no call",
+            ))),
+            (Poll::Pending, None) => {
+                inner.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
-    pub(crate) fn put(&self, placed: Placed) -> Result<(), Status> {
-        let mut slot = self.lock();
-        if slot.is_some() {
-            return Err(Status::failed_precondition(
+    /// Leaves a task. A second one makes an error of both.
+    pub(crate) fn put(&self, placed: Placed) {
+        let mut inner = self.lock();
+        let before = inner.placed.take();
+        let after = match &before {
+            None => Ok(placed),
+            Some(_) => Err(Status::failed_precondition(
                 "the closure of a submission made two calls",
-            ));
+            )),
+        };
+        inner.placed = Some(after);
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
         }
-        *slot = Some(placed);
-        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Placed>> {
-        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,7 +107,7 @@ impl Channel {
         }
     }
 
-    /// A channel that leaves tasks in `slot` and answers at once.
+    /// A channel that leaves tasks in `slot` and does not answer.
     pub(crate) fn submitting(client: Arc<Client>, slot: Arc<Slot>) -> Self {
         Self {
             slot: Some(slot),

@@ -10,6 +10,8 @@ use crate::task::{Task, TaskId};
 use crate::worker::Worker;
 use bytes::Bytes;
 use std::env;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -157,8 +159,8 @@ impl Plait {
     }
 
     /// Submits the one call that the closure makes through the channel it gets, and answers with a handle as soon as
-    /// the task is durable. Options are set on the channel. The call itself returns once it is on its way, with an
-    /// empty message; only its type is used.
+    /// the task is durable. Options are set on the channel. The closure ends with its call: what stands after it is not
+    /// run, once the task is on its way, and of the response only the type is used.
     ///
     /// ```no_run
     /// # async fn example(p: plait::Plait, request: plait::pb::testing::v1::EchoRequest) -> Result<(), tonic::Status> {
@@ -174,15 +176,16 @@ impl Plait {
     ///
     /// # Errors
     /// The broker's refusal, such as METHOD_UNKNOWN, KEY_MISSING, DUPLICATE_KEY_CONFLICT or TOO_LARGE; whatever the
-    /// closure returns; FAILED_PRECONDITION when it made no call, or two.
+    /// closure returns; FAILED_PRECONDITION when it made no call, or two at once.
     pub async fn submit<R, F, Fut>(&self, call: F) -> Result<Task<R>, Status>
     where
         F: FnOnce(Channel) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let slot = Arc::new(Slot::new(false));
-        call(self.placing(&slot)).await?;
-        slot.take()?.accepted().await
+        let mut calling = pin!(call(self.placing(&slot)));
+        let placed = poll_fn(|cx| slot.poll(calling.as_mut(), cx)).await?;
+        placed.accepted().await
     }
 
     /// A channel that leaves tasks in `slot`.

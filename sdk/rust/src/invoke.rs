@@ -1,25 +1,27 @@
 //! Calls the user's tower service for one attempt, and reads what it answers.
 
 use crate::attempt::Attempt;
-use crate::deadline::encode_timeout;
 use crate::errors::{self, Ended};
 use crate::flow;
 use crate::frame::{Framed, Unframed, Unframing};
 use crate::metadata;
 use crate::pb::v1::Metadatum;
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use bytes::Bytes;
+use http::{Method, Request, Response, Uri, Version};
 use std::any::Any;
-use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::StdError;
+
+mod headers;
+
+use headers::Facts;
+pub(crate) use headers::Values;
 
 /// The user's service at work on a request.
 type Call = Pin<Box<dyn Future<Output = Result<Response<Body>, StdError>> + Send>>;
@@ -151,18 +153,18 @@ pub(crate) struct Envelope<'a> {
     pub(crate) uri: &'a Uri,
     pub(crate) attempt: &'a Attempt,
     pub(crate) metadata: &'a [Metadatum],
-    pub(crate) timeout: HeaderValue,
+    pub(crate) left: Duration,
     pub(crate) payload: Bytes,
 }
 
 impl Envelope<'_> {
     /// The request as a gRPC server would hand it to the service.
-    pub(crate) fn into_request(self) -> Request<Body> {
+    pub(crate) fn into_request(self, values: &mut Values) -> Request<Body> {
         let mut request = Request::new(Body::new(Framed::request(self.payload)));
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = self.uri.clone();
-        let facts = Facts::of(self.attempt, self.timeout);
+        let facts = Facts::of(self.attempt, self.left, values);
         let headers = if self.metadata.is_empty() {
             facts.into_headers()
         } else {
@@ -172,108 +174,6 @@ impl Envelope<'_> {
         };
         *request.headers_mut() = headers;
         request
-    }
-}
-
-/// What every handler sees as metadata.
-#[derive(Debug)]
-struct Facts {
-    timeout: HeaderValue,
-    token: HeaderValue,
-    number: HeaderValue,
-    /// A key that no header can carry is still there in `Attempt::idempotency_key`.
-    key: Option<HeaderValue>,
-    task: HeaderValue,
-}
-
-impl Facts {
-    fn of(attempt: &Attempt, timeout: HeaderValue) -> Self {
-        let mut text = BytesMut::with_capacity(20);
-        // Digits into a growing buffer: this cannot fail.
-        let _ = write!(text, "{}", attempt.fencing_token());
-        let token = HeaderValue::from_maybe_shared(text.freeze());
-        let task = HeaderValue::from_maybe_shared(attempt.task_id().text());
-        let task = task.unwrap_or_else(|_| HeaderValue::from_static(""));
-        Self {
-            timeout,
-            token: token.unwrap_or_else(|_| HeaderValue::from_static("")),
-            number: match attempt.number() {
-                1 => HeaderValue::from_static("1"),
-                number => HeaderValue::from(number),
-            },
-            key: if attempt.has_key() {
-                HeaderValue::try_from(attempt.idempotency_key()).ok()
-            } else {
-                Some(task.clone())
-            },
-            task,
-        }
-    }
-
-    /// As the headers of a request. A copy of a map that has them all is filled in, because putting each into an empty
-    /// one hashes its name.
-    fn into_headers(mut self) -> HeaderMap {
-        static NAMES: LazyLock<HeaderMap> = LazyLock::new(|| {
-            let names = [
-                http::header::CONTENT_TYPE,
-                metadata::TIMEOUT,
-                metadata::FENCING_TOKEN,
-                metadata::ATTEMPT,
-                metadata::IDEMPOTENCY_KEY,
-                metadata::TASK_ID,
-            ];
-            let grpc = HeaderValue::from_static("application/grpc");
-            names.map(|name| (name, grpc.clone())).into_iter().collect()
-        });
-        let mut headers = NAMES.clone();
-        for (name, value) in &mut headers {
-            let fact = match &mut self.key {
-                Some(key) if *name == metadata::IDEMPOTENCY_KEY => key,
-                _ if *name == metadata::TIMEOUT => &mut self.timeout,
-                _ if *name == metadata::FENCING_TOKEN => &mut self.token,
-                _ if *name == metadata::ATTEMPT => &mut self.number,
-                _ if *name == metadata::TASK_ID => &mut self.task,
-                _ => continue,
-            };
-            std::mem::swap(value, fact);
-        }
-        if self.key.is_none() {
-            headers.remove(metadata::IDEMPOTENCY_KEY);
-        }
-        headers
-    }
-}
-
-/// The header of the last timeout: those of a burst are the same.
-#[derive(Debug)]
-pub(crate) struct TimeoutHeader {
-    left_ms: u128,
-    value: HeaderValue,
-}
-
-impl Default for TimeoutHeader {
-    fn default() -> Self {
-        Self {
-            left_ms: 0,
-            value: HeaderValue::from_static("0m"),
-        }
-    }
-}
-
-impl TimeoutHeader {
-    /// The header for what is left, in whole milliseconds.
-    pub(crate) fn of(&mut self, left: Duration) -> HeaderValue {
-        let left_ms = left.as_millis();
-        if left_ms != self.left_ms {
-            let text = encode_timeout(
-                left - Duration::from_nanos(u64::from(left.subsec_nanos()) % 1_000_000),
-            );
-            self.left_ms = left_ms;
-            self.value = text
-                .try_into()
-                .unwrap_or_else(|_| HeaderValue::from_static("0m"));
-        }
-        self.value.clone()
     }
 }
 

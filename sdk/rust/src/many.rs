@@ -1,6 +1,6 @@
 //! Submitting a stream of calls with bounded memory.
 //!
-//! A call is polled until its task is on its way, as a rule once, and its future is gone then. What is under way waits
+//! A call is polled until its task is on its way, as a rule once, and its future is dropped then. What is under way waits
 //! in the order of the requests, and only the oldest is waited for: a task that becomes final wakes nobody but for that
 //! one.
 
@@ -196,12 +196,11 @@ where
                 return cx.waker().wake_by_ref();
             }
             if let Some(calling) = self.calling.as_mut().as_pin_mut() {
-                let Poll::Ready(answer) = calling.poll(cx) else {
+                let Poll::Ready(placed) = self.slot.poll(calling, cx) else {
                     return;
                 };
                 self.calling.set(None);
-                let placed = self.slot.take();
-                self.under_way.push_back(answer.and(placed));
+                self.under_way.push_back(placed);
             }
             if self.ended {
                 return;

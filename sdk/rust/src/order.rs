@@ -26,9 +26,13 @@ use std::time::{Duration, Instant};
 use tonic::Status;
 use tonic::body::Body;
 
-/// A call through a durable channel that is being answered. Those that leave a task behind are, as a rule, answered at
-/// once.
+/// A call through a durable channel that is being answered.
 pub enum Answering {
+    /// The task is in the slot of whoever made the channel, who does not wait for an answer. There is one, an empty
+    /// message, for a call that goes on elsewhere and asks again.
+    Left {
+        asked: bool,
+    },
     Now(Option<Response<Body>>),
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
@@ -42,6 +46,10 @@ impl std::fmt::Debug for Answering {
 impl Answering {
     fn now(response: Response<Body>) -> Self {
         Self::Now(Some(response))
+    }
+
+    fn left() -> Self {
+        Self::Left { asked: false }
     }
 
     fn later(answer: impl Future<Output = Response<Body>> + Send + 'static) -> Self {
@@ -67,7 +75,17 @@ impl Future for Answering {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
+        let answering = self.get_mut();
+        match answering {
+            Self::Left { asked: false } => {
+                *answering = Self::Left { asked: true };
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Left { asked: true } => {
+                *answering = Self::Now(None);
+                Poll::Ready(Ok(respond((None, Ok(Bytes::new())))))
+            }
             // Polled after it was ready, which no caller may do: then it stays pending.
             Self::Now(response) => response
                 .take()
@@ -113,7 +131,7 @@ impl Incoming {
         }
     }
 
-    /// Answers with the result, or, once the task is on its way and left in the slot, with nothing.
+    /// Answers with the result; or not at all, once the task is on its way and left in the slot.
     ///
     /// Nearly every call finds its method known, its request at hand and room in the session. Then it is on its way
     /// when this returns, and its future is small, because it only waits. The others go the long way.
@@ -122,7 +140,10 @@ impl Incoming {
         let answering = match self.order_now() {
             Some(Ok((order, slot))) => match order.place_now() {
                 Placing::Placed(placed) => match slot {
-                    Some(slot) => Answering::now(leave(placed, &slot)),
+                    Some(slot) => {
+                        slot.put(placed);
+                        Answering::left()
+                    }
                     None => Answering::later(async move { respond(placed.done().await) }),
                 },
                 Placing::Refused(status) => Answering::now(respond((None, Err(status)))),
@@ -222,7 +243,7 @@ impl Order {
         }
     }
 
-    /// Submits once there is room, and answers.
+    /// Submits once there is room, and answers unless the task goes to a slot.
     async fn perform(mut self, slot: Option<Arc<Slot>>) -> Response<Body> {
         let waiter = match self.place().await {
             Ok(waiter) => waiter,
@@ -233,7 +254,12 @@ impl Order {
         };
         let placed = Placed::new(self, waiter);
         match slot {
-            Some(slot) => leave(placed, &slot),
+            Some(slot) => {
+                slot.put(placed);
+                Answering::left()
+                    .await
+                    .unwrap_or_else(|never| match never {})
+            }
             None => respond(placed.done().await),
         }
     }
@@ -337,11 +363,6 @@ impl Order {
     }
 }
 
-/// Leaves the task to whoever made the channel.
-fn leave(placed: Placed, slot: &Slot) -> Response<Body> {
-    respond((None, slot.put(placed).map(|()| Bytes::new())))
-}
-
 fn respond((task, outcome): Answer) -> Response<Body> {
     match outcome {
         Ok(payload) => {
@@ -352,7 +373,7 @@ fn respond((task, outcome): Answer) -> Response<Body> {
                 http::header::CONTENT_TYPE,
                 HeaderValue::from_static("application/grpc"),
             );
-            if let Some(Ok(id)) = task.map(|task| HeaderValue::from_maybe_shared(task.text())) {
+            if let Some(Ok(id)) = task.map(|task| HeaderValue::from_bytes(&task.text())) {
                 headers.insert(metadata::TASK_ID, id);
             }
             response

@@ -7,9 +7,12 @@ use plait::errors::{self, ErrorReason};
 use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
 use plait::pb::testing::v1::*;
 use plait::{Plait, TaskId, TaskState, pb};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::echo::Echo;
 use support::{Mesh, soon};
+use tokio::sync::oneshot;
 use tonic::{Code, Request};
 
 fn echo(payload: &str) -> EchoRequest {
@@ -391,14 +394,49 @@ async fn a_closure_makes_exactly_one_call() {
         Code::FailedPrecondition
     );
     let two = mesh.p.submit(|channel| async move {
-        let mut client = EchoServiceClient::new(channel);
-        client.echo(echo("1")).await?;
-        client.echo(echo("2")).await
+        let (mut one, mut two) = (
+            EchoServiceClient::new(channel.clone()),
+            EchoServiceClient::new(channel),
+        );
+        tokio::try_join!(one.echo(echo("1")), two.echo(echo("2"))).map(|(one, _)| one)
     });
     assert_eq!(
         soon(two).await.expect_err("two").code(),
         Code::FailedPrecondition
     );
+}
+
+#[tokio::test]
+async fn a_closure_ends_with_its_call() {
+    let mesh = Mesh::start().await;
+    let _worker = mesh.serve(&Echo::new(None)).await;
+    let went_on = Arc::new(AtomicBool::new(false));
+    let after = Arc::clone(&went_on);
+    let task = mesh.p.submit(|channel| async move {
+        let answer = EchoServiceClient::new(channel).echo(echo("1")).await;
+        after.store(true, Ordering::Relaxed);
+        answer
+    });
+    let task = soon(task).await.expect("accepted");
+    assert_eq!(soon(task.result()).await.expect("done").payload, "1");
+    assert!(!went_on.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_call_that_is_made_elsewhere_is_noticed() {
+    let mesh = Mesh::start().await;
+    let _worker = mesh.serve(&Echo::new(None)).await;
+    let (elsewhere, call) = oneshot::channel();
+    let task = mesh.p.submit(|channel| async move {
+        let call = async move { EchoServiceClient::new(channel).echo(echo("1")).await };
+        let _ = elsewhere.send(tokio::spawn(call));
+        std::future::pending().await
+    });
+    let task: plait::Task<EchoResponse> = soon(task).await.expect("accepted");
+    assert_eq!(soon(task.result()).await.expect("done").payload, "1");
+    let call = soon(call).await.expect("sent");
+    let answer = soon(call).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.into_inner().payload, "");
 }
 
 #[tokio::test]

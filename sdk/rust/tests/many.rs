@@ -111,12 +111,14 @@ async fn a_closure_makes_one_call() {
     let responses = mesh
         .p
         .call_many(stream::iter([0, 1, 2]), |channel, calls| async move {
-            let mut client = EchoServiceClient::new(channel);
-            let mut answer = Ok(tonic::Response::new(EchoResponse::default()));
-            for _ in 0..calls {
-                answer = client.echo(EchoRequest::default()).await;
+            let echo = || EchoServiceClient::new(channel.clone());
+            let (mut one, mut two) = (echo(), echo());
+            let request = EchoRequest::default;
+            match calls {
+                0 => Ok(tonic::Response::new(EchoResponse::default())),
+                1 => one.echo(request()).await,
+                _ => tokio::try_join!(one.echo(request()), two.echo(request())).map(|both| both.0),
             }
-            answer
         });
     let responses: Vec<_> = soon(responses.collect()).await;
     let error = |at: usize| responses[at].as_ref().expect_err("refused").code();

@@ -8,7 +8,7 @@ use super::desk::{Desk, Received};
 use super::{Attempt, Facts, Served};
 use crate::clock;
 use crate::errors::{self, Ended, ErrorReason};
-use crate::invoke::{Envelope, Invocation, TimeoutHeader};
+use crate::invoke::{Envelope, Invocation, Values};
 use crate::pb::v1::Failure;
 use crate::trace;
 use std::future::poll_fn;
@@ -36,20 +36,20 @@ pub(crate) struct Starter {
     served: Vec<Served>,
     /// What was seen of each method.
     paces: Vec<Arc<Pace>>,
-    timeouts: TimeoutHeader,
+    values: Values,
     open: bool,
 }
 
 impl Starter {
     pub(crate) fn new(client: u64, slots: usize, desk: Desk) -> Self {
-        let (served, paces, timeouts) = Default::default();
+        let (served, paces, values) = Default::default();
         Self {
             client,
             slots,
             desk,
             served,
             paces,
-            timeouts,
+            values,
             open: true,
         }
     }
@@ -98,8 +98,12 @@ impl Starter {
                 .finish_at_once(received.lease, Err(errors::failure(&status)));
             return now;
         };
-        let timeout = self.timeouts.of(left);
-        let mut run = Run::new(received, served, (self.client, &self.desk), timeout);
+        let mut run = Run::new(
+            received,
+            served,
+            (self.client, &self.desk),
+            (left, &mut self.values),
+        );
         let pace = &self.paces[index];
         if !pace.is_proven() {
             run.spawn(&self.desk, Some(Arc::clone(pace)));
@@ -149,7 +153,7 @@ impl Run {
         received: Received,
         served: &Served,
         (client, desk): (u64, &Desk),
-        timeout: http::HeaderValue,
+        (left, values): (Duration, &mut Values),
     ) -> Self {
         let Received {
             lease,
@@ -181,10 +185,10 @@ impl Run {
             uri: &served.uri,
             attempt: &attempt,
             metadata: &metadata,
-            timeout,
+            left,
             payload,
         };
-        let request = envelope.into_request();
+        let request = envelope.into_request(values);
         let invocation = Invocation::new(attempt.clone(), &*served.handler, request);
         Self {
             attempt,

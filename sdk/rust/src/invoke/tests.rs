@@ -187,17 +187,17 @@ fn the_request_tells_the_attempt() {
         uri: &uri,
         attempt: &attempt,
         metadata: &[tenant],
-        timeout: HeaderValue::from_static("5m"),
+        left: Duration::from_millis(5),
         payload: Bytes::from_static(b"x"),
     };
-    let request = envelope.into_request();
+    let request = envelope.into_request(&mut Values::default());
     assert_eq!(
         (request.method(), request.uri().path()),
         (&Method::POST, "/a.B/C")
     );
     for (key, want) in [
         ("content-type", "application/grpc"),
-        ("grpc-timeout", "5m"),
+        ("grpc-timeout", "5000000n"),
         ("plait-task-id", "t0000000000000007"),
         ("plait-attempt", "3"),
         ("plait-fencing-token", "9"),
@@ -216,10 +216,10 @@ fn a_task_without_a_key_has_its_id_for_one() {
         uri: &uri,
         attempt: &attempt,
         metadata: &[],
-        timeout: HeaderValue::from_static("5m"),
+        left: Duration::from_millis(5),
         payload: Bytes::new(),
     };
-    let request = envelope.into_request();
+    let request = envelope.into_request(&mut Values::default());
     assert_eq!(
         request.headers()["plait-idempotency-key"],
         "t0000000000000007"
@@ -230,19 +230,4 @@ fn a_task_without_a_key_has_its_id_for_one() {
         "{}",
         request.headers().capacity()
     );
-}
-
-#[test]
-fn the_timeout_is_whole_milliseconds_and_never_more_than_is_left() {
-    let mut header = TimeoutHeader::default();
-    for (left, want) in [
-        (Duration::from_millis(30_000), 30_000),
-        (Duration::from_micros(30_000_999), 30_000),
-        (Duration::from_micros(1_500), 1),
-        (Duration::from_micros(999), 0),
-    ] {
-        let text = header.of(left);
-        let told = crate::deadline::decode_timeout(text.to_str().expect("ascii"));
-        assert_eq!(told, Some(Duration::from_millis(want)), "{left:?}");
-    }
 }

@@ -88,7 +88,7 @@ impl State {
         }
         let mut news = Vec::with_capacity(sent.tickets.len());
         for (index, ticket) in sent.tickets.into_iter().enumerate() {
-            let refusal = refusals.remove(&(index as u32));
+            let refusal = take(&mut refusals, index);
             match accepted
                 .tasks
                 .get(index)
@@ -142,7 +142,7 @@ impl State {
             let Some(waiters) = self.waiters.remove(&task) else {
                 continue;
             };
-            let outcome = match failures.remove(&(index as u32)) {
+            let outcome = match take(&mut failures, index) {
                 Some(failure) => Err(errors::from_failure(failure)),
                 None => Ok(payload),
             };
@@ -155,6 +155,14 @@ impl State {
             ..Reaction::default()
         }
     }
+}
+
+/// What a frame says of one of its tasks. Most say nothing of any, and hashing would cost more than the rest.
+fn take<T>(exceptions: &mut HashMap<u32, T>, index: usize) -> Option<T> {
+    if exceptions.is_empty() {
+        return None;
+    }
+    exceptions.remove(&(index as u32))
 }
 
 /// The serialized request of one task of a frame.
