@@ -91,7 +91,7 @@ impl Archive for Archives {
         write: &mut dyn FnMut(&mut dyn BlockSink) -> io::Result<()>,
     ) -> Result<(), LogError> {
         let shared = &*self.0;
-        shared.check_poison()?;
+        shared.check_writable()?;
         let name = archive_name(number);
         // The epoch keeps apart what a writer left from an earlier owner may still be doing.
         let temporary = format!("{name}.{}.tmp", shared.epoch);
@@ -126,7 +126,7 @@ impl Archive for Archives {
         let shared = &*self.0;
         // Held by the log's end, too: a directory that may have another owner is left alone.
         let _owned = shared.snapshots();
-        shared.check_poison()?;
+        shared.check_writable()?;
         for number in numbers {
             let name = archive_name(*number);
             match shared.disk.remove(&name) {
@@ -141,7 +141,7 @@ impl Archive for Archives {
 fn commit(shared: &Shared, temporary: &str, name: &str) -> Result<(), LogError> {
     let _owned = shared.snapshots();
     // The log may have been poisoned or dropped meanwhile: then the directory is not ours.
-    shared.check_poison()?;
+    shared.check_writable()?;
     let path = shared.disk.describe(name);
     shared
         .disk

@@ -62,6 +62,7 @@ impl Chain<'_> {
     ) -> Result<(), LogError> {
         let mut walk = Walk::new(Arc::clone(segment), segment.base(), end);
         let bad = self.walk(&mut walk, tail)?;
+        check_version(segment, bad.as_ref())?;
         if walk.at() == end {
             return Ok(());
         }
@@ -84,14 +85,7 @@ impl Chain<'_> {
         let found = bad
             .as_ref()
             .map_or_else(|| "the file's end".to_owned(), BadFrame::describe);
-        if let Some(BadFrame::Version(version)) = bad {
-            let (file, found) = (segment.path.clone(), u32::from(version));
-            return Err(LogError::FutureFormat {
-                file,
-                found,
-                supported: FORMAT_VERSION,
-            });
-        }
+        check_version(segment, bad.as_ref())?;
         if tail.at < proven {
             let found = format!("{found}, but the log was durable up to offset {proven}");
             return Err(segment.corrupt(tail.at, found));
@@ -124,6 +118,20 @@ impl Chain<'_> {
             tail.last_frame = Some(frame.offset);
             tail.frames += 1;
         }
+    }
+}
+
+/// A frame of a later release is no damage, whatever else its bytes look like.
+fn check_version(segment: &Segment, bad: Option<&BadFrame>) -> Result<(), LogError> {
+    match bad {
+        Some(BadFrame::Version(found)) if u32::from(*found) > FORMAT_VERSION => {
+            Err(LogError::FutureFormat {
+                file: segment.path.clone(),
+                found: u32::from(*found),
+                supported: FORMAT_VERSION,
+            })
+        }
+        _ => Ok(()),
     }
 }
 

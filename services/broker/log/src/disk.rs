@@ -33,7 +33,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// Takes the directory for this owner until the guard drops.
+    /// Takes the directory for this owner until the guard drops. The lock file is created if it is
+    /// absent, and otherwise not changed.
     fn lock(&self, name: &str) -> Result<Box<dyn DiskLock>, LockError>;
 
     /// A number that nobody outside can foresee; the salt of a segment.
@@ -56,7 +57,12 @@ pub trait DiskFile: Debug + Send + Sync {
 }
 
 /// A held lock. It is let go on drop.
-pub trait DiskLock: Debug + Send {}
+pub trait DiskLock: Debug + Send {
+    /// Leaves the owner's process number for those who are refused. Default: nothing.
+    fn announce(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Why a lock was not taken.
 #[derive(Debug)]

@@ -21,6 +21,9 @@ pub enum LogError {
     /// An earlier I/O error made this log's durable state unknown: open it anew.
     #[error("the log is poisoned by an earlier I/O error; open it anew")]
     Poisoned,
+    /// The log was only looked at. Nothing was changed.
+    #[error("the log is not claimed, so nothing may be written")]
+    Unclaimed,
     /// Another process owns the directory.
     #[error("{file} is locked by {}", owner(*.pid))]
     Locked {
@@ -48,7 +51,10 @@ pub enum LogError {
         detail: String,
     },
     /// The file was written by a later release. Nothing was changed.
-    #[error("{file} has format version {found}; this release reads up to {supported}")]
+    #[error(
+        "{file} has format version {found}, this release reads versions 1 to {supported}; nothing \
+         was changed: start the release that wrote it, or a later one"
+    )]
     FutureFormat {
         /// The file.
         file: String,

@@ -1,28 +1,25 @@
-//! The local backend: a log in one directory. Opening, appending, beginning segments.
+//! The local backend: a log in one directory. Appending, beginning segments. How it is opened is in `open`.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
 use std::sync::Arc;
 
 use crc32c::{crc32c, crc32c_append};
 
 use crate::archive::{Archive, Archives};
-use crate::disk::{Disk, DiskLock, LockError};
+use crate::disk::{Disk, DiskLock};
 use crate::format::{
     FRAME_HEADER_LEN, FrameHeader, SEGMENT_HEADER_LEN, SegmentHeader, frame_size, segment_name,
 };
 use crate::manifest::Manifest;
+use crate::open::Unclaimed;
 use crate::reader::{Frames, Shared};
-use crate::recovery::{self, Found, FoundLog};
 use crate::segment::Segment;
 use crate::snapshot::{self, FileSnapshotWriter};
 use crate::spare::{Spare, Spares};
 use crate::{
-    FileLogOptions, FrameIter, Log, LogError, LogReader, Offset, RealDisk, Recovery, Released,
-    SegmentInfo, Snapshot, SnapshotInfo, SnapshotState, SnapshotWriter,
+    FileLogOptions, FrameIter, Log, LogError, LogReader, Offset, Recovery, Released, SegmentInfo,
+    Snapshot, SnapshotInfo, SnapshotWriter,
 };
-
-const LOCK: &str = "lock";
 
 /// From so many parts on they are joined first: one copy is cheaper than many descriptors, and
 /// the system takes at most 1,024 at once.
@@ -42,90 +39,17 @@ pub struct FileLog {
     pub(crate) manifest: Manifest,
     pub(crate) active: Arc<Segment>,
     /// Frames go into the active segment up to here.
-    active_limit: Offset,
+    pub(crate) active_limit: Offset,
     pub(crate) tail: Offset,
     pub(crate) spares: Spares,
-    scratch: Vec<u8>,
-    recovery: Recovery,
-    _lock: Box<dyn DiskLock>,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) recovery: Recovery,
+    /// What a claim has still to do; none: the log is claimed.
+    pub(crate) unclaimed: Option<Unclaimed>,
+    pub(crate) lock: Box<dyn DiskLock>,
 }
 
 impl FileLog {
-    /// Opens the log in a directory of the machine, creating both if they are absent. See
-    /// [`FileLog::open_on`].
-    pub fn open(dir: &Path, options: FileLogOptions) -> Result<Self, LogError> {
-        let path = dir.display().to_string();
-        let disk = RealDisk::new(dir).map_err(LogError::io("open the directory", path))?;
-        Self::open_on(Arc::new(disk), options)
-    }
-
-    /// Opens the log on a disk: takes the lock, checks everything from the newest snapshot to the
-    /// tail, cuts a torn tail, and makes the new epoch durable. Apart from the lock file, nothing
-    /// is written unless all is sound.
-    pub fn open_on(disk: Arc<dyn Disk>, options: FileLogOptions) -> Result<Self, LogError> {
-        let options = options.sane();
-        let lock = take_lock(&*disk)?;
-        let spares = Spares::new(Arc::clone(&disk), options.background);
-        let (found, created) = match recovery::inspect(&*disk, options.verify_all)? {
-            Found::Nothing { garbage } => (create(&*disk, &spares, &options, &garbage)?, true),
-            Found::Log(mut found) => {
-                recovery::repair(&*disk, &mut found)?;
-                (found, false)
-            }
-        };
-        for name in &found.spares {
-            let adopted = spares.adopt(name.clone(), &|bytes| options.is_full_size(bytes));
-            adopted.map_err(LogError::io("adopt", disk.describe(name)))?;
-        }
-        let (frames, torn_bytes) = (found.tail.frames, found.tail.torn);
-        let recovery = Recovery {
-            created,
-            frames,
-            torn_bytes,
-        };
-        Ok(Self::assemble(
-            disk,
-            options,
-            found,
-            (spares, recovery, lock),
-        ))
-    }
-
-    fn assemble(
-        disk: Arc<dyn Disk>,
-        options: FileLogOptions,
-        found: FoundLog,
-        (spares, recovery, lock): (Spares, Recovery, Box<dyn DiskLock>),
-    ) -> Self {
-        let FoundLog {
-            manifest,
-            segments,
-            active,
-            snapshots,
-            tail,
-            ..
-        } = found;
-        let unread = |at| SnapshotInfo {
-            at,
-            state: SnapshotState::Unread,
-        };
-        let snapshots = snapshots.into_iter().map(unread).collect();
-        let shared = Shared::new(disk, &manifest, segments, snapshots);
-        let capacity = active.bytes().max(options.first_segment_bytes);
-        Self {
-            shared: Arc::new(shared),
-            active_limit: active.base() + capacity.saturating_sub(SEGMENT_HEADER_LEN),
-            options,
-            manifest,
-            active,
-            tail: tail.at,
-            spares,
-            scratch: Vec::new(),
-            recovery,
-            _lock: lock,
-        }
-    }
-
     /// What the open found and did.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
@@ -239,48 +163,9 @@ impl FileLog {
     }
 }
 
-fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, LogError> {
-    disk.lock(LOCK).map_err(|error| match error {
-        LockError::Held(pid) => LogError::Locked {
-            file: disk.describe(LOCK),
-            pid,
-        },
-        LockError::Io(source) => LogError::io("lock", disk.describe(LOCK))(source),
-    })
-}
-
-/// Begins a log: the first segment, then the manifest, from which on the segment must exist.
-fn create(
-    disk: &dyn Disk,
-    spares: &Spares,
-    options: &FileLogOptions,
-    garbage: &[String],
-) -> Result<FoundLog, LogError> {
-    recovery::remove(disk, garbage)?;
-    let spare = spares
-        .prepare(options.first_segment_bytes)
-        .map_err(LogError::io("create", disk.describe("")))?;
-    let (log_id, salt) = (disk.entropy(), disk.entropy());
-    let header = SegmentHeader {
-        log_id,
-        base: 0,
-        prev_base: 0,
-        epoch: 1,
-        salt,
-    };
-    let active = Arc::new(begin_segment(disk, header, spare)?);
-    let manifest = Manifest {
-        log_id,
-        epoch: 1,
-        ..Manifest::default()
-    };
-    manifest.store(disk)?;
-    Ok(FoundLog::new(manifest, active))
-}
-
 /// Makes a spare a segment: the header is durable before the name is, and the name before any
 /// frame.
-fn begin_segment(
+pub(crate) fn begin_segment(
     disk: &dyn Disk,
     header: SegmentHeader,
     spare: Spare,
@@ -312,8 +197,12 @@ impl Log for FileLog {
         self.tail
     }
 
+    fn claim(&mut self) -> Result<(), LogError> {
+        self.claim_found()
+    }
+
     fn append(&mut self, parts: &[IoSlice<'_>]) -> Result<Offset, LogError> {
-        self.shared.check_poison()?;
+        self.shared.check_writable()?;
         let len = parts.iter().map(|part| part.len() as u64).sum();
         let max = u64::from(self.options.body_bytes_max);
         if len > max {
@@ -361,7 +250,7 @@ impl Log for FileLog {
 
 impl Drop for FileLog {
     fn drop(&mut self) {
-        if self.shared.check_poison().is_ok() {
+        if self.shared.check_writable().is_ok() {
             self.manifest.tail = self.tail;
             // Without it the next open only knows less about the tail.
             let _ = self.manifest.store(&*self.shared.disk);

@@ -4,6 +4,17 @@
 //! wrote. **Any** change below, to frames too, raises the version in the segment header, and a
 //! version that is not known stops the open before anything is written.
 //!
+//! # Versions, and going back
+//! Every file says its version: segment, frame, manifest, snapshot, archive file; what the caller
+//! keeps inside has a version of its own (`plait.log.v1`). An open first only reads. It checks the
+//! manifest, the header of each segment, and each frame from the newest snapshot on; the caller
+//! then rebuilds its state, and only its [`crate::Log::claim`] changes a byte: of the lock file,
+//! the manifest, the tail, or by removing what is left over. So a release that is put back over
+//! the directory of a later one says which file has which version and which it reads, and ends;
+//! the later release then goes on as if nothing had been tried. A directory that lacks a lock
+//! file gets an empty one. What a start does not read (frames below the newest snapshot, blocks
+//! of archive files) is never newer than what it reads, since one release writes one version.
+//!
 //! # Files of one directory
 //! | name | what |
 //! |---|---|

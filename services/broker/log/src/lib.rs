@@ -24,6 +24,7 @@ pub mod format;
 mod manifest;
 #[doc(hidden)]
 pub mod mutant;
+mod open;
 mod options;
 mod payloads;
 mod reader;
@@ -55,12 +56,20 @@ pub type Offset = u64;
 
 /// The durable log of one partition, owned by one writer.
 pub trait Log: Debug + Send + 'static {
-    /// The number of this ownership. It grows with each open, is durable before open returns, and
+    /// The number of this ownership. It grows with each open, is durable before the claim returns, and
     /// is written into every frame: an older owner is recognised by its smaller epoch.
     fn epoch(&self) -> u64;
 
     /// Where the next frame will start.
     fn tail(&self) -> Offset;
+
+    /// Makes this owner the log's: what was found becomes durable, and an earlier owner is fenced.
+    /// Until then the log can be read, [`Log::epoch`] tells the epoch to come, and every write
+    /// fails with [`LogError::Unclaimed`]. Does nothing to a log that is claimed. After an error
+    /// only a new open may go on. Default: nothing, for logs that are born claimed.
+    fn claim(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// Appends one frame made of `parts` in order and returns the offset at which it starts. On
     /// return the frame is durable.

@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     /// From here on the log has no gap.
     floor: AtomicU64,
     poisoned: AtomicBool,
+    /// Whether this owner may write; see `open`.
+    claimed: AtomicBool,
     snapshots: Mutex<Vec<SnapshotInfo>>,
     /// Held while a snapshot is written: one at a time.
     pub(crate) installing: Mutex<()>,
@@ -52,6 +54,7 @@ impl Shared {
             tail: AtomicU64::new(tail),
             floor: AtomicU64::new(manifest.floor),
             poisoned: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
             snapshots: Mutex::new(snapshots),
             installing: Mutex::new(()),
         }
@@ -77,11 +80,18 @@ impl Shared {
         self.poisoned.store(true, Ordering::Release);
     }
 
-    pub(crate) fn check_poison(&self) -> Result<(), LogError> {
+    pub(crate) fn set_claimed(&self) {
+        self.claimed.store(true, Ordering::Release);
+    }
+
+    /// Whether the log is claimed, and no error made its state unknown.
+    pub(crate) fn check_writable(&self) -> Result<(), LogError> {
         if self.poisoned.load(Ordering::Acquire) {
             Err(LogError::Poisoned)
-        } else {
+        } else if self.claimed.load(Ordering::Acquire) {
             Ok(())
+        } else {
+            Err(LogError::Unclaimed)
         }
     }
 

@@ -97,8 +97,7 @@ impl Disk for RealDisk {
             Err(TryLockError::WouldBlock) => return Err(LockError::Held(holder(&mut file))),
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        write_pid(&mut file).map_err(LockError::Io)?;
-        Ok(Box::new(RealLock { _file: file }))
+        Ok(Box::new(RealLock { file }))
     }
 
     fn entropy(&self) -> u64 {
@@ -107,25 +106,28 @@ impl Disk for RealDisk {
     }
 }
 
+/// The number in the file, unless it is that of an earlier owner: the holder leaves its own only when it claims the log.
 fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
-}
-
-fn write_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    let pid = text.trim().parse().ok()?;
+    let runs = !Path::new("/proc/self").exists() || Path::new(&format!("/proc/{pid}")).exists();
+    runs.then_some(pid)
 }
 
 #[derive(Debug)]
 struct RealLock {
     /// The lock lives as long as this handle.
-    _file: File,
+    file: File,
 }
 
-impl DiskLock for RealLock {}
+impl DiskLock for RealLock {
+    fn announce(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "{}", std::process::id())
+    }
+}
 
 #[derive(Debug)]
 struct RealFile(File);

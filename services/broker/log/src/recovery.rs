@@ -248,17 +248,18 @@ fn check_kept(kept: &[Arc<Segment>], manifest: &Manifest) -> Result<(), LogError
     Ok(())
 }
 
-/// Makes what was found durable and removes what is left over. The manifest's new epoch is the
-/// last step: with it the log is open.
-pub(crate) fn repair(disk: &dyn Disk, found: &mut FoundLog) -> Result<(), LogError> {
-    let last = &found.active;
-    rewrite(last, &found.tail).map_err(LogError::io("repair", &last.path))?;
-    remove(disk, &found.garbage)?;
+/// Makes what was found durable and removes what is left over. The manifest with the new epoch is
+/// for the caller to store: with it the log is open.
+pub(crate) fn repair(
+    disk: &dyn Disk,
+    last: &Segment,
+    tail: &Tail,
+    garbage: &[String],
+) -> Result<(), LogError> {
+    rewrite(last, tail).map_err(LogError::io("repair", &last.path))?;
+    remove(disk, garbage)?;
     disk.sync_dir()
-        .map_err(LogError::io("sync the directory", disk.describe("")))?;
-    found.manifest.epoch += 1;
-    found.manifest.tail = found.tail.at;
-    found.manifest.store(disk)
+        .map_err(LogError::io("sync the directory", disk.describe("")))
 }
 
 fn rewrite(last: &Segment, tail: &Tail) -> std::io::Result<()> {

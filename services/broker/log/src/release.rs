@@ -17,7 +17,7 @@ impl FileLog {
         keep_from: Offset,
         pinned: &dyn Fn(Offset, Offset) -> bool,
     ) -> Result<Released, LogError> {
-        self.shared.check_poison()?;
+        self.shared.check_writable()?;
         let bound = keep_from.min(self.newest_intact_snapshot());
         let held = self.segments();
         let goes = |s: &&SegmentInfo| {

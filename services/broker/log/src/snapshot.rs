@@ -67,7 +67,7 @@ impl SnapshotWriter for FileSnapshotWriter {
 }
 
 fn check(shared: &Shared, at: Offset) -> Result<(), LogError> {
-    shared.check_poison()?;
+    shared.check_writable()?;
     let newest = newest_usable(&shared.snapshots());
     if let Some(newest) = newest.filter(|newest| at < *newest) {
         return Err(LogError::SnapshotTooOld { at, newest });
@@ -121,7 +121,7 @@ fn commit(shared: &Shared, at: Offset, temporary: &str) -> Result<(), LogError> 
     let name = snapshot_name(at);
     let mut snapshots = shared.snapshots();
     // The log may have been poisoned or dropped meanwhile: then the directory is not ours.
-    shared.check_poison()?;
+    shared.check_writable()?;
     let path = shared.disk.describe(&name);
     shared
         .disk
