@@ -158,12 +158,12 @@ fn start_partition(settings: &Settings) -> Result<Running, ServerError> {
             dir.display().to_string(),
         ))?;
         match settings.sync {
-            SyncMode::Always => FileLog::open_on(Arc::new(disk), FileLogOptions::default()),
+            SyncMode::Always => FileLog::inspect_on(Arc::new(disk), FileLogOptions::default()),
             SyncMode::None => {
                 tracing::warn!(
                     "sync = none: a crash of the machine loses what was acknowledged last"
                 );
-                FileLog::open_on(Arc::new(NoSyncDisk(disk)), FileLogOptions::default())
+                FileLog::inspect_on(Arc::new(NoSyncDisk(disk)), FileLogOptions::default())
             }
         }
     };

@@ -40,7 +40,10 @@ pub enum JournalError {
     #[error("a frame's meta cannot be decoded: {0}")]
     Protobuf(#[from] prost::DecodeError),
     /// Written by a later release.
-    #[error("the log has format version {found}; this release reads up to {VERSION}")]
+    #[error(
+        "its records have format version {found}, this release reads versions 1 to {VERSION}; nothing was changed: \
+         start the release that wrote it, or a later one"
+    )]
     FutureVersion {
         /// Its version.
         found: u32,
@@ -55,8 +58,8 @@ pub enum JournalError {
         /// The tasks of the record.
         count: usize,
     },
-    /// A value with no meaning here.
-    #[error("a record's {field} has no meaning to this release")]
+    /// A value with no meaning here: of a later release that did not raise the version as it must, or of a defect.
+    #[error("a record's {field} has no meaning to this release; start the release that wrote it, or a later one")]
     Unknown {
         /// Which.
         field: &'static str,

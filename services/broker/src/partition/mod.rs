@@ -16,7 +16,7 @@ mod writer;
 pub use archived::ReadError;
 pub use handle::{CallError, Handle, Stopped};
 pub use lookup::{Keep, Listing, Page};
-pub use recovery::{RecoveryError, State as RecoveredState, check_archives, recover};
+pub use recovery::{RecoveryError, State as RecoveredState, check_archives, claim, recover};
 pub use writer::fallback;
 
 use std::sync::Arc;
@@ -88,18 +88,19 @@ pub struct Running {
     pub recovered: Recovered,
 }
 
-/// Rebuilds the state from the log and starts the partition.
-pub fn start(log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryError> {
+/// Rebuilds the state from the log, claims it, and starts the partition.
+pub fn start(mut log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryError> {
     let config = Config {
         epoch: log.epoch(),
         ..options.core
     };
     let state = recovery::recover(&*log, config, Entropy::from_os().draw())?;
+    let stale = recovery::check_archives(&*log.archive(), &state.partition)?;
+    recovery::claim(&mut *log, &stale)?;
     let clock = Clock::starting_after(state.time);
     let mut partition = state.partition;
     partition.recovered(clock.now());
     let files = Arc::new(OpenFiles::new(log.archive()));
-    recovery::check_archives(&*log.archive(), &partition)?;
     let room = Arc::new(Semaphore::new(options.inbox_bytes_max as usize));
     let outbox = Arc::new(Outbox::new(Arc::clone(&room)));
     let (inbox, inputs) = mpsc::unbounded_channel();
@@ -143,3 +144,5 @@ mod golden;
 mod power;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versions;

@@ -81,7 +81,7 @@ impl Life {
             background: false,
             ..FileLogOptions::default()
         };
-        let log = FileLog::open_on(disk.mount(), small)?;
+        let log = FileLog::inspect_on(disk.mount(), small)?;
         let running = start(Box::new(log), options())?;
         let (conn, outbound) = running.handle.open(1 << 20);
         let life = Self {

@@ -4,30 +4,33 @@ use std::io::{self, Read};
 
 use plait_broker_core::ids::Millis;
 use plait_broker_core::{Config, Partition};
-use plait_broker_log::{Archive, FRAME_HEADER_LEN, Log, LogError};
+use plait_broker_log::format::{segment_name, snapshot_name};
+use plait_broker_log::{Archive, FRAME_HEADER_LEN, Log, LogError, Offset};
 
 use super::Recovered;
 use crate::journal::{Decoder, JournalError};
 
-/// Why the state cannot be rebuilt. Nothing was changed.
+/// Why the state cannot be rebuilt. Nothing was changed, unless the claim itself failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
-    /// The log cannot be read.
-    #[error("reading the log: {0}")]
+    /// The log cannot be read, or not be claimed.
+    #[error("opening the log: {0}")]
     Log(#[from] LogError),
     /// A frame is not understood.
-    #[error("the frame at offset {at}: {source}")]
+    #[error("{file}, the frame at offset {at}: {source}")]
     Frame {
+        /// The segment's file.
+        file: String,
         /// Where it starts.
         at: u64,
         /// Why.
         source: JournalError,
     },
     /// The snapshot is not understood.
-    #[error("the snapshot at offset {at}: {source}")]
+    #[error("{file}: {source}")]
     Snapshot {
-        /// Whose state it holds.
-        at: u64,
+        /// Its file.
+        file: String,
         /// Why.
         source: JournalError,
     },
@@ -70,6 +73,7 @@ pub fn recover(log: &dyn Log, config: Config, seed: u64) -> Result<State, Recove
         let frame = frame?;
         let records = decoder.frame(&frame.body, frame.offset + FRAME_HEADER_LEN);
         let records = records.map_err(|source| RecoveryError::Frame {
+            file: segment_of(log, frame.offset),
             at: frame.offset,
             source,
         })?;
@@ -79,10 +83,19 @@ pub fn recover(log: &dyn Log, config: Config, seed: u64) -> Result<State, Recove
     Ok(state)
 }
 
-/// Looks at every living archive file, and removes those that nothing refers to: an owner was gone before they counted,
-/// or before it removed them. One that is damaged or missing is told of and does not stop the start, as a damaged
-/// payload does not: what it holds is over, and whoever asks for it hears DATA_LOSS.
-pub fn check_archives(files: &dyn Archive, partition: &Partition) -> Result<(), RecoveryError> {
+fn segment_of(log: &dyn Log, at: Offset) -> String {
+    let segments = log.segments();
+    let segment = segments.iter().rev().find(|segment| segment.base <= at);
+    segment_name(segment.map_or(0, |segment| segment.base))
+}
+
+/// Looks at every living archive file, and names those that nothing refers to, which may go: an owner was gone before
+/// they counted, or before it removed them. One that is damaged or missing is told of and does not stop the start, as a
+/// damaged payload does not: what it holds is over, and whoever asks for it hears DATA_LOSS. Changes nothing.
+pub fn check_archives(
+    files: &dyn Archive,
+    partition: &Partition,
+) -> Result<Vec<u64>, RecoveryError> {
     let living = partition.archives();
     let is_living = |number: &u64| {
         let found = living.binary_search_by_key(number, |(archive, ..)| archive.0);
@@ -90,13 +103,6 @@ pub fn check_archives(files: &dyn Archive, partition: &Partition) -> Result<(), 
     };
     let mut stale = files.list()?;
     stale.retain(|number| !is_living(number));
-    if !stale.is_empty() {
-        tracing::info!(
-            files = stale.len(),
-            "archive files without tasks are removed"
-        );
-        files.remove(&stale)?;
-    }
     for (archive, first, last) in &living {
         match files.open(archive.0) {
             Ok(_) => {}
@@ -105,6 +111,20 @@ pub fn check_archives(files: &dyn Archive, partition: &Partition) -> Result<(), 
                 tracing::error!(%error, %first, %last, "finished tasks are lost: an archive file is unreadable");
             }
         }
+    }
+    Ok(stale)
+}
+
+/// Makes the log this owner's, and removes the archive files that [`check_archives`] named. All that comes before only
+/// reads, so a directory that is not understood is left as it is.
+pub fn claim(log: &mut dyn Log, stale: &[u64]) -> Result<(), RecoveryError> {
+    log.claim()?;
+    if !stale.is_empty() {
+        tracing::info!(
+            files = stale.len(),
+            "archive files without tasks are removed"
+        );
+        log.archive().remove(stale)?;
     }
     Ok(())
 }
@@ -128,7 +148,10 @@ impl State {
         while let Some(chunk) = next_chunk(&mut *bytes).map_err(RecoveryError::Read)? {
             self.snapshot_bytes += chunk.len() as u64;
             let records = decoder.chunk(&chunk);
-            let records = records.map_err(|source| RecoveryError::Snapshot { at, source })?;
+            let records = records.map_err(|source| RecoveryError::Snapshot {
+                file: snapshot_name(at),
+                source,
+            })?;
             self.found.snapshot_records += self.replay(records);
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::check::Invariant;
 use crate::disk::Watched;
 use crate::history::Event;
 use crate::points::Point;
-use plait_broker::partition::{check_archives, recover};
+use plait_broker::partition::{RecoveryError, check_archives, claim, recover};
 use plait_broker_core::Config;
 use plait_broker_core::command::Command;
 use plait_broker_core::ids::{Millis, ReplyTag};
@@ -124,13 +124,13 @@ impl World {
             ..FileLogOptions::default()
         };
         let disk = Watched::mount(&self.disk, &self.seen);
-        let opened = FileLog::open_on(disk, options)
-            .map_err(|error| error.to_string())
-            .and_then(|log| {
+        let opened = FileLog::inspect_on(disk, options)
+            .map_err(RecoveryError::from)
+            .and_then(|mut log| {
                 let config = self.config(log.epoch());
-                let state = recover(&log, config, self.seed).map_err(|error| error.to_string())?;
-                check_archives(&*log.archive(), &state.partition)
-                    .map_err(|error| error.to_string())?;
+                let state = recover(&log, config, self.seed)?;
+                let stale = check_archives(&*log.archive(), &state.partition)?;
+                claim(&mut log, &stale)?;
                 Ok((log, state))
             });
         let injected = self.seen.errors() > errors || self.disk.is_off();
