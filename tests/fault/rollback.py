@@ -95,7 +95,8 @@ def judge(
     last = said.strip().splitlines()[-1:] or [""]
     outcome.check(code == 1, f"{name}: ended with {code}, not 1: {said[-300:]}")
     for text in wanted:
-        outcome.check(text in last[0], f"{name}: does not say {text!r}: {last[0]}")
+        told = last[0].count(text)
+        outcome.check(told == 1, f"{name}: says {text!r} {told} times: {last[0]}")
     outcome.check(same, f"{name}: something was written")
 
 

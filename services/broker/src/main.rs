@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Whoever read it may be gone; the exit code tells all the same.
-            let _ = writeln!(std::io::stderr(), "plait-broker: {error:#}");
+            let _ = writeln!(std::io::stderr(), "plait-broker: {}", told(&error));
             ExitCode::FAILURE
         }
     }
@@ -39,6 +39,17 @@ fn work(flags: &Flags) -> Result<()> {
         };
         Ok(server::run(&settings, signals, announce).await?)
     })
+}
+
+/// The error and its causes, each once: most of ours name their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Prints a line. Whoever read it may be gone; that is no reason to end.
