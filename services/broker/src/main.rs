@@ -8,6 +8,10 @@ use clap::Parser;
 use plait_broker::config::{Action, Flags, Settings};
 use plait_broker::server::{self, Signals};
 
+/// A task is some twenty small allocations in several threads, and this one gives memory back that is no longer used.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     plait_broker::panics::abort_process();
     match work(&Flags::parse()) {
