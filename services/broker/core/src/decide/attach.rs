@@ -100,6 +100,9 @@ impl Partition {
             .filter_map(|(task, token)| self.orphan(*task, *token))
             .collect();
         self.end_orphans(left, now, step);
+        for run in orphans {
+            self.allow_run(run, now, step);
+        }
     }
 
     /// A worker with its place in the class of those that serve the same methods.
@@ -156,7 +159,7 @@ impl Partition {
     }
 
     /// The slot of a lease from before a restart whose worker has not come back.
-    fn orphan(&self, task: TaskId, token: Token) -> Option<u32> {
+    pub(super) fn orphan(&self, task: TaskId, token: Token) -> Option<u32> {
         self.held_by(NONE, task, token)
     }
 

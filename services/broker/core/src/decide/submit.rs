@@ -8,7 +8,7 @@ mod sessions;
 use crate::command::{Submit, SubmitOrigin, SubmitTask};
 use crate::effect::{Effect, Error, Reply};
 use crate::ids::{ConnId, Millis, SessionId, TaskId};
-use crate::live::held::RunKey;
+use crate::live::held::{RunKey, Why};
 use crate::partition::{Partition, Step};
 use crate::record::{Acceptance, Record};
 use draft::Draft;
@@ -31,8 +31,8 @@ impl Partition {
         }
     }
 
-    /// Accepts a submission whose turn it is, or holds it for the runs that may have diverged. `allowed` ones have
-    /// not; with `refuse` the others have.
+    /// Accepts a submission whose turn it is, or holds it for the runs that may have diverged or whose workers are not
+    /// back. `allowed` ones have not diverged; with `refuse` nothing is waited for any more.
     fn admit(
         &mut self,
         submit: Submit,
@@ -58,8 +58,16 @@ impl Partition {
         } else {
             self.doubtful_runs(&submit, &allowed, now)
         };
+        let absent = if dry_run || refuse {
+            Vec::new()
+        } else {
+            self.absent_runs(&submit)
+        };
+        if !absent.is_empty() {
+            return self.hold_call(submit, (Why::Absent, absent), allowed, now);
+        }
         if !doubtful.is_empty() && !refuse {
-            return self.hold_call(submit, doubtful, allowed, now);
+            return self.hold_call(submit, (Why::Doubtful, doubtful), allowed, now);
         }
         let Draft {
             acceptance,

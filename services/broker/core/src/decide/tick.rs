@@ -153,7 +153,7 @@ impl Partition {
         for _ in 0..ALARMS_MAX {
             match self.live.alarms.pop(now) {
                 Some(Alarm::Reattach) => self.reattach_over(now, step),
-                Some(Alarm::Held(number)) => self.refuse_held(number, now, step),
+                Some(Alarm::Held(number)) => self.held_for_long(number, now, step),
                 Some(Alarm::Session(session)) => {
                     if self.is_idle(session, now) {
                         idle.push(session);

@@ -1,4 +1,4 @@
-//! Calls of flows that may have diverged, held until that is known. Nothing of them is recorded yet.
+//! Calls of flows that are held until it is known what to say to them. Nothing of them is recorded yet.
 
 use crate::command::Submit;
 use crate::ids::{SessionId, TaskId, Token};
@@ -7,10 +7,20 @@ use std::collections::{BTreeMap, VecDeque};
 /// A run of a flow.
 pub(crate) type RunKey = (TaskId, Token);
 
-/// A submission with a call that matches no record, and those of its session behind it.
+/// Why a call waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It matches no record, so its run may have diverged.
+    Doubtful,
+    /// The worker of its run has not come back since the restart.
+    Absent,
+}
+
+/// A submission with a call that waits, and those of its session behind it.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The runs that may have diverged.
+    pub(crate) why: Why,
+    /// The runs that it waits for.
     pub(crate) runs: Vec<RunKey>,
     /// Runs of the submission that have not.
     pub(crate) allowed: Vec<RunKey>,

@@ -1,5 +1,6 @@
 //! Behaviour of a partition as SEMANTICS tells it, one file a subject; the tests' names say what is promised.
 
+mod absent_flows;
 mod archive;
 mod cancellation;
 mod deadlines;

@@ -5,13 +5,16 @@
 //! a short while, and its session's submissions behind it: nothing is recorded, so a crash forgets it and the submitter
 //! sends it again. Another call of the run shows that branches run concurrently, and lets it through. If none comes, it
 //! is refused before its effect could happen.
+//!
+//! After a restart calls are held, too, whose run's worker has not come back: its submissions' stream may be faster than
+//! its attempts'. They go through when it comes, or find that the lease is lost when it does not.
 
 use super::super::Partition;
 use super::run_of;
 use crate::command::{Submit, SubmitOrigin};
 use crate::ids::Millis;
 use crate::live::alarms::Alarm;
-use crate::live::held::{Held, RunKey};
+use crate::live::held::{Held, RunKey, Why};
 use crate::partition::Step;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -55,10 +58,20 @@ impl Partition {
         }
     }
 
+    /// Runs of a submission whose leases are from before a restart and whose workers may still come back.
+    pub(super) fn absent_runs(&self, submit: &Submit) -> Vec<RunKey> {
+        if self.live.orphans.is_empty() {
+            return Vec::new();
+        }
+        let runs = submit.tasks.iter().filter_map(run_of);
+        runs.filter(|(task, token)| self.orphan(*task, *token).is_some())
+            .collect()
+    }
+
     pub(super) fn hold_call(
         &mut self,
         submit: Submit,
-        runs: Vec<RunKey>,
+        (why, runs): (Why, Vec<RunKey>),
         allowed: Vec<RunKey>,
         now: Millis,
     ) {
@@ -67,13 +80,18 @@ impl Partition {
             SubmitOrigin::Call { .. } => None,
         };
         let held = Held {
+            why,
             runs,
             allowed,
             session,
             queue: VecDeque::from([submit]),
         };
         let number = self.live.held.hold(held);
-        let due = now.saturating_add(self.config.divergence_grace_ms);
+        let grace = match why {
+            Why::Doubtful => self.config.divergence_grace_ms,
+            Why::Absent => self.config.reattach_grace_ms,
+        };
+        let due = now.saturating_add(grace);
         self.live.alarms.set(due, Alarm::Held(number));
     }
 
@@ -109,8 +127,16 @@ impl Partition {
         true
     }
 
-    /// The wait of a held call is over: it has diverged.
-    pub(crate) fn refuse_held(&mut self, number: u64, now: Millis, step: &mut Step) {
+    /// The time of a held call is over: it has diverged, or the lease of its run has ended.
+    pub(crate) fn held_for_long(&mut self, number: u64, now: Millis, step: &mut Step) {
+        if let Some(held) = self.live.held.take(number) {
+            let refuse = held.why == Why::Doubtful;
+            self.resume(held, refuse, now, step);
+        }
+    }
+
+    /// Too much waits behind a held call.
+    fn refuse_held(&mut self, number: u64, now: Millis, step: &mut Step) {
         if let Some(held) = self.live.held.take(number) {
             self.resume(held, true, now, step);
         }
