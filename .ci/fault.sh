@@ -2,7 +2,7 @@
 # Campaigns of faults against real processes; results in build/fault.
 #   .ci/fault.sh short|tools|long|report|soak
 # `long` runs every campaign, also after one that found something, and then writes the report.
-# KILLS, LATE, SECONDS_OF_OVERLOAD, HOURS and STEP say how much. Binaries: PLAIT_BIN, else build/dev.
+# KILLS, SWAPS, LATE, SECONDS_OF_OVERLOAD, HOURS and STEP say how much. Binaries: PLAIT_BIN, else build/dev.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PLAIT_BIN=${PLAIT_BIN:-$PWD/build/dev}
@@ -33,6 +33,9 @@ long() {
   campaign clocks --rounds 60
   campaign network --rounds 100
   campaign poison --rounds 30
+  campaign swaps broker --swaps "${SWAPS:-60}"
+  campaign swaps workers --swaps "${SWAPS:-60}"
+  campaign rollback
   campaign overload --seconds "${SECONDS_OF_OVERLOAD:-180}"
   campaign report
 }

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import grpc
 
-from plait.v1 import task_service_pb2 as api
 from testing.v1 import echo_pb2 as pb
 from tests.fault import books
 from tests.fault.command import run
 from tests.fault.outcome import Outcome
+from tests.fault.site import attached_workers
 from tests.fault.stubborn import Stubborn
 from tests.fault.traffic import Traffic
 from tests.support.mesh import LANGUAGES, Caller, Mesh
@@ -75,14 +75,14 @@ async def _pause(
     victim: str, mesh: Mesh, caller: Caller, traffic: Traffic, worker: Process
 ) -> None:
     if victim == "worker":
-        before = await _attached(caller)
+        before = await attached_workers(caller)
         worker.send(signal.SIGSTOP)
         try:
-            await eventually(lambda: _attached(caller), lambda count: count < before, LOST_S)
+            await eventually(lambda: attached_workers(caller), lambda count: count < before, LOST_S)
             await traffic.progress(20)
         finally:
             worker.send(signal.SIGCONT)
-        await eventually(lambda: _attached(caller), lambda count: count >= before, LOST_S)
+        await eventually(lambda: attached_workers(caller), lambda count: count >= before, LOST_S)
         return
     process = mesh.broker if victim == "broker" else mesh.scheduler
     assert process is not None
@@ -95,11 +95,6 @@ async def _pause(
             await traffic.progress(50)
     finally:
         process.send(signal.SIGCONT)
-
-
-async def _attached(caller: Caller) -> int:
-    queue = await caller.tasks.GetQueue(api.GetQueueRequest(name="echo.append"))
-    return queue.queue.worker_count
 
 
 async def _completed_once(outcome: Outcome, caller: Caller) -> None:

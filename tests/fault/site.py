@@ -7,8 +7,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.mesh import ROOT, Mesh
+from plait.v1 import task_service_pb2 as api
+from tests.support.mesh import ROOT, Caller, Mesh
 from tests.support.processes import Process
+
+ASK_S = 60.0
 
 
 async def start_fault_worker(mesh: Mesh, env: Mapping[str, str] | None = None) -> Process:
@@ -16,6 +19,13 @@ async def start_fault_worker(mesh: Mesh, env: Mapping[str, str] | None = None) -
     journal = str(mesh.folder / "journal.tsv")
     command = [sys.executable, "-m", "tests.fault.worker", journal]
     return await mesh.start("fault", command, {"PYTHONPATH": str(ROOT), **(env or {})})
+
+
+async def attached_workers(caller: Caller) -> int:
+    """How many echo workers are attached."""
+    asked = api.GetQueueRequest(name="echo.append")
+    queue = await caller.tasks.GetQueue(asked, wait_for_ready=True, timeout=ASK_S)
+    return queue.queue.worker_count
 
 
 def fixed_address() -> str:
