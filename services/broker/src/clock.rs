@@ -14,11 +14,11 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that begins now, and not before `last`.
-    pub fn starting_after(last: Millis) -> Self {
+    /// A clock that begins now, which is `wall` by the wall clock, and not before `last`.
+    pub fn starting_after(wall: Millis, last: Millis) -> Self {
         Self {
             started: monotonic(),
-            base: wall().max(last),
+            base: wall.max(last),
         }
     }
 
@@ -36,20 +36,17 @@ impl Clock {
     }
 }
 
-/// A reading of the monotonic clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the clock module is the one that reads clocks"
-)]
+/// A reading of the monotonic clock: the runtime's, which a simulation may lead.
 pub fn monotonic() -> Instant {
-    Instant::now()
+    tokio::time::Instant::now().into_std()
 }
 
+/// The wall clock: milliseconds since 1970.
 #[expect(
     clippy::disallowed_methods,
     reason = "the clock module is the one that reads clocks"
 )]
-fn wall() -> Millis {
+pub fn wall() -> Millis {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -63,13 +60,13 @@ mod tests {
     #[test]
     fn starts_no_earlier_than_the_log() {
         let ahead = wall() + 1_000_000_000;
-        assert!(Clock::starting_after(ahead).now() >= ahead);
-        assert!(Clock::starting_after(0).now() + 60_000 >= wall());
+        assert!(Clock::starting_after(wall(), ahead).now() >= ahead);
+        assert!(Clock::starting_after(wall(), 0).now() + 60_000 >= wall());
     }
 
     #[test]
     fn an_instant_lies_where_now_reaches_it() {
-        let clock = Clock::starting_after(0);
+        let clock = Clock::starting_after(wall(), 0);
         let ahead = clock.instant_of(clock.base + 5000) - clock.instant_of(clock.base);
         assert_eq!(ahead, Duration::from_secs(5));
         assert_eq!(clock.instant_of(0), clock.instant_of(clock.base));

@@ -21,5 +21,6 @@ pub mod server;
 pub mod servicer;
 pub mod states;
 pub mod status;
+pub mod threads;
 
 pub use logging::start as start_logging;

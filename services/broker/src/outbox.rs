@@ -1,15 +1,26 @@
 //! Where effects go once they are durable: streams by connection, callers by tag.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use plait_broker_core::command::Command;
 use plait_broker_core::effect::{Effect, Reply};
-use plait_broker_core::ids::{ConnId, ReplyTag};
+use plait_broker_core::ids::{ConnId, Millis, ReplyTag};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::outbound::{End, Outbound, Outgoing};
 use crate::status;
+
+/// Hears what a partition does, in the order in which it does it. It must not wait.
+pub trait Witness: fmt::Debug + Send + Sync {
+    /// A command is about to be applied, at a time of the partition's clock.
+    fn applying(&self, now: Millis, command: &Command);
+
+    /// What was decided at `time` is durable, and is carried out now, in order.
+    fn releasing(&self, time: Millis, effects: &[Effect]);
+}
 
 /// Something to do when a query's answer may be told.
 pub(crate) type Deferred = Box<dyn FnOnce() + Send>;
@@ -17,14 +28,16 @@ pub(crate) type Deferred = Box<dyn FnOnce() + Send>;
 /// What may happen once a group is durable.
 #[derive(Default)]
 pub(crate) struct Release {
+    /// When it was decided.
+    pub(crate) time: Millis,
     pub(crate) effects: Vec<Effect>,
     pub(crate) answers: Vec<Deferred>,
     /// Bytes of the inbox that the group's commands held.
     pub(crate) cost: usize,
 }
 
-impl std::fmt::Debug for Release {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "Release({} effects, {} answers)",
@@ -43,23 +56,26 @@ impl Release {
 /// The open streams and the calls that wait.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    conns: Mutex<HashMap<ConnId, Arc<Outbound>>>,
+    /// Ordered, so that all end in the order in which they began.
+    conns: Mutex<BTreeMap<ConnId, Arc<Outbound>>>,
     replies: Mutex<HashMap<ReplyTag, oneshot::Sender<Reply>>>,
     next: AtomicU64,
     room: Arc<Semaphore>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Outbox {
-    pub(crate) fn new(room: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(room: Arc<Semaphore>, witness: Option<Arc<dyn Witness>>) -> Self {
         Self {
             conns: Mutex::default(),
             replies: Mutex::default(),
             next: AtomicU64::new(1),
             room,
+            witness,
         }
     }
 
-    fn conns(&self) -> MutexGuard<'_, HashMap<ConnId, Arc<Outbound>>> {
+    fn conns(&self) -> MutexGuard<'_, BTreeMap<ConnId, Arc<Outbound>>> {
         self.conns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,10 +111,17 @@ impl Outbox {
         self.replies().remove(&tag);
     }
 
+    /// Tells that a command is about to be applied.
+    pub(crate) fn applying(&self, now: Millis, command: &Command) {
+        if let Some(witness) = &self.witness {
+            witness.applying(now, command);
+        }
+    }
+
     /// Carries out what a durable group led to, in order.
     pub(crate) fn release(&self, release: Release) {
         if !release.effects.is_empty() {
-            self.carry_out(release.effects);
+            self.carry_out(release.time, release.effects);
         }
         for answer in release.answers {
             answer();
@@ -106,7 +129,10 @@ impl Outbox {
         self.room.add_permits(release.cost);
     }
 
-    fn carry_out(&self, effects: Vec<Effect>) {
+    fn carry_out(&self, time: Millis, effects: Vec<Effect>) {
+        if let Some(witness) = &self.witness {
+            witness.releasing(time, &effects);
+        }
         let conns = self.conns();
         for effect in effects {
             let conn = match &effect {
@@ -150,7 +176,7 @@ impl Outbox {
 
     /// Ends every stream and every call: the partition is down.
     pub(crate) fn end_all(&self, end: &End) {
-        for (_, outbound) in self.conns().drain() {
+        for outbound in std::mem::take(&mut *self.conns()).into_values() {
             outbound.end(end.clone());
         }
         self.replies().clear();

@@ -8,18 +8,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plait_broker_log::{FileLog, FileLogOptions, LogError, RealDisk};
+use plait_broker_log::{FileLog, FileLogOptions, Log, LogError, RealDisk};
 use serde::Serialize;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+pub use listen::serve;
 pub use signals::Signals;
 
 use crate::config::{Settings, SyncMode};
 use crate::nosync::NoSyncDisk;
-use crate::partition::{self, Failure, RecoveryError, Running};
+use crate::partition::{self, Failure, RecoveryError, Running, Surroundings};
 use crate::servicer::{Context, Contracts, Control, Hub, KeyValues, Tasks, Workers};
 use plait::pb::control::v1::control_service_server::ControlServiceServer;
 use plait::pb::control::v1::key_value_service_server::KeyValueServiceServer;
@@ -93,11 +94,39 @@ pub struct Ready {
 /// Runs a broker until a signal drains it or the log fails. `ready` is called when it answers calls.
 pub async fn run(
     settings: &Settings,
-    mut signals: Signals,
+    signals: Signals,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
     let sockets = listen::Sockets::bind(settings).await?;
-    let running = start_partition(settings)?;
+    let log = open_log(settings)?;
+    let announce = Ready {
+        event: "ready",
+        address: sockets.address.to_string(),
+        unix: settings.listen_unix.clone(),
+        data_dir: settings.data_dir.clone(),
+        pid: std::process::id(),
+    };
+    let surroundings = Surroundings::of_process();
+    let serve = |routes, closing| {
+        ready(&announce);
+        sockets.serve(routes, closing)
+    };
+    run_in(settings, Box::new(log), surroundings, signals, serve).await
+}
+
+/// Runs a broker on a log, in surroundings and behind a door that are given. `serve` is called when it can answer calls,
+/// and serves the routes until it is told to close; [`serve`] does that for any connections.
+pub async fn run_in<F>(
+    settings: &Settings,
+    log: Box<dyn Log>,
+    surroundings: Surroundings,
+    mut signals: Signals,
+    serve: impl FnOnce(Routes, watch::Receiver<bool>) -> F,
+) -> Result<(), ServerError>
+where
+    F: Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
+{
+    let running = start_partition(settings, log, surroundings)?;
     let (drain, draining) = watch::channel(None);
     let context = Context {
         partition: running.handle.clone(),
@@ -107,19 +136,13 @@ pub async fn run(
         hub: Arc::new(Hub::default()),
     };
     let (health, routes) = routes(&context, settings).await?;
-    ready(&Ready {
-        event: "ready",
-        address: sockets.address.to_string(),
-        unix: settings.listen_unix.clone(),
-        data_dir: settings.data_dir.clone(),
-        pid: std::process::id(),
-    });
     let (close, closing) = watch::channel(false);
-    let serving = tokio::spawn(sockets.serve(routes, closing));
+    let serving = tokio::spawn(serve(routes, closing));
     let Running {
         handle, mut owner, ..
     } = running;
     let ended = tokio::select! {
+        biased;
         ended = &mut owner => Some(ended),
         () = signals.next() => None,
     };
@@ -132,6 +155,7 @@ pub async fn run(
             let _ = drain.send(Some(settings.drain_grace));
             handle.drain();
             tokio::select! {
+                biased;
                 () = handle.drained() => tracing::info!("no attempt runs any more"),
                 () = tokio::time::sleep(settings.drain_grace) => {
                     tracing::warn!("attempts still run; their workers come back with them");
@@ -150,7 +174,7 @@ pub async fn run(
     result
 }
 
-fn start_partition(settings: &Settings) -> Result<Running, ServerError> {
+fn open_log(settings: &Settings) -> Result<FileLog, ServerError> {
     let dir = &settings.data_dir;
     let open = || -> Result<FileLog, LogError> {
         let disk = RealDisk::new(dir).map_err(LogError::io(
@@ -167,12 +191,20 @@ fn start_partition(settings: &Settings) -> Result<Running, ServerError> {
             }
         }
     };
-    let log = open().map_err(|source| ServerError::Open {
+    open().map_err(|source| ServerError::Open {
         dir: dir.clone(),
         source,
-    })?;
+    })
+}
+
+fn start_partition(
+    settings: &Settings,
+    log: Box<dyn Log>,
+    surroundings: Surroundings,
+) -> Result<Running, ServerError> {
+    let dir = &settings.data_dir;
     let begun = crate::clock::monotonic();
-    let started = partition::start(Box::new(log), settings.partition());
+    let started = partition::start(log, settings.partition(), surroundings);
     let running = started.map_err(|source| ServerError::Recover {
         dir: dir.clone(),
         source,

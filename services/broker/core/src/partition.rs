@@ -296,7 +296,7 @@ impl Partition {
 
     /// The state as records, in batches, for a snapshot. Blobs are told by their place in the log; one that was not
     /// [placed](Self::place) yet comes with its bytes, and a restored one then has no place: take images after placing.
-    pub fn image(&self, now: Millis) -> Box<dyn Iterator<Item = Record> + '_> {
+    pub fn image(&self, now: Millis) -> Box<dyn Iterator<Item = Record> + Send + '_> {
         Box::new(self.state.image(now))
     }
 

@@ -1,5 +1,6 @@
 //! Many seeds on several threads, and what they came to.
 
+use crate::mesh;
 use crate::points::{Point, Points};
 use crate::world::{self, Outcome};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,46 @@ pub struct Seeds {
     pub threads: u64,
     /// Whether to go on after a violation.
     pub keep_going: bool,
+    /// What is simulated.
+    pub layer: Layer,
+}
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layer {
+    /// Core, journal, log and recovery, without servers.
+    Core,
+    /// The whole broker with its servers, in a network.
+    Mesh,
+}
+
+impl Layer {
+    /// Its name in commands.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Mesh => "mesh",
+        }
+    }
+
+    /// Runs one seed.
+    #[must_use]
+    pub fn run(self, seed: u64) -> Outcome {
+        match self {
+            Self::Core => world::run(seed),
+            Self::Mesh => mesh::run(seed),
+        }
+    }
+
+    /// The most virtual time from the last fault to rest, ms.
+    #[must_use]
+    pub fn rest_ms(self) -> u64 {
+        match self {
+            Self::Core => world::REST_MS,
+            Self::Mesh => mesh::REST_MS,
+        }
+    }
 }
 
 /// A seed that did not hold.
@@ -54,6 +95,8 @@ pub struct Totals {
     pub rest_ms_max: u64,
     /// Places reached.
     pub points: Points,
+    /// What else was counted, by name.
+    pub counts: BTreeMap<&'static str, u64>,
     /// Seeds that did not hold, by number.
     pub failed: BTreeMap<u64, Failed>,
 }
@@ -94,6 +137,9 @@ impl Totals {
         self.virtual_ms += outcome.virtual_ms;
         self.rest_ms_max = self.rest_ms_max.max(outcome.rest_ms);
         self.points.add(&outcome.points);
+        for (name, count) in &outcome.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
         if let Some(first) = outcome.violations.first() {
             let failed = Failed {
                 seed: outcome.seed,
@@ -106,7 +152,7 @@ impl Totals {
 
     /// The sums as a person reads them.
     #[must_use]
-    pub fn text(&self, seconds: f64) -> String {
+    pub fn text(&self, layer: Layer, seconds: f64) -> String {
         let mut text = format!(
             "{} seeds in {seconds:.1} s ({:.0} a second), {} failed\n\
              {} tasks, {} attempts, {} broker crashes, {} worker crashes, {} checks\n\
@@ -121,11 +167,13 @@ impl Totals {
             self.checks,
             self.virtual_ms as f64 / 3_600_000.0,
             self.rest_ms_max,
-            world::REST_MS,
+            layer.rest_ms(),
         );
-        for point in Point::ALL {
-            let count = self.points.count(*point);
-            text.push_str(&format!("{count:>12}  {}\n", point.name()));
+        let points = Point::ALL.iter().filter(|_| layer == Layer::Core);
+        let points = points.map(|point| (point.name(), self.points.count(*point)));
+        let counts = self.counts.iter().map(|(name, count)| (*name, *count));
+        for (name, count) in points.chain(counts) {
+            text.push_str(&format!("{count:>12}  {name}\n"));
         }
         text
     }
@@ -143,8 +191,8 @@ pub fn run(seeds: &Seeds, time: Option<Duration>, told: &mut dyn FnMut(&Totals))
         let (results, outcomes) = channel();
         for _ in 0..seeds.threads.max(1) {
             let results = results.clone();
-            let (next, stop) = (&next, &stop);
-            scope.spawn(move || work(next, end, stop, &results));
+            let (next, stop, layer) = (&next, &stop, seeds.layer);
+            scope.spawn(move || work(layer, (next, end), stop, &results));
         }
         drop(results);
         while let Ok(outcome) = outcomes.recv() {
@@ -159,13 +207,18 @@ pub fn run(seeds: &Seeds, time: Option<Duration>, told: &mut dyn FnMut(&Totals))
     totals
 }
 
-fn work(next: &AtomicU64, end: u64, stop: &AtomicBool, results: &Sender<Outcome>) {
+fn work(
+    layer: Layer,
+    (next, end): (&AtomicU64, u64),
+    stop: &AtomicBool,
+    results: &Sender<Outcome>,
+) {
     while !stop.load(Ordering::Relaxed) {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
             return;
         }
-        let mut outcome = world::run(seed);
+        let mut outcome = layer.run(seed);
         outcome.history = Vec::new();
         if results.send(outcome).is_err() {
             return;

@@ -5,6 +5,7 @@ pub mod check;
 mod dice;
 mod disk;
 pub mod history;
+pub mod mesh;
 pub mod mutants;
 mod plan;
 pub mod points;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use plait_broker::clock::monotonic;
-use plait_broker_sim::campaign::{self, Record, Seeds, Totals};
+use plait_broker_sim::campaign::{self, Layer, Record, Seeds, Totals};
 use plait_broker_sim::{check, history, report};
 
 /// Deterministic simulation of the broker, and the checker of histories.
@@ -43,6 +43,9 @@ enum Command {
 
 #[derive(Args)]
 struct Run {
+    /// What is simulated.
+    #[arg(long, value_enum, default_value = "core")]
+    layer: Layer,
     /// How many seeds.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
@@ -74,6 +77,9 @@ struct Run {
 
 #[derive(Args)]
 struct Replay {
+    /// What is simulated.
+    #[arg(long, value_enum, default_value = "core")]
+    layer: Layer,
     /// The seed.
     seed: u64,
     /// Print every entry of the history.
@@ -90,6 +96,9 @@ struct Replay {
 #[cfg(feature = "mutants")]
 #[derive(Args)]
 struct Mutants {
+    /// What is simulated.
+    #[arg(long, value_enum, default_value = "core")]
+    layer: Layer,
     /// Seeds for each at most.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
@@ -141,6 +150,7 @@ fn run_seeds(run: &Run) -> Result<bool> {
         count: run.seeds,
         threads: run.threads,
         keep_going: run.keep_going,
+        layer: run.layer,
     };
     let started = monotonic();
     let mut told = Duration::ZERO;
@@ -154,10 +164,15 @@ fn run_seeds(run: &Run) -> Result<bool> {
         }
     });
     let seconds = started.elapsed().as_secs_f64();
-    write!(out, "{}", totals.text(seconds))?;
+    write!(out, "{}", totals.text(run.layer, seconds))?;
     for failed in totals.failed.values().take(20) {
         writeln!(out, "seed {}: {}", failed.seed, failed.texts[0])?;
-        writeln!(out, "  replay: plait-sim replay {} --verbose", failed.seed)?;
+        let layer = run.layer.name();
+        writeln!(
+            out,
+            "  replay: plait-sim replay {} --layer {layer} --verbose",
+            failed.seed
+        )?;
     }
     let missing: Vec<&str> = totals.points.missing().map(|point| point.name()).collect();
     if run.all_points && !missing.is_empty() {
@@ -186,7 +201,7 @@ fn progress(totals: &Totals, passed: Duration) -> String {
 
 fn replay(again: &Replay) -> Result<bool> {
     let mut out = io::stdout().lock();
-    let outcome = plait_broker_sim::world::run(again.seed);
+    let outcome = again.layer.run(again.seed);
     if let Some(path) = &again.history {
         let mut file = BufWriter::new(create(path)?);
         history::write(&outcome.history, &mut file)?;
@@ -262,6 +277,7 @@ fn run_mutants(wanted: &Mutants) -> Result<bool> {
             count: wanted.seeds,
             threads: wanted.threads,
             keep_going: false,
+            layer: wanted.layer,
         };
         let row = mutants::hunt(mutant, &seeds);
         writeln!(out, "{row}")?;

@@ -9,10 +9,10 @@ mod endgame;
 mod faults;
 mod flow;
 mod operator;
-mod policies;
+pub(crate) mod policies;
 mod restart;
 mod story;
-mod submit;
+pub(crate) mod submit;
 mod worker;
 
 use crate::check::{self, Violation};
@@ -134,6 +134,8 @@ pub struct Outcome {
     pub virtual_ms: u64,
     /// From the last fault to rest, virtual ms.
     pub rest_ms: u64,
+    /// What else was counted, by name.
+    pub counts: BTreeMap<&'static str, u64>,
     /// What happened.
     pub history: Vec<Entry>,
 }
@@ -352,6 +354,7 @@ impl World {
                 .healing
                 .zip(self.rested)
                 .map_or(0, |(from, to)| (to - from) / 1_000),
+            counts: BTreeMap::new(),
             history: self.history,
         }
     }

@@ -41,6 +41,7 @@ fn seeds_hold() {
         count: 60,
         threads: 2,
         keep_going: true,
+        layer: campaign::Layer::Core,
     };
     let totals = campaign::run(&seeds, None, &mut |_| {});
     assert!(totals.failed.is_empty(), "{:?}", totals.failed);

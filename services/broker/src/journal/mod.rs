@@ -59,7 +59,9 @@ pub enum JournalError {
         count: usize,
     },
     /// A value with no meaning here: of a later release that did not raise the version as it must, or of a defect.
-    #[error("a record's {field} has no meaning to this release; start the release that wrote it, or a later one")]
+    #[error(
+        "a record's {field} has no meaning to this release; start the release that wrote it, or a later one"
+    )]
     Unknown {
         /// Which.
         field: &'static str,

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc as std_mpsc;
-use std::thread::{self, JoinHandle};
 
 use plait_broker_core::Partition;
 use plait_broker_core::ids::{ArchiveId, Millis};
@@ -15,6 +13,7 @@ use super::RecoveryError;
 use super::archived::OpenFiles;
 use super::handle::Input;
 use crate::journal;
+use crate::threads::{Ended, Inflow, Threads};
 
 /// Tasks taken from the state machine at once, about 0.2 ms.
 const PART: usize = 512;
@@ -46,10 +45,10 @@ enum Job {
 
 /// The owner's end.
 pub(super) struct Archiver {
-    jobs: Option<std_mpsc::Sender<Job>>,
+    jobs: Option<mpsc::UnboundedSender<Job>>,
     /// The way to the file that is being filled.
     parts: Option<mpsc::Sender<Part>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Ended>,
     /// Nothing is begun before.
     not_before: Millis,
 }
@@ -58,27 +57,30 @@ pub(super) struct Archiver {
 pub(super) fn spawn(
     files: Arc<OpenFiles>,
     inbox: mpsc::WeakUnboundedSender<Input>,
+    threads: &dyn Threads,
 ) -> Result<Archiver, RecoveryError> {
-    let (jobs, queue) = std_mpsc::channel();
-    let spawned = thread::Builder::new()
-        .name("archive".to_owned())
-        .spawn(move || {
-            while let Ok(job) = queue.recv() {
-                match job {
-                    Job::Write { archive, parts } => {
-                        let written = write(files.archive(), archive, parts);
-                        if let Some(inbox) = inbox.upgrade() {
-                            let _ = inbox.send(Input::Archived { archive, written });
-                        }
+    // Bounded by the state machine: one file is written at a time, and each is removed once.
+    let (jobs, mut queue) = mpsc::unbounded_channel();
+    let may_block = threads.may_block();
+    let work = async move {
+        while let Some(job) = queue.recv().await {
+            match job {
+                Job::Write { archive, parts } => {
+                    let mut parts = Inflow::of(parts, may_block).await;
+                    let written = write(files.archive(), archive, &mut parts);
+                    if let Some(inbox) = inbox.upgrade() {
+                        let _ = inbox.send(Input::Archived { archive, written });
                     }
-                    Job::Remove(archives) => files.remove(&archives),
                 }
+                Job::Remove(archives) => files.remove(&archives),
             }
-        });
+        }
+    };
+    let started = threads.start("archive", Box::pin(work));
     Ok(Archiver {
         jobs: Some(jobs),
         parts: None,
-        thread: Some(spawned.map_err(RecoveryError::Thread)?),
+        thread: Some(started.map_err(RecoveryError::Thread)?),
         not_before: 0,
     })
 }
@@ -148,17 +150,17 @@ impl Archiver {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
             // A panic was printed; what was not archived is in memory and in the log.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _ = thread.await;
         }
     }
 }
 
 /// Writes a file of what comes. Says whether it is durable.
-fn write(files: &dyn Archive, archive: ArchiveId, mut parts: mpsc::Receiver<Part>) -> bool {
+fn write(files: &dyn Archive, archive: ArchiveId, parts: &mut Inflow<Part>) -> bool {
     let written = files.write(archive.0, &mut |out| {
         let mut waiting = Vec::with_capacity(PART);
         loop {
-            match parts.blocking_recv() {
+            match parts.next() {
                 Some(Part::Tasks(tasks)) => waiting.extend(tasks),
                 Some(Part::End) => break,
                 None => return Err(io::Error::other("the archive was given up")),

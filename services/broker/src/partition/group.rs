@@ -65,9 +65,10 @@ impl Group {
 
     /// Takes what the group led to; the next one may begin.
     pub(super) fn close(&mut self) -> (Vec<plait_broker_core::record::Record>, Release) {
-        self.opened = None;
+        let time = self.opened.take().unwrap_or_default();
         let step = std::mem::take(&mut self.step);
         let release = Release {
+            time,
             effects: step.effects,
             answers: std::mem::take(&mut self.answers),
             cost: std::mem::take(&mut self.cost),

@@ -7,13 +7,14 @@ use plait_broker_core::Partition;
 use plait_broker_core::command::Command;
 use plait_broker_core::effect::{Error, Reply};
 use plait_broker_core::ids::{ArchiveId, ConnId, Millis, ReplyTag, TaskId};
-use plait_broker_log::{Payloads, SegmentInfo};
+use plait_broker_log::{Offset, PayloadResult, Payloads, SegmentInfo};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::archived::OpenFiles;
 use crate::outbound::Outbound;
 use crate::outbox::{Deferred, Outbox};
 use crate::status::{self, Refused};
+use crate::threads::Threads;
 
 /// How long a call waits for room in the inbox. A stream waits for as long as it takes, because not reading it
 /// is what slows its sender down.
@@ -112,6 +113,7 @@ pub struct Handle {
     outbox: Arc<Outbox>,
     payloads: Arc<Payloads>,
     files: Arc<OpenFiles>,
+    threads: Arc<dyn Threads>,
     drained: watch::Receiver<bool>,
 }
 
@@ -123,6 +125,7 @@ pub(super) struct Parts {
     pub(super) outbox: Arc<Outbox>,
     pub(super) payloads: Arc<Payloads>,
     pub(super) files: Arc<OpenFiles>,
+    pub(super) threads: Arc<dyn Threads>,
     pub(super) drained: watch::Receiver<bool>,
 }
 
@@ -135,6 +138,7 @@ impl Handle {
             outbox,
             payloads,
             files,
+            threads,
             drained,
         } = parts;
         Self {
@@ -144,6 +148,7 @@ impl Handle {
             outbox,
             payloads,
             files,
+            threads,
             drained,
         }
     }
@@ -158,9 +163,22 @@ impl Handle {
         self.outbox.close(conn);
     }
 
-    /// Reads payloads that are not in memory.
-    pub fn payloads(&self) -> &Arc<Payloads> {
-        &self.payloads
+    /// Reads payloads that are not in memory, by their places and lengths. None if the reading was given up.
+    pub async fn payloads(&self, wanted: Vec<(Offset, usize)>) -> Option<Vec<PayloadResult>> {
+        let payloads = Arc::clone(&self.payloads);
+        self.beside(move || payloads.read(&wanted)).await
+    }
+
+    /// Does what may wait for the disk beside the runtime. None if it was given up.
+    pub(super) async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (done, result) = oneshot::channel();
+        // Whoever asked may be gone.
+        let errand = move || drop(done.send(work()));
+        self.threads.run(Box::new(errand));
+        result.await.ok()
     }
 
     /// Finished tasks that are not in memory.

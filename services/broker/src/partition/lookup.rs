@@ -319,8 +319,9 @@ impl Handle {
         read: impl FnOnce(&OpenFiles) -> T + Send + 'static,
     ) -> Result<T, CallError> {
         let files = Arc::clone(self.files());
-        let read = tokio::task::spawn_blocking(move || read(&files)).await;
-        read.map_err(|_| CallError::Stopped)
+        self.beside(move || read(&files))
+            .await
+            .ok_or(CallError::Stopped)
     }
 }
 

@@ -13,6 +13,7 @@ mod recovery;
 mod snapshot;
 mod writer;
 
+pub use crate::outbox::Witness;
 pub use archived::ReadError;
 pub use handle::{CallError, Handle, Stopped};
 pub use lookup::{Keep, Listing, Page};
@@ -22,6 +23,7 @@ pub use writer::fallback;
 use std::sync::Arc;
 
 use plait_broker_core::Config;
+use plait_broker_core::ids::Millis;
 use plait_broker_log::{Log, LogError, Payloads};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -32,6 +34,7 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::journal::JournalError;
 use crate::outbox::Outbox;
+use crate::threads::{OwnThreads, Threads};
 
 /// How a partition is run.
 #[derive(Debug, Clone)]
@@ -42,6 +45,31 @@ pub struct Options {
     pub inbox_bytes_max: u32,
     /// A snapshot is taken when the log grew by this many bytes since the last one, and by as much as that one took.
     pub snapshot_bytes: u64,
+}
+
+/// What a partition takes from the world, beside its log.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where it does what may wait for the disk.
+    pub threads: Arc<dyn Threads>,
+    /// The wall clock, read once at the start.
+    pub wall: fn() -> Millis,
+    /// Its randomness.
+    pub entropy: Entropy,
+    /// Who is told what it does, if anybody.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+impl Surroundings {
+    /// Those of a process.
+    pub fn of_process() -> Self {
+        Self {
+            threads: Arc::new(OwnThreads),
+            wall: crate::clock::wall,
+            entropy: Entropy::from_os(),
+            witness: None,
+        }
+    }
 }
 
 /// Why a partition is down.
@@ -89,26 +117,41 @@ pub struct Running {
 }
 
 /// Rebuilds the state from the log, claims it, and starts the partition.
-pub fn start(mut log: Box<dyn Log>, options: Options) -> Result<Running, RecoveryError> {
+pub fn start(
+    mut log: Box<dyn Log>,
+    options: Options,
+    surroundings: Surroundings,
+) -> Result<Running, RecoveryError> {
+    let Surroundings {
+        threads,
+        wall,
+        mut entropy,
+        witness,
+    } = surroundings;
     let config = Config {
         epoch: log.epoch(),
         ..options.core
     };
-    let state = recovery::recover(&*log, config, Entropy::from_os().draw())?;
+    let state = recovery::recover(&*log, config, entropy.draw())?;
     let stale = recovery::check_archives(&*log.archive(), &state.partition)?;
     recovery::claim(&mut *log, &stale)?;
-    let clock = Clock::starting_after(state.time);
+    let clock = Clock::starting_after(wall(), state.time);
     let mut partition = state.partition;
     partition.recovered(clock.now());
     let files = Arc::new(OpenFiles::new(log.archive()));
     let room = Arc::new(Semaphore::new(options.inbox_bytes_max as usize));
-    let outbox = Arc::new(Outbox::new(Arc::clone(&room)));
+    let outbox = Arc::new(Outbox::new(Arc::clone(&room), witness));
     let (inbox, inputs) = mpsc::unbounded_channel();
     let payloads = Arc::new(Payloads::new(log.reader()));
     let snapshots = snapshot::Schedule::new(options.snapshot_bytes, &*log, state.snapshot_bytes);
     let tail = log.tail();
-    let writer = writer::spawn(log, Arc::clone(&outbox), inbox.downgrade())?;
-    let archiver = archiver::spawn(Arc::clone(&files), inbox.downgrade())?;
+    let writer = writer::spawn(
+        log,
+        Arc::clone(&outbox),
+        inbox.downgrade(),
+        Arc::clone(&threads),
+    )?;
+    let archiver = archiver::spawn(Arc::clone(&files), inbox.downgrade(), &*threads)?;
     let (drained, is_drained) = watch::channel(false);
     let handle = Handle::new(handle::Parts {
         inbox,
@@ -117,12 +160,13 @@ pub fn start(mut log: Box<dyn Log>, options: Options) -> Result<Running, Recover
         outbox: Arc::clone(&outbox),
         payloads,
         files,
+        threads,
         drained: is_drained,
     });
     let owner = owner::Owner::new(owner::Parts {
         partition,
         clock,
-        entropy: Entropy::from_os(),
+        entropy,
         inputs,
         writer,
         archiver,

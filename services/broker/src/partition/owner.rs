@@ -111,11 +111,11 @@ impl Owner {
             self.tick();
             self.take_all(&mut inputs);
             if self.parts.writer.has_room() {
-                self.seal()?;
+                self.seal().await?;
             }
             self.archive();
             if self.stopping && !self.group.is_open() {
-                return self.last_snapshot();
+                return self.last_snapshot().await;
             }
         }
     }
@@ -199,6 +199,7 @@ impl Owner {
     fn apply(&mut self, command: Command) {
         let now = self.now();
         let entropy = self.parts.entropy.draw();
+        self.parts.outbox.applying(now, &command);
         self.parts
             .partition
             .apply(command, now, entropy, &mut self.group.step);
@@ -206,7 +207,7 @@ impl Owner {
 
     /// Closes the group and sends it to the log's thread; one without records and with nothing before it is
     /// carried out at once.
-    fn seal(&mut self) -> Result<(), Failure> {
+    async fn seal(&mut self) -> Result<(), Failure> {
         if !self.group.is_open() {
             return Ok(());
         }
@@ -255,28 +256,25 @@ impl Owner {
             self.parts.writer.send(Job::ListSegments);
         }
         if self.parts.snapshots.is_due(self.parts.tail) {
-            self.snapshot(now)?;
+            self.snapshot(now).await?;
         }
         Ok(())
     }
 
     /// Takes the state as it is after the last sealed frame. The partition stands still while it is encoded (see
     /// the bench of the journal), the log does not.
-    fn snapshot(&mut self, now: Millis) -> Result<(), Failure> {
+    async fn snapshot(&mut self, now: Millis) -> Result<(), Failure> {
         let at = self.parts.tail;
         let (parts, queue) = snapshot::channel();
         self.parts.snapshots.begun(at);
         self.parts.writer.send(Job::Snapshot { at, parts: queue });
-        let partition = &self.parts.partition;
-        Ok(tokio::task::block_in_place(|| {
-            snapshot::send(partition, now, &parts)
-        })?)
+        Ok(snapshot::send(&self.parts.partition, now, parts).await?)
     }
 
-    fn last_snapshot(&mut self) -> Result<(), Failure> {
+    async fn last_snapshot(&mut self) -> Result<(), Failure> {
         if self.parts.snapshots.is_stale(self.parts.tail) {
             let now = self.parts.clock.now();
-            self.snapshot(now)?;
+            self.snapshot(now).await?;
         }
         Ok(())
     }

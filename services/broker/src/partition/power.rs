@@ -82,7 +82,7 @@ impl Life {
             ..FileLogOptions::default()
         };
         let log = FileLog::inspect_on(disk.mount(), small)?;
-        let running = start(Box::new(log), options())?;
+        let running = start(Box::new(log), options(), Surroundings::of_process())?;
         let (conn, outbound) = running.handle.open(1 << 20);
         let life = Self {
             running,

@@ -1,14 +1,15 @@
 //! When snapshots are taken, and what they are made of.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 use plait_broker_core::Partition;
 use plait_broker_core::ids::{Millis, Offset};
 use plait_broker_log::Log;
+use tokio::sync::mpsc;
 
 use crate::journal::{self, JournalError};
+use crate::threads::Inflow;
 
 /// How often a large state is written: when the log grew by so many times its length. A task takes some 50 bytes of
 /// a snapshot and some hundreds of the log, so a restart replays about as much as it loads.
@@ -85,38 +86,38 @@ pub(super) enum Part {
 }
 
 /// The way from the partition to the disk.
-pub(super) fn channel() -> (SyncSender<Part>, Receiver<Part>) {
-    sync_channel(CHUNKS_WAITING)
+pub(super) fn channel() -> (mpsc::Sender<Part>, mpsc::Receiver<Part>) {
+    mpsc::channel(CHUNKS_WAITING)
 }
 
 /// Sends the state as it is. Ends early when nobody writes it any more.
-pub(super) fn send(
+pub(super) async fn send(
     partition: &Partition,
     now: Millis,
-    parts: &SyncSender<Part>,
+    parts: mpsc::Sender<Part>,
 ) -> Result<(), JournalError> {
     for record in partition.image(now) {
         let chunk = journal::encode_image(vec![record], now)?;
-        if parts.send(Part::Chunk(chunk)).is_err() {
+        if parts.send(Part::Chunk(chunk)).await.is_err() {
             return Ok(());
         }
     }
     // Whoever writes may be gone; it has said why.
-    let _ = parts.send(Part::End);
+    let _ = parts.send(Part::End).await;
     Ok(())
 }
 
 /// Writes what comes. Answers with its length.
-pub(super) fn write(parts: &Receiver<Part>, out: &mut dyn Write) -> io::Result<u64> {
+pub(super) fn write(parts: &mut Inflow<Part>, out: &mut dyn Write) -> io::Result<u64> {
     let mut bytes = 0;
     loop {
-        match parts.recv() {
-            Ok(Part::Chunk(chunk)) => {
+        match parts.next() {
+            Some(Part::Chunk(chunk)) => {
                 bytes += chunk.len() as u64;
                 out.write_all(&chunk)?;
             }
-            Ok(Part::End) => return Ok(bytes),
-            Err(_) => return Err(io::Error::other("the snapshot was given up")),
+            Some(Part::End) => return Ok(bytes),
+            None => return Err(io::Error::other("the snapshot was given up")),
         }
     }
 }

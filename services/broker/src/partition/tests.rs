@@ -123,7 +123,7 @@ impl Bench {
             begun: begun_sender,
             verdicts: receiver,
         };
-        let running = start(Box::new(log), options()).unwrap();
+        let running = start(Box::new(log), options(), Surroundings::of_process()).unwrap();
         Self {
             dir,
             running,
@@ -250,7 +250,7 @@ async fn a_stop_makes_all_durable_and_leaves_a_snapshot() {
     assert_eq!(log.snapshots().len(), 1);
     let frames: Vec<Frame> = log.frames(0).unwrap().map(Result::unwrap).collect();
     assert_eq!((frames.len(), frames[0].end()), (1, log.tail()));
-    let again = start(Box::new(log), options()).unwrap();
+    let again = start(Box::new(log), options(), Surroundings::of_process()).unwrap();
     assert!(again.recovered.snapshot_records > 0);
     assert_eq!(again.recovered.frames, 0);
     let found = again

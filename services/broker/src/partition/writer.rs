@@ -1,10 +1,8 @@
 //! The thread that writes the log. While it syncs one group, the owner forms the next.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 
 use plait_broker_core::ids::Offset;
 use plait_broker_log::{Log, SnapshotInfo, SnapshotState};
@@ -15,6 +13,7 @@ use super::snapshot::{self, Part};
 use super::{Failure, RecoveryError};
 use crate::journal::EncodedFrame;
 use crate::outbox::{Outbox, Release};
+use crate::threads::{Ended, Inflow, Threads};
 
 /// Groups on their way at once: one is synced, one waits. More would only make groups smaller.
 const GROUPS_MAX: usize = 2;
@@ -37,7 +36,7 @@ pub(super) enum Job {
     /// Make what comes the snapshot at `at`.
     Snapshot {
         at: Offset,
-        parts: Receiver<Part>,
+        parts: mpsc::Receiver<Part>,
     },
     /// Answer with `Input::Segments`.
     ListSegments,
@@ -61,9 +60,9 @@ struct Shared {
 /// The owner's end.
 #[derive(Debug)]
 pub(super) struct Writer {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<mpsc::UnboundedSender<Job>>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Ended>,
 }
 
 /// Starts the thread.
@@ -71,20 +70,22 @@ pub(super) fn spawn(
     log: Box<dyn Log>,
     outbox: Arc<Outbox>,
     inbox: mpsc::WeakUnboundedSender<Input>,
+    threads: Arc<dyn Threads>,
 ) -> Result<Writer, RecoveryError> {
-    let (jobs, queue) = channel();
+    // Bounded by the owner: at most GROUPS_MAX groups, a snapshot, and what follows from one.
+    let (jobs, queue) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::default());
     let mut thread = Thread {
         log,
         outbox,
         inbox,
         shared: Arc::clone(&shared),
+        threads: Arc::clone(&threads),
         snapshot: None,
     };
-    let spawned = thread::Builder::new()
-        .name("log".to_owned())
-        .spawn(move || thread.run(&queue));
-    let thread = Some(spawned.map_err(RecoveryError::Thread)?);
+    let work = async move { thread.run(queue).await };
+    let started = threads.start("log", Box::pin(work));
+    let thread = Some(started.map_err(RecoveryError::Thread)?);
     Ok(Writer {
         jobs: Some(jobs),
         shared,
@@ -141,10 +142,7 @@ impl Writer {
     pub(super) async fn finish(&mut self) -> Result<(), Failure> {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            joined
-                .map_err(|_| Failure::Writer)?
-                .map_err(|_| Failure::Writer)?;
+            thread.await.map_err(|_| Failure::Writer)?;
         }
         self.check()
     }
@@ -156,15 +154,16 @@ struct Thread {
     outbox: Arc<Outbox>,
     inbox: mpsc::WeakUnboundedSender<Input>,
     shared: Arc<Shared>,
-    snapshot: Option<JoinHandle<()>>,
+    threads: Arc<dyn Threads>,
+    snapshot: Option<Ended>,
 }
 
 impl Thread {
-    fn run(&mut self, queue: &Receiver<Job>) {
-        while let Ok(job) = queue.recv() {
+    async fn run(&mut self, mut queue: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = queue.recv().await {
             let result = match job {
                 Job::Group(sealed) => self.group(sealed),
-                Job::Snapshot { at, parts } => self.begin_snapshot(at, parts),
+                Job::Snapshot { at, parts } => self.begin_snapshot(at, parts).await,
                 Job::ListSegments => {
                     self.list_segments();
                     Ok(())
@@ -177,7 +176,7 @@ impl Thread {
                 return;
             }
         }
-        self.join_snapshot();
+        self.join_snapshot().await;
     }
 
     fn group(&mut self, sealed: Sealed) -> Result<(), Failure> {
@@ -217,14 +216,20 @@ impl Thread {
     }
 
     /// Everything before this job is durable, so `at` is the tail.
-    fn begin_snapshot(&mut self, at: Offset, parts: Receiver<Part>) -> Result<(), Failure> {
-        self.join_snapshot();
+    async fn begin_snapshot(
+        &mut self,
+        at: Offset,
+        parts: mpsc::Receiver<Part>,
+    ) -> Result<(), Failure> {
+        self.join_snapshot().await;
         let writer = self.log.snapshot_writer();
         let inbox = self.inbox.clone();
-        let write = move || {
+        let may_block = self.threads.may_block();
+        let write = async move {
+            let mut parts = Inflow::of(parts, may_block).await;
             let mut bytes = 0;
             let installed = writer.install(at, &mut |out| {
-                bytes = snapshot::write(&parts, out)?;
+                bytes = snapshot::write(&mut parts, out)?;
                 Ok(())
             });
             let written = match installed {
@@ -238,16 +243,15 @@ impl Thread {
                 let _ = inbox.send(Input::SnapshotDone { written });
             }
         };
-        let thread = thread::Builder::new()
-            .name("snapshot".to_owned())
-            .spawn(write);
-        self.snapshot = Some(thread.map_err(spawn_failure)?);
+        let thread = self.threads.start("snapshot", Box::pin(write));
+        self.snapshot = Some(thread.map_err(start_failure)?);
         Ok(())
     }
 
-    fn join_snapshot(&mut self) {
+    async fn join_snapshot(&mut self) {
         if let Some(thread) = self.snapshot.take() {
-            let _ = thread.join();
+            // One that panicked has said so, and is no snapshot.
+            let _ = thread.await;
         }
     }
 
@@ -272,7 +276,7 @@ impl Thread {
     }
 }
 
-fn spawn_failure(source: io::Error) -> Failure {
+fn start_failure(source: std::io::Error) -> Failure {
     Failure::Log(plait_broker_log::LogError::io(
         "start a thread for",
         "a snapshot",

@@ -1,15 +1,18 @@
 //! Sockets and the limits of HTTP/2 on them.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Error, Server};
 use tower::util::MapResponseLayer;
 
@@ -70,22 +73,31 @@ impl Sockets {
         closing: watch::Receiver<bool>,
     ) -> Result<(), Error> {
         let tcp = TcpIncoming::from(self.tcp).with_nodelay(Some(true));
-        let refusals = MapResponseLayer::new(refusals::in_our_words::<Body>);
-        let over_tcp = server()
-            .layer(refusals.clone())
-            .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(tcp, closed(closing.clone()));
+        let over_tcp = serve(tcp, routes.clone(), closing.clone());
         let Some((unix, path)) = self.unix else {
             return over_tcp.await;
         };
-        let over_unix = server()
-            .layer(refusals)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), closed(closing));
+        let over_unix = serve(UnixListenerStream::new(unix), routes, closing);
         let served = tokio::try_join!(over_tcp, over_unix).map(|_| ());
         let _ = std::fs::remove_file(path);
         served
     }
+}
+
+/// Serves connections until closed and all their streams have ended.
+pub async fn serve<C>(
+    connections: impl Stream<Item = io::Result<C>>,
+    routes: Routes,
+    closing: watch::Receiver<bool>,
+) -> Result<(), Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    server()
+        .layer(MapResponseLayer::new(refusals::in_our_words::<Body>))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections, closed(closing))
+        .await
 }
 
 async fn closed(mut closing: watch::Receiver<bool>) {

@@ -168,7 +168,7 @@ async fn sound(
     let blobs = attempts
         .iter_mut()
         .flat_map(|a| [&mut a.request, &mut a.envelope]);
-    blobs::load(context.partition.payloads(), blobs).await?;
+    blobs::load(&context.partition, blobs).await?;
     if attempts.iter().all(|attempt| lost(attempt).is_none()) {
         return Ok(attempts);
     }

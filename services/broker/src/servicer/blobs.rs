@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plait_broker_core::record::Blob;
-use plait_broker_log::Payloads;
 use tonic::Status;
+
+use crate::partition::Handle;
 
 /// Brings the payloads that are not in memory, all of them in one go on a thread that may block. One that is not what
 /// was written stays without bytes: see [`bytes`].
 pub(super) async fn load<'a>(
-    payloads: &Arc<Payloads>,
+    partition: &Handle,
     blobs: impl Iterator<Item = &'a mut Blob>,
 ) -> Result<(), Status> {
     let missing = blobs.filter(|blob| is_lost(blob));
@@ -23,10 +24,8 @@ pub(super) async fn load<'a>(
     if missing.is_empty() {
         return Ok(());
     }
-    let payloads = Arc::clone(payloads);
-    let read = tokio::task::spawn_blocking(move || payloads.read(&wanted))
-        .await
-        .map_err(|error| Status::internal(format!("reading payloads: {error}")))?;
+    let read = partition.payloads(wanted).await;
+    let read = read.ok_or_else(|| Status::internal("reading payloads was given up"))?;
     let mut told = None;
     for (blob, found) in missing.iter_mut().zip(read) {
         match found {

@@ -1,6 +1,6 @@
 //! What the scheduler sees: workers attached, contracts that wait, and who the scheduler is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ pub struct Hub {
 struct State {
     next: u64,
     observer: Option<Observer>,
-    workers: HashMap<String, (ConnId, WorkerAttached)>,
+    workers: BTreeMap<String, (ConnId, WorkerAttached)>,
     waiting: BTreeMap<u64, Waiting>,
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn messages(
 ) -> Result<Vec<pb::Task>, Status> {
     let mut out = Vec::with_capacity(tasks.len());
     for task in tasks {
-        out.push(views::task(task, full, context.partition.payloads()).await?);
+        out.push(views::task(task, full, &context.partition).await?);
     }
     Ok(out)
 }

@@ -1,7 +1,7 @@
 //! What a submitter's stream is sent.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use plait::pb::v1::{self as pb, submit_stream_response::Message};
@@ -9,11 +9,11 @@ use plait_broker_core::command::Command;
 use plait_broker_core::effect::{Effect, TaskResult, TaskState};
 use plait_broker_core::ids::{ConnId, TaskId};
 use plait_broker_core::record::Acceptance;
-use plait_broker_log::Payloads;
 use tonic::Status;
 
 use super::{Context, blobs, failures, split, times};
 use crate::outbound::Outgoing;
+use crate::partition::Handle;
 use crate::status::{self, Refused};
 
 /// What the stream's two sides share: tasks of frames on their way that were refused before the state machine saw them.
@@ -137,8 +137,8 @@ pub(super) async fn messages(
     }
     let bytes = |result: &TaskResult| result.result.as_ref().map_or(0, |r| r.len as usize);
     for frame in split::frames(results, bytes) {
-        let payloads = context.partition.payloads();
-        out.push_back(Message::Results(result_frame(frame, payloads).await?));
+        let frame = result_frame(frame, &context.partition).await?;
+        out.push_back(Message::Results(frame));
     }
     Ok(out)
 }
@@ -170,12 +170,12 @@ async fn archived(
 
 async fn result_frame(
     mut results: Vec<TaskResult>,
-    payloads: &Arc<Payloads>,
+    partition: &Handle,
 ) -> Result<pb::ResultFrame, Status> {
     let blobs = results
         .iter_mut()
         .filter_map(|result| result.result.as_mut().ok());
-    blobs::load(payloads, blobs).await?;
+    blobs::load(partition, blobs).await?;
     let mut out = pb::ResultFrame {
         tasks: Vec::with_capacity(results.len()),
         payloads: Vec::with_capacity(results.len()),

@@ -94,6 +94,7 @@ impl Reader {
     async fn run(mut self, mut incoming: Streaming<SubmitStreamRequest>) {
         let outbound = Arc::clone(&self.outbound);
         let end = tokio::select! {
+            biased;
             result = self.read(&mut incoming) => match result {
                 Ok(()) => End::Gone,
                 Err(status) => End::Status(Box::new(status::incoming(status))),

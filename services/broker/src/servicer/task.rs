@@ -147,8 +147,8 @@ impl TaskService for Tasks {
     ) -> Result<Response<pb::GetTaskResponse>, Status> {
         let request = request.into_inner();
         let view = self.view(task_id("id", &request.id)?).await?;
-        let payloads = self.context.partition.payloads();
-        let task = views::task(view, views::is_full(request.view), payloads).await?;
+        let full = views::is_full(request.view);
+        let task = views::task(view, full, &self.context.partition).await?;
         Ok(Response::new(pb::GetTaskResponse { task: Some(task) }))
     }
 
@@ -204,7 +204,7 @@ impl TaskService for Tasks {
             Reply::Archived(_) => self.view(task).await?,
             _ => return Err(unexpected("cancellation")),
         };
-        let task = views::task(view, false, self.context.partition.payloads()).await?;
+        let task = views::task(view, false, &self.context.partition).await?;
         Ok(Response::new(pb::CancelTaskResponse { task: Some(task) }))
     }
 

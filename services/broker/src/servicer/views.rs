@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plait::pb::v1 as pb;
 use plait_broker_core::effect::{QueueView, TaskView, TimelineEvent};
-use plait_broker_log::Payloads;
 use tonic::Status;
 
 use super::{blobs, failures, options, times};
+use crate::partition::Handle;
 use crate::{states, status};
 
 /// Whether an answer holds everything.
@@ -19,11 +19,11 @@ pub(super) fn is_full(view: i32) -> bool {
 pub(super) async fn task(
     mut view: TaskView,
     full: bool,
-    payloads: &Arc<Payloads>,
+    partition: &Handle,
 ) -> Result<pb::Task, Status> {
     if full {
         let blobs = [&mut view.request, &mut view.response, &mut view.envelope];
-        blobs::load(payloads, blobs.into_iter()).await?;
+        blobs::load(partition, blobs.into_iter()).await?;
     }
     let request = std::mem::take(&mut view.request);
     let response = std::mem::take(&mut view.response);

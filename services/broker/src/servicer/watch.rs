@@ -57,8 +57,8 @@ impl Watch {
         loop {
             if let Some(view) = self.ready.pop_front() {
                 self.is_final = view.state.is_final();
-                let payloads = self.context.partition.payloads();
-                let task = match views::task(*view, self.full, payloads).await {
+                let partition = &self.context.partition;
+                let task = match views::task(*view, self.full, partition).await {
                     Ok(task) => task,
                     Err(status) => return Some((Err(status), None)),
                 };

@@ -132,6 +132,7 @@ impl Reader {
     async fn run(mut self, mut incoming: Streaming<AttachRequest>) {
         let outbound = Arc::clone(&self.outbound);
         let attached = tokio::select! {
+            biased;
             attached = self.attach(&mut incoming) => attached,
             () = outbound.closed() => Err(Status::cancelled("the stream ended")),
         };
@@ -139,6 +140,7 @@ impl Reader {
             Err(status) => (status.message().to_owned(), End::Status(Box::new(status))),
             Ok(worker) => {
                 let ended = tokio::select! {
+                    biased;
                     ended = self.read(&mut incoming) => ended,
                     () = outbound.closed() => Ended::Closed,
                 };
@@ -205,12 +207,13 @@ impl Reader {
         let mut told = draining.borrow().is_some();
         loop {
             let next = tokio::select! {
-                next = tokio::time::timeout(silence, incoming.message()) => next,
+                biased;
                 grace = begun(&mut draining), if !told => {
                     told = true;
                     self.outbound.push(Outgoing::Drain { grace });
                     continue;
                 }
+                next = tokio::time::timeout(silence, incoming.message()) => next,
             };
             let request = match next {
                 Err(_) => {

@@ -5,20 +5,28 @@ use plait::pb::control::v1 as control;
 use plait::pb::v1::MethodInfo;
 use plait_broker_core::policy::MethodPolicy;
 
-pub(super) const PLAIN: &str = "/sim.v1.S/Plain";
-pub(super) const POISON: &str = "/sim.v1.S/Poison";
-pub(super) const ONCE: &str = "/sim.v1.S/Once";
-pub(super) const FLOW: &str = "/sim.v1.S/Flow";
-pub(super) const METHODS: [&str; 4] = [PLAIN, POISON, ONCE, FLOW];
-pub(super) const QUEUES: [&str; 3] = ["main", "poison", "flows"];
+pub(crate) const PLAIN: &str = "/sim.v1.S/Plain";
+pub(crate) const POISON: &str = "/sim.v1.S/Poison";
+pub(crate) const ONCE: &str = "/sim.v1.S/Once";
+pub(crate) const FLOW: &str = "/sim.v1.S/Flow";
+pub(crate) const METHODS: [&str; 4] = [PLAIN, POISON, ONCE, FLOW];
+pub(crate) const QUEUES: [&str; 3] = ["main", "poison", "flows"];
 
 /// The longest wait before a retry, ms.
 const BACKOFF_MAX: u64 = 800;
 
 const RETRYABLE: [u32; 6] = [2, 4, 8, 10, 13, 14];
 
-/// Every policy, as the scheduler would send it. `brief`: finished tasks are soon forgotten.
-pub(super) fn all(brief: bool) -> Vec<MethodPolicy> {
+/// Every policy, as the broker keeps it. `brief`: finished tasks are soon forgotten.
+pub(crate) fn all(brief: bool) -> Vec<MethodPolicy> {
+    sent(brief)
+        .iter()
+        .filter_map(plait_broker::policy::compiled)
+        .collect()
+}
+
+/// Every policy, as the scheduler sends it.
+pub(crate) fn sent(brief: bool) -> Vec<control::MethodPolicy> {
     let base = |method: &str, queue: &str| control::MethodPolicy {
         info: Some(MethodInfo {
             method: method.to_owned(),
@@ -54,14 +62,11 @@ pub(super) fn all(brief: bool) -> Vec<MethodPolicy> {
         deadline_ms: 60_000,
         ..base(FLOW, QUEUES[2])
     };
-    let all = [base(PLAIN, QUEUES[0]), poison, once, flow];
-    all.iter()
-        .filter_map(plait_broker::policy::compiled)
-        .collect()
+    vec![base(PLAIN, QUEUES[0]), poison, once, flow]
 }
 
 /// A policy as a history tells it.
-pub(super) fn told(policy: &MethodPolicy) -> Method {
+pub(crate) fn told(policy: &MethodPolicy) -> Method {
     Method {
         method: policy.method.clone(),
         queue: policy.queue.clone(),

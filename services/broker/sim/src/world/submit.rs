@@ -27,7 +27,7 @@ pub(super) struct Asked {
 }
 
 /// Bytes that begin with a number and are wrong if any one changes.
-pub(super) fn payload(number: u64, most: u64) -> Bytes {
+pub(crate) fn payload(number: u64, most: u64) -> Bytes {
     let filler = (number.wrapping_mul(7_919) % (most + 1)) as usize;
     let mut bytes = Vec::with_capacity(8 + filler);
     bytes.extend_from_slice(&number.to_le_bytes());
@@ -36,7 +36,7 @@ pub(super) fn payload(number: u64, most: u64) -> Bytes {
 }
 
 /// The number that a payload begins with, if the payload is whole.
-pub(super) fn number_of(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn number_of(bytes: &[u8]) -> Option<u64> {
     let (number, filler) = bytes.split_first_chunk::<8>()?;
     let number = u64::from_le_bytes(*number);
     let whole = filler
