@@ -196,10 +196,11 @@ impl Partition {
     /// A worker is gone: its leases end now.
     fn lose_worker(&mut self, number: u32, reason: &str, now: Millis, step: &mut Step) {
         let worker = &self.live.workers.slab[number];
-        let (accepted, id) = (worker.accepted, Arc::clone(&worker.id));
+        let (accepted, id, draining) = (worker.accepted, Arc::clone(&worker.id), worker.draining);
         // Handlers that it may have begun, oldest first: a task that ends its worker's process does so before the
-        // receipt of it is told, and would else never run out of attempts.
-        let mut may_have_begun = worker.slots;
+        // receipt of it is told, and would else never run out of attempts. But once a worker has said that it drains,
+        // which tells the receipt of all that it has, it begins nothing: what was on its way to it then comes back.
+        let mut may_have_begun = if draining { 0 } else { worker.slots };
         let mut leases = Vec::new();
         let mut next = worker.first_lease;
         while let Some(lease) = self.state.leases.slab.get(next) {
@@ -216,7 +217,11 @@ impl Partition {
             let (slot, waiting) = (lease.task, lease.is_waiting());
             let sent_only = lease.sequence > accepted && may_have_begun == 0;
             may_have_begun = may_have_begun.saturating_sub(u32::from(!waiting));
-            if self.is_at_most_once(slot) && !crate::mutant::is(crate::mutant::Mutant::OnceTwice) {
+            if draining && sent_only {
+                unstarted.push(slot);
+            } else if self.is_at_most_once(slot)
+                && !crate::mutant::is(crate::mutant::Mutant::OnceTwice)
+            {
                 // It may have received, and begun, what it did not acknowledge.
                 started.push(slot);
             } else if waits_for_children {

@@ -182,6 +182,25 @@ fn what_is_handed_back_costs_no_attempt_and_starts_elsewhere() {
     assert_eq!(refused(&h.succeed(WORKER, &first)).len(), 1);
 }
 
+/// A worker that drains begins nothing new, so a frame that crossed its word comes back when it goes.
+#[test]
+fn what_was_on_its_way_to_a_draining_worker_costs_no_attempt() {
+    let mut once = policy(METHOD);
+    once.at_most_once = true;
+    for policy in [policy(METHOD), once] {
+        let mut h = Harness::with_policies(config(), vec![policy]);
+        h.attach(WORKER, "w1", &[METHOD], 4);
+        let has = attempt(&h.submit(vec![task(METHOD)]), WORKER);
+        h.accept(WORKER, 1);
+        let crossed = attempt(&h.submit(vec![task(METHOD)]), WORKER);
+        h.apply(Command::WorkerDraining { conn: WORKER });
+        h.succeed(WORKER, &has);
+        h.apply(detach(WORKER));
+        let again = attempt(&h.attach(SECOND, "w2", &[METHOD], 4), SECOND);
+        assert_eq!((again.task, again.attempt), (crossed.task, 1));
+    }
+}
+
 #[test]
 fn a_clean_drain_loses_and_repeats_nothing() {
     let mut h = Harness::new();
