@@ -302,6 +302,14 @@ impl<'a> Checker<'a> {
         self.methods.get(&*submission.method).copied()
     }
 
+    /// Whether no worker's side of a task was recorded.
+    fn is_unseen(&self, task: Task) -> bool {
+        let facts = self.tasks.get(&task.0);
+        facts
+            .and_then(|facts| self.submission_of(facts))
+            .is_some_and(|submission| self.rules.unseen.contains(&submission.method))
+    }
+
     fn effect(&mut self, key: &'a Name, task: Task) {
         let earlier = self.effects.insert(key, task.0);
         self.ensure(Invariant::OneTaskPerKey, earlier.is_none(), || {

@@ -104,6 +104,13 @@ pub struct Rules {
     pub slack_ms: u64,
     /// Whether the recorder waited until all was over, so that every task must have ended.
     pub complete: bool,
+    /// Methods of which no worker's side was recorded: their outcomes cannot be checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Name>,
+    /// Whether a worker may have gone on after it lost its lease, unseen. A start under an older token than one that
+    /// was seen then tells of nothing new.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub zombies: bool,
 }
 
 impl Default for Rules {
@@ -111,6 +118,8 @@ impl Default for Rules {
         Self {
             slack_ms: 1_000,
             complete: true,
+            unseen: Vec::new(),
+            zombies: false,
         }
     }
 }

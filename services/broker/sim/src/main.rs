@@ -108,6 +108,9 @@ struct Mutants {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: u64,
+    /// Run all seeds with each, to tell in how many it is found.
+    #[arg(long)]
+    keep_going: bool,
     /// Only those whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -179,7 +182,12 @@ fn run_seeds(run: &Run) -> Result<bool> {
         writeln!(out, "never reached: {missing:?}")?;
     }
     if let Some(path) = &run.result {
-        let record = report::of_run(&totals, run.from, seconds, (&run.date, &run.commit));
+        let record = report::of_run(
+            run.layer,
+            &totals,
+            (run.from, seconds),
+            (&run.date, &run.commit),
+        );
         write_json(path, &record)?;
     }
     let all = !run.all_points || missing.is_empty();
@@ -269,14 +277,14 @@ fn run_mutants(wanted: &Mutants) -> Result<bool> {
     writeln!(out, "{}", mutants::HEAD)?;
     let mut rows = Vec::new();
     for mutant in mutants::all() {
-        if !mutant.name().contains(&wanted.only) {
+        if !mutant.name().contains(&wanted.only) || !mutant.is_in(wanted.layer) {
             continue;
         }
         let seeds = Seeds {
             from: wanted.from,
             count: wanted.seeds,
             threads: wanted.threads,
-            keep_going: false,
+            keep_going: wanted.keep_going,
             layer: wanted.layer,
         };
         let row = mutants::hunt(mutant, &seeds);
@@ -288,8 +296,12 @@ fn run_mutants(wanted: &Mutants) -> Result<bool> {
     writeln!(out, "{} mutants, {survivors} survived", rows.len())?;
     if let Some(path) = &wanted.result {
         let seconds = started.elapsed().as_secs_f64();
-        let record =
-            report::of_mutants(&rows, wanted.from, seconds, (&wanted.date, &wanted.commit));
+        let record = report::of_mutants(
+            wanted.layer,
+            &rows,
+            (wanted.from, seconds),
+            (&wanted.date, &wanted.commit),
+        );
         write_json(path, &record)?;
     }
     Ok(survivors == 0)

@@ -93,6 +93,7 @@ pub fn run(seed: u64) -> Outcome {
     story.tell(Event::Rules(Rules {
         slack_ms: 0,
         complete: true,
+        ..Rules::default()
     }));
     for policy in policies::all(machine.plan.brief) {
         story.tell(Event::Method(policies::told(&policy)));

@@ -225,6 +225,7 @@ impl World {
         self.tell(Event::Rules(Rules {
             slack_ms: 0,
             complete: true,
+            ..Rules::default()
         }));
         for policy in policies::all(self.plan.brief) {
             self.tell(Event::Method(policies::told(&policy)));

@@ -86,10 +86,12 @@ impl<'a> Checker<'a> {
     /// The end is what the worker gave, or what the broker may decide.
     fn check_outcome(&mut self, told: &'a Told) {
         let task = told.task;
+        let unseen = self.is_unseen(task);
         let facts = self.facts(task);
         let succeeded = facts.succeeded;
         let wanted = facts.cancel_wanted;
         let given = match told.state {
+            _ if unseen => true,
             State::Succeeded => facts.sent.iter().any(|sent| {
                 sent.code == 0 && (told.digest.is_none() || sent.digest == told.digest)
             }),
@@ -148,6 +150,7 @@ impl<'a> Checker<'a> {
         let had_time = !child && self.is_within(facts, in_time, told.broker_at);
         let own = told.code == 10 && method.at_most_once;
         let retried = method.retryable.contains(&told.code) && !method.at_most_once && !own;
+        let retried = retried && !self.is_unseen(told.task);
         match told.state {
             State::Expired => self.ensure(Invariant::StartsInTime, !early, || {
                 format!(

@@ -8,7 +8,7 @@ impl<'a> Checker<'a> {
     /// A handler starts. Without dispatches in the history this is when the lease shows.
     pub(super) fn started(&mut self, lease: &'a Lease) {
         let (task, token) = (lease.task, lease.token);
-        if !self.dispatches {
+        if !self.dispatches && !self.is_zombie(lease) {
             self.leased(lease);
         }
         let dispatches = self.dispatches;
@@ -32,6 +32,13 @@ impl<'a> Checker<'a> {
                 format!("{task:?} may start once and started {starts} times")
             });
         }
+    }
+
+    /// Whether a later attempt of the task was seen already, where that is no wonder.
+    fn is_zombie(&self, lease: &Lease) -> bool {
+        let seen = self.tasks.get(&lease.task.0);
+        let last = seen.and_then(|facts| facts.leases.last());
+        self.rules.zombies && last.is_some_and(|last| last.token > lease.token)
     }
 
     pub(super) fn leased(&mut self, lease: &'a Lease) {
@@ -127,7 +134,9 @@ impl<'a> Checker<'a> {
         let leases = &self.facts(task).leases;
         let before = leases.iter().rev().nth(1).map_or(0, |lease| lease.attempt);
         let first_seen = leases.len() == 1;
-        let follows = first_seen || attempt == before || attempt == before + 1;
+        // An attempt whose handler did not start shows in its dispatch only.
+        let next = attempt == before || attempt == before + 1 || !self.dispatches;
+        let follows = first_seen || (next && attempt >= before);
         self.ensure(Invariant::AttemptsCounted, follows, || {
             format!("{task:?} has attempt {attempt} after {before}")
         });

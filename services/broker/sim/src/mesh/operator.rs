@@ -143,7 +143,7 @@ impl Operator {
             let queues = in_time(client.list_queues(pb::ListQueuesRequest::default())).await?;
             let queues = queues.into_inner().queues;
             let counts = queues.iter().flat_map(|queue| &queue.counts);
-            let open = counts.filter(|count| !look::state(count.state as i32).is_final());
+            let open = counts.filter(|count| !look::state(count.state).is_final());
             let open: i64 = open.map(|count| count.count).sum();
             let waiting = self.story.with(|story| story.waiting.len());
             if open == 0 && waiting == 0 {

@@ -56,7 +56,7 @@ impl Plan {
         let quiet = dice.permille(60);
         Self {
             chaos: dice.range(3_000, 12_000),
-            tick: one_of(dice, &[1, 2, 5]),
+            tick: one_of(dice, &[1, 4, 8, 8]),
             way: one_of(dice, &[2, 10, 60]),
             disk_time: one_of(dice, &[0, 2, 20, 60]),
             clients: dice.range(1, 3) as usize,

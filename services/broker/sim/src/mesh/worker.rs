@@ -119,7 +119,8 @@ impl Worker {
             if self.desk.work() && link.welcomed {
                 self.tell(&mut link).await?;
             }
-            let beat = (link.said + HEARTBEAT).min(link.heard + SILENCE);
+            let beat = link.said + if link.welcomed { HEARTBEAT } else { SILENCE };
+            let beat = beat.min(link.heard + SILENCE);
             let due = self.desk.due().unwrap_or(beat).min(beat);
             tokio::select! {
                 biased;

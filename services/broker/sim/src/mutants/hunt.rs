@@ -1,13 +1,13 @@
 //! The list, and the hunt for one.
 
-use crate::campaign::{self, Seeds};
+use crate::campaign::{self, Layer, Seeds};
 use plait_broker_core::mutant as core;
 use plait_broker_log::mutant as log;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The head of the table of [`Row`]s.
-pub const HEAD: &str = "mutant                   seeds tried   found by seed  by";
+pub const HEAD: &str = "mutant                   seeds tried   found in   found by seed  by";
 
 /// The one bug of the shell, whose order of steps the simulation has of its own.
 static ACK_BEFORE_SYNC: AtomicBool = AtomicBool::new(false);
@@ -74,6 +74,19 @@ impl Mutant {
         }
     }
 
+    /// Whether a layer can know it: the order of steps of the shell is simulated in one, and flows are children of that
+    /// one, too.
+    #[must_use]
+    pub fn is_in(self, layer: Layer) -> bool {
+        use core::Mutant as C;
+        let core_only = [
+            Self::AckBeforeSync,
+            Self::Core(C::DeadlineWidened),
+            Self::Core(C::ChildForgotten),
+        ];
+        layer == Layer::Core || !core_only.contains(&self)
+    }
+
     fn turn_on(self) {
         off();
         match self {
@@ -97,7 +110,9 @@ pub struct Row {
     pub name: String,
     /// Seeds run with it.
     pub tried: u64,
-    /// The first seed that found it, and by which invariant.
+    /// Seeds that found it.
+    pub hits: u64,
+    /// The first of them, and by which invariant.
     pub found: Option<(u64, String)>,
 }
 
@@ -105,9 +120,12 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.found {
             Some((seed, what)) => {
-                write!(f, "{:<24} {:>11} {seed:>15}  {what}", self.name, self.tried)
+                let Self {
+                    name, tried, hits, ..
+                } = self;
+                write!(f, "{name:<24} {tried:>11} {hits:>10} {seed:>15}  {what}")
             }
-            None => write!(f, "{:<24} {:>11} {:>15}", self.name, self.tried, "SURVIVED"),
+            None => write!(f, "{:<24} {:>11} {:>26}", self.name, self.tried, "SURVIVED"),
         }
     }
 }
@@ -121,6 +139,7 @@ pub fn hunt(mutant: Mutant, seeds: &Seeds) -> Row {
     Row {
         name: mutant.name(),
         tried: totals.seeds,
+        hits: totals.failed.len() as u64,
         found: totals
             .failed
             .into_values()

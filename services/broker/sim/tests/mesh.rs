@@ -1,0 +1,40 @@
+//! The whole broker in a network: the same seed is the same world, in this process and in another; and some seeds hold.
+
+use std::process::Command;
+
+use plait_broker_sim::mesh;
+
+fn trace_of_a_process(seed: u64) -> String {
+    let replay = Command::new(env!("CARGO_BIN_EXE_plait-sim"))
+        .args(["replay", &seed.to_string(), "--layer", "mesh"])
+        .output()
+        .expect("plait-sim runs");
+    let text = String::from_utf8(replay.stdout).expect("text");
+    let (_, after) = text.rsplit_once("trace ").expect("a trace is told");
+    after[..16].to_owned()
+}
+
+#[test]
+fn the_same_seed_is_the_same_trace_in_every_process() {
+    for seed in [2, 41] {
+        let trace = format!("{:016x}", mesh::run(seed).hash);
+        assert_eq!(trace, trace_of_a_process(seed), "seed {seed}");
+        assert_eq!(trace, trace_of_a_process(seed), "seed {seed}, once more");
+    }
+}
+
+#[test]
+fn seeds_hold() {
+    let (mut crashes, mut tasks) = (0, 0);
+    for seed in [2, 3, 41, 43, 46] {
+        let outcome = mesh::run(seed);
+        let violations = outcome.violations;
+        assert!(violations.is_empty(), "{seed}: {violations:?}");
+        crashes += outcome.crashes;
+        tasks += outcome.tasks;
+    }
+    assert!(
+        crashes > 0 && tasks > 50,
+        "{crashes} crashes, {tasks} tasks"
+    );
+}
