@@ -13,13 +13,14 @@ fi
 crates=(plait-broker airport-ledger)
 # The interop drivers serve the tests, and with link-time optimisation every program costs minutes.
 if [ "$profile" = dev ]; then
-  crates+=(echo-worker-rust)
+  crates+=(echo-worker-rust plait-broker-sim)
 fi
 
 cargo build --quiet --locked --profile "$profile" "${crates[@]/#/--package=}"
 mkdir -p "build/$profile"
 for crate in "${crates[@]}"; do
-  ln -sf "${CARGO_TARGET_DIR:-$PWD/target}/$folder/$crate" "build/$profile/"
+  program=${crate/plait-broker-sim/plait-sim} # the checker of histories
+  ln -sf "${CARGO_TARGET_DIR:-$PWD/target}/$folder/$program" "build/$profile/"
 done
 
 # A program takes the name of its folder; a driver's folder is named after its language.

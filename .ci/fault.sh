@@ -33,6 +33,7 @@ long() {
   campaign clocks --rounds 60
   campaign network --rounds 100
   campaign poison --rounds 30
+  campaign ruins --rounds 9
   campaign swaps broker --swaps "${SWAPS:-60}"
   campaign swaps workers --swaps "${SWAPS:-60}"
   campaign rollback

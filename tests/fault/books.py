@@ -5,40 +5,10 @@ key, as a ledger does with a unique key.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
 
+from tests.fault.journal import Execution
 from tests.fault.outcome import Outcome
 from tests.fault.traffic import Traffic
-
-
-@dataclass(frozen=True)
-class Execution:
-    """One line of the journal, as interop/drivers writes it."""
-
-    language: str
-    key: str
-    account: str
-    number: int
-    token: int
-    attempt: int
-    task: str
-    length: int
-
-
-def executions(journal: Path) -> list[Execution]:
-    """The executions in the order in which they happened."""
-    if not journal.exists():
-        return []
-    return [parsed(line) for line in journal.read_text().splitlines()]
-
-
-def parsed(line: str) -> Execution:
-    """A line. Raises ValueError for one that is torn."""
-    language, key, account, number, token, attempt, task, length = line.split("\t")
-    return Execution(
-        language, key, account, int(number), int(token), int(attempt), task, int(length)
-    )
 
 
 def audit(outcome: Outcome, traffic: Traffic, lines: list[Execution], *, zombies: bool) -> None:

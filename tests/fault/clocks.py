@@ -19,6 +19,8 @@ import plait
 from testing.v1 import echo_pb2 as pb
 from tests.fault import books, tools
 from tests.fault.command import run
+from tests.fault.history import History
+from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
 from tests.fault.site import fixed_address
 from tests.fault.traffic import Traffic
@@ -61,7 +63,8 @@ async def campaign(rounds: int, folder: Path) -> Outcome:
     outcome = Outcome("clocks", ["I1", "I2", "I4", "I6", "I18"], "clock step")
     clock = WallClock(folder)
     journal = folder / "journal.tsv"
-    traffic = Traffic("clocks", window=64)
+    history = History(journal)
+    traffic = Traffic("clocks", window=64, history=history)
     counts: Counter[str] = Counter()
     async with (
         Mesh(folder, address=fixed_address(), under=clock.under) as mesh,
@@ -81,11 +84,12 @@ async def campaign(rounds: int, folder: Path) -> Outcome:
             traffic.stop()
             async with asyncio.timeout(SETTLE_S):
                 await running
-    lines = books.executions(journal)
+    lines = executions(journal)
     books.audit(outcome, traffic, lines, zombies=False)
+    await history.check(outcome)
     outcome.tried = rounds
     outcome.notes = ", ".join(f"{what}: {count}" for what, count in counts.items())
-    outcome.figures = {"tasks": traffic.acknowledged}
+    outcome.figures |= {"tasks": traffic.acknowledged}
     return outcome.ended()
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.fault import books, tools
 from tests.fault.command import run
+from tests.fault.history import History
+from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
 from tests.fault.site import fixed_address, new_folder
 from tests.fault.traffic import Traffic
@@ -37,8 +39,9 @@ async def _rounds(
     outcome: Outcome, mesh: Mesh, rounds: int, *, break_: Break, mend: Mend, says: str
 ) -> None:
     """Traffic all the while; the broker is broken and mended in turn."""
-    traffic = Traffic(outcome.campaign, window=64, payload=ECHO_BYTES)
     journal = mesh.folder / "journal.tsv"
+    history = History(journal)
+    traffic = Traffic(outcome.campaign, window=64, payload=ECHO_BYTES, history=history)
     for language in ("go", "rust"):
         await mesh.start_worker(language, env={"ECHO_JOURNAL": str(journal)})
     async with mesh.caller() as caller, asyncio.TaskGroup() as group:
@@ -54,9 +57,10 @@ async def _rounds(
             await traffic.progress(20)
             traffic.stop()
             await running
-    lines = books.executions(journal)
+    lines = executions(journal)
     books.audit(outcome, traffic, lines, zombies=False)
-    outcome.figures = {"tasks": traffic.acknowledged, "executions": len(lines)}
+    await history.check(outcome)
+    outcome.figures |= {"tasks": traffic.acknowledged, "executions": len(lines)}
 
 
 async def _stopped(outcome: Outcome, mesh: Mesh, says: str) -> None:

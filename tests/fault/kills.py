@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tests.fault import books
 from tests.fault.command import run
+from tests.fault.history import History
+from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
 from tests.fault.site import fixed_address
 from tests.fault.traffic import Traffic
@@ -102,7 +104,8 @@ async def campaign(size: Size, folder: Path) -> Outcome:
     """Runs the whole."""
     outcome = Outcome("kills", ["I1", "I2", "I4", "I19"], "kill -9")
     journal = folder / "journal.tsv"
-    traffic = Traffic("kills", window=size.window, accounts=200)
+    history = History(journal)
+    traffic = Traffic("kills", window=size.window, accounts=200, history=history)
     async with Mesh(folder, address=fixed_address(), env=GRACE) as mesh, mesh.caller() as caller:
         killer = Killer(mesh, traffic, size, journal)
         await killer.start_workers()
@@ -114,11 +117,12 @@ async def campaign(size: Size, folder: Path) -> Outcome:
             traffic.stop()
             async with asyncio.timeout(SETTLE_S):
                 await running
-    lines = books.executions(journal)
+    lines = executions(journal)
     books.audit(outcome, traffic, lines, zombies=False)
+    await history.check(outcome)
     outcome.tried = killer.counts.total()
     outcome.notes = ", ".join(f"{name} {count}" for name, count in killer.counts.most_common())
-    outcome.figures = {
+    outcome.figures |= {
         "tasks": traffic.acknowledged,
         "entries": len(traffic.entries),
         "executions": len(lines),

@@ -14,6 +14,8 @@ from pathlib import Path
 import plait
 from tests.fault import books
 from tests.fault.command import run
+from tests.fault.history import History
+from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
 from tests.fault.proxy import Proxy
 from tests.fault.traffic import Traffic
@@ -33,7 +35,8 @@ async def campaign(rounds: int, folder: Path) -> Outcome:
     """Each round strikes one link with one fault."""
     outcome = Outcome("network", ["I1", "I2", "I3", "I4", "I19"], "network fault")
     journal = folder / "journal.tsv"
-    traffic = Traffic("network", window=128)
+    history = History(journal, zombies=True)
+    traffic = Traffic("network", window=128, history=history)
     counts: Counter[str] = Counter()
     async with (
         Mesh(folder, env=ENV) as mesh,
@@ -53,11 +56,12 @@ async def campaign(rounds: int, folder: Path) -> Outcome:
             traffic.stop()
             async with asyncio.timeout(SETTLE_S):
                 await running
-    lines = books.executions(journal)
+    lines = executions(journal)
     books.audit(outcome, traffic, lines, zombies=True)
+    await history.check(outcome)
     outcome.tried = rounds
     outcome.notes = ", ".join(f"{what}: {count}" for what, count in sorted(counts.items()))
-    outcome.figures = {
+    outcome.figures |= {
         "tasks": traffic.acknowledged,
         "executed_again": len(lines) - len(traffic.entries),
     }

@@ -18,6 +18,8 @@ import grpc
 from testing.v1 import echo_pb2 as pb
 from tests.fault import books
 from tests.fault.command import run
+from tests.fault.history import History
+from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
 from tests.fault.site import attached_workers
 from tests.fault.stubborn import Stubborn
@@ -40,7 +42,8 @@ async def freeze(rounds: int, folder: Path) -> Outcome:
     """Each round stops one process, waits until that is felt, and lets it go on."""
     outcome = Outcome("pauses", ["I1", "I2", "I3", "I4", "I18"], "SIGSTOP and SIGCONT")
     journal = folder / "journal.tsv"
-    traffic = Traffic("pauses", window=128)
+    history = History(journal, zombies=True)
+    traffic = Traffic("pauses", window=128, history=history)
     counts: Counter[str] = Counter()
     dice = random.Random(1)
     async with Mesh(folder, env=ENV) as mesh, mesh.caller() as caller:
@@ -60,11 +63,12 @@ async def freeze(rounds: int, folder: Path) -> Outcome:
             async with asyncio.timeout(SETTLE_S):
                 await running
         await _completed_once(outcome, caller)
-    lines = books.executions(journal)
+    lines = executions(journal)
     books.audit(outcome, traffic, lines, zombies=True)
+    await history.check(outcome)
     outcome.tried = rounds
     outcome.notes = ", ".join(f"{name} {count}" for name, count in counts.items())
-    outcome.figures = {
+    outcome.figures |= {
         "tasks": traffic.acknowledged,
         "executed_again": len(lines) - len(traffic.entries),
     }

@@ -22,8 +22,10 @@ from testing.v1 import echo_pb2 as pb
 from tests.fault import books
 from tests.fault.command import run
 from tests.fault.contract import messages, stubs
+from tests.fault.history import History
+from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
-from tests.fault.site import resident_bytes, start_fault_worker
+from tests.fault.site import resident_bytes, start_fault_worker, supervised
 from tests.fault.stubborn import Stubborn
 from tests.fault.traffic import Traffic
 from tests.support.mesh import Caller, Mesh
@@ -50,12 +52,13 @@ async def campaign(rounds: int, folder: Path) -> Outcome:
     """Poison of each kind, `rounds` in all, beside healthy traffic; then deaf peers."""
     outcome = Outcome("poison", ["I10", "I11", "I19"], "poison task or deaf peer")
     journal = folder / "echo.tsv"
-    traffic = Traffic("poison", window=64)
+    history = History(journal)
+    traffic = Traffic("poison", window=64, history=history)
     async with Mesh(folder, env=ENV) as mesh, mesh.caller() as caller:
         await mesh.start_worker("rust", env={"ECHO_JOURNAL": str(journal)})
         async with asyncio.TaskGroup() as group:
             running = group.create_task(traffic.run(caller.plait))
-            async with _supervised(mesh):
+            async with supervised(lambda: start_fault_worker(mesh)):
                 for number in range(rounds):
                     await _poison(outcome, caller, HOWS[number % len(HOWS)])
                     await traffic.progress(20)
@@ -69,31 +72,14 @@ async def campaign(rounds: int, folder: Path) -> Outcome:
             tasks = len(range(number, rounds, len(HOWS)))
             said = f"{how} began {begun[how]} times, in {tasks} tasks of {ATTEMPTS} attempts"
             outcome.check(begun[how] == tasks * ATTEMPTS, said)
-    books.audit(outcome, traffic, books.executions(journal), zombies=False)
+    books.audit(outcome, traffic, executions(journal), zombies=False)
+    await history.check(outcome)
     outcome.tried = rounds + 2
     outcome.notes = (
         f"{', '.join(HOWS)} by turns, a worker that never reads, a submitter that never does"
     )
     outcome.figures |= {"healthy_tasks": traffic.acknowledged}
     return outcome.ended()
-
-
-@contextlib.asynccontextmanager
-async def _supervised(mesh: Mesh) -> AsyncIterator[None]:
-    """A fault worker that is started again whenever it dies."""
-
-    async def again() -> None:
-        while True:
-            # It may take poison and die of it before it has said that it is ready.
-            with contextlib.suppress(RuntimeError):
-                await (await start_fault_worker(mesh)).gone()
-
-    supervising = asyncio.ensure_future(again())
-    try:
-        yield
-    finally:
-        supervising.cancel()
-        await asyncio.wait([supervising])
 
 
 async def _poison(outcome: Outcome, caller: Caller, how: str) -> None:

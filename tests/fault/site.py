@@ -1,10 +1,12 @@
 """What several campaigns set up."""
 
+import asyncio
+import contextlib
 import os
 import random
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from plait.v1 import task_service_pb2 as api
@@ -26,6 +28,24 @@ async def attached_workers(caller: Caller) -> int:
     asked = api.GetQueueRequest(name="echo.append")
     queue = await caller.tasks.GetQueue(asked, wait_for_ready=True, timeout=ASK_S)
     return queue.queue.worker_count
+
+
+@contextlib.asynccontextmanager
+async def supervised(start: Callable[[], Awaitable[Process]]) -> AsyncIterator[None]:
+    """A process that is started again whenever it dies."""
+
+    async def again() -> None:
+        while True:
+            # It may take poison and die of it before it has said that it is ready.
+            with contextlib.suppress(RuntimeError):
+                await (await start()).gone()
+
+    supervising = asyncio.ensure_future(again())
+    try:
+        yield
+    finally:
+        supervising.cancel()
+        await asyncio.wait([supervising])
 
 
 def fixed_address() -> str:

@@ -24,6 +24,8 @@ from matplotlib.figure import Figure
 from testing.v1 import echo_pb2 as pb
 from tests.fault import books, outcome
 from tests.fault.command import run
+from tests.fault.history import History
+from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
 from tests.fault.site import fixed_address, resident_bytes
 from tests.fault.traffic import Traffic
@@ -129,7 +131,8 @@ async def campaign(hours: float, folder: Path, picture: Path) -> Outcome:
     result = Outcome("soak", ["I1", "I2", "I4", "I10", "I19"], "second of load with kills")
     seconds = hours * 3600
     journal = folder / "journal.tsv"
-    traffic = Traffic("soak", window=128, pause_s=PAUSE_S)
+    history = History(journal)
+    traffic = Traffic("soak", window=128, pause_s=PAUSE_S, history=history)
     watch, counts = Watch(), Counter[str]()
     async with Mesh(folder, address=fixed_address()) as mesh, mesh.caller() as caller:
         env = {"ECHO_JOURNAL": str(journal)}
@@ -147,8 +150,9 @@ async def campaign(hours: float, folder: Path, picture: Path) -> Outcome:
                 await flows
                 traffic.stop()
                 await running
-    lines = books.executions(journal)
+    lines = executions(journal)
     books.audit(result, traffic, lines, zombies=False)
+    await history.check(result)
     watch.plot(picture)
     _tell(result, watch, traffic, counts, seconds)
     return result.ended()
@@ -203,7 +207,7 @@ def _tell(
         most[curve.name] = max([most[curve.name], *curve.descriptors])
     result.tried = round(seconds)
     result.notes = f"kills: {', '.join(f'{k} {n}' for k, n in counts.most_common()) or 'none'}"
-    result.figures = {
+    result.figures |= {
         "tasks": traffic.acknowledged,
         "broker_longest_life_s": round(broker.life),
         "broker_mib_max": round(max(broker.mib)),

@@ -25,6 +25,8 @@ from plait.v1 import task_pb2
 from testing.v1 import echo_pb2 as pb
 from tests.fault import books
 from tests.fault.command import run
+from tests.fault.history import History
+from tests.fault.journal import Execution, executions
 from tests.fault.outcome import Outcome
 from tests.fault.site import attached_workers, fixed_address
 from tests.fault.traffic import Traffic
@@ -144,7 +146,8 @@ async def campaign(what: str, swaps: int, folder: Path) -> Outcome:
     """Runs the whole; `what`: "broker" or "workers"."""
     invariants = ["I1", "I2", "I4", "I12", "I13"]
     outcome = Outcome(f"swap-{what}", invariants, "drain and swap under load")
-    traffic = Traffic(what, window=64)
+    history = History(folder / "journal.tsv")
+    traffic = Traffic(what, window=64, history=history)
     async with Mesh(folder, address=fixed_address(), env=ENV) as mesh, mesh.caller() as caller:
         site = Site(mesh, caller, outcome, each=1 if what == "broker" else 2)
         await site.start()
@@ -164,10 +167,11 @@ async def campaign(what: str, swaps: int, folder: Path) -> Outcome:
                 await running
                 await calling
         again = await caller.list(AGAIN)
-    judge(outcome, traffic, books.executions(folder / "journal.tsv"), again)
+    judge(outcome, traffic, executions(folder / "journal.tsv"), again)
+    await history.check(outcome)
     outcome.tried = site.counts.total()
     outcome.notes = ", ".join(f"{name} {count}" for name, count in site.counts.items())
-    outcome.figures = {
+    outcome.figures |= {
         "tasks": traffic.acknowledged,
         **{f"{kind}s".replace(" ", "_"): count for kind, count in calls.ended.items()},
         "attempts_repeated": len(again),
@@ -177,7 +181,7 @@ async def campaign(what: str, swaps: int, folder: Path) -> Outcome:
 
 
 def judge(
-    outcome: Outcome, traffic: Traffic, lines: list[books.Execution], again: list[task_pb2.Task]
+    outcome: Outcome, traffic: Traffic, lines: list[Execution], again: list[task_pb2.Task]
 ) -> None:
     """Nothing is lost, and nothing was attempted twice."""
     books.audit(outcome, traffic, lines, zombies=False)

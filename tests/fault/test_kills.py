@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.fault import books, kills
-from tests.fault.books import Execution
 from tests.fault.conftest import clean
+from tests.fault.journal import Execution, parsed
 from tests.fault.outcome import Outcome
 from tests.fault.traffic import Traffic
 
@@ -64,4 +64,4 @@ def test_the_audit_finds(plant, said: str):
 
 def test_a_torn_line_is_an_error():
     with pytest.raises(ValueError, match="unpack"):
-        books.parsed("go\ta/1\ta\t1")
+        parsed("go\ta/1\ta\t1")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from plait.v1 import task_pb2
 from tests.fault import swaps
-from tests.fault.books import Execution
 from tests.fault.conftest import clean
+from tests.fault.journal import Execution
 from tests.fault.outcome import Outcome
 from tests.fault.traffic import Traffic
 

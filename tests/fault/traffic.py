@@ -17,6 +17,7 @@ import grpc
 import plait
 from testing.v1 import echo_pb2 as pb
 from testing.v1 import echo_pb2_grpc
+from tests.fault.history import APPEND, ECHO, History
 from tests.support.requests import entry
 from tests.support.waiting import elapse
 
@@ -36,8 +37,10 @@ class Traffic:
         accounts: int = 64,
         payload: int = 200,
         pause_s: float = 0.0,
+        history: History | None = None,
     ) -> None:
-        """`payload`: bytes of an echo; `pause_s`: between two submissions of a kind."""
+        """`payload`: bytes of an echo; `pause_s`: between two submissions of a kind; `history`:
+        where all of it is told, too."""
         self.name = name
         self.accounts = accounts
         self.entries: dict[str, str] = {}
@@ -50,6 +53,7 @@ class Traffic:
         """Echoes whose result was dropped before it was read; see ECHO_KEPT_S."""
         self.ended = 0
         self.acknowledged = 0
+        self._history = history
         self._payload = payload
         self._pause_s = pause_s
         self._window = window
@@ -77,6 +81,7 @@ class Traffic:
 
     async def _append(self, client: plait.Client, stub: Any, group: asyncio.TaskGroup) -> None:
         keys: list[str] = []
+        asked: list[int] = []
 
         async def requests() -> AsyncIterator[pb.AppendRequest]:
             for number in itertools.count():
@@ -86,18 +91,20 @@ class Traffic:
                 self._lines[account] += 1
                 request = entry(account, self._lines[account])
                 keys.append(request.entry.id)
+                asked.append(self._ask(APPEND, number, key=keys[-1], order=account))
                 yield request
 
         number = 0
         async for task in client.submit_many(stub.Append, requests(), window=self._window):
             key = keys[number]
             self.entries[key] = task.id
+            self._accept(asked[number], task)
             number += 1
-            self.acknowledged += 1
             group.create_task(self._await_entry(key, task))
 
     async def _echo(self, client: plait.Client, stub: Any, group: asyncio.TaskGroup) -> None:
         payloads: list[bytes] = []
+        asked: list[int] = []
 
         async def requests() -> AsyncIterator[pb.EchoRequest]:
             for number in itertools.count():
@@ -105,11 +112,12 @@ class Traffic:
                     return
                 payload = f"{self.name}/{number}/".encode()
                 payloads.append(payload + b"." * (self._payload - len(payload)))
+                asked.append(self._ask(ECHO, number))
                 yield pb.EchoRequest(payload=payloads[-1])
 
         number = 0
         async for task in client.submit_many(stub.Echo, requests(), window=self._window):
-            self.acknowledged += 1
+            self._accept(asked[number], task)
             group.create_task(self._await_echo(payloads[number], task))
             payloads[number] = b""
             number += 1
@@ -126,7 +134,9 @@ class Traffic:
     async def _await_entry(self, key: str, task: plait.Task[pb.AppendResponse]) -> None:
         try:
             self.lengths[key] = (await task.result()).length
+            self._tell(task, "SUCCEEDED", digest=str(self.lengths[key]))
         except grpc.aio.AioRpcError as error:
+            self._tell(task, "FAILED", code=error.code().value[0])
             self.failures.append(f"{key}: {error.code().name} {error.details()}")
         await self._one_more()
 
@@ -134,16 +144,33 @@ class Traffic:
         accepted = time.monotonic()
         try:
             answer = await task.result()
+            self._tell(task, "SUCCEEDED")
             if answer.payload != payload:
                 self.failures.append(f"{task.id}: another answer than {payload[:40]!r}")
             self.echoes += 1
         except grpc.aio.AioRpcError as error:
             gone = error.code() is grpc.StatusCode.NOT_FOUND
+            self._tell(task, "NOT_FOUND" if gone else "FAILED", code=error.code().value[0])
             if gone and time.monotonic() - accepted > ECHO_KEPT_S:
                 self.unread += 1
             else:
                 self.failures.append(f"{task.id}: {error.code().name} {error.details()}")
         await self._one_more()
+
+    def _ask(self, method: str, number: int, **fields: str) -> int:
+        if self._history is None:
+            return 0
+        client = f"{self.name} {method}"
+        return self._history.asked(method, client, place=(number + 1, 0), **fields)
+
+    def _accept(self, asked: int, task: plait.Task[Any]) -> None:
+        self.acknowledged += 1
+        if self._history is not None:
+            self._history.acknowledged(asked, task.id)
+
+    def _tell(self, task: plait.Task[Any], state: str, **fields: Any) -> None:
+        if self._history is not None:
+            self._history.ended(task.id, state, **fields)
 
     async def _one_more(self) -> None:
         self._room.release()

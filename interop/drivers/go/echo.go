@@ -50,6 +50,9 @@ func (e *echo) Echo(_ context.Context, request *testingv1.EchoRequest) (*testing
 }
 
 func (e *echo) Fail(ctx context.Context, request *testingv1.FailRequest) (*testingv1.FailResponse, error) {
+	if err := ruin(ctx, request.GetMessage()); err != nil {
+		return nil, err
+	}
 	number := attemptNumber(ctx)
 	if number > request.GetFailures() {
 		return &testingv1.FailResponse{Attempt: number}, nil

@@ -1,5 +1,6 @@
 //! The service.
 
+use crate::ruin;
 use futures_util::future::try_join_all;
 use plait::pb::google::rpc::{BadRequest, RetryInfo, Status as RpcStatus, bad_request};
 use plait::pb::testing::v1 as pb;
@@ -71,6 +72,7 @@ impl EchoService for Echo {
     ) -> Result<Response<pb::FailResponse>, Status> {
         let attempt = number()?;
         let request = request.into_inner();
+        ruin::obey(&request.message).map_err(|error| Status::internal(error.to_string()))?;
         if attempt > request.failures {
             return Ok(Response::new(pb::FailResponse { attempt }));
         }

@@ -1,6 +1,7 @@
 //! testing.v1.EchoService on the Rust SDK: does what the requests say.
 
 mod echo;
+mod ruin;
 
 use clap::Parser;
 use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
