@@ -274,6 +274,8 @@ impl<'a> Checker<'a> {
     fn is_past(&self, facts: &Facts<'_>, span: u64, broker_at: Option<u64>) -> bool {
         match (facts.created_at, broker_at, facts.acked) {
             (Some(created), Some(at), _) => at >= created.saturating_add(span),
+            // Only one of the two is known on the broker's clock: it cannot be said.
+            (None, Some(_), _) => false,
             (_, _, Some(acked)) => {
                 self.now.at > acked.at.saturating_add(span) + self.rules.slack_ms
             }

@@ -13,6 +13,7 @@ use plait_broker_core::ids::Millis;
 use plait_broker_log::sim::SimDisk;
 use plait_broker_log::{FileLog, FileLogOptions};
 use tokio::sync::watch;
+use tonic::service::Routes;
 
 use super::net;
 use super::plan::Plan;
@@ -85,7 +86,8 @@ async fn live(machine: &Machine, life: u64) -> Result<(), String> {
     let (_signal, signals) = Signals::by_hand();
     let (process, errors) = (machine.clone(), machine.seen.errors());
     let (_open, never) = watch::channel(false);
-    let serve = move |routes, mut closing: watch::Receiver<bool>| {
+    let serve = move |routes: Routes, mut closing: watch::Receiver<bool>| {
+        let routes = net::dated(routes);
         process.story.tell(Event::Restart {
             what: "broker".into(),
         });

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use http::Uri;
+use http::header::{DATE, HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::Status;
+use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
+use tower::util::MapResponseLayer;
 use turmoil::net::{TcpListener, TcpStream};
 
 /// The broker's host, and where it listens.
@@ -72,6 +75,16 @@ pub(super) async fn listen() -> io::Result<impl Stream<Item = io::Result<Accepte
         Some((accepted.map(|(stream, _)| Accepted(stream)), listener))
     };
     Ok(stream::unfold(listener, accept))
+}
+
+/// Answers with a date of ours: that of the real clock would end in the bytes, and so in the trace.
+pub(super) fn dated(routes: Routes) -> Routes {
+    let dated = MapResponseLayer::new(|mut answer: http::Response<_>| {
+        let date = HeaderValue::from_static("Tue, 14 Nov 2023 22:13:20 GMT");
+        answer.headers_mut().insert(DATE, date);
+        answer
+    });
+    Routes::from(routes.into_axum_router().layer(dated))
 }
 
 /// Connects to the broker once.

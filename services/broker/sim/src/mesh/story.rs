@@ -177,9 +177,10 @@ impl Witness for Shared {
                     },
                 ..
             }) => *story.applied.entry((*session, *sequence)).or_default() += 1,
+            // Number 0 is what the broker tells in a worker's place, when a payload is lost.
             Command::Outcomes {
                 conn,
-                sequence,
+                sequence: sequence @ 1..,
                 outcomes,
             } => {
                 let told = outcomes.iter().map(|outcome| (outcome.task, outcome.token));
