@@ -40,9 +40,14 @@ func newEcho(client testingv1.EchoServiceClient) (*echo, error) {
 		return made, nil
 	}
 	var err error
-	const flags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
-	made.journal, err = os.OpenFile(path, flags, 0o600) //nolint:gosec // a test's own path
+	made.journal, err = openNotes(path)
 	return made, err
+}
+
+// openNotes opens a file to which several processes add lines.
+func openNotes(path string) (*os.File, error) {
+	const flags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
+	return os.OpenFile(path, flags, 0o600) //nolint:gosec // a test's own path
 }
 
 func (e *echo) Echo(_ context.Context, request *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"plait.dev/plait"
@@ -26,8 +27,7 @@ func ruin(ctx context.Context, how string) error {
 	if path == "" || !known {
 		return nil
 	}
-	const flags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
-	file, err := os.OpenFile(path, flags, 0o600) //nolint:gosec // a test's own path
+	file, err := openNotes(path)
 	if err != nil {
 		return err
 	}
@@ -52,15 +52,16 @@ func abort() error {
 
 // eat takes memory until the limit of the process is reached, and the runtime cannot go on.
 func eat() error {
-	statm, err := os.ReadFile("/proc/self/statm")
+	said, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return err
 	}
-	var pages uint64
-	if _, err := fmt.Sscan(string(statm), &pages); err != nil {
+	var kib uint64
+	_, size, _ := strings.Cut(string(said), "VmSize:")
+	if _, err := fmt.Sscan(size, &kib); err != nil {
 		return err
 	}
-	limit := pages*uint64(os.Getpagesize()) + eatenAtMost //nolint:gosec // a page has a size
+	limit := kib<<10 + eatenAtMost
 	if err := syscall.Setrlimit(syscall.RLIMIT_AS, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
 		return err
 	}

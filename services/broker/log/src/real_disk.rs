@@ -106,7 +106,8 @@ impl Disk for RealDisk {
     }
 }
 
-/// The number in the file, unless it is that of an earlier owner: the holder leaves its own only when it claims the log.
+/// The number in the file, unless it is that of an earlier owner: the holder leaves its own only
+/// when it claims the log.
 fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;

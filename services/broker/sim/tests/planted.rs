@@ -67,18 +67,7 @@ fn planted_violations_of_several_lines_are_found() {
 }
 
 /// As a recorder of real processes makes it: no dispatch is seen, attempts may end before their handlers start.
-const REAL: &str = r#"{"at":0,"event":"rules","slack_ms":0,"unseen":["/O"]}
-{"at":0,"event":"method","method":"/M","queue":"q","deadline_ms":10000,"attempt_timeout_ms":1000,"max_attempts":9,"max_backoff_ms":100,"window_ms":5000,"retention_ms":60000,"dead_letter_ms":0,"at_most_once":false,"retryable":[14]}
-{"at":1,"event":"submit.invoke","id":1,"client":"c","method":"/M","order":"o"}
-{"at":1,"event":"submit.invoke","id":2,"client":"c","method":"/O"}
-{"at":2,"event":"submit.ok","id":1,"task":1}
-{"at":2,"event":"submit.ok","id":2,"task":2}
-{"at":3,"event":"start","task":1,"token":11,"attempt":1,"worker":"w","of":1}
-{"at":4,"event":"start","task":1,"token":15,"attempt":5,"worker":"w","of":1}
-{"at":5,"event":"outcome.invoke","task":1,"token":15,"code":0,"digest":"abc"}
-{"at":6,"event":"result","task":1,"state":"SUCCEEDED","digest":"abc"}
-{"at":7,"event":"result","task":2,"state":"SUCCEEDED","digest":"of an unseen worker"}
-"#;
+const REAL: &str = include_str!("histories/real.jsonl");
 
 #[test]
 fn a_history_of_real_processes_is_checked_for_what_it_can_tell() {

@@ -6,8 +6,8 @@
 //! sends it again. Another call of the run shows that branches run concurrently, and lets it through. If none comes, it
 //! is refused before its effect could happen.
 //!
-//! After a restart calls are held, too, whose run's worker has not come back: its submissions' stream may be faster than
-//! its attempts'. They go through when it comes, or find that the lease is lost when it does not.
+//! After a restart calls are held, too, whose run's worker has not come back: its submissions' stream may be faster
+//! than its attempts'. They go through when it comes, or find that the lease is lost when it does not.
 
 use super::super::Partition;
 use super::run_of;
