@@ -87,6 +87,8 @@ soak: setup build-dev ## Run mixed load and random kills for HOURS=1; plots memo
 	.ci/fault.sh soak
 fuzz: ## Fuzz every parser of bytes from outside, FUZZ_S=10 seconds each
 	.ci/fuzz.sh $(or $(FUZZ_S),10)
+fuzz-%: ## fuzz-short: some seconds each, the same every time, for CI
+	.ci/fuzz.sh $*
 sim: ## Simulate the broker: SEEDS=1000 FROM=1
 	.ci/sim.sh run
 sim-%: ## sim-short: the same seeds each time, for CI

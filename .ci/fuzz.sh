@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets of tests/fuzz one after the other.
-#   .ci/fuzz.sh SECONDS [TARGET...]
+#   .ci/fuzz.sh SECONDS|short [TARGET...]
 # SECONDS for each. Inputs are mutated from tests/fuzz/corpus/TARGET and what was found before in
 # build/fuzz/TARGET. An input that fails is written to build/fuzz/TARGET-crash-*, and ends the run.
+# `short`, for CI: some seconds each, from the corpus alone and always the same seed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=${1:?usage: .ci/fuzz.sh SECONDS [TARGET...]}
+seconds=${1:?usage: .ci/fuzz.sh SECONDS|short [TARGET...]}
 shift
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
@@ -24,10 +25,14 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --quiet --locked --release --target "$host" --manifest-path tests/fuzz/Cargo.toml
 fuzz=$CARGO_TARGET_DIR/$host/release/plait-fuzz
 
+length=(-max_total_time="$seconds")
+[ "$seconds" != short ] || length=(-max_total_time=4 -seed=1)
 for target in "${targets[@]}"; do
   printf '== fuzz %s\n' "$target"
-  mkdir -p "build/fuzz/$target" "tests/fuzz/corpus/$target"
-  PLAIT_FUZZ=$target "$fuzz" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=2048 \
+  found=build/fuzz/$target
+  [ "$seconds" != short ] || found=$(mktemp -d)
+  mkdir -p "$found" "tests/fuzz/corpus/$target"
+  PLAIT_FUZZ=$target "$fuzz" "${length[@]}" -timeout=30 -rss_limit_mb=2048 \
     -print_final_stats=1 -verbosity=0 -artifact_prefix="build/fuzz/$target-" \
-    "build/fuzz/$target" "tests/fuzz/corpus/$target"
+    "$found" "tests/fuzz/corpus/$target"
 done
