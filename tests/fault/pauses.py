@@ -18,7 +18,7 @@ import grpc
 from testing.v1 import echo_pb2 as pb
 from tests.fault import books
 from tests.fault.command import run
-from tests.fault.history import History
+from tests.fault.history import ECHO, History
 from tests.fault.journal import executions
 from tests.fault.outcome import Outcome
 from tests.fault.site import attached_workers
@@ -114,29 +114,43 @@ async def late(tasks: int, folder: Path) -> Outcome:
     """A worker takes tasks, is silent until its leases are over, and completes them all the same,
     while and after another worker does them."""
     outcome = Outcome("late-completions", ["I3"], "completion under an old token")
+    history = History(folder / "journal.tsv", zombies=True)
     async with Mesh(folder, env=LATE_ENV) as mesh, mesh.caller() as caller:
         await (await mesh.start_worker("rust")).terminate()
         done = 0
         while done < tasks:
-            done += await _one_batch(outcome, mesh, caller, min(BATCH, tasks - done), done)
+            count = min(BATCH, tasks - done)
+            done += await _one_batch(outcome, history, mesh, caller, range(done, done + count))
+    await history.check(outcome)
     outcome.tried = done
     outcome.notes = "half of them before the second attempt ended, half after it"
     return outcome.ended()
 
 
-async def _one_batch(outcome: Outcome, mesh: Mesh, caller: Caller, count: int, first: int) -> int:
-    requests = [pb.EchoRequest(payload=f"{first + n}".encode()) for n in range(count)]
-    before_end = (first // BATCH) % 2 == 0
+async def _one_batch(
+    outcome: Outcome, history: History, mesh: Mesh, caller: Caller, numbers: range
+) -> int:
+    count = len(numbers)
+    requests = [pb.EchoRequest(payload=f"{number}".encode()) for number in numbers]
+    asked = [history.asked(ECHO, "late", place=(number + 1, 0)) for number in numbers]
+    before_end = (numbers[0] // BATCH) % 2 == 0
     async with asyncio.timeout(SETTLE_S), grpc.aio.insecure_channel(mesh.address) as channel:
         stub = Stubborn(channel, "stubborn", ["/testing.v1.EchoService/Echo"])
         await stub.attach(count)
         handles = [task async for task in caller.plait.submit_many(caller.echo.Echo, requests)]
+        for each, task in zip(asked, handles, strict=True):
+            history.acknowledged(each, task.id)
         await stub.take(count)
+        for number, token in stub.held:
+            lease = {"task": f"t{number:016x}", "token": token}
+            history.tell("start", **lease, attempt=1, worker="stubborn")
         await stub.silence()
         if before_end:
             await _refused(outcome, stub)
         worker = await mesh.start_worker("rust")
         answers = await asyncio.gather(*(task.result() for task in handles))
+        for task in handles:
+            history.ended(task.id, "SUCCEEDED")
         for request, answer in zip(requests, answers, strict=True):
             outcome.check(answer.payload == request.payload, f"{request} answered {answer}")
         if not before_end:
