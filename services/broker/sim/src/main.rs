@@ -158,8 +158,14 @@ fn run_seeds(run: &Run) -> Result<bool> {
     let started = monotonic();
     let mut told = Duration::ZERO;
     let mut out = io::stdout().lock();
+    let mut shown = 0;
     let totals = campaign::run(&seeds, run.time.map(Duration::from_secs), &mut |totals| {
         let passed = started.elapsed();
+        if totals.failed.len() > shown {
+            shown = totals.failed.len();
+            let seeds: Vec<&u64> = totals.failed.keys().collect();
+            let _ = writeln!(out, "failed so far: {seeds:?}");
+        }
         if passed >= told + Duration::from_secs(10) {
             told = passed;
             let line = progress(totals, passed);

@@ -26,7 +26,7 @@ fn the_same_seed_is_the_same_trace_in_every_process() {
 #[test]
 fn seeds_hold() {
     let (mut crashes, mut tasks) = (0, 0);
-    for seed in [2, 3, 41, 43, 46] {
+    for seed in [2, 41, 46, 563, 1336] {
         let outcome = mesh::run(seed);
         let violations = outcome.violations;
         assert!(violations.is_empty(), "{seed}: {violations:?}");

@@ -80,18 +80,12 @@ impl<'a> Checker<'a> {
                 || format!("{task:?} was made for submission {id} and for {maker:?}"),
             );
         }
-        self.check_key(submission, task, existing, created_at);
+        self.check_key(submission, task, existing);
         self.check_child(submission, task);
     }
 
     /// The task of a key is the one that the key stands for.
-    fn check_key(
-        &mut self,
-        submission: &'a Submission,
-        task: Task,
-        existing: bool,
-        created_at: Option<u64>,
-    ) {
+    fn check_key(&mut self, submission: &'a Submission, task: Task, existing: bool) {
         let Some(key) = &submission.key else {
             let child = submission.parent.is_some();
             return self.ensure(Invariant::OneTaskPerKey, !existing || child, || {
@@ -131,7 +125,7 @@ impl<'a> Checker<'a> {
             let (old, new) = (first.min(task.0), first.max(task.0));
             let within = self.tasks.get(&old).is_some_and(|facts| {
                 let newer = self.tasks.get(&new).and_then(|newer| newer.created_at);
-                self.is_within(facts, window, newer.or(created_at))
+                self.is_within(facts, window, newer)
             });
             self.ensure(Invariant::OneTaskPerKey, !within, || {
                 format!("key {key:?} stands for t{old:x} and, in its window, for t{new:x}")
