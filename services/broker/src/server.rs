@@ -114,8 +114,8 @@ pub async fn run(
     run_in(settings, Box::new(log), surroundings, signals, serve).await
 }
 
-/// Runs a broker on a log, in surroundings and behind a door that are given. `serve` is called when it can answer calls,
-/// and serves the routes until it is told to close; [`serve`] does that for any connections.
+/// Runs a broker on a log, in surroundings and behind a door that are given. `serve` is called when it can answer
+/// calls, and serves the routes until it is told to close; [`serve`] does that for any connections.
 pub async fn run_in<F>(
     settings: &Settings,
     log: Box<dyn Log>,
