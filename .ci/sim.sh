@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Simulates the broker, in two layers: its core, journal, log and recovery; and all of it in a network, where a seed
-# costs some forty times as much. A twentieth of the seeds goes to the second.
+# costs some ten times as much. A twentieth of the seeds goes to the second.
 #   .ci/sim.sh run        SEEDS seeds from FROM
 #   .ci/sim.sh short      for CI: the same seeds each time, a minute or two; new ones are for `run`
 #   .ci/sim.sh mutants    turns each deliberate bug on in turn; fails when one is not found in SEEDS seeds
