@@ -7,6 +7,7 @@ may lie beside them, in the same shape: {"campaign", "invariants": [..], "tried"
 """
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -50,11 +51,18 @@ def load(where: Path) -> list[Result]:
     for path in sorted(where.glob("*.json")):
         result = json.loads(path.read_text())
         missing = [name for name in NEEDED if name not in result]
-        unknown = set(result.get("invariants", [])) - PROMISES.keys()
+        result["invariants"] = sorted(numbers(result.get("invariants", [])))
+        unknown = set(result["invariants"]) - PROMISES.keys()
         if missing or unknown:
             raise ValueError(f"{path.name}: lacks {missing}, does not know {sorted(unknown)}")
         results.append(result)
     return results
+
+
+def numbers(invariants: list[str]) -> set[str]:
+    """Of "I1" and of the simulation's "I1 acked is kept" the number; what has none is no promise
+    of its own."""
+    return {found[0] for each in invariants if (found := re.match(r"I\d+\b", each))}
 
 
 def render(results: list[Result], bugs: list[dict[str, str]]) -> str:

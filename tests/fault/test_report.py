@@ -47,6 +47,13 @@ def test_a_result_of_another_shape_is_refused(tmp_path: Path):
         report.load(tmp_path)
 
 
+def test_the_simulations_names_are_told_by_their_numbers(tmp_path: Path):
+    names = ["I1 acked is kept", "I11 attempts counted", "I11 dead letter once", "assertion"]
+    (tmp_path / "sim.json").write_text(json.dumps(result(invariants=names)))
+    (read,) = report.load(tmp_path)
+    assert read["invariants"] == ["I1", "I11"]
+
+
 def test_an_outcome_has_the_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PLAIT_FAULT_RESULTS", str(tmp_path))
     outcome = Outcome("flips", ["I15"], "flip", tried=3)
