@@ -85,10 +85,8 @@ fault-%: setup build-dev ## Run campaigns: fault-long KILLS=2000 all of them, fa
 	.ci/fault.sh $*
 soak: setup build-dev ## Run mixed load and random kills for HOURS=1; plots memory and descriptors
 	.ci/fault.sh soak
-fuzz: ## Fuzz every parser of bytes from outside, FUZZ_S=10 seconds each
+fuzz: ## Fuzz every parser of bytes from outside, FUZZ_S=10 seconds each, or as CI does: FUZZ_S=short
 	.ci/fuzz.sh $(or $(FUZZ_S),10)
-fuzz-%: ## fuzz-short: some seconds each, the same every time, for CI
-	.ci/fuzz.sh $*
 sim: ## Simulate the broker: SEEDS=1000 FROM=1
 	.ci/sim.sh run
 sim-%: ## sim-short: the same seeds each time, for CI

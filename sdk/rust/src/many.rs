@@ -1,8 +1,8 @@
 //! Submitting a stream of calls with bounded memory.
 //!
-//! A call is polled until its task is on its way, as a rule once, and its future is dropped then. What is under way waits
-//! in the order of the requests, and only the oldest is waited for: a task that becomes final wakes nobody but for that
-//! one.
+//! A call is polled until its task is on its way, as a rule once, and its future is dropped then. What is under way
+//! waits in the order of the requests, and only the oldest is waited for: a task that becomes final wakes nobody but
+//! for that one.
 
 use crate::channel::{Channel, Slot};
 use crate::client::Plait;
