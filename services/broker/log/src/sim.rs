@@ -123,6 +123,11 @@ impl SimDisk {
         state.cut_at = Some(state.changes + nth);
     }
 
+    /// Takes back a cut that has not come.
+    pub fn keep_power(&self) {
+        self.lock().cut_at = None;
+    }
+
     /// Whether the power is off.
     #[must_use]
     pub fn is_off(&self) -> bool {

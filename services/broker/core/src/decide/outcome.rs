@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// gRPC's code.
 const DEADLINE_EXCEEDED: u32 = 4;
 
+/// How far the time of a command may lie behind the handler's, in milliseconds: commands that come while the log syncs
+/// get the time at which their group began.
+const BEHIND: Millis = 1_000;
+
 /// Who made a failure, and so what decides about a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailedBy {
@@ -167,9 +171,7 @@ impl Partition {
             self.changed(slot);
             return;
         }
-        // The handler's clock and ours told of the same end, and its word came before our timer.
-        let past = self.state.tasks[slot].expire_at <= now;
-        if past && failure.code == DEADLINE_EXCEEDED {
+        if self.tells_of_the_deadline(slot, &failure, now) {
             return self.expire(vec![slot], ExpiryCause::WhileRunning, step);
         }
         let dead_letter = self.dead_letters(slot);
@@ -182,6 +184,17 @@ impl Partition {
             step,
         );
         self.ended(slot);
+    }
+
+    /// Whether a failure says that time is up, and means the end that our timer is about to tell. A handler is believed a
+    /// little before it; of a task with little time, at most half of that is doubtful.
+    fn tells_of_the_deadline(&self, slot: u32, failure: &Failure, now: Millis) -> bool {
+        let task = &self.state.tasks[slot];
+        let behind = match failure.reason {
+            None => BEHIND.min(task.expire_at.saturating_sub(task.created_at) / 2),
+            Some(_) => 0,
+        };
+        failure.code == DEADLINE_EXCEEDED && task.expire_at <= now.saturating_add(behind)
     }
 
     /// When the attempt is repeated, if it is.

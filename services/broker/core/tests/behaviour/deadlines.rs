@@ -73,17 +73,22 @@ fn a_task_that_runs_past_its_deadline_expires_and_its_attempt_is_stopped() {
 
 #[test]
 fn a_handler_that_ends_at_the_deadline_before_the_timer_does_is_expired_too() {
-    for (late, code, want) in [
-        (0, 4, TaskState::Expired),
-        (30, 4, TaskState::Expired),
-        (0, 3, TaskState::Failed),
+    for (told_at, code, want) in [
+        (1_000, 4, TaskState::Expired),
+        (1_030, 4, TaskState::Expired),
+        (1_000, 3, TaskState::Failed),
+        // The times of groups that began earlier.
+        (600, 4, TaskState::Expired),
+        (400, 4, TaskState::Failed),
     ] {
-        let mut h = Harness::new();
+        let mut policy = policy(METHOD);
+        policy.retryable.0 = 0;
+        let mut h = Harness::with_policies(config(), vec![policy]);
         h.attach(WORKER, "w1", &[METHOD], 4);
         let (id, effects) = h.submit_one(short(1_000));
         let first = attempt(&effects, WORKER);
         h.accept(WORKER, 1);
-        h.now += 1_000 + late;
+        h.now += told_at;
         let effects = h.fail(WORKER, &first, code);
         assert!(
             refused(&effects).is_empty(),

@@ -22,6 +22,11 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.healing = Some(self.now);
         self.disk.set_faults(Faults::default());
+        self.disk.keep_power();
+        if self.disk.is_off() {
+            // It went in a change that nobody had to answer for, such as the removal of a file.
+            self.crash(true);
+        }
         for worker in 0..self.workers.len() {
             self.wake(worker);
         }
