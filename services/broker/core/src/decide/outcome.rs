@@ -186,8 +186,8 @@ impl Partition {
         self.ended(slot);
     }
 
-    /// Whether a failure says that time is up, and means the end that our timer is about to tell. A handler is believed a
-    /// little before it; of a task with little time, at most half of that is doubtful.
+    /// Whether a failure says that time is up, and means the end that our timer is about to tell. A handler is believed
+    /// a little before it; of a task with little time, at most half of that is doubtful.
     fn tells_of_the_deadline(&self, slot: u32, failure: &Failure, now: Millis) -> bool {
         let task = &self.state.tasks[slot];
         let behind = match failure.reason {
