@@ -25,6 +25,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --quiet --locked --release --target "$host" --manifest-path tests/fuzz/Cargo.toml
 fuzz=$CARGO_TARGET_DIR/$host/release/plait-fuzz
 
+mkdir -p build/fuzz
 length=(-max_total_time="$seconds")
 [ "$seconds" != short ] || length=(-max_total_time=4 -seed=1)
 for target in "${targets[@]}"; do
