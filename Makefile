@@ -16,7 +16,7 @@ GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
 .PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-system test-tidy \
-        system build-dev fault soak sim mutants fuzz demo bench bench-quick size check ci clean help
+        system build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -97,13 +97,13 @@ mutants: ## Turn on each deliberate bug; the simulation must find it in SEEDS=10
 ##@ Run
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
-bench: setup ## Measure, in full; writes bench/RESULTS.md
+build-bench:
 	.ci/build.sh release bench
+bench: setup build-bench ## Measure, in full; writes bench/RESULTS.md
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run
-bench-quick: setup ## Measure, in a minute; prints a JSON line for each language
-	.ci/build.sh release bench
+bench-quick: setup build-bench ## Measure, in a minute; prints a JSON line for each language
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run --quick
-size: setup build ## Measure a broker with ten million tasks that wait
+size: setup build-bench ## Measure a broker with ten million tasks that wait
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.size
 
 ##@ Everything

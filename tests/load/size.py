@@ -5,7 +5,8 @@
 
 Fills a paused queue with tasks of 256 bytes over an empty broker of its own (PLAIT_BIN, best a
 release build) and measures what they cost: memory and disk a task, what they leave of the rates of
-submission and of dispatch, and how long a restart takes after kill -9. Prints JSON, and writes it
+submission and of dispatch, and how long a restart takes after kill -9. Then has them all done, and
+waits until their results are past retention and the disk is given back. Prints JSON, and writes it
 to build/load/size.json. Ratios are of this one run.
 """
 
@@ -17,44 +18,46 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import plait
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
-from testing.v1 import echo_pb2
-from tests.support.mesh import ROOT, Caller, Mesh
+from tests.support.mesh import ROOT, Caller, Mesh, binaries
+from tests.support.processes import Process
 from tests.support.waiting import elapse
 
-QUEUE = "echo.fail"
+QUEUE = "echo"
 SIZE_BYTES = 256
-DISPATCH_S = 10.0
-"""How long the rate of dispatch is watched."""
-SAMPLE = 200_000
-"""Tasks over which the rate of submission is taken at the beginning and at the end."""
-DAY_S = 86_400.0
+SAMPLE = 500_000
+"""Tasks over which a rate is taken."""
+DISPATCH_S = 120.0
+"""A rate of dispatch that takes longer to find is none."""
+COMPACT_S = 300.0
+"""How long the broker has to give back the disk once all is done; results are kept for 30 s."""
+LEFT_BYTES = 1 << 30
+"""A directory below this is given back: the log since the snapshot before the last, and spares."""
 Report = dict[str, Any]
 
 
-def requests(count: int) -> Iterator[echo_pb2.FailRequest]:
-    """Requests that a worker answers at once, of 256 bytes."""
-    filling = "x" * (SIZE_BYTES - 12)
-    for number in range(count):
-        yield echo_pb2.FailRequest(message=f"{number:09d}{filling}")
+async def fill(mesh: Mesh, count: int) -> float:
+    """Submits so many tasks from a Rust client; answers how many a second were accepted."""
+    command = [binaries() / "plait-bench-rust", "--role", "fill"]
+    command += ["--tasks", str(count), "--size", str(SIZE_BYTES)]
+    client = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PLAIT_ADDRESS": mesh.address},
+    )
+    line, _ = await client.communicate()
+    if client.returncode != 0:
+        raise RuntimeError(f"the client ended with {client.returncode}")
+    return float(json.loads(line)["tasks_per_s"])
 
 
-async def fill(caller: Caller, count: int) -> float:
-    """Submits so many tasks; answers how many a second were accepted."""
-    began = time.monotonic()
-    accepted = 0
-    with plait.options(deadline=DAY_S):
-        async for _ in caller.plait.submit_many(caller.echo.Fail, requests(count)):
-            accepted += 1
-    assert accepted == count
-    return count / (time.monotonic() - began)
+async def start_worker(mesh: Mesh) -> Process:
+    """A Rust worker that answers at once."""
+    return await mesh.start("worker", [str(binaries() / "plait-bench-rust"), "--role", "worker"])
 
 
 async def counts(caller: Caller) -> dict[int, int]:
@@ -63,18 +66,26 @@ async def counts(caller: Caller) -> dict[int, int]:
     return {entry.state: entry.count for entry in queue.counts}
 
 
-async def dispatch(mesh: Mesh, caller: Caller) -> float:
-    """Tasks of the queue that end in a second while a worker is at it; holds the queue again."""
-    worker = await mesh.start_worker("python", concurrency=1024)
-    before = (await counts(caller)).get(task_pb2.TASK_STATE_SUCCEEDED, 0)
+async def unfinished(caller: Caller) -> int:
+    """Tasks of the queue that have not ended."""
+    ended = task_pb2.TASK_STATE_SUCCEEDED
+    return sum(count for state, count in (await counts(caller)).items() if state != ended)
+
+
+async def dispatch(mesh: Mesh, caller: Caller, tasks: int, within: float = DISPATCH_S) -> float:
+    """Has a worker do so many tasks of the queue, which is held before and after; answers how many
+    ended in a second."""
+    worker = await start_worker(mesh)
+    before = await unfinished(caller)
     began = time.monotonic()
     await caller.tasks.ResumeQueue(api.ResumeQueueRequest(name=QUEUE))
-    await elapse(DISPATCH_S)
-    after = (await counts(caller)).get(task_pb2.TASK_STATE_SUCCEEDED, 0)
+    async with asyncio.timeout(within):
+        while (left := await unfinished(caller)) > max(0, before - tasks):
+            await elapse(0.02)
     took = time.monotonic() - began
     await caller.tasks.PauseQueue(api.PauseQueueRequest(name=QUEUE))
     await worker.terminate()
-    return (after - before) / took
+    return (before - left) / took
 
 
 def memory_bytes(pid: int) -> int:
@@ -90,16 +101,6 @@ def disk_bytes(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
-@asynccontextmanager
-async def caller_of(mesh: Mesh) -> AsyncIterator[Caller]:
-    """A client whose method is announced and whose queue is held."""
-    worker = await mesh.start_worker("python")
-    await worker.terminate()
-    async with mesh.caller() as caller:
-        await caller.tasks.PauseQueue(api.PauseQueueRequest(name=QUEUE))
-        yield caller
-
-
 async def restart(mesh: Mesh) -> float:
     """kill -9, and the seconds until it serves again."""
     assert mesh.broker is not None
@@ -109,24 +110,31 @@ async def restart(mesh: Mesh) -> float:
     return time.monotonic() - began
 
 
+async def compaction(mesh: Mesh) -> float:
+    """The seconds until the directory is small again."""
+    began = time.monotonic()
+    async with asyncio.timeout(COMPACT_S):
+        while disk_bytes(mesh.data_dir) > LEFT_BYTES:
+            await elapse(1.0)
+    return time.monotonic() - began
+
+
 async def measure(folder: Path, tasks: int) -> Report:
     """The whole run."""
-    sample = min(SAMPLE, tasks // 2)
+    sample = min(SAMPLE, tasks // 3)
     report: Report = {"tasks": tasks, "size_bytes": SIZE_BYTES}
-    settings = {"PLAIT_BROKER_QUEUE_TASKS_MAX": str(tasks + 10 * SAMPLE)}
-    async with Mesh(folder, env=settings) as mesh, caller_of(mesh) as caller:
+    settings = {"PLAIT_BROKER_QUEUE_TASKS_MAX": str(tasks + SAMPLE)}
+    async with Mesh(folder, env=settings) as mesh, mesh.caller() as caller:
         assert mesh.broker is not None
+        worker = await start_worker(mesh)  # announces the contract
+        await worker.terminate()
+        await caller.tasks.PauseQueue(api.PauseQueueRequest(name=QUEUE))
         empty_memory = memory_bytes(mesh.broker.pid)
-        report["submit_per_s_empty"] = round(await fill(caller, sample))
-        report["dispatch_per_s_few"] = round(await dispatch(mesh, caller))
-        done = (await counts(caller)).get(task_pb2.TASK_STATE_SUCCEEDED, 0)
-        await fill(caller, tasks - (sample - done) - sample)
-        report["submit_per_s_full"] = round(await fill(caller, sample))
-        report["waiting"] = sum(
-            count
-            for state, count in (await counts(caller)).items()
-            if state != task_pb2.TASK_STATE_SUCCEEDED
-        )
+        report["submit_per_s_empty"] = round(await fill(mesh, sample))
+        report["dispatch_per_s_few"] = round(await dispatch(mesh, caller, sample))
+        await fill(mesh, tasks - sample - await unfinished(caller))
+        report["submit_per_s_full"] = round(await fill(mesh, sample))
+        report["waiting"] = await unfinished(caller)
         resident = memory_bytes(mesh.broker.pid)
         report["memory_mib"] = round(resident / 2**20)
         report["memory_bytes_per_task"] = round((resident - empty_memory) / tasks, 1)
@@ -135,7 +143,12 @@ async def measure(folder: Path, tasks: int) -> Report:
         report["disk_bytes_per_task"] = round(disk / tasks, 1)
         report["restart_s"] = round(await restart(mesh), 2)
         report["memory_mib_after_restart"] = round(memory_bytes(mesh.broker.pid) / 2**20)
-        report["dispatch_per_s_full"] = round(await dispatch(mesh, caller))
+        report["dispatch_per_s_full"] = round(await dispatch(mesh, caller, sample))
+        report["dispatch_per_s_all"] = round(await dispatch(mesh, caller, tasks, within=600.0))
+        report["memory_mib_done"] = round(memory_bytes(mesh.broker.pid) / 2**20)
+        report["compaction_s"] = round(await compaction(mesh))
+        report["disk_mib_compacted"] = round(disk_bytes(mesh.data_dir) / 2**20)
+        report["memory_mib_compacted"] = round(memory_bytes(mesh.broker.pid) / 2**20)
     report["submit_ratio"] = round(report["submit_per_s_full"] / report["submit_per_s_empty"], 2)
     report["dispatch_ratio"] = round(
         report["dispatch_per_s_full"] / max(1, report["dispatch_per_s_few"]), 2

@@ -1,5 +1,5 @@
 //! Measures a broker from Rust: submissions with their results in bulk, then calls one at a time. Worker and client are
-//! this process. Prints one JSON line.
+//! this process. Prints one JSON line. With `--role fill` it only submits.
 //!
 //! ```console
 //! $ cargo run --release -p plait --example bench -- --tasks 1000000
@@ -22,6 +22,7 @@ use plait::pb::v1::{
     SessionHello, SubmitStreamRequest, submit_stream_request, submit_stream_response,
 };
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::{Request, Response, Status};
 
 /// Measures a broker from Rust.
@@ -55,6 +56,7 @@ enum Role {
     Both,
     Client,
     Worker,
+    Fill,
 }
 
 #[derive(Debug, Clone)]
@@ -152,7 +154,21 @@ async fn run(flags: Flags) -> Result<(), Status> {
         .name("bench-rust")
         .concurrency(flags.concurrency);
     if flags.role == Role::Worker {
-        return worker.run().await;
+        let mut working = worker.start()?;
+        working.attached().await?;
+        println!(r#"{{"event": "ready"}}"#);
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            ended = working.ended() => return ended,
+            _ = terminate.recv() => working.stop(),
+        }
+        return working.wait().await;
+    }
+    if flags.role == Role::Fill {
+        let took = fill(&p, &flags).await?;
+        let rate = (flags.tasks as f64 / took.as_secs_f64()).round();
+        println!(r#"{{"tasks_per_s": {rate}}}"#);
+        return Ok(());
     }
     let working = if flags.role == Role::Both {
         let mut working = worker.start()?;
@@ -239,6 +255,22 @@ async fn bulk(p: &Plait, flags: &Flags, tasks: usize) -> Result<Duration, Status
         Ok(start.elapsed())
     } else {
         Err(Status::data_loss("a response is missing"))
+    }
+}
+
+/// Submits tasks, and waits for no result.
+async fn fill(p: &Plait, flags: &Flags) -> Result<Duration, Status> {
+    let start = now();
+    let size = flags.size;
+    let requests = stream::iter((0..flags.tasks).map(move |_| request(size)));
+    let accepted = p.submit_many(requests, |channel, request| async move {
+        EchoServiceClient::new(channel).echo(request).await
+    });
+    let count = accepted.try_fold(0, |count, _| async move { Ok(count + 1) });
+    if count.await? == flags.tasks {
+        Ok(start.elapsed())
+    } else {
+        Err(Status::data_loss("a task is missing"))
     }
 }
 

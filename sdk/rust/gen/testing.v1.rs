@@ -244,7 +244,7 @@ pub mod echo_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Answers with the payload. For benches: results are kept for a short time only.
+        /// Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only.
         pub async fn echo(
             &mut self,
             request: impl tonic::IntoRequest<super::EchoRequest>,
@@ -417,7 +417,7 @@ pub mod echo_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EchoServiceServer.
     #[async_trait]
     pub trait EchoService: std::marker::Send + std::marker::Sync + 'static {
-        /// Answers with the payload. For benches: results are kept for a short time only.
+        /// Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only.
         async fn echo(
             &self,
             request: tonic::Request<super::EchoRequest>,

@@ -88,7 +88,7 @@ pub struct Settings {
     pub frame_tasks_max: usize,
     /// Unfinished tasks of one queue beyond which submissions are refused. Default 10,000,000.
     pub queue_tasks_max: u64,
-    /// Payload bytes that stay in memory; beyond it they are read from the log. Default 256 MiB.
+    /// Memory for payloads that wait; those beyond it are read from the log. Default 64 MiB.
     pub resident_bytes_max: u64,
     /// Bytes of commands that wait or are on their way to the disk. Default 64 MiB.
     pub inbox_bytes_max: u32,
@@ -122,7 +122,7 @@ impl Default for Settings {
             key_bytes_max: limits.key_bytes_max,
             frame_tasks_max: limits.frame_tasks_max,
             queue_tasks_max: 10_000_000,
-            resident_bytes_max: 256 << 20,
+            resident_bytes_max: 64 << 20,
             inbox_bytes_max: 64 << 20,
             outbound_bytes_max: limits.outbound_bytes_max,
             snapshot_bytes: 256 << 20,

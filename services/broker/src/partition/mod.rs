@@ -143,7 +143,13 @@ pub fn start(
     let outbox = Arc::new(Outbox::new(Arc::clone(&room), witness));
     let (inbox, inputs) = mpsc::unbounded_channel();
     let payloads = Arc::new(Payloads::new(log.reader()));
-    let snapshots = snapshot::Schedule::new(options.snapshot_bytes, &*log, state.snapshot_bytes);
+    let (_, tasks) = partition.load();
+    let snapshots = snapshot::Schedule::new(
+        options.snapshot_bytes,
+        log.snapshots(),
+        state.snapshot_bytes,
+        tasks,
+    );
     let tail = log.tail();
     let writer = writer::spawn(
         log,

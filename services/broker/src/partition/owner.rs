@@ -255,7 +255,8 @@ impl Owner {
         if releasable && self.parts.snapshots.may_release() {
             self.parts.writer.send(Job::ListSegments);
         }
-        if self.parts.snapshots.is_due(self.parts.tail) {
+        let (_, tasks) = self.parts.partition.load();
+        if self.parts.snapshots.is_due(self.parts.tail, tasks) {
             self.snapshot(now).await?;
         }
         Ok(())
@@ -266,7 +267,8 @@ impl Owner {
     async fn snapshot(&mut self, now: Millis) -> Result<(), Failure> {
         let at = self.parts.tail;
         let (parts, queue) = snapshot::channel();
-        self.parts.snapshots.begun(at);
+        let (_, tasks) = self.parts.partition.load();
+        self.parts.snapshots.begun(at, tasks);
         self.parts.writer.send(Job::Snapshot { at, parts: queue });
         Ok(snapshot::send(&self.parts.partition, now, parts).await?)
     }

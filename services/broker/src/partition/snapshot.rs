@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use plait_broker_core::Partition;
 use plait_broker_core::ids::{Millis, Offset};
-use plait_broker_log::Log;
+use plait_broker_log::{SnapshotInfo, SnapshotState};
 use tokio::sync::mpsc;
 
 use crate::journal::{self, JournalError};
@@ -20,56 +20,87 @@ const GROWTH: u64 = 8;
 pub(super) struct Schedule {
     /// Growth of the log between two.
     every: u64,
-    /// The log's offset of the last one.
-    last_at: Offset,
-    /// Length of the last one.
+    /// The log's offset when one was last tried.
+    tried_at: Offset,
+    /// The log's offset of the newest, and of the one before: from there on segments are kept.
+    newest: Option<Offset>,
+    fallback: Option<Offset>,
+    /// Length of the newest, and how many tasks were in memory when it was taken.
     last_bytes: u64,
-    underway: Option<Offset>,
-    /// Whether there is one, so that segments may go.
-    present: bool,
+    last_tasks: u64,
+    underway: Option<(Offset, u64)>,
+    /// The last try came to nothing.
+    failed: bool,
 }
 
 impl Schedule {
-    pub(super) fn new(every: u64, log: &dyn Log, last_bytes: u64) -> Self {
-        let last = log.snapshots().iter().map(|snapshot| snapshot.at).max();
+    /// `taken` are the log's snapshots, `last_bytes` is the length of the newest, and `tasks` are in memory now.
+    pub(super) fn new(
+        every: u64,
+        mut taken: Vec<SnapshotInfo>,
+        last_bytes: u64,
+        tasks: u64,
+    ) -> Self {
+        taken.retain(|found| found.state != SnapshotState::Corrupt);
+        taken.sort_unstable_by_key(|found| found.at);
+        let mut taken = taken.iter().rev().map(|found| found.at);
+        let newest = taken.next();
         Self {
             every: every.max(1),
-            last_at: last.unwrap_or(0),
+            tried_at: newest.unwrap_or(0),
+            newest,
+            fallback: taken.next(),
             last_bytes,
+            last_tasks: tasks,
             underway: None,
-            present: last.is_some(),
+            failed: false,
         }
     }
 
-    /// Whether the log grew enough.
-    pub(super) fn is_due(&self, tail: Offset) -> bool {
-        let grown = tail - self.last_at;
-        self.underway.is_none() && grown >= self.every.max(GROWTH * self.last_bytes)
+    /// Whether the log grew enough, or keeps a stretch that is out of proportion to the tasks there are now: once
+    /// a large backlog is done, two snapshots let go of its log, without waiting for as much again.
+    pub(super) fn is_due(&self, tail: Offset, tasks: u64) -> bool {
+        if self.underway.is_some() {
+            return false;
+        }
+        let enough = self.every.max(GROWTH * self.expected_bytes(tasks));
+        let grown = tail - self.tried_at;
+        let kept = tail - self.fallback.or(self.newest).unwrap_or(tail);
+        grown >= enough || grown > 0 && kept >= 2 * enough && !self.failed
     }
 
     /// Whether anything came after the last one.
     pub(super) fn is_stale(&self, tail: Offset) -> bool {
-        self.underway.unwrap_or(self.last_at) != tail
+        self.underway.map_or(self.tried_at, |(at, _)| at) != tail
     }
 
-    pub(super) fn begun(&mut self, at: Offset) {
-        self.underway = Some(at);
+    pub(super) fn begun(&mut self, at: Offset, tasks: u64) {
+        self.underway = Some((at, tasks));
     }
 
     /// Notes the end of one, and its length if it was written. Says whether segments may go.
     pub(super) fn done(&mut self, written: Option<u64>) -> bool {
-        let at = self.underway.take();
+        let Some((at, tasks)) = self.underway.take() else {
+            return false;
+        };
         // A failed one is tried again after as much growth, not at once.
-        self.last_at = at.unwrap_or(self.last_at);
+        self.tried_at = at;
+        self.failed = written.is_none();
         if let Some(bytes) = written {
-            self.last_bytes = bytes;
-            self.present = true;
+            self.fallback = self.newest.replace(at);
+            (self.last_bytes, self.last_tasks) = (bytes, tasks);
         }
         written.is_some()
     }
 
     pub(super) fn may_release(&self) -> bool {
-        self.present
+        self.newest.is_some()
+    }
+
+    /// Length of a snapshot taken now, if tasks are what it is made of; no longer than the last one.
+    fn expected_bytes(&self, tasks: u64) -> u64 {
+        let share = tasks.min(self.last_tasks) as f64 / self.last_tasks.max(1) as f64;
+        (self.last_bytes as f64 * share) as u64
     }
 }
 
@@ -119,5 +150,56 @@ pub(super) fn write(parts: &mut Inflow<Part>, out: &mut dyn Write) -> io::Result
             Some(Part::End) => return Ok(bytes),
             None => return Err(io::Error::other("the snapshot was given up")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A schedule over an empty log, with a snapshot after every 100 bytes.
+    fn schedule() -> Schedule {
+        Schedule::new(100, Vec::new(), 0, 0)
+    }
+
+    fn taken(schedule: &mut Schedule, at: Offset, tasks: u64, bytes: u64) {
+        assert!(schedule.is_due(at, tasks), "not due at {at}");
+        schedule.begun(at, tasks);
+        assert!(!schedule.is_due(at + 10_000, tasks), "one is under way");
+        assert!(schedule.done(Some(bytes)));
+    }
+
+    #[test]
+    fn a_large_state_is_written_less_often() {
+        let mut schedule = schedule();
+        assert!(!schedule.is_due(99, 1_000));
+        taken(&mut schedule, 100, 1_000, 50);
+        assert!(!schedule.is_due(499, 1_000));
+        taken(&mut schedule, 500, 5_000, 250);
+    }
+
+    #[test]
+    fn once_a_backlog_is_done_two_snapshots_let_go_of_its_log() {
+        let mut schedule = schedule();
+        taken(&mut schedule, 100, 1_000, 50);
+        taken(&mut schedule, 500, 5_000, 250);
+        assert!(!schedule.is_due(2_000, 4_000));
+        taken(&mut schedule, 2_000, 5, 10);
+        assert!(!schedule.is_due(2_000, 5), "the same again");
+        // From 500 on the log is still kept.
+        taken(&mut schedule, 2_001, 5, 10);
+        assert!(!schedule.is_due(2_100, 5));
+        taken(&mut schedule, 2_101, 5, 10);
+    }
+
+    #[test]
+    fn what_failed_is_not_tried_again_at_once() {
+        let mut schedule = schedule();
+        taken(&mut schedule, 100, 1_000, 50);
+        taken(&mut schedule, 500, 5_000, 250);
+        schedule.begun(2_000, 5);
+        assert!(!schedule.done(None));
+        assert!(!schedule.is_due(2_099, 5));
+        taken(&mut schedule, 2_100, 5, 10);
     }
 }

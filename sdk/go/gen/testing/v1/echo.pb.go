@@ -915,9 +915,9 @@ const file_testing_v1_echo_proto_rawDesc = "" +
 	"\rfencing_token\x18\x06 \x01(\x04R\ffencingToken\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xf1\x04\n" +
-	"\vEchoService\x12G\n" +
-	"\x04Echo\x12\x17.testing.v1.EchoRequest\x1a\x18.testing.v1.EchoResponse\"\f\xb2\xe1\x18\b2\x02\b\x1eb\x02\b\x1e\x12R\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xf6\x04\n" +
+	"\vEchoService\x12L\n" +
+	"\x04Echo\x12\x17.testing.v1.EchoRequest\x1a\x18.testing.v1.EchoResponse\"\x11\xb2\xe1\x18\r\x12\x03\b\xa082\x02\b\x1eb\x02\b\x1e\x12R\n" +
 	"\x04Fail\x12\x17.testing.v1.FailRequest\x1a\x18.testing.v1.FailResponse\"\x17\xb2\xe1\x18\x13\n" +
 	"\techo.fail\"\x02\b\x05j\x02\b\x01\x12R\n" +
 	"\x05Sleep\x12\x18.testing.v1.SleepRequest\x1a\x19.testing.v1.SleepResponse\"\x14\xb2\xe1\x18\x10\n" +

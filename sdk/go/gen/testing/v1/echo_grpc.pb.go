@@ -36,7 +36,7 @@ const (
 //
 // Does what it is told, in every language.
 type EchoServiceClient interface {
-	// Answers with the payload. For benches: results are kept for a short time only.
+	// Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only.
 	Echo(ctx context.Context, in *EchoRequest, opts ...grpc.CallOption) (*EchoResponse, error)
 	// Fails as told, until the attempt's number is over `failures`, then answers.
 	Fail(ctx context.Context, in *FailRequest, opts ...grpc.CallOption) (*FailResponse, error)
@@ -137,7 +137,7 @@ func (c *echoServiceClient) Inspect(ctx context.Context, in *InspectRequest, opt
 //
 // Does what it is told, in every language.
 type EchoServiceServer interface {
-	// Answers with the payload. For benches: results are kept for a short time only.
+	// Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only.
 	Echo(context.Context, *EchoRequest) (*EchoResponse, error)
 	// Fails as told, until the attempt's number is over `failures`, then answers.
 	Fail(context.Context, *FailRequest) (*FailResponse, error)

@@ -77,7 +77,7 @@ class EchoServiceServicer:
     """
 
     def Echo(self, request, context):
-        """Answers with the payload. For benches: results are kept for a short time only.
+        """Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

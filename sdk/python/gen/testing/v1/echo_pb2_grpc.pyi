@@ -34,7 +34,7 @@ class EchoServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EchoServiceAsyncStub: ...
     Echo: _grpc.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]
-    """Answers with the payload. For benches: results are kept for a short time only."""
+    """Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only."""
     Fail: _grpc.UnaryUnaryMultiCallable[_echo_pb2.FailRequest, _echo_pb2.FailResponse]
     """Fails as told, until the attempt's number is over `failures`, then answers."""
     Sleep: _grpc.UnaryUnaryMultiCallable[_echo_pb2.SleepRequest, _echo_pb2.SleepResponse]
@@ -56,7 +56,7 @@ class EchoServiceAsyncStub(EchoServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Echo: _aio.UnaryUnaryMultiCallable[_echo_pb2.EchoRequest, _echo_pb2.EchoResponse]  # type: ignore[assignment]
-    """Answers with the payload. For benches: results are kept for a short time only."""
+    """Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only."""
     Fail: _aio.UnaryUnaryMultiCallable[_echo_pb2.FailRequest, _echo_pb2.FailResponse]  # type: ignore[assignment]
     """Fails as told, until the attempt's number is over `failures`, then answers."""
     Sleep: _aio.UnaryUnaryMultiCallable[_echo_pb2.SleepRequest, _echo_pb2.SleepResponse]  # type: ignore[assignment]
@@ -81,7 +81,7 @@ class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _echo_pb2.EchoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_echo_pb2.EchoResponse, _abc.Awaitable[_echo_pb2.EchoResponse]]:
-        """Answers with the payload. For benches: results are kept for a short time only."""
+        """Answers with the payload. For benches: a backlog may wait for hours, and results are kept for a short time only."""
 
     @_abc_1.abstractmethod
     def Fail(

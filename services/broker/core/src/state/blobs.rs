@@ -15,6 +15,9 @@ const REGION_BITS: u32 = 20;
 /// Waiting blobs up to this size get bytes of their own, so that they do not pin the buffer they arrived in.
 const COPY_MAX: u32 = 64 * 1024;
 
+/// Memory of a resident beyond its bytes: its entry, and what allocators round up.
+const RESIDENT_BYTES: u64 = 160;
+
 /// Bytes of one task in memory.
 #[derive(Debug, Default)]
 struct Resident {
@@ -67,6 +70,11 @@ impl Blobs {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.residents.len() + self.unplaced.len() + self.regions.len()
+    }
+
+    /// What the bytes in memory take there.
+    fn memory(&self) -> u64 {
+        self.bytes + RESIDENT_BYTES * self.residents.len() as u64
     }
 
     fn resident(&mut self, task: &mut Task) -> &mut Resident {
@@ -173,7 +181,7 @@ impl Blobs {
     fn place_request(&mut self, task: &mut Task, at: Offset) {
         task.request_at = at;
         self.hold_request(task);
-        if task.is_final() || self.bytes > self.bytes_max {
+        if task.is_final() || self.memory() > self.bytes_max {
             self.evict_request(task);
         } else if task.lease() == NONE
             && let Some(resident) = self.residents.get_mut(task.resident)

@@ -1,4 +1,5 @@
-//! A slab in pages: dense u32 keys, constant time, and no copy of everything when it grows.
+//! A slab in pages: dense u32 keys, constant time, and no copy of everything when it grows. A page whose values are
+//! all removed gives its memory back, so that a backlog that is done costs nothing any more.
 //!
 //! It does not check whether a key was reused: whoever keeps keys must drop them with the entry.
 
@@ -16,11 +17,55 @@ enum Entry<T> {
     Used(T),
 }
 
+#[derive(Debug)]
+struct Page<T> {
+    /// As many as were ever used at once; no memory when it was given back.
+    entries: Vec<Entry<T>>,
+    /// The first free place among the entries, or NONE.
+    free: u32,
+    used: u32,
+    /// The page below it on the stack of those with room, or NONE.
+    below: u32,
+}
+
+impl<T> Page<T> {
+    fn put(&mut self, value: T) -> u32 {
+        self.used += 1;
+        if self.free == NONE {
+            if self.entries.capacity() == 0 {
+                self.entries.reserve_exact(PAGE);
+            }
+            self.entries.push(Entry::Used(value));
+            return self.entries.len() as u32 - 1;
+        }
+        let at = self.free;
+        let entry = &mut self.entries[at as usize];
+        if let Entry::Free(next) = std::mem::replace(entry, Entry::Used(value)) {
+            self.free = next;
+        }
+        at
+    }
+
+    fn take(&mut self, at: usize) -> Option<T> {
+        let entry = self.entries.get_mut(at)?;
+        if matches!(entry, Entry::Free(_)) {
+            return None;
+        }
+        let Entry::Used(value) = std::mem::replace(entry, Entry::Free(self.free)) else {
+            return None;
+        };
+        self.free = at as u32;
+        self.used -= 1;
+        Some(value)
+    }
+}
+
 /// Values with stable keys.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    pages: Vec<Vec<Entry<T>>>,
-    free: u32,
+    pages: Vec<Page<T>>,
+    /// The page that is filled: the top of the stack of those with room, or NONE.
+    top: u32,
     len: usize,
 }
 
@@ -28,7 +73,7 @@ impl<T> Default for Slab<T> {
     fn default() -> Self {
         Self {
             pages: Vec::new(),
-            free: NONE,
+            top: NONE,
             len: 0,
         }
     }
@@ -51,47 +96,57 @@ impl<T> Slab<T> {
     /// With more than 2^32 - 2 values, which no memory holds.
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
-        if self.free != NONE {
-            let key = self.free;
-            let entry = self.entry_mut(key);
-            if let Some(Entry::Free(next)) = entry.map(|e| std::mem::replace(e, Entry::Used(value)))
-            {
-                self.free = next;
-            }
-            return key;
+        if self.top == NONE {
+            self.top = u32::try_from(self.pages.len())
+                .ok()
+                .filter(|page| *page < NONE >> PAGE_BITS)
+                .expect("a slab holds fewer than 2^32 values");
+            self.pages.push(Page {
+                entries: Vec::new(),
+                free: NONE,
+                used: 0,
+                below: NONE,
+            });
         }
-        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
-            self.pages.push(Vec::with_capacity(PAGE));
+        let number = self.top;
+        let page = &mut self.pages[number as usize];
+        let at = page.put(value);
+        if page.used as usize == PAGE {
+            self.top = page.below;
         }
-        let page = self.pages.len() - 1;
-        let last = &mut self.pages[page];
-        let key = (page << PAGE_BITS) | last.len();
-        last.push(Entry::Used(value));
-        u32::try_from(key).expect("a slab holds fewer than 2^32 values")
+        (number << PAGE_BITS) | at
     }
 
     /// Takes a value out.
     pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
-        let free = self.free;
-        let entry = self.entry_mut(key)?;
-        if matches!(entry, Entry::Free(_)) {
-            return None;
-        }
-        let Entry::Used(value) = std::mem::replace(entry, Entry::Free(free)) else {
-            return None;
-        };
-        self.free = key;
+        let number = key >> PAGE_BITS;
+        let page = self.pages.get_mut(number as usize)?;
+        let value = page.take(key as usize & (PAGE - 1))?;
         self.len -= 1;
+        if page.used as usize == PAGE - 1 {
+            page.below = std::mem::replace(&mut self.top, number);
+            let below = page.below;
+            self.give_back(below);
+        } else if page.used == 0 {
+            self.give_back(number);
+        }
         Some(value)
+    }
+
+    /// Frees the memory of a page without values, but for the one that is filled: that may be emptied and filled
+    /// again all the time.
+    fn give_back(&mut self, number: u32) {
+        let page = self.pages.get_mut(number as usize);
+        if let Some(page) = page.filter(|page| page.used == 0 && number != self.top) {
+            page.entries = Vec::new();
+            page.free = NONE;
+        }
     }
 
     /// The value under a key.
     pub(crate) fn get(&self, key: u32) -> Option<&T> {
-        match self
-            .pages
-            .get((key >> PAGE_BITS) as usize)?
-            .get(key as usize & (PAGE - 1))?
-        {
+        let page = self.pages.get((key >> PAGE_BITS) as usize)?;
+        match page.entries.get(key as usize & (PAGE - 1))? {
             Entry::Used(value) => Some(value),
             Entry::Free(_) => None,
         }
@@ -99,16 +154,11 @@ impl<T> Slab<T> {
 
     /// The value under a key.
     pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
-        match self.entry_mut(key)? {
+        let page = self.pages.get_mut((key >> PAGE_BITS) as usize)?;
+        match page.entries.get_mut(key as usize & (PAGE - 1))? {
             Entry::Used(value) => Some(value),
             Entry::Free(_) => None,
         }
-    }
-
-    fn entry_mut(&mut self, key: u32) -> Option<&mut Entry<T>> {
-        self.pages
-            .get_mut((key >> PAGE_BITS) as usize)?
-            .get_mut(key as usize & (PAGE - 1))
     }
 }
 
@@ -141,5 +191,45 @@ mod tests {
         assert_eq!(slab[keys[2999]], 2999);
         assert_eq!(slab.len(), 3000);
         assert_eq!(slab.get(NONE), None);
+    }
+
+    /// Pages that have memory.
+    fn pages_held(slab: &Slab<usize>) -> usize {
+        let held = slab.pages.iter().filter(|page| page.entries.capacity() > 0);
+        held.count()
+    }
+
+    #[test]
+    fn pages_that_are_empty_give_their_memory_back_and_are_filled_again() {
+        let mut slab = Slab::default();
+        let keys: Vec<u32> = (0..10 * PAGE).map(|value| slab.insert(value)).collect();
+        assert_eq!(pages_held(&slab), 10);
+        let kept = keys[5 * PAGE + 3];
+        for key in keys.iter().filter(|key| **key != kept) {
+            assert!(slab.remove(*key).is_some());
+        }
+        // The one with a value, and the one that is filled next.
+        assert!(pages_held(&slab) <= 2);
+        assert_eq!(
+            (slab.len(), slab.get(kept), slab.get(keys[9])),
+            (1, Some(&(5 * PAGE + 3)), None)
+        );
+        let again: std::collections::BTreeSet<u32> =
+            (0..10 * PAGE - 1).map(|value| slab.insert(value)).collect();
+        assert_eq!(again.len(), 10 * PAGE - 1, "each key is given once");
+        assert!(!again.contains(&kept));
+        assert_eq!((slab.pages.len(), pages_held(&slab)), (10, 10));
+        slab.insert(0);
+        assert_eq!(slab.pages.len(), 11);
+    }
+
+    #[test]
+    fn one_value_that_comes_and_goes_costs_no_allocation_each_time() {
+        let mut slab = Slab::default();
+        let key = slab.insert(1);
+        let place = slab.pages[0].entries.as_ptr();
+        slab.remove(key);
+        assert_eq!(slab.insert(2), key);
+        assert_eq!(slab.pages[0].entries.as_ptr(), place);
     }
 }

@@ -60,7 +60,7 @@ fn a_dropped_task_does_not_shift_the_places_of_others() {
 #[test]
 fn beyond_the_limit_the_newest_blobs_leave_memory_once_they_are_placed() {
     let limits = Config {
-        resident_bytes_max: 100,
+        resident_bytes_max: 420, // two of them, each with 160 of its own
         ..config()
     };
     let mut h = Harness::with_policies(limits, vec![policy(METHOD)]);
