@@ -97,7 +97,7 @@ mutants: ## Turn on each deliberate bug; the simulation must find it in SEEDS=10
 ##@ Run
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
-build-bench:
+build-bench: ## Build the release binaries and the bench programs
 	.ci/build.sh release bench
 bench: setup build-bench ## Measure, in full; writes bench/RESULTS.md
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run
