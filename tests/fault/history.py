@@ -21,6 +21,7 @@ from tests.support.mesh import binaries
 
 APPEND = "/testing.v1.EchoService/Append"
 ECHO = "/testing.v1.EchoService/Echo"
+SLEEP = "/testing.v1.EchoService/Sleep"
 CHECK_S = 300.0
 _POLICY = {
     "deadline_ms": 600_000,
@@ -34,7 +35,18 @@ _POLICY = {
 """As echo.proto has it."""
 METHODS = {
     APPEND: {"queue": "echo.append", "window_ms": 600_000, "retention_ms": 600_000},
-    ECHO: {"queue": "echo", "window_ms": 30_000, "retention_ms": 30_000},
+    ECHO: {
+        "queue": "echo",
+        "deadline_ms": 7_200_000,
+        "window_ms": 30_000,
+        "retention_ms": 30_000,
+    },
+    SLEEP: {
+        "queue": "echo.sleep",
+        "attempt_timeout_ms": 5_000,
+        "window_ms": 600_000,
+        "retention_ms": 600_000,
+    },
 }
 
 
@@ -50,10 +62,10 @@ class History:
         self._numbers = itertools.count(1)
         self._of: dict[str, int] = {}
         """The submission of a key."""
-        # No worker notes its echoes.
-        self.tell("rules", unseen=[ECHO], zombies=zombies)
+        # No worker notes its echoes and naps.
+        self.tell("rules", unseen=[ECHO, SLEEP], zombies=zombies)
         for method, rest in METHODS.items():
-            self.tell("method", method=method, **_POLICY, **rest)
+            self.tell("method", method=method, **(_POLICY | rest))
 
     def tell(self, event: str, **fields: Any) -> None:
         """One line."""
@@ -71,6 +83,10 @@ class History:
     def acknowledged(self, number: int, task: str) -> None:
         """It is accepted."""
         self.tell("submit.ok", id=number, task=task)
+
+    def refused(self, number: int, reason: str) -> None:
+        """It is not accepted."""
+        self.tell("submit.fail", id=number, reason=reason)
 
     def ended(self, task: str, state: str, **fields: Any) -> None:
         """A result came."""

@@ -23,10 +23,11 @@ from pathlib import Path
 import grpc
 from google.rpc import error_details_pb2
 
+from plait.v1 import task_pb2, task_service_pb2_grpc
 from plait.v1 import task_service_pb2 as api
-from plait.v1 import task_service_pb2_grpc
 from tests.fault.command import run
 from tests.fault.contract import messages, stubs
+from tests.fault.history import SLEEP, History
 from tests.fault.outcome import Outcome
 from tests.fault.site import resident_bytes, start_fault_worker
 from tests.support.mesh import Caller, Mesh
@@ -38,7 +39,6 @@ QUEUE_TASKS_MAX = 2000
 MEMORY_BYTES = 256 << 20
 """What the broker may be resident with; its address space is limited to four times that, since
 threads reserve more than they use."""
-SLEEP = "/testing.v1.EchoService/Sleep"
 FRAME = 64
 PAYLOAD = nap(0.02).SerializeToString()
 SLOTS = 8
@@ -54,6 +54,7 @@ class Flood:
     """An open loop: frames at a rate, whatever becomes of them."""
 
     tasks_per_s: float
+    history: History | None = None
     offered: int = 0
     accepted: int = 0
     refused: int = 0
@@ -65,6 +66,8 @@ class Flood:
     latencies: list[float] = field(default_factory=list)
     _sent: dict[int, float] = field(default_factory=dict)
     _begun: dict[int, float] = field(default_factory=dict)
+    _asked: dict[int, list[int]] = field(default_factory=dict)
+    """Of each frame on its way, its submissions in the history."""
     _over: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,6 +100,11 @@ class Flood:
             setattr(submit, "await", True)
             self.offered += FRAME
             self._sent[sequence] = time.monotonic()
+            if self.history is not None:
+                self._asked[sequence] = [
+                    self.history.asked(SLEEP, "flood", place=(sequence, index))
+                    for index in range(FRAME)
+                ]
             yield api.SubmitStreamRequest(submit=submit)
         self._over.set()
         # The stream stays open for the results.
@@ -106,6 +114,7 @@ class Flood:
         now = time.monotonic()
         if said.HasField("accepted"):
             sent = self._sent.pop(said.accepted.sequence)
+            self._tell(said.accepted)
             if said.accepted.HasField("retry_after"):
                 self.refused += FRAME
                 return
@@ -116,11 +125,34 @@ class Flood:
             for refusal in said.accepted.accepted.refusals:
                 self.refused += 1
                 self.bare += not _has_retry_info(refusal)
-        for task in said.results.tasks:
+        failed = {failure.index: failure.state for failure in said.results.failures}
+        for index, task in enumerate(said.results.tasks):
+            if self.history is not None:
+                state = failed.get(index, task_pb2.TASK_STATE_SUCCEEDED)
+                name = task_pb2.TaskState.Name(state).removeprefix("TASK_STATE_")
+                self.history.ended(_name(task), name)
             if (begun := self._begun.pop(task, None)) is not None:
                 self.ended += 1
                 self.ended_meanwhile += not self._over.is_set()
                 self.latencies.append(now - begun)
+
+    def _tell(self, said: api.SequencedAccepted) -> None:
+        if self.history is None:
+            return
+        asked = self._asked.pop(said.sequence)
+        if said.HasField("retry_after"):
+            for number in asked:
+                self.history.refused(number, "OVERLOADED")
+            return
+        for number, task in zip(asked, said.accepted.tasks, strict=True):
+            if task:
+                self.history.acknowledged(number, _name(task))
+            else:
+                self.history.refused(number, "QUEUE_FULL")
+
+
+def _name(task: int) -> str:
+    return f"t{task:016x}"
 
 
 def _has_retry_info(refusal: api.Refusal) -> bool:
@@ -131,7 +163,7 @@ def _has_retry_info(refusal: api.Refusal) -> bool:
 
 async def campaign(seconds: float, folder: Path, goodput_min: float = GOODPUT_MIN) -> Outcome:
     """Runs the whole; `seconds`: of overload; `goodput_min`: what it may fall to, of the peak."""
-    outcome = Outcome("overload", ["I10"], "second of overload")
+    outcome = Outcome("overload", ["I1", "I10", "I19"], "second of overload")
     env = {
         "PLAIT_BROKER_QUEUE_TASKS_MAX": str(QUEUE_TASKS_MAX),
         "PLAIT_BROKER_RESIDENT_BYTES_MAX": str(32 << 20),
@@ -145,7 +177,8 @@ async def campaign(seconds: float, folder: Path, goodput_min: float = GOODPUT_MI
         resource.prlimit(mesh.broker.pid, resource.RLIMIT_AS, (limit, limit))
         peak = await _peak(mesh, max(3.0, seconds / 5))
         quiet = await _probe(caller, max(2.0, seconds / 5))
-        flood = Flood(FACTOR * peak)
+        history = History(folder / "flood.tsv")
+        flood = Flood(FACTOR * peak, history)
         flooding = asyncio.ensure_future(flood.run(mesh.address, seconds, b"o" * 16))
         loud = await _probe(caller, seconds)
         await flooding
@@ -153,8 +186,9 @@ async def campaign(seconds: float, folder: Path, goodput_min: float = GOODPUT_MI
         resident = resident_bytes(mesh.broker.pid)
         outcome.check(mesh.broker.running, "the broker is gone")
     _judge(outcome, flood, goodput / peak, resident, goodput_min)
+    await history.check(outcome)
     outcome.tried = round(seconds)
-    outcome.figures = {
+    outcome.figures |= {
         "peak_tasks_per_s": round(peak),
         "offered_over_peak": round(flood.offered / seconds / peak, 2),
         "goodput_over_peak": round(goodput / peak, 2),

@@ -6,16 +6,14 @@
 Fills a paused queue with tasks of 256 bytes over an empty broker of its own (PLAIT_BIN, best a
 release build) and measures what they cost: memory and disk a task, what they leave of the rates of
 submission and of dispatch, and how long a restart takes after kill -9. Then has them all done, and
-waits until their results are past retention and the disk is given back. Prints JSON, and writes it
-to build/load/size.json. Ratios are of this one run.
+waits until their results are past retention and the disk is given back. Ratios are of this one run.
+It is a campaign like those of tests/fault: its result is a violation when a mark does not hold.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +21,8 @@ from typing import Any
 
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
+from tests.fault.command import run
+from tests.fault.outcome import Outcome
 from tests.support.mesh import ROOT, Caller, Mesh, binaries
 from tests.support.processes import Process
 from tests.support.waiting import elapse
@@ -37,12 +37,17 @@ COMPACT_S = 300.0
 """How long the broker has to give back the disk once all is done; results are kept for 30 s."""
 LEFT_BYTES = 1 << 30
 """A directory below this is given back: the log since the snapshot before the last, and spares."""
+MEMORY_MIB_MAX = 1536
+"""With ten million tasks."""
+RATIO_MIN = 0.7
+"""Of the rates of an empty broker."""
+RESTART_S_MAX = 20.0
 Report = dict[str, Any]
 
 
 async def fill(mesh: Mesh, count: int) -> float:
     """Submits so many tasks from a Rust client; answers how many a second were accepted."""
-    command = [binaries() / "plait-bench-rust", "--role", "fill"]
+    command = [str(binaries() / "plait-bench-rust"), "--role", "fill"]
     command += ["--tasks", str(count), "--size", str(SIZE_BYTES)]
     client = await asyncio.create_subprocess_exec(
         *command,
@@ -151,32 +156,42 @@ async def measure(folder: Path, tasks: int) -> Report:
         report["memory_mib_compacted"] = round(memory_bytes(mesh.broker.pid) / 2**20)
     report["submit_ratio"] = round(report["submit_per_s_full"] / report["submit_per_s_empty"], 2)
     report["dispatch_ratio"] = round(
-        report["dispatch_per_s_full"] / max(1, report["dispatch_per_s_few"]), 2
+        report["dispatch_per_s_full"] / report["dispatch_per_s_few"], 2
     )
     return report
 
 
+def judged(outcome: Outcome, report: Report) -> Outcome:
+    """The result of the campaign: whether the marks hold."""
+    memory = max(report["memory_mib"], report["memory_mib_after_restart"])
+    outcome.check(memory <= MEMORY_MIB_MAX, f"the broker has {memory} MiB")
+    for rate in ("submit", "dispatch"):
+        ratio = report[f"{rate}_ratio"]
+        outcome.check(ratio >= RATIO_MIN, f"{rate}: {ratio} of an empty broker's rate")
+    took = report["restart_s"]
+    outcome.check(took <= RESTART_S_MAX, f"a restart took {took} s")
+    outcome.tried = report["tasks"]
+    outcome.figures = report
+    outcome.notes = f"{memory} MiB of memory, {report['disk_bytes_per_task']} B a task on the disk"
+    return outcome.ended()
+
+
+async def campaign(folder: Path, tasks: int) -> Outcome:
+    """Measures, and judges."""
+    outcome = Outcome("size", ["I10"], "task that waits")
+    return judged(outcome, await measure(folder, tasks))
+
+
 def main() -> None:
-    """Measures, prints, and keeps the report."""
     parser = argparse.ArgumentParser(description="Measure a broker with many tasks that wait.")
     parser.add_argument("--tasks", type=int, default=10_000_000)
     options = parser.parse_args()
     os.environ.setdefault("PLAIT_BIN", str(ROOT / "build/release"))
+    # Not where temporary files are: that may be memory.
     target = ROOT / "build/load"
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="size-", dir=target) as folder:
-        report = asyncio.run(measure(Path(folder), options.tasks))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        check=True,
-        text=True,
-        capture_output=True,
-    )
-    report["commit"] = commit.stdout.strip()
-    text = json.dumps(report, indent=2)
-    (target / "size.json").write_text(text + "\n")
-    sys.stdout.write(text + "\n")
+        run(campaign(Path(folder), options.tasks))
 
 
 if __name__ == "__main__":
