@@ -46,6 +46,8 @@ pub enum Mutant {
     ChildForgotten = 18,
     /// A snapshot holds no pauses.
     PausesNotInSnapshot = 19,
+    /// What changes while a snapshot is taken is told as it is by then.
+    SnapshotOfTwoTimes = 20,
 }
 
 #[cfg(feature = "mutants")]

@@ -120,6 +120,9 @@ pub struct Partition {
     pub(crate) live: Live,
 }
 
+/// Tasks in one record of a snapshot that is taken at once.
+const IMAGE_TASKS: usize = 256;
+
 impl Partition {
     /// An empty partition whose places in tables are the same in every process: for tests and simulation.
     pub fn new(config: Config) -> Self {
@@ -296,8 +299,33 @@ impl Partition {
 
     /// The state as records, in batches, for a snapshot. Blobs are told by their place in the log; one that was not
     /// [placed](Self::place) yet comes with its bytes, and a restored one then has no place: take images after placing.
-    pub fn image(&self, now: Millis) -> Box<dyn Iterator<Item = Record> + Send + '_> {
-        Box::new(self.state.image(now))
+    ///
+    /// It is taken in parts, and may be changed in between: what it tells is the state as it was when this was called.
+    /// One that was begun before is given up.
+    pub fn begin_image(&mut self, now: Millis) {
+        self.state.begin_image(now);
+    }
+
+    /// The next record of the snapshot that was begun, with at most so many tasks; None: that was all.
+    pub fn image_part(&mut self, most: usize) -> Option<Record> {
+        self.state.image_part(most)
+    }
+
+    /// The whole of [`begin_image`](Self::begin_image) at once.
+    pub fn image(&mut self, now: Millis) -> impl Iterator<Item = Record> + '_ {
+        self.begin_image(now);
+        std::iter::from_fn(|| self.image_part(IMAGE_TASKS))
+    }
+
+    /// No more parts will be asked for.
+    pub fn abandon_image(&mut self) {
+        self.state.imaging = None;
+    }
+
+    /// How many tasks of the snapshot are in memory because they changed before their part was taken, some hundreds of
+    /// bytes each. Whoever takes parts too slowly sees it grow.
+    pub fn image_backlog(&self) -> usize {
+        self.state.saved()
     }
 
     /// Whether a live blob lies in `[from, to)` of the log. Live blobs are counted by regions of 1 MiB, so one that

@@ -13,6 +13,7 @@ mod endings;
 mod evolve;
 pub(crate) mod families;
 mod image;
+mod imaging;
 pub(crate) mod kv;
 pub(crate) mod leases;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use archives::Archives;
 use blobs::Blobs;
 use dedup::Dedup;
 use families::Families;
+use imaging::Imaging;
 use kv::Kv;
 use leases::Leases;
 use lines::Lines;
@@ -73,6 +75,8 @@ pub(crate) struct State {
     pub(crate) wheel: Wheel,
     pub(crate) leaving: Leaving,
     pub(crate) archives: Archives,
+    /// The snapshot that is being taken.
+    pub(crate) imaging: Option<Box<Imaging>>,
     /// Whether the derived indices are kept.
     pub(crate) indexed: bool,
 }

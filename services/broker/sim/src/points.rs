@@ -42,6 +42,7 @@ points! {
     OpenFailed = "an open that failed by a fault",
     AppendFailed = "an append that failed by a fault",
     SnapshotTaken = "snapshot taken",
+    SnapshotBehind = "changed before the snapshot came to it",
     SnapshotFailed = "snapshot given up",
     SnapshotLoaded = "recovery from a snapshot",
     ArchiveWritten = "archive file written",

@@ -16,7 +16,7 @@ use super::Failure;
 use super::archiver::Archiver;
 use super::group::Group;
 use super::handle::Input;
-use super::snapshot::{self, Schedule};
+use super::snapshot::{Schedule, Taking};
 use super::writer::{Job, Sealed, Writer};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
@@ -48,6 +48,7 @@ pub(super) struct Parts {
 pub(super) struct Owner {
     parts: Parts,
     group: Group,
+    taking: Taking,
     timer: Timer,
     draining: bool,
     stopping: bool,
@@ -59,6 +60,7 @@ impl Owner {
         Self {
             parts,
             group,
+            taking: Taking::default(),
             timer,
             draining: false,
             stopping: false,
@@ -106,14 +108,16 @@ impl Owner {
                 }
                 () = timer => {}
                 () = self.parts.archiver.room() => {}
+                () = self.taking.room() => {}
             }
             self.parts.writer.check()?;
             self.tick();
             self.take_all(&mut inputs);
             if self.parts.writer.has_room() {
-                self.seal().await?;
+                self.seal()?;
             }
             self.archive();
+            self.taking.advance(&mut self.parts.partition).await?;
             if self.stopping && !self.group.is_open() {
                 return self.last_snapshot().await;
             }
@@ -207,7 +211,7 @@ impl Owner {
 
     /// Closes the group and sends it to the log's thread; one without records and with nothing before it is
     /// carried out at once.
-    async fn seal(&mut self) -> Result<(), Failure> {
+    fn seal(&mut self) -> Result<(), Failure> {
         if !self.group.is_open() {
             return Ok(());
         }
@@ -257,26 +261,26 @@ impl Owner {
         }
         let (_, tasks) = self.parts.partition.load();
         if self.parts.snapshots.is_due(self.parts.tail, tasks) {
-            self.snapshot(now).await?;
+            self.snapshot(now);
         }
         Ok(())
     }
 
-    /// Takes the state as it is after the last sealed frame. The partition stands still while it is encoded (see
-    /// the bench of the journal), the log does not.
-    async fn snapshot(&mut self, now: Millis) -> Result<(), Failure> {
+    /// Begins to take the state as it is after the last sealed frame.
+    fn snapshot(&mut self, now: Millis) {
         let at = self.parts.tail;
-        let (parts, queue) = snapshot::channel();
         let (_, tasks) = self.parts.partition.load();
+        let parts = self.taking.begin(&mut self.parts.partition, now);
         self.parts.snapshots.begun(at, tasks);
-        self.parts.writer.send(Job::Snapshot { at, parts: queue });
-        Ok(snapshot::send(&self.parts.partition, now, parts).await?)
+        self.parts.writer.send(Job::Snapshot { at, parts });
     }
 
     async fn last_snapshot(&mut self) -> Result<(), Failure> {
+        self.taking.finish(&mut self.parts.partition).await?;
         if self.parts.snapshots.is_stale(self.parts.tail) {
             let now = self.parts.clock.now();
-            self.snapshot(now).await?;
+            self.snapshot(now);
+            self.taking.finish(&mut self.parts.partition).await?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use plait_broker_core::Partition;
 use plait_broker_core::ids::{Millis, Offset};
 use plait_broker_log::{SnapshotInfo, SnapshotState};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::journal::{self, JournalError};
 use crate::threads::Inflow;
@@ -116,26 +117,97 @@ pub(super) enum Part {
     End,
 }
 
-/// The way from the partition to the disk.
-pub(super) fn channel() -> (mpsc::Sender<Part>, mpsc::Receiver<Part>) {
-    mpsc::channel(CHUNKS_WAITING)
+/// Tasks in a part.
+const TASKS: usize = 256;
+
+/// Parts taken between two groups: some hundred microseconds.
+const PARTS_AT_ONCE: usize = 4;
+
+/// Tasks saved because they changed before they were taken, beyond which everything waits for the snapshot. It bounds
+/// memory; a queue is worked off in the order in which its tasks are taken, so they are few.
+const BACKLOG_MAX: usize = 1 << 16;
+
+/// A snapshot that is being taken from the partition, while both go on.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    parts: Option<mpsc::Sender<Part>>,
+    now: Millis,
 }
 
-/// Sends the state as it is. Ends early when nobody writes it any more.
-pub(super) async fn send(
-    partition: &Partition,
-    now: Millis,
-    parts: mpsc::Sender<Part>,
-) -> Result<(), JournalError> {
-    for record in partition.image(now) {
-        let chunk = journal::encode_image(vec![record], now)?;
-        if parts.send(Part::Chunk(chunk)).await.is_err() {
+impl Taking {
+    /// Begins a snapshot of the state as it is at `now`. What comes out is to be written.
+    pub(super) fn begin(&mut self, partition: &mut Partition, now: Millis) -> mpsc::Receiver<Part> {
+        let (parts, queue) = mpsc::channel(CHUNKS_WAITING);
+        partition.begin_image(now);
+        (self.parts, self.now) = (Some(parts), now);
+        queue
+    }
+
+    /// Takes the next parts, as far as there is room; all of them if too much is kept in memory for it.
+    pub(super) async fn advance(&mut self, partition: &mut Partition) -> Result<(), JournalError> {
+        if partition.image_backlog() > BACKLOG_MAX {
+            return self.finish(partition).await;
+        }
+        let Some(parts) = self.parts.take() else {
             return Ok(());
+        };
+        for _ in 0..PARTS_AT_ONCE {
+            match parts.try_reserve() {
+                Ok(permit) => {
+                    let (part, more) = part(partition, self.now)?;
+                    permit.send(part);
+                    if !more {
+                        return Ok(());
+                    }
+                }
+                Err(TrySendError::Full(())) => break,
+                Err(TrySendError::Closed(())) => {
+                    partition.abandon_image();
+                    return Ok(());
+                }
+            }
+        }
+        self.parts = Some(parts);
+        Ok(())
+    }
+
+    /// Takes all that is left.
+    pub(super) async fn finish(&mut self, partition: &mut Partition) -> Result<(), JournalError> {
+        let Some(parts) = self.parts.take() else {
+            return Ok(());
+        };
+        loop {
+            let (part, more) = part(partition, self.now)?;
+            if parts.send(part).await.is_err() {
+                // Whoever wrote it is gone, and has said why.
+                partition.abandon_image();
+                return Ok(());
+            }
+            if !more {
+                return Ok(());
+            }
         }
     }
-    // Whoever writes may be gone; it has said why.
-    let _ = parts.send(Part::End).await;
-    Ok(())
+
+    /// Waits until [`advance`](Self::advance) can do something more; for ever if nothing is being taken.
+    pub(super) async fn room(&self) {
+        match &self.parts {
+            // Without a writer there is room at once, and it is noticed.
+            Some(parts) => drop(parts.reserve().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The next part, and whether there are more.
+fn part(partition: &mut Partition, now: Millis) -> Result<(Part, bool), JournalError> {
+    match partition.image_part(TASKS) {
+        Some(record) => {
+            let chunk = journal::encode_image(vec![record], now)?;
+            Ok((Part::Chunk(chunk), true))
+        }
+        None => Ok((Part::End, false)),
+    }
 }
 
 /// Writes what comes. Answers with its length.

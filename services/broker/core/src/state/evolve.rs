@@ -13,6 +13,10 @@ use std::sync::Arc;
 impl State {
     /// Takes a fact in.
     pub(crate) fn evolve(&mut self, record: &Record, time: Millis) {
+        let torn = crate::mutant::is(crate::mutant::Mutant::SnapshotOfTwoTimes);
+        if self.imaging.is_some() && !torn {
+            self.save_changed(record);
+        }
         let time = time.min(FAR);
         self.time = self.time.max(time);
         match record {

@@ -11,12 +11,9 @@ use crate::image::{Image, TaskImage};
 use crate::record::{Blob, NewTask, Reason, Record};
 use std::sync::Arc;
 
-/// Tasks in one record of a snapshot.
-const BATCH: usize = 256;
-
 impl State {
-    /// The state as of `now`, as records.
-    pub(crate) fn image(&self, now: Millis) -> impl Iterator<Item = Record> + '_ {
+    /// What of a snapshot comes before the tasks.
+    pub(super) fn head_images(&self, now: Millis) -> impl Iterator<Item = Record> + '_ {
         let policies = self
             .methods
             .by_path
@@ -46,27 +43,17 @@ impl State {
         let counters = Record::Image(Image::Counters {
             next_task: self.next_task,
             kv_version: self.kv.version,
-            time: self.time.max(now),
+            time: now,
         });
         std::iter::once(policies)
             .chain(paused)
             .chain(keys)
             .chain(std::iter::once(counters))
-            .chain(self.task_images(now))
-            .chain(self.archive_images())
-            .chain(self.session_images())
     }
 
-    fn task_images(&self, now: Millis) -> impl Iterator<Item = Record> + '_ {
-        let mut tasks = self.tasks.ascending();
-        std::iter::from_fn(move || {
-            let image = |found| match found {
-                Found::Slot(slot) => self.task_image(&self.tasks[slot], now),
-                Found::Retired(task) => self.task_image(&task, now),
-            };
-            let batch: Vec<TaskImage> = tasks.by_ref().take(BATCH).map(image).collect();
-            (!batch.is_empty()).then_some(Record::Image(Image::Tasks(batch)))
-        })
+    /// What of a snapshot comes after the tasks.
+    pub(super) fn tail_images(&self) -> impl Iterator<Item = Record> + '_ {
+        self.archive_images().chain(self.session_images())
     }
 
     fn session_images(&self) -> impl Iterator<Item = Record> + '_ {
@@ -88,6 +75,14 @@ impl State {
             })
     }
 
+    /// A task as of `now`.
+    pub(super) fn found_image(&self, found: Found, now: Millis) -> TaskImage {
+        match found {
+            Found::Slot(slot) => self.task_image(&self.tasks[slot], now),
+            Found::Retired(task) => self.task_image(&task, now),
+        }
+    }
+
     pub(super) fn task_image(&self, task: &Task, now: Millis) -> TaskImage {
         let rare = task.rare.as_deref();
         let lease = self.leases.slab.get(task.lease());
@@ -95,7 +90,7 @@ impl State {
         TaskImage {
             task: self.new_task(task),
             created_at: task.created_at,
-            state: state_at(task, now.max(self.time)),
+            state: state_at(task, now),
             attempt: u32::from(task.attempt),
             backoff_step: task.backoff_step(),
             token: task.token(),
@@ -244,6 +239,8 @@ fn restore_failure(task: &mut Task, image: &TaskImage) {
 fn state_at(task: &Task, now: Millis) -> TaskState {
     match task.state {
         TaskState::Scheduled | TaskState::Backoff if task.start_at <= now => TaskState::Ready,
+        TaskState::Ready if task.start_at > now && task.attempt == 0 => TaskState::Scheduled,
+        TaskState::Ready if task.start_at > now => TaskState::Backoff,
         state => state,
     }
 }

@@ -128,6 +128,25 @@ impl Pages {
         pages.flat_map(|page| page.cells.iter().copied().filter(|cell| *cell != NONE))
     }
 
+    /// Cells by ascending number, from one on.
+    pub(crate) fn ascending_from(&self, id: TaskId) -> impl Iterator<Item = (TaskId, u32)> + '_ {
+        let (number, at) = place(id);
+        let (skipped, mut from) = match number.checked_sub(self.base) {
+            Some(skipped) => (skipped, at),
+            None => (0, 0),
+        };
+        let pages = self.pages.iter().enumerate();
+        let pages = pages.skip(usize::try_from(skipped).unwrap_or(usize::MAX));
+        pages.flat_map(move |(index, page)| {
+            let from = std::mem::take(&mut from);
+            let cells = page.iter().flat_map(|page| page.cells.iter().enumerate());
+            cells
+                .skip(from)
+                .filter(|(_, cell)| **cell != NONE)
+                .map(move |(at, cell)| (self.id(index as u64, at), *cell))
+        })
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.pages.len()

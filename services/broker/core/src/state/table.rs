@@ -111,9 +111,10 @@ impl TaskTable {
         keys.filter_map(|cell| Some(self.retired.get(cell & !RETIRED)?.task()))
     }
 
-    /// All tasks by ascending number.
-    pub(crate) fn ascending(&self) -> impl Iterator<Item = Found> + '_ {
-        self.pages.ascending().filter_map(|cell| self.found(cell))
+    /// All tasks by ascending number, from one on.
+    pub(crate) fn ascending_from(&self, id: TaskId) -> impl Iterator<Item = (TaskId, Found)> + '_ {
+        let cells = self.pages.ascending_from(id);
+        cells.filter_map(|(id, cell)| Some((id, self.found(cell)?)))
     }
 }
 

@@ -592,7 +592,7 @@ fn a_flow_that_is_run_again_asks_anew_for_children_that_did_not_succeed() {
         TaskState::Cancelled,
         "it was, when the flow failed"
     );
-    let replayed = h.replayed();
+    let mut replayed = h.replayed();
     assert_eq!(replayed.image(h.now).collect::<Vec<_>>(), h.image());
 }
 

@@ -285,7 +285,7 @@ impl Harness {
     }
 
     /// What a snapshot would hold now.
-    pub(crate) fn image(&self) -> Vec<Record> {
+    pub(crate) fn image(&mut self) -> Vec<Record> {
         self.partition.image(self.now).collect()
     }
 

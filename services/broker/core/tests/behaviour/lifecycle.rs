@@ -71,7 +71,7 @@ fn replay_rebuilds_the_same_state() {
     let attempts = attempts(&effects, WORKER);
     h.now += 5;
     h.succeed(WORKER, &attempts[0]);
-    let replayed = h.replayed();
+    let mut replayed = h.replayed();
     assert_eq!(replayed.image(h.now).collect::<Vec<_>>(), h.image());
 }
 

@@ -53,6 +53,7 @@ pub fn all() -> Vec<Mutant> {
         C::SessionsNotInSnapshot,
         C::ChildForgotten,
         C::PausesNotInSnapshot,
+        C::SnapshotOfTwoTimes,
     ];
     let log = [L::NoSync, L::SnapshotNotSynced, L::NoDirSync];
     let core = core.into_iter().map(Mutant::Core);

@@ -40,6 +40,8 @@ pub(super) struct Broker {
     sealing: bool,
     syncing: bool,
     snapshot: Option<(Offset, Vec<Bytes>)>,
+    /// A snapshot that is being taken from the partition: its place, its time, and what came so far.
+    taking: Option<(Offset, Millis, Vec<Bytes>)>,
     tick_at: Option<u64>,
     may_release: bool,
     /// The archive file that is being filled.
@@ -83,6 +85,7 @@ impl Broker {
             sealing: false,
             syncing: false,
             snapshot: None,
+            taking: None,
             tick_at: None,
             may_release,
             filling: None,
@@ -218,9 +221,11 @@ impl World {
         if releasable && broker.may_release {
             broker.jobs.push_back(Job::ListSegments);
         }
-        if snapshot && broker.snapshot.is_none() {
-            self.take_image(time);
+        if snapshot && broker.snapshot.is_none() && broker.taking.is_none() {
+            broker.partition.begin_image(time);
+            broker.taking = Some((broker.tail, time, Vec::new()));
         }
+        self.take_image();
         self.advance_archive();
         self.schedule_sync();
         self.schedule_tick();
@@ -269,27 +274,35 @@ impl World {
         }
     }
 
-    /// The state as it is, to be made a snapshot behind everything that is on its way.
-    fn take_image(&mut self, time: Millis) {
+    /// Takes some parts of the snapshot that was begun. Once it is whole it is written behind everything that is on its
+    /// way.
+    fn take_image(&mut self) {
         let Some(broker) = self.broker.as_mut() else {
             return;
         };
-        let chunks: Result<Vec<Bytes>, _> = broker
-            .partition
-            .image(time)
-            .map(|record| journal::encode_image(vec![record], time))
-            .collect();
-        match chunks {
-            Ok(chunks) => {
-                let at = broker.tail;
+        let Some((at, time, mut chunks)) = broker.taking.take() else {
+            return;
+        };
+        let parts = [0, 1, 2, 3, usize::MAX][self.dice.below(5) as usize];
+        let most = [1, 5, 256][self.dice.below(3) as usize];
+        for _ in 0..parts {
+            let Some(record) = broker.partition.image_part(most) else {
                 broker.snapshot = Some((at, Vec::new()));
                 broker.jobs.push_back(Job::Snapshot { at, chunks });
+                return;
+            };
+            match journal::encode_image(vec![record], time) {
+                Ok(chunk) => chunks.push(chunk),
+                Err(error) => {
+                    let text = format!("a snapshot cannot be encoded: {error}");
+                    return self.wrong(crate::check::Invariant::AckedIsKept, text);
+                }
             }
-            Err(error) => self.wrong(
-                crate::check::Invariant::AckedIsKept,
-                format!("a snapshot cannot be encoded: {error}"),
-            ),
         }
+        if broker.partition.image_backlog() > 0 {
+            self.points.hit(Point::SnapshotBehind);
+        }
+        broker.taking = Some((at, time, chunks));
     }
 
     fn schedule_sync(&mut self) {

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     /// What came while it was deaf.
     inbox: VecDeque<(ConnId, Option<Effect>)>,
     draining: bool,
+    /// Where it said that it drains: there it begins nothing any more.
+    drains: Option<ConnId>,
     pub(super) gone: bool,
     flushing: bool,
 }
@@ -93,6 +95,7 @@ impl World {
             deaf: false,
             inbox: VecDeque::new(),
             draining: false,
+            drains: None,
             gone: false,
             flushing: false,
         });
@@ -182,6 +185,11 @@ impl World {
         self.workers[worker].received = sequence;
         let receipt = self.dice.span(3_000);
         self.after(receipt, Action::Receipt(worker, conn, sequence));
+        if self.workers[worker].drains == Some(conn) {
+            let leases = attempts.iter().map(|attempt| (attempt.task, attempt.token));
+            let leases = leases.collect();
+            return self.send_up(conn, Command::HandBack { conn, leases });
+        }
         for attempt in attempts {
             let of = attempt
                 .request
@@ -479,6 +487,10 @@ impl World {
             .partition::<Vec<Run>, _>(|run| !run.begun);
         entry.runs = rest;
         if drain {
+            // Its word tells the receipt of all that it has.
+            let sequence = entry.received;
+            entry.drains = Some(conn);
+            self.send_up(conn, Command::WorkerAccepted { conn, sequence });
             self.send_up(conn, Command::WorkerDraining { conn });
             self.hit(Point::Drained);
         }

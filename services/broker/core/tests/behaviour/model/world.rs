@@ -47,6 +47,8 @@ pub(super) struct World {
     told: BTreeMap<(TaskId, u32), String>,
     area: u64,
     archive: Archive,
+    /// A snapshot that is taken in parts: what it has to tell, and what it told so far.
+    snapshot: Option<(Vec<Record>, Vec<Record>)>,
 }
 
 impl World {
@@ -75,6 +77,7 @@ impl World {
             told: BTreeMap::new(),
             area: 0,
             archive: Archive::default(),
+            snapshot: None,
         };
         world.partition.recovered(START);
         let policies = policies::all();
@@ -268,6 +271,7 @@ impl World {
             ledger.take(record, *time);
         }
         self.partition = partition;
+        self.snapshot = None;
         self.ledger = ledger;
         self.partition.recovered(self.now);
         self.archive_restarts();
@@ -279,8 +283,30 @@ impl World {
         self.connect_client();
     }
 
+    /// A snapshot that is taken while the state changes tells it as it was.
+    fn take_image(&mut self) {
+        let Some((expected, told)) = &mut self.snapshot else {
+            if self.random.permille(50) {
+                let expected = self.partition.image(self.now).collect();
+                self.partition.begin_image(self.now);
+                self.snapshot = Some((expected, Vec::new()));
+            }
+            return;
+        };
+        for _ in 0..self.random.below(3) {
+            let Some(record) = self.partition.image_part(1 + self.random.below(3) as usize) else {
+                same_state(told, expected, "a snapshot in parts");
+                assert_eq!(self.partition.image_backlog(), 0);
+                self.snapshot = None;
+                return;
+            };
+            told.push(record);
+        }
+    }
+
     /// The whole log, and a snapshot with the log behind it, tell the same state as life.
     fn check_replay(&mut self) {
+        self.snapshot = None;
         self.sync(usize::MAX);
         let live: Vec<Record> = self.partition.image(self.now).collect();
         let mut replayed = Partition::new(self.config.clone());
@@ -369,6 +395,7 @@ impl World {
 
     /// One random thing happens.
     pub(super) fn act(&mut self) {
+        self.take_image();
         match self.random.below(100) {
             0..22 => self.client_submits(),
             22..24 => self.client_waits(),
