@@ -19,8 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import plait
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
+from testing.v1 import echo_pb2
 from tests.fault.command import run
 from tests.fault.outcome import Outcome
 from tests.support.mesh import ROOT, Caller, Mesh, binaries
@@ -42,6 +44,7 @@ MEMORY_MIB_MAX = 1536
 RATIO_MIN = 0.7
 """Of the rates of an empty broker."""
 RESTART_S_MAX = 20.0
+PROBE_S = 0.01
 Report = dict[str, Any]
 
 
@@ -63,6 +66,18 @@ async def fill(mesh: Mesh, count: int) -> float:
 async def start_worker(mesh: Mesh) -> Process:
     """A Rust worker that answers at once."""
     return await mesh.start("worker", [str(binaries() / "plait-bench-rust"), "--role", "worker"])
+
+
+async def probe(caller: Caller, until: asyncio.Event) -> list[float]:
+    """How long single submissions take meanwhile, ms."""
+    found: list[float] = []
+    with plait.options(delay=3_600):
+        while not until.is_set():
+            began = time.monotonic()
+            await caller.plait.submit(caller.echo.Sleep, echo_pb2.SleepRequest())
+            found.append(1_000 * (time.monotonic() - began))
+            await elapse(PROBE_S)
+    return sorted(found)
 
 
 async def counts(caller: Caller) -> dict[int, int]:
@@ -137,7 +152,13 @@ async def measure(folder: Path, tasks: int) -> Report:
         empty_memory = memory_bytes(mesh.broker.pid)
         report["submit_per_s_empty"] = round(await fill(mesh, sample))
         report["dispatch_per_s_few"] = round(await dispatch(mesh, caller, sample))
+        filled = asyncio.Event()
+        probing = asyncio.create_task(probe(caller, filled))
         await fill(mesh, tasks - sample - await unfinished(caller))
+        filled.set()
+        waits = await probing
+        report["submit_p50_ms_meanwhile"] = round(waits[len(waits) // 2], 1)
+        report["submit_max_ms_meanwhile"] = round(waits[-1], 1)
         report["submit_per_s_full"] = round(await fill(mesh, sample))
         report["waiting"] = await unfinished(caller)
         resident = memory_bytes(mesh.broker.pid)
