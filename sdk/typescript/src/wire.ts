@@ -45,8 +45,9 @@ export class Wire {
     const baseUrl = `http://${address}`;
     this.#manager = new Http2SessionManager(
       baseUrl,
-      // A peer that vanished without a word is noticed on a stream that only waits.
-      { pingIntervalMs: 15_000, pingTimeoutMs: 10_000, pingIdleConnection: true },
+      // A peer that vanished without a word is noticed on a stream that only waits. Not
+      // `pingIdleConnection`: its timer outlives the connection, and throws (connect-node 2.1.2).
+      { pingIntervalMs: 15_000, pingTimeoutMs: 10_000 },
       { settings: { initialWindowSize: WINDOW_BYTES, enablePush: false } },
     );
     const transport = createGrpcTransport({

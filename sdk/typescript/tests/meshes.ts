@@ -19,16 +19,15 @@ export class Site {
     readonly echo: Client<typeof EchoService>,
   ) {}
 
-  static async open(): Promise<Site> {
-    process.env.PLAIT_BIN ??= `${ROOT}build/dev`;
-    process.env.PLAIT_SCHEDULER ??= `${ROOT}.venv/bin/plait-scheduler`;
-    const mesh = await Mesh.start();
+  /** A client of a mesh; default: one of the site's own. */
+  static async open(given?: Mesh): Promise<Site> {
+    const mesh = given ?? (await startMesh());
     const plait = connect(mesh.address);
     const site = new Site(mesh, plait, createClient(EchoService, plait.channel()));
-    site.#closers.push(
-      () => mesh.stop(),
-      () => plait.close(),
-    );
+    if (given === undefined) {
+      site.#closers.push(() => mesh.stop());
+    }
+    site.#closers.push(() => plait.close());
     return site;
   }
 
@@ -54,6 +53,13 @@ export class Site {
       await close();
     }
   }
+}
+
+/** A mesh of the repository's own processes. */
+export function startMesh(): Promise<Mesh> {
+  process.env.PLAIT_BIN ??= `${ROOT}build/dev`;
+  process.env.PLAIT_SCHEDULER ??= `${ROOT}.venv/bin/plait-scheduler`;
+  return Mesh.start();
 }
 
 /** A promise and how it is settled. */
