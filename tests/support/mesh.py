@@ -18,7 +18,7 @@ from testing.v1 import echo_pb2_grpc
 from tests.support.processes import Process
 
 ROOT = Path(__file__).parents[2]
-LANGUAGES = ("python", "go", "rust")
+LANGUAGES = ("python", "go", "rust", "typescript")
 
 
 def binaries() -> Path:

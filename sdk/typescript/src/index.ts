@@ -17,4 +17,5 @@ export * as errors from "./errors.js";
 export { options, type TaskOptions } from "./options.js";
 export * as retry from "./retry.js";
 export { isFinal, type Snapshot, type Task, TaskState, type Wait } from "./task.js";
+export { configure as configureTracing } from "./trace.js";
 export type { Worker, WorkerOptions } from "./worker.js";

@@ -27,6 +27,30 @@ const FORM = /^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/;
 /** The context under which code of a run works; kept here in case no context manager is set. */
 const contexts = new WeakMap<object, Context>();
 
+/**
+ * Exports spans by OTLP over gRPC, as the OTEL_* variables say; does nothing without
+ * OTEL_EXPORTER_OTLP_ENDPOINT. `serviceName` is the resource's service.name; OTEL_SERVICE_NAME wins
+ * over it. To be called once a process. Resolves with a function that flushes what is not exported
+ * yet, to be awaited before the process ends. Rejects when a package of OpenTelemetry's is missing:
+ * @opentelemetry/sdk-trace-node, /resources and /exporter-trace-otlp-grpc.
+ */
+export async function configure(serviceName: string): Promise<() => Promise<void>> {
+  const { env } = process;
+  const endpoint = env.OTEL_EXPORTER_OTLP_ENDPOINT || env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT;
+  if (!endpoint || env.OTEL_SDK_DISABLED?.toLowerCase() === "true") {
+    return async () => undefined;
+  }
+  const { BatchSpanProcessor, NodeTracerProvider } = await import("@opentelemetry/sdk-trace-node");
+  const { OTLPTraceExporter } = await import("@opentelemetry/exporter-trace-otlp-grpc");
+  const { resourceFromAttributes } = await import("@opentelemetry/resources");
+  const provider = new NodeTracerProvider({
+    resource: resourceFromAttributes({ "service.name": env.OTEL_SERVICE_NAME || serviceName }),
+    spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())],
+  });
+  provider.register();
+  return () => provider.shutdown();
+}
+
 const tracer = () => trace.getTracer("plait", VERSION);
 
 /** The context that is current: OpenTelemetry's, else that of the attempt that runs. */
