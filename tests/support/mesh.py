@@ -18,7 +18,10 @@ from testing.v1 import echo_pb2_grpc
 from tests.support.processes import Process
 
 ROOT = Path(__file__).parents[2]
-LANGUAGES = ("python", "go", "rust", "typescript")
+LANGUAGES = ("python", "go", "rust")
+"""Of the workers that the campaigns of faults kill."""
+WORKER_LANGUAGES = (*LANGUAGES, "typescript")
+"""Of all echo workers."""
 
 
 def binaries() -> Path:
