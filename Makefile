@@ -1,12 +1,10 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Recipes are short; the logic is in
-# .ci/. Needed: git, make, a C compiler, Python 3.11, Go 1.26, Rust 1.95, Node 20. Everything else
-# goes into .tools, .venv, node_modules, target and build, which git ignores.
+# Two commands on a fresh machine: `make demo` and `make test`. What they build, git ignores.
+# Needed: git, make, a C compiler, Python 3.11, Go 1.26, Rust 1.95, Node 20. The logic is in .ci/.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.11
-FLIGHTS ?=
-export FLIGHTS
+export FLIGHTS ?=
 
 UV := .tools/uv/bin/uv
 VENV := .venv/.stamp
@@ -15,8 +13,8 @@ PROTOC := .tools/.protoc
 GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
-.PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-system test-tidy \
-        system build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
+.PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system \
+        test-tidy system build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -56,16 +54,16 @@ fmt: setup $(GOLANGCI) ## Format everything that a person writes
 lint: setup $(GOLANGCI) ## Run every linter
 	.ci/lint.sh
 
-lint-%: setup $(GOLANGCI) ## Run the linters of python, go, rust or proto
+lint-%: setup $(GOLANGCI) ## Run the linters of python, go, rust, typescript or proto
 	.ci/lint.sh $*
 
 build: ## Build the release binaries into build/release
 	.ci/build.sh release
 
 ##@ Tests
-test: test-tidy test-python test-go test-rust test-system ## Run every test
+test: test-tidy test-python test-go test-rust test-typescript test-system ## Run every test
 
-build-dev: ## Build the binaries that tests run into build/dev
+build-dev: setup ## Build the binaries that tests run into build/dev
 	.ci/build.sh dev
 
 test-python: setup build-dev ## Test the Python packages
@@ -74,6 +72,8 @@ test-go: build-dev setup ## Test the Go modules, with the race detector
 	PLAIT_BIN=$(CURDIR)/build/dev go test -race $$(.ci/go_modules.sh)
 test-rust: build-dev setup ## Test the Rust crates
 	PLAIT_BIN=$(CURDIR)/build/dev cargo test --workspace --locked
+test-typescript: setup build-dev ## Test the TypeScript package
+	PLAIT_BIN=$(CURDIR)/build/dev .ci/typescript.sh test
 test-system: setup build-dev ## Test the processes together
 	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 2 tests/system
 test-tidy: setup ## Test the hygiene of the repository

@@ -28,6 +28,8 @@ mapfile -t modules < <(.ci/go_modules.sh | grep -v /interop/drivers/)
 go build -o "build/$profile/" "${modules[@]}"
 if [ "$profile" = dev ]; then
   go build -o "build/$profile/echo-worker-go" ./interop/drivers/go
+  .ci/typescript.sh build
+  ln -sf "$PWD/interop/drivers/typescript/dist/main.js" "build/$profile/echo-worker-typescript"
 fi
 
 if [ "${2:-}" = bench ]; then

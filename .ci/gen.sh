@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates sdk/{go,python,rust}/gen from proto/. One buf image feeds every generator. Everything is
+# Generates sdk/{go,python,rust,typescript}/gen from proto/. One buf image feeds every generator. Everything is
 # generated into a scratch folder first: a failure leaves the tree alone, and an unchanged file keeps
 # its time, so that nothing is rebuilt. Needs `make setup`.
 #   .ci/gen.sh [--root DIR]     another tree with the same layout, for tests
@@ -12,7 +12,7 @@ cd "$root"
 buf=$here/node_modules/.bin/buf
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-export PATH="$here/.tools/bin:$here/.venv/bin:$PATH"
+export PATH="$here/.tools/bin:$here/.venv/bin:$here/node_modules/.bin:$PATH"
 
 image=$out/image.binpb
 "$buf" build -o "$image"
@@ -21,6 +21,7 @@ mapfile -t with_service < <(cd proto && grep -l '^service ' "${protos[@]}")
 
 # google/rpc is left out for Go and Python: genproto and googleapis-common-protos have it.
 "$buf" generate "$image" --exclude-path google --output "$out"
+"$buf" generate "$image" --template "$here/.ci/typescript.gen.yaml" --output "$out"
 
 gen=$out/sdk/python/gen
 mkdir -p "$gen"
@@ -34,7 +35,7 @@ cargo build --quiet --manifest-path "$here/Cargo.toml" -p plait-codegen
 # Without the comments, and with the custom options that prost would drop.
 "$buf" build --as-file-descriptor-set --exclude-source-info -o "$gen/plait.fds.binpb"
 
-for gen in sdk/{go,python,rust}/gen; do
+for gen in sdk/{go,python,rust,typescript}/gen; do
   mkdir -p "$gen"
   (cd "$gen" && find . -type f ! -path '*/__pycache__/*') | while read -r file; do
     [ -e "$out/$gen/$file" ] || rm "$gen/$file"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every linter of the languages named, or of all, and says at the end which of them failed.
-#   .ci/lint.sh [python|go|rust|proto]...
+#   .ci/lint.sh [python|go|rust|typescript|proto]...
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.tools/bin:$PWD/.venv/bin:$PWD/node_modules/.bin:$PATH"
@@ -29,16 +29,21 @@ rust() {
   run cargo clippy --quiet --workspace --all-targets -- -D warnings
 }
 
+typescript() {
+  run biome ci --config-path=.ci --error-on-warnings sdk/typescript interop/drivers/typescript
+  run .ci/typescript.sh build # the compiler's checks are lint, too
+}
+
 proto() {
   run buf lint
   run buf format --diff --exit-code
 }
 
-[ $# -gt 0 ] || set -- proto python go rust
+[ $# -gt 0 ] || set -- proto python go rust typescript
 for language in "$@"; do
   case $language in
     go) go_lint ;;
-    python | rust | proto) "$language" ;;
+    python | rust | typescript | proto) "$language" ;;
     *) echo "no linters for $language" >&2; exit 2 ;;
   esac
 done

@@ -19,6 +19,9 @@ from tests.support.processes import Process
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("python", "go", "rust")
+"""Of the workers that the campaigns of faults kill."""
+WORKER_LANGUAGES = (*LANGUAGES, "typescript")
+"""Of all echo workers."""
 
 
 def binaries() -> Path:

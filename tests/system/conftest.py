@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.mesh import LANGUAGES, Caller, Mesh, binaries
+from tests.support.mesh import WORKER_LANGUAGES, Caller, Mesh, binaries
 
 _HERE = Path(__file__).parent
 
@@ -44,7 +44,7 @@ def built() -> None:
         pytest.fail(f"no binaries in {binaries()}: run .ci/build.sh dev, or set PLAIT_BIN")
 
 
-@pytest.fixture(scope="session", params=LANGUAGES)
+@pytest.fixture(scope="session", params=WORKER_LANGUAGES)
 def language(request: pytest.FixtureRequest) -> str:
     """The language of the worker."""
     return str(request.param)

@@ -6,7 +6,7 @@ The tree is docs/protocol.md §7, from real OTLP of real processes.
 import sys
 from pathlib import Path
 
-from tests.support.mesh import LANGUAGES, Mesh
+from tests.support.mesh import WORKER_LANGUAGES, Mesh
 from tests.system.otlp import Collector, Node, Span, tree
 
 QUEUES = {"Flow": "echo.flow", "Echo": "echo", "Fail": "echo.fail"}
@@ -126,7 +126,7 @@ def assert_times_and_tasks(spans: list[Span], language: str) -> None:
 
 async def test_one_trace_goes_through_workers_of_all_languages(fresh: Mesh, name: str):
     async with Collector() as collector:
-        for language in LANGUAGES:
+        for language in WORKER_LANGUAGES:
             await fresh.start_worker(language, concurrency=1, env=collector.env)
         spans = await traced(fresh, collector, name)
         by_id = {span.id: span for span in spans}

@@ -19,12 +19,14 @@ class Ban:
 PYTHON = frozenset({".py"})
 RUST = frozenset({".rs"})
 GO = frozenset({".go"})
-ANY = PYTHON | RUST | GO | {".ts", ".tsx", ".js", ".proto", ".sh"}
+TYPESCRIPT = frozenset({".ts", ".tsx"})
+ANY = PYTHON | RUST | GO | TYPESCRIPT | {".js", ".proto", ".sh"}
 BANS = [
     Ban(r"\btime\.sleep\(", "wait for the event", PYTHON),
     Ban(r"\basyncio\.sleep\((?!0\))", "wait for the event, with a timeout", PYTHON, True),
     Ban(r"\bthread::sleep\(", "wait for the event", RUST),
     Ban(r"\btime\.Sleep\(", "wait for the event, or a timer beside ctx.Done()", GO),
+    Ban(r"\bsetTimeout\(", "wait for the event", TYPESCRIPT, True),
     Ban(r"\bdbg!\(", "tracing::debug!", RUST),
     Ban(r"\btodo!\(|\bunimplemented!\(", "write it, or leave it out", RUST),
     Ban(r"\bNotImplementedError\b", "write it, or an abstract method", PYTHON),

@@ -8,7 +8,7 @@ import pytest
 
 # The first run on a fresh machine compiles the Rust generator.
 pytestmark = pytest.mark.timeout(300)
-LANGUAGES = {"go": ".go", "python": ".pyi", "rust": ".rs"}
+LANGUAGES = {"go": ".go", "python": ".pyi", "rust": ".rs", "typescript": ".ts"}
 
 
 @pytest.fixture

@@ -32,6 +32,12 @@ LANGUAGES = [
         r"#!?\[(?:cfg_attr\(.*)?(?:allow|expect)\([^\]]*\)\]",
         r'#!?\[.*reason\s*=\s*"[^\]]*\]',
     ),
+    Language(
+        "typescript",
+        ".ts",
+        r"(?://|/\*)\s*(?:biome-ignore|@ts-|eslint-).*",
+        r"//\s*biome-ignore lint/\w+/\w+: \w.*",
+    ),
     Language("proto", ".proto", r"buf:lint:ignore.*", r"buf:lint:ignore [A-Z_]+ \w.*"),
 ]
 

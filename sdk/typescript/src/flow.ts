@@ -1,0 +1,53 @@
+/** Flows: a handler that makes durable calls is the parent of the tasks that they become. */
+import { create } from "@bufbuild/protobuf";
+import { type FlowParent, FlowParentSchema } from "../gen/plait/v1/task_pb.js";
+import type { Submission } from "./submission.js";
+
+/**
+ * The children of one attempt: who is asked for and not final. While there are any, the broker
+ * counts the flow as SUSPENDED and its slot is free (docs/protocol.md §5).
+ */
+export class Flow {
+  readonly parent: FlowParent;
+  readonly #children = new Set<Submission>();
+  readonly #onChange: (waits: boolean) => void;
+  readonly #forget: (child: Submission) => void;
+
+  /**
+   * `onChange` is told true when the flow begins to wait for children and false when none is left;
+   * `forget` tells the session that a child's result is no longer wanted.
+   */
+  constructor(
+    lease: { task: bigint; token: bigint },
+    onChange: (waits: boolean) => void,
+    forget: (child: Submission) => void,
+  ) {
+    this.parent = create(FlowParentSchema, { task: lease.task, token: lease.token });
+    this.#onChange = onChange;
+    this.#forget = forget;
+  }
+
+  /** A child is asked for. */
+  childStarted(child: Submission): void {
+    if (this.#children.size === 0) {
+      this.#onChange(true);
+    }
+    this.#children.add(child);
+  }
+
+  /** A child is final, refused, or no longer wanted. */
+  childEnded(child: Submission): void {
+    if (this.#children.delete(child) && this.#children.size === 0) {
+      this.#onChange(false);
+    }
+  }
+
+  /** The handler has ended: no child is waited for any more. */
+  abandon(): void {
+    for (const child of [...this.#children]) {
+      this.#forget(child);
+      // One that is not accepted yet was forgotten by its flag only.
+      this.childEnded(child);
+    }
+  }
+}

@@ -1,0 +1,212 @@
+/** A worker: runs the handlers of ordinary services for the tasks that the broker hands out. */
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+import type { ConnectRouter } from "@connectrpc/connect";
+import { Attachment } from "./attach.js";
+import { Bell } from "./bell.js";
+import type { Core } from "./core.js";
+import { descriptorSet } from "./descriptors.js";
+import { Holdings } from "./holdings.js";
+import { retryConnection } from "./retry.js";
+import { Registry } from "./served.js";
+import { CLIENT } from "./wire.js";
+
+/** Handlers at once: enough for whole frames, and one that waits is cheap. */
+const CONCURRENCY = 256;
+const GRACE_MS = 30_000;
+/** How long the broker is given to end the stream when everything is settled. */
+const GOODBYE_MS = 2_000;
+/** Of a text for people, in characters. */
+const TEXT_MAX = 64;
+const SIGNALS = ["SIGTERM", "SIGINT"] as const;
+
+/** Settings of a worker. */
+export interface WorkerOptions {
+  /** Handlers at once. Default 256. */
+  readonly concurrency?: number;
+  /** Of the program, for people. Default: the worker's id. */
+  readonly name?: string;
+  /** Version of the program, for people. Default "". */
+  readonly version?: string;
+  /** What running handlers get when the worker stops, in milliseconds. Default 30,000. */
+  readonly graceMs?: number;
+}
+
+/** Serves methods as tasks. Made by `Client.worker`; attaches when it is run. */
+export class Worker {
+  /** Its id, new for each worker. */
+  readonly id: string;
+  readonly #core: Core;
+  readonly #options: WorkerOptions;
+  readonly #registry = new Registry();
+  readonly #stop = deferred();
+  readonly #stopNow = deferred();
+  readonly #attached = deferred();
+  #stopping = false;
+  #served: Promise<void> | undefined;
+
+  /** Throws RangeError for a concurrency below 1. */
+  constructor(core: Core, options: WorkerOptions) {
+    const { concurrency = CONCURRENCY } = options;
+    if (!Number.isInteger(concurrency) || concurrency < 1) {
+      throw new RangeError(`concurrency is a whole number of at least 1, not ${concurrency}`);
+    }
+    this.#core = core;
+    this.#options = options;
+    const host = hostname()
+      .slice(0, 32)
+      .replace(/[^A-Za-z0-9._:-]/g, "-");
+    this.id = `${host}-${process.pid}-${randomBytes(6).toString("hex")}`;
+  }
+
+  /**
+   * Registers services by routes, as for any server of Connect's:
+   *
+   *     worker.serve((router) => router.service(OrderService, { charge }));
+   *
+   * Methods that are left out are not served. Throws TypeError for a method that streams, and for
+   * one that is served already. Answers the worker.
+   */
+  serve(routes: (router: ConnectRouter) => unknown): this {
+    if (this.#served !== undefined) {
+      throw new Error("the worker runs; serve everything before");
+    }
+    routes(this.#registry);
+    return this;
+  }
+
+  /**
+   * Serves until SIGTERM, SIGINT or `stop`, then drains: takes no more, hands back what has not
+   * started, and lets running handlers finish within the grace. A second signal means now.
+   * Survives any loss of the broker. Rejects when the contract or the worker is refused.
+   */
+  async run(): Promise<void> {
+    const signalled = () => {
+      void this.stop();
+    };
+    for (const signal of SIGNALS) {
+      process.on(signal, signalled);
+    }
+    try {
+      await this.#serve();
+    } finally {
+      for (const signal of SIGNALS) {
+        process.off(signal, signalled);
+      }
+    }
+  }
+
+  /** Runs it in the background, without minding signals; resolves when it is attached. */
+  async start(): Promise<void> {
+    await Promise.race([this.#serve(), this.attached()]);
+  }
+
+  /** Resolves when the worker was attached, and so its methods are known. */
+  attached(): Promise<void> {
+    return this.#attached.promise;
+  }
+
+  /** Drains, and ends `run`; resolves when it has ended. A second call means now. */
+  async stop(): Promise<void> {
+    if (this.#stopping) {
+      this.#stopNow.resolve();
+    }
+    this.#stopping = true;
+    this.#stop.resolve();
+    // What went wrong is told by `run` or `start`.
+    await this.#served?.catch(() => undefined);
+  }
+
+  #serve(): Promise<void> {
+    if (this.#registry.methods.size === 0) {
+      throw new Error("nothing is served; call serve() before");
+    }
+    if (this.#served !== undefined) {
+      throw new Error("a worker runs once");
+    }
+    this.#served = this.#work();
+    return this.#served;
+  }
+
+  async #work(): Promise<void> {
+    const { concurrency = CONCURRENCY, name = this.id, version = "" } = this.#options;
+    const served = [...this.#registry.methods.values()];
+    const bell = new Bell();
+    const holdings = new Holdings(served, concurrency, this.#core, () => bell.ring());
+    const attachment = new Attachment({
+      wire: this.#core.wire,
+      holdings,
+      bell,
+      hello: {
+        worker: this.id,
+        name: name.slice(0, TEXT_MAX),
+        version: version.slice(0, TEXT_MAX),
+        client: CLIENT,
+        methods: served.map((each) => each.path),
+        slots: concurrency,
+      },
+      prepare: (signal) => this.#announce(signal),
+      attached: () => this.#attached.resolve(),
+    });
+    const stream = attachment.run();
+    try {
+      await Promise.race([stream, this.#stop.promise]);
+      await this.#drain(stream, holdings, attachment);
+      await stream;
+    } finally {
+      attachment.cut();
+      holdings.stopAll();
+    }
+  }
+
+  async #drain(stream: Promise<void>, holdings: Holdings, attachment: Attachment): Promise<void> {
+    holdings.drain("stopping");
+    const { graceMs = GRACE_MS } = this.#options;
+    await within(graceMs, [stream, holdings.drained, this.#stopNow.promise]);
+    attachment.leave();
+    await within(GOODBYE_MS, [stream]);
+    attachment.cut();
+  }
+
+  /** Makes the methods known, and learns their queues. */
+  async #announce(signal: AbortSignal): Promise<void> {
+    const services = [...this.#registry.services.values()];
+    const request = {
+      descriptorSet: descriptorSet(services),
+      services: services.map((each) => each.typeName).sort(),
+    };
+    const { contracts } = this.#core.wire;
+    const call = () => contracts.announceContract(request, { signal });
+    const answer = await retryConnection(call, signal);
+    for (const info of answer.methods) {
+      const served = this.#registry.methods.get(info.method.slice(1));
+      if (served !== undefined) {
+        served.queue = info.queue;
+      }
+    }
+  }
+}
+
+interface Deferred {
+  readonly promise: Promise<void>;
+  readonly resolve: () => void;
+}
+
+function deferred(): Deferred {
+  let resolve = () => {};
+  const promise = new Promise<void>((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
+}
+
+/** Resolves when one of them does, or after a time in milliseconds. */
+async function within(ms: number, waits: Promise<void>[]): Promise<void> {
+  const late = deferred();
+  const timer = setTimeout(late.resolve, ms);
+  try {
+    await Promise.race([...waits, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
