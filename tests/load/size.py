@@ -142,6 +142,7 @@ async def compaction(mesh: Mesh) -> float:
 async def measure(folder: Path, tasks: int) -> Report:
     """The whole run."""
     sample = min(SAMPLE, tasks // 3)
+    last = tasks // 5  # long enough to hold its share of snapshots
     report: Report = {"tasks": tasks, "size_bytes": SIZE_BYTES}
     settings = {"PLAIT_BROKER_QUEUE_TASKS_MAX": str(tasks + SAMPLE)}
     async with Mesh(folder, env=settings) as mesh, mesh.caller() as caller:
@@ -154,12 +155,12 @@ async def measure(folder: Path, tasks: int) -> Report:
         report["dispatch_per_s_few"] = round(await dispatch(mesh, caller, sample))
         filled = asyncio.Event()
         probing = asyncio.create_task(probe(caller, filled))
-        await fill(mesh, tasks - sample - await unfinished(caller))
+        await fill(mesh, tasks - last - await unfinished(caller))
         filled.set()
         waits = await probing
         report["submit_p50_ms_meanwhile"] = round(waits[len(waits) // 2], 1)
         report["submit_max_ms_meanwhile"] = round(waits[-1], 1)
-        report["submit_per_s_full"] = round(await fill(mesh, sample))
+        report["submit_per_s_full"] = round(await fill(mesh, last))
         report["waiting"] = await unfinished(caller)
         resident = memory_bytes(mesh.broker.pid)
         report["memory_mib"] = round(resident / 2**20)

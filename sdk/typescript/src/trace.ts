@@ -53,6 +53,22 @@ export async function configure(serviceName: string): Promise<() => Promise<void
 
 const tracer = () => trace.getTracer("plait", VERSION);
 
+/** How far the clock of spans may be from the wall clock, milliseconds, before it is set anew. */
+const DRIFT_MS = 20;
+let origin = performance.timeOrigin;
+
+/**
+ * Milliseconds since the epoch, with their fraction. OpenTelemetry counts a span from its own start,
+ * cut to a millisecond, so that one could end before those inside it.
+ */
+function now(): number {
+  const at = performance.now();
+  if (Math.abs(Date.now() - origin - at) > DRIFT_MS) {
+    origin = Date.now() - at;
+  }
+  return origin + at;
+}
+
 /** The context that is current: OpenTelemetry's, else that of the attempt that runs. */
 function active(): Context {
   const here = context.active();
@@ -79,7 +95,7 @@ export class SubmitSpan {
   ) {
     const here = active();
     const attributes = { "messaging.system": "plait", "messaging.operation.type": "send" };
-    const options = { kind: SpanKind.PRODUCER, attributes };
+    const options = { kind: SpanKind.PRODUCER, attributes, startTime: now() };
     this.#span = tracer().startSpan(`submit ${method}`, options, here);
     this.headers = headersFor(this.#span.spanContext());
   }
@@ -108,7 +124,7 @@ export class SubmitSpan {
       const message = submission.error.rawMessage;
       span.setStatus({ code: SpanStatusCode.ERROR, message });
     }
-    span.end();
+    span.end(now());
   }
 }
 
@@ -138,7 +154,7 @@ export class AttemptSpan {
       "rpc.system.name": "grpc",
       "rpc.method": facts.method,
     };
-    const options = { kind: SpanKind.CONSUMER, attributes };
+    const options = { kind: SpanKind.CONSUMER, attributes, startTime: now() };
     this.#span = tracer().startSpan(`attempt ${facts.method}`, options, parent);
     this.#context = trace.setSpan(parent, this.#span);
     contexts.set(run, this.#context);
@@ -155,7 +171,7 @@ export class AttemptSpan {
     if (code !== 0) {
       this.#span.setStatus({ code: SpanStatusCode.ERROR, message });
     }
-    this.#span.end();
+    this.#span.end(now());
   }
 }
 

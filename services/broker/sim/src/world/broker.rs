@@ -115,6 +115,11 @@ impl Broker {
         self.jobs.iter().filter(is_group).count()
     }
 
+    /// Whether nothing that was decided is still on its way to the disk.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.group.is_none() && self.groups() == 0
+    }
+
     /// Puts a frame into the log, as the log's thread does.
     pub(super) fn append(
         &mut self,

@@ -1,5 +1,6 @@
 //! After the last fault: everything must come to its end within a stated time, and then it is looked at once more.
 
+use super::broker::Broker;
 use super::policies::QUEUES;
 use super::story::{told, unknown};
 use super::{Action, REST_MS, World};
@@ -54,7 +55,9 @@ impl World {
             }
         }
         let content = self.clients.iter().all(super::client::Client::is_content);
-        let served = self.broker.is_some() && !paused && unfinished == 0;
+        // What was decided is told once it is durable.
+        let told = self.broker.as_ref().is_some_and(Broker::is_quiet);
+        let served = told && !paused && unfinished == 0;
         if served && content && self.calls.is_empty() {
             self.rested = Some(self.now);
             return;
