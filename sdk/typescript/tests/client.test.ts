@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { Code, createClient } from "@connectrpc/connect";
 import { Code as RpcCode } from "../gen/google/rpc/code_pb.js";
 import { BadRequestSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { connect, errors, isFinal, options, type Snapshot } from "../src/index.js";
 import { Process } from "../src/testing.js";
-import { Site } from "./meshes.js";
+import { refusal, Site } from "./meshes.js";
 
 const { method } = EchoService;
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -26,15 +26,6 @@ before(async () => {
 });
 
 after(() => site.close());
-
-async function refusal(promise: Promise<unknown>): Promise<ConnectError> {
-  const thrown = await promise.then(
-    () => assert.fail("nothing was thrown"),
-    (error: unknown) => error,
-  );
-  assert.ok(thrown instanceof ConnectError, String(thrown));
-  return thrown;
-}
 
 test("a call is durable and waits for its result", async () => {
   let taskId: string | null = null;

@@ -1,6 +1,7 @@
 /** The mesh that the tests of a file share, and what they do with it. */
+import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { type Client, createClient, type ServiceImpl } from "@connectrpc/connect";
+import { type Client, ConnectError, createClient, type ServiceImpl } from "@connectrpc/connect";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { connect, type Client as Plait, type Worker, type WorkerOptions } from "../src/index.js";
 import { Mesh } from "../src/testing.js";
@@ -69,4 +70,14 @@ export function event<T = void>(): { promise: Promise<T>; happen: (value: T) => 
     happen = resolve;
   });
   return { promise, happen };
+}
+
+/** What a call is refused with; fails if it is not. */
+export async function refusal(promise: Promise<unknown>): Promise<ConnectError> {
+  const thrown = await promise.then(
+    () => assert.fail("nothing was thrown"),
+    (error: unknown) => error,
+  );
+  assert.ok(thrown instanceof ConnectError, String(thrown));
+  return thrown;
 }

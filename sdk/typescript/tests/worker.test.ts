@@ -9,7 +9,7 @@ import { TaskService } from "../gen/plait/v1/task_service_pb.js";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { attempt, deadline, errors, type Snapshot } from "../src/index.js";
 import type { Mesh } from "../src/testing.js";
-import { event, Site, startMesh } from "./meshes.js";
+import { event, refusal, Site, startMesh } from "./meshes.js";
 
 const { method } = EchoService;
 let mesh: Mesh;
@@ -26,15 +26,6 @@ beforeEach(async () => {
 });
 
 afterEach(() => site.close());
-
-async function refusal(promise: Promise<unknown>): Promise<ConnectError> {
-  const thrown = await promise.then(
-    () => assert.fail("nothing was thrown"),
-    (error: unknown) => error,
-  );
-  assert.ok(thrown instanceof ConnectError, String(thrown));
-  return thrown;
-}
 
 test("a handler answers, and sees its attempt, its deadline and its headers", async () => {
   await site.serve({
