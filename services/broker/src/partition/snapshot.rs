@@ -123,9 +123,15 @@ const TASKS: usize = 256;
 /// Parts taken between two groups: some hundred microseconds.
 const PARTS_AT_ONCE: usize = 4;
 
-/// Tasks saved because they changed before they were taken, beyond which everything waits for the snapshot. It bounds
-/// memory; a queue is worked off in the order in which its tasks are taken, so they are few.
-const BACKLOG_MAX: usize = 1 << 16;
+/// Tasks saved because they changed before they were taken, for each further part at once. A queue is worked off in
+/// the order in which its tasks are taken, so they stay few; if they do not, the snapshot hurries to get past them.
+const SAVED_PER_PART: usize = 256;
+
+/// Parts taken between two groups at most: some 50 ms, which is what a call may wait longer for a snapshot's sake.
+const PARTS_MAX: usize = 256;
+
+/// Tasks saved beyond which a slow disk is waited for: it bounds memory.
+const SAVED_MAX: usize = 1 << 16;
 
 /// A snapshot that is being taken from the partition, while both go on.
 #[derive(Debug, Default)]
@@ -143,28 +149,27 @@ impl Taking {
         queue
     }
 
-    /// Takes the next parts, as far as there is room; all of them if too much is kept in memory for it.
+    /// Takes the next parts, more of them the more is kept in memory for it, as far as there is room.
     pub(super) async fn advance(&mut self, partition: &mut Partition) -> Result<(), JournalError> {
-        if partition.image_backlog() > BACKLOG_MAX {
-            return self.finish(partition).await;
-        }
         let Some(parts) = self.parts.take() else {
             return Ok(());
         };
-        for _ in 0..PARTS_AT_ONCE {
-            match parts.try_reserve() {
-                Ok(permit) => {
-                    let (part, more) = part(partition, self.now)?;
-                    permit.send(part);
-                    if !more {
-                        return Ok(());
-                    }
-                }
-                Err(TrySendError::Full(())) => break,
-                Err(TrySendError::Closed(())) => {
-                    partition.abandon_image();
-                    return Ok(());
-                }
+        let saved = partition.image_backlog();
+        for _ in 0..parts_at_once(saved) {
+            let room = match parts.try_reserve() {
+                Err(TrySendError::Full(())) if saved <= SAVED_MAX => break,
+                Err(TrySendError::Full(())) => parts.reserve().await.ok(),
+                room => room.ok(),
+            };
+            let Some(permit) = room else {
+                // Whoever wrote it is gone, and has said why.
+                partition.abandon_image();
+                return Ok(());
+            };
+            let (part, more) = part(partition, self.now)?;
+            permit.send(part);
+            if !more {
+                return Ok(());
             }
         }
         self.parts = Some(parts);
@@ -179,7 +184,6 @@ impl Taking {
         loop {
             let (part, more) = part(partition, self.now)?;
             if parts.send(part).await.is_err() {
-                // Whoever wrote it is gone, and has said why.
                 partition.abandon_image();
                 return Ok(());
             }
@@ -197,6 +201,10 @@ impl Taking {
             None => std::future::pending().await,
         }
     }
+}
+
+fn parts_at_once(saved: usize) -> usize {
+    (PARTS_AT_ONCE + saved / SAVED_PER_PART).min(PARTS_MAX)
 }
 
 /// The next part, and whether there are more.
@@ -273,5 +281,14 @@ mod tests {
         assert!(!schedule.done(None));
         assert!(!schedule.is_due(2_099, 5));
         taken(&mut schedule, 2_100, 5, 10);
+    }
+
+    #[test]
+    fn a_snapshot_hurries_the_more_is_kept_for_it_but_holds_nothing_up_for_long() {
+        assert_eq!(parts_at_once(0), PARTS_AT_ONCE);
+        assert!(parts_at_once(SAVED_MAX / 8) > 4 * PARTS_AT_ONCE);
+        // Beyond, memory is bounded because far more is taken between two groups than a group can change.
+        assert_eq!(parts_at_once(SAVED_MAX), PARTS_MAX);
+        assert_eq!(parts_at_once(usize::MAX), PARTS_MAX);
     }
 }
