@@ -72,12 +72,13 @@ impl Plan {
             handler: one_of(dice, &[MS, 20 * MS, 200 * MS, 800 * MS]),
             frame: one_of(dice, &[1, 4, 8]),
             payload: if bulky {
-                30_000
+                120_000
             } else {
                 one_of(dice, &[0, 40, 300])
             },
             crash: one_of(dice, &[0, 2, 6]),
-            power: one_of(dice, &[0, 4, 10]),
+            // A power cut is what may take a snapshot from a log that let go of all before it.
+            power: if bulky { 10 } else { one_of(dice, &[0, 4, 10]) },
             cut: one_of(dice, &[0, 3, 8]),
             worker_fault: one_of(dice, &[0, 3, 8]),
             disk_fault: one_of(dice, &[0, 0, 2, 5]),
