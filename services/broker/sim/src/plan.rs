@@ -58,7 +58,7 @@ impl Plan {
         let dice = &mut Dice::new(seed, 1);
         let quiet = dice.permille(60);
         // Enough payload to fill several of the regions by which the log lets go of them.
-        let bulky = dice.permille(25);
+        let bulky = dice.permille(60);
         let chaos = dice.range(2_500, 8_000) * MS;
         Self {
             chaos,
