@@ -923,129 +923,6 @@ pub mod contract_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// Why Plait refused. ErrorInfo.reason is the name without the prefix ERROR_REASON\_. A number and its meaning never
-/// change; the gRPC code stands beside each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum ErrorReason {
-    /// Never sent.
-    Unspecified = 0,
-    /// ABORTED: a message under a token that is no longer the task's. It changed nothing; that attempt is over.
-    LeaseLost = 1,
-    /// RESOURCE_EXHAUSTED with RetryInfo: the queue is over its limit.
-    QueueFull = 2,
-    /// UNAVAILABLE with RetryInfo: an open breaker refused a call.
-    BreakerOpen = 3,
-    /// INVALID_ARGUMENT: the policy asks for an idempotency, ordering or limit key and the task has none.
-    KeyMissing = 4,
-    /// ALREADY_EXISTS: the same idempotency key with another payload; metadata "task" names the first task.
-    DuplicateKeyConflict = 5,
-    /// FAILED_PRECONDITION: a contract was refused; details list each reason.
-    ContractIncompatible = 6,
-    /// FAILED_PRECONDITION: a re-run of a flow asked for other children than were recorded.
-    FlowDiverged = 7,
-    /// FAILED_PRECONDITION: no contract declares the method; announce or push it.
-    MethodUnknown = 8,
-    /// INVALID_ARGUMENT: a contract's policy cannot hold; BadRequest names file, method and field.
-    PolicyInvalid = 9,
-    /// NOT_FOUND: no such task, or its retention has passed.
-    TaskNotFound = 10,
-    /// NOT_FOUND: no such queue.
-    QueueNotFound = 11,
-    /// INVALID_ARGUMENT: a payload, key or metadata over its limit; metadata "limit" and "size" are in bytes.
-    TooLarge = 12,
-    /// INVALID_ARGUMENT: a malformed request; BadRequest names the field.
-    InvalidRequest = 13,
-    /// UNAVAILABLE with RetryInfo: the process is draining; another one, or the same one restarted, will answer.
-    Draining = 14,
-    /// UNAVAILABLE: nobody can decide on a new contract now; known contracts go on.
-    SchedulerUnavailable = 15,
-    /// CANCELLED: the task was cancelled.
-    TaskCancelled = 16,
-    /// DEADLINE_EXCEEDED: the task's deadline passed; metadata "cause" is BEFORE_START or WHILE_RUNNING.
-    TaskExpired = 17,
-    /// DEADLINE_EXCEEDED: one attempt ran longer than attempt_timeout.
-    AttemptTimedOut = 18,
-    /// UNAVAILABLE: the worker vanished while it ran the attempt.
-    WorkerLost = 19,
-    /// ABORTED: compare-and-swap found another version; metadata "version" is the current one.
-    VersionMismatch = 20,
-    /// RESOURCE_EXHAUSTED: a reader was too slow and its stream was cut; connect again and await the rest.
-    SlowReader = 21,
-    /// FAILED_PRECONDITION: the task's state does not allow the operation, such as redriving a task that runs.
-    StateConflict = 22,
-    /// UNAVAILABLE: the log could not be written; the broker stops rather than lie.
-    LogFailed = 23,
-    /// DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
-    /// and "payload" say which. A task whose request is lost has failed with this.
-    PayloadLost = 24,
-}
-impl ErrorReason {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "ERROR_REASON_UNSPECIFIED",
-            Self::LeaseLost => "ERROR_REASON_LEASE_LOST",
-            Self::QueueFull => "ERROR_REASON_QUEUE_FULL",
-            Self::BreakerOpen => "ERROR_REASON_BREAKER_OPEN",
-            Self::KeyMissing => "ERROR_REASON_KEY_MISSING",
-            Self::DuplicateKeyConflict => "ERROR_REASON_DUPLICATE_KEY_CONFLICT",
-            Self::ContractIncompatible => "ERROR_REASON_CONTRACT_INCOMPATIBLE",
-            Self::FlowDiverged => "ERROR_REASON_FLOW_DIVERGED",
-            Self::MethodUnknown => "ERROR_REASON_METHOD_UNKNOWN",
-            Self::PolicyInvalid => "ERROR_REASON_POLICY_INVALID",
-            Self::TaskNotFound => "ERROR_REASON_TASK_NOT_FOUND",
-            Self::QueueNotFound => "ERROR_REASON_QUEUE_NOT_FOUND",
-            Self::TooLarge => "ERROR_REASON_TOO_LARGE",
-            Self::InvalidRequest => "ERROR_REASON_INVALID_REQUEST",
-            Self::Draining => "ERROR_REASON_DRAINING",
-            Self::SchedulerUnavailable => "ERROR_REASON_SCHEDULER_UNAVAILABLE",
-            Self::TaskCancelled => "ERROR_REASON_TASK_CANCELLED",
-            Self::TaskExpired => "ERROR_REASON_TASK_EXPIRED",
-            Self::AttemptTimedOut => "ERROR_REASON_ATTEMPT_TIMED_OUT",
-            Self::WorkerLost => "ERROR_REASON_WORKER_LOST",
-            Self::VersionMismatch => "ERROR_REASON_VERSION_MISMATCH",
-            Self::SlowReader => "ERROR_REASON_SLOW_READER",
-            Self::StateConflict => "ERROR_REASON_STATE_CONFLICT",
-            Self::LogFailed => "ERROR_REASON_LOG_FAILED",
-            Self::PayloadLost => "ERROR_REASON_PAYLOAD_LOST",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "ERROR_REASON_UNSPECIFIED" => Some(Self::Unspecified),
-            "ERROR_REASON_LEASE_LOST" => Some(Self::LeaseLost),
-            "ERROR_REASON_QUEUE_FULL" => Some(Self::QueueFull),
-            "ERROR_REASON_BREAKER_OPEN" => Some(Self::BreakerOpen),
-            "ERROR_REASON_KEY_MISSING" => Some(Self::KeyMissing),
-            "ERROR_REASON_DUPLICATE_KEY_CONFLICT" => Some(Self::DuplicateKeyConflict),
-            "ERROR_REASON_CONTRACT_INCOMPATIBLE" => Some(Self::ContractIncompatible),
-            "ERROR_REASON_FLOW_DIVERGED" => Some(Self::FlowDiverged),
-            "ERROR_REASON_METHOD_UNKNOWN" => Some(Self::MethodUnknown),
-            "ERROR_REASON_POLICY_INVALID" => Some(Self::PolicyInvalid),
-            "ERROR_REASON_TASK_NOT_FOUND" => Some(Self::TaskNotFound),
-            "ERROR_REASON_QUEUE_NOT_FOUND" => Some(Self::QueueNotFound),
-            "ERROR_REASON_TOO_LARGE" => Some(Self::TooLarge),
-            "ERROR_REASON_INVALID_REQUEST" => Some(Self::InvalidRequest),
-            "ERROR_REASON_DRAINING" => Some(Self::Draining),
-            "ERROR_REASON_SCHEDULER_UNAVAILABLE" => Some(Self::SchedulerUnavailable),
-            "ERROR_REASON_TASK_CANCELLED" => Some(Self::TaskCancelled),
-            "ERROR_REASON_TASK_EXPIRED" => Some(Self::TaskExpired),
-            "ERROR_REASON_ATTEMPT_TIMED_OUT" => Some(Self::AttemptTimedOut),
-            "ERROR_REASON_WORKER_LOST" => Some(Self::WorkerLost),
-            "ERROR_REASON_VERSION_MISMATCH" => Some(Self::VersionMismatch),
-            "ERROR_REASON_SLOW_READER" => Some(Self::SlowReader),
-            "ERROR_REASON_STATE_CONFLICT" => Some(Self::StateConflict),
-            "ERROR_REASON_LOG_FAILED" => Some(Self::LogFailed),
-            "ERROR_REASON_PAYLOAD_LOST" => Some(Self::PayloadLost),
-            _ => None,
-        }
-    }
-}
 /// One durable invocation of a method.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Task {
@@ -1290,6 +1167,129 @@ impl TaskView {
             "TASK_VIEW_UNSPECIFIED" => Some(Self::Unspecified),
             "TASK_VIEW_BASIC" => Some(Self::Basic),
             "TASK_VIEW_FULL" => Some(Self::Full),
+            _ => None,
+        }
+    }
+}
+/// Why Plait refused. ErrorInfo.reason is the name without the prefix ERROR_REASON\_. A number and its meaning never
+/// change; the gRPC code stands beside each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ErrorReason {
+    /// Never sent.
+    Unspecified = 0,
+    /// ABORTED: a message under a token that is no longer the task's. It changed nothing; that attempt is over.
+    LeaseLost = 1,
+    /// RESOURCE_EXHAUSTED with RetryInfo: the queue is over its limit.
+    QueueFull = 2,
+    /// UNAVAILABLE with RetryInfo: an open breaker refused a call.
+    BreakerOpen = 3,
+    /// INVALID_ARGUMENT: the policy asks for an idempotency, ordering or limit key and the task has none.
+    KeyMissing = 4,
+    /// ALREADY_EXISTS: the same idempotency key with another payload; metadata "task" names the first task.
+    DuplicateKeyConflict = 5,
+    /// FAILED_PRECONDITION: a contract was refused; details list each reason.
+    ContractIncompatible = 6,
+    /// FAILED_PRECONDITION: a re-run of a flow asked for other children than were recorded.
+    FlowDiverged = 7,
+    /// FAILED_PRECONDITION: no contract declares the method; announce or push it.
+    MethodUnknown = 8,
+    /// INVALID_ARGUMENT: a contract's policy cannot hold; BadRequest names file, method and field.
+    PolicyInvalid = 9,
+    /// NOT_FOUND: no such task, or its retention has passed.
+    TaskNotFound = 10,
+    /// NOT_FOUND: no such queue.
+    QueueNotFound = 11,
+    /// INVALID_ARGUMENT: a payload, key or metadata over its limit; metadata "limit" and "size" are in bytes.
+    TooLarge = 12,
+    /// INVALID_ARGUMENT: a malformed request; BadRequest names the field.
+    InvalidRequest = 13,
+    /// UNAVAILABLE with RetryInfo: the process is draining; another one, or the same one restarted, will answer.
+    Draining = 14,
+    /// UNAVAILABLE: nobody can decide on a new contract now; known contracts go on.
+    SchedulerUnavailable = 15,
+    /// CANCELLED: the task was cancelled.
+    TaskCancelled = 16,
+    /// DEADLINE_EXCEEDED: the task's deadline passed; metadata "cause" is BEFORE_START or WHILE_RUNNING.
+    TaskExpired = 17,
+    /// DEADLINE_EXCEEDED: one attempt ran longer than attempt_timeout.
+    AttemptTimedOut = 18,
+    /// UNAVAILABLE: the worker vanished while it ran the attempt.
+    WorkerLost = 19,
+    /// ABORTED: compare-and-swap found another version; metadata "version" is the current one.
+    VersionMismatch = 20,
+    /// RESOURCE_EXHAUSTED: a reader was too slow and its stream was cut; connect again and await the rest.
+    SlowReader = 21,
+    /// FAILED_PRECONDITION: the task's state does not allow the operation, such as redriving a task that runs.
+    StateConflict = 22,
+    /// UNAVAILABLE: the log could not be written; the broker stops rather than lie.
+    LogFailed = 23,
+    /// DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
+    /// and "payload" say which. A task whose request is lost has failed with this.
+    PayloadLost = 24,
+}
+impl ErrorReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ERROR_REASON_UNSPECIFIED",
+            Self::LeaseLost => "ERROR_REASON_LEASE_LOST",
+            Self::QueueFull => "ERROR_REASON_QUEUE_FULL",
+            Self::BreakerOpen => "ERROR_REASON_BREAKER_OPEN",
+            Self::KeyMissing => "ERROR_REASON_KEY_MISSING",
+            Self::DuplicateKeyConflict => "ERROR_REASON_DUPLICATE_KEY_CONFLICT",
+            Self::ContractIncompatible => "ERROR_REASON_CONTRACT_INCOMPATIBLE",
+            Self::FlowDiverged => "ERROR_REASON_FLOW_DIVERGED",
+            Self::MethodUnknown => "ERROR_REASON_METHOD_UNKNOWN",
+            Self::PolicyInvalid => "ERROR_REASON_POLICY_INVALID",
+            Self::TaskNotFound => "ERROR_REASON_TASK_NOT_FOUND",
+            Self::QueueNotFound => "ERROR_REASON_QUEUE_NOT_FOUND",
+            Self::TooLarge => "ERROR_REASON_TOO_LARGE",
+            Self::InvalidRequest => "ERROR_REASON_INVALID_REQUEST",
+            Self::Draining => "ERROR_REASON_DRAINING",
+            Self::SchedulerUnavailable => "ERROR_REASON_SCHEDULER_UNAVAILABLE",
+            Self::TaskCancelled => "ERROR_REASON_TASK_CANCELLED",
+            Self::TaskExpired => "ERROR_REASON_TASK_EXPIRED",
+            Self::AttemptTimedOut => "ERROR_REASON_ATTEMPT_TIMED_OUT",
+            Self::WorkerLost => "ERROR_REASON_WORKER_LOST",
+            Self::VersionMismatch => "ERROR_REASON_VERSION_MISMATCH",
+            Self::SlowReader => "ERROR_REASON_SLOW_READER",
+            Self::StateConflict => "ERROR_REASON_STATE_CONFLICT",
+            Self::LogFailed => "ERROR_REASON_LOG_FAILED",
+            Self::PayloadLost => "ERROR_REASON_PAYLOAD_LOST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ERROR_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "ERROR_REASON_LEASE_LOST" => Some(Self::LeaseLost),
+            "ERROR_REASON_QUEUE_FULL" => Some(Self::QueueFull),
+            "ERROR_REASON_BREAKER_OPEN" => Some(Self::BreakerOpen),
+            "ERROR_REASON_KEY_MISSING" => Some(Self::KeyMissing),
+            "ERROR_REASON_DUPLICATE_KEY_CONFLICT" => Some(Self::DuplicateKeyConflict),
+            "ERROR_REASON_CONTRACT_INCOMPATIBLE" => Some(Self::ContractIncompatible),
+            "ERROR_REASON_FLOW_DIVERGED" => Some(Self::FlowDiverged),
+            "ERROR_REASON_METHOD_UNKNOWN" => Some(Self::MethodUnknown),
+            "ERROR_REASON_POLICY_INVALID" => Some(Self::PolicyInvalid),
+            "ERROR_REASON_TASK_NOT_FOUND" => Some(Self::TaskNotFound),
+            "ERROR_REASON_QUEUE_NOT_FOUND" => Some(Self::QueueNotFound),
+            "ERROR_REASON_TOO_LARGE" => Some(Self::TooLarge),
+            "ERROR_REASON_INVALID_REQUEST" => Some(Self::InvalidRequest),
+            "ERROR_REASON_DRAINING" => Some(Self::Draining),
+            "ERROR_REASON_SCHEDULER_UNAVAILABLE" => Some(Self::SchedulerUnavailable),
+            "ERROR_REASON_TASK_CANCELLED" => Some(Self::TaskCancelled),
+            "ERROR_REASON_TASK_EXPIRED" => Some(Self::TaskExpired),
+            "ERROR_REASON_ATTEMPT_TIMED_OUT" => Some(Self::AttemptTimedOut),
+            "ERROR_REASON_WORKER_LOST" => Some(Self::WorkerLost),
+            "ERROR_REASON_VERSION_MISMATCH" => Some(Self::VersionMismatch),
+            "ERROR_REASON_SLOW_READER" => Some(Self::SlowReader),
+            "ERROR_REASON_STATE_CONFLICT" => Some(Self::StateConflict),
+            "ERROR_REASON_LOG_FAILED" => Some(Self::LogFailed),
+            "ERROR_REASON_PAYLOAD_LOST" => Some(Self::PayloadLost),
             _ => None,
         }
     }
