@@ -1,7 +1,7 @@
 """Announced contracts are answered, recorded, and survive whoever dies meanwhile."""
 
 import asyncio
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import msgspec
@@ -10,10 +10,11 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from plait import errors
+from plait.v1 import task_pb2
 from plait_scheduler.broker.refusals import policy_invalid
+from plait_scheduler.contracts import reviewer
+from plait_scheduler.contracts.records import RECORD_PREFIX, ContractRecord
 from plait_scheduler.domain.violation import Violation
-from plait_scheduler.loops import registry
-from plait_scheduler.loops.registry import KEY_PREFIX, ContractRecord
 from services.scheduler.tests.contracts import FILE, SERVICE, orders_set
 from services.scheduler.tests.fake_broker import FakeBroker, refusal_of
 from services.scheduler.tests.running import RunningScheduler
@@ -25,8 +26,19 @@ OTHER_KEY = orders_set('ordering_key: "id"')
 INVALID = orders_set('queue: "?" priority: 11')
 
 
+def waiting(number: int, **fields: Any) -> task_pb2.Task:
+    """A task that waits to start."""
+    task = task_pb2.Task(
+        id=f"t{number:04}",
+        method=f"/{SERVICE}/Place",
+        **{"state": task_pb2.TASK_STATE_READY, **fields},
+    )
+    task.create_time.FromSeconds(1_700_000_000 + number)
+    return task
+
+
 def record(broker: FakeBroker) -> ContractRecord:
-    value = broker.state.entries[KEY_PREFIX + SERVICE].value
+    value = broker.state.entries[RECORD_PREFIX + SERVICE].value
     return msgspec.json.decode(value, type=ContractRecord)
 
 
@@ -66,26 +78,36 @@ async def test_a_policy_that_cannot_hold_is_refused_with_every_fault(
     for violation in violations:
         assert violation.field in refusal.message
         assert violation.description in refusal.message
-    assert KEY_PREFIX + SERVICE not in broker.state.entries
+    assert RECORD_PREFIX + SERVICE not in broker.state.entries
 
 
 async def test_a_contract_that_breaks_tasks_in_flight_is_refused(
     broker: FakeBroker, scheduler: RunningScheduler
 ):
     await broker.announce(PLAIN, [SERVICE])
+    broker.state.tasks = [waiting(1)]
     refusal = refusal_of(await broker.announce(OTHER_KEY, [SERVICE]))
     assert refusal.code == code_pb2.FAILED_PRECONDITION
     assert detail(refusal, error_details_pb2.ErrorInfo).reason == "CONTRACT_INCOMPATIBLE"
     (violation,) = detail(refusal, error_details_pb2.PreconditionFailure).violations
     assert violation.type == "KEY_PATH_CHANGED"
     assert violation.subject == f"{SERVICE}.Place"
+    assert "1 task: 1 READY" in violation.description
+    assert "t0001" in violation.description
     assert record(broker).version == 1
+    # It is accepted as it is once they are done.
+    broker.state.tasks = []
+    assert (await broker.announce(OTHER_KEY, [SERVICE])).policies
+    assert record(broker).version == 2
+    assert record(broker).tolerated == ()
+    assert [each.version for each in record(broker).history] == [1]
 
 
 async def test_development_tolerates_it_and_says_so(broker: FakeBroker):
     async with RunningScheduler(broker.address, dev=True) as scheduler:
         await scheduler.ready
         await broker.announce(PLAIN, [SERVICE])
+        broker.state.tasks = [waiting(1)]
         decision = await broker.announce(OTHER_KEY, [SERVICE])
     assert not decision.HasField("refusal")
     assert record(broker).version == 2
@@ -103,7 +125,7 @@ async def test_a_contract_that_the_scheduler_fails_on_does_not_end_it(
     broker: FakeBroker, scheduler: RunningScheduler, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "decide", lambda *_: 1 / 0)
+        patched.setattr(reviewer, "compare_with", lambda *_: 1 / 0)
         refusal = refusal_of(await broker.announce(PLAIN, [SERVICE]))
     assert "a fault of ours: ZeroDivisionError" in refusal.message
     assert (await broker.announce(PLAIN, [SERVICE])).policies
@@ -112,7 +134,7 @@ async def test_a_contract_that_the_scheduler_fails_on_does_not_end_it(
 async def test_a_verdict_alone_registers_nothing(broker: FakeBroker, scheduler: RunningScheduler):
     decision = await broker.announce(PLAIN, [SERVICE], validate_only=True)
     assert decision.policies
-    assert KEY_PREFIX + SERVICE not in broker.state.entries
+    assert RECORD_PREFIX + SERVICE not in broker.state.entries
 
 
 async def test_the_same_contract_in_other_bytes_is_the_same_version(
@@ -175,6 +197,7 @@ async def test_a_scheduler_that_was_killed_goes_on_where_it_was(broker: FakeBrok
         await first.kill()
         async with RunningScheduler(broker.address) as second:
             await second.ready
+            broker.state.tasks = [waiting(1)]
             refusal = refusal_of(await broker.announce(OTHER_KEY, [SERVICE]))
             await broker.announce(orders_set("priority: 1"), [SERVICE])
     assert "ordering_key was none" in refusal.message

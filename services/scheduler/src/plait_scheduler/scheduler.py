@@ -13,13 +13,18 @@ from plait_scheduler.broker.channel import open_channel
 from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.key_value import KeyValue
+from plait_scheduler.broker.work import WorkInFlight
+from plait_scheduler.contracts.records import Records
+from plait_scheduler.contracts.reviewer import Reviewer
 from plait_scheduler.domain.directory import Directory
 from plait_scheduler.domain.events import ContractAnnounced, Event, Figures
 from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
 from plait_scheduler.loops.standby import CLAIM_KEY, Standby, StandbyConfig
-from plait_scheduler.server import Server
+from plait_scheduler.server import Server, Servicers
+from plait_scheduler.servicers.contract_review import ContractReviewServicer
+from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.settings import Settings
 
 # Where the others find the scheduler: its address as text.
@@ -46,12 +51,11 @@ class Scheduler:
         self._channel = open_channel(settings.broker)
         self._key_value = KeyValue(self._channel)
         control = Control(self._channel)
+        records = Records(self._key_value)
+        work = WorkInFlight(self._channel)
+        reviewer = Reviewer(Contracts(self._channel), records, work, now_ms)
         self._registry = RegistryLoop(
-            RegistryConfig(self._id, settings.dev),
-            control,
-            Contracts(self._channel),
-            self._key_value,
-            now_ms,
+            RegistryConfig(self._id, settings.dev), control, reviewer, records, now_ms
         )
         self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
         self._standby = Standby(StandbyConfig(), self._key_value)
@@ -66,7 +70,13 @@ class Scheduler:
                 self._on_event,
             ),
         )
-        self._server = Server(self._directory, lambda: self._connected, settings.dev)
+        servicers = Servicers(
+            DirectoryServicer(self._directory, lambda: self._connected),
+            ContractReviewServicer(
+                reviewer, records, lambda: self._connected, now_ms, tolerant=settings.dev
+            ),
+        )
+        self._server = Server(servicers, settings.dev)
         self._on_ready: Callable[[str], None] = lambda _: None
 
     async def run(self, stopping: asyncio.Event, on_ready: Callable[[str], None]) -> None:

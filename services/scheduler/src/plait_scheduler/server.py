@@ -1,18 +1,24 @@
-"""The scheduler's own port: health, the directory, and reflection in development."""
+"""The scheduler's own port: health, the directory, reviews, and reflection in development."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
-from plait.control.v1 import directory_service_pb2, directory_service_pb2_grpc
+from plait.control.v1 import (
+    contract_review_service_pb2,
+    contract_review_service_pb2_grpc,
+    directory_service_pb2,
+    directory_service_pb2_grpc,
+)
 from plait_scheduler.broker.rpc_spans import RpcTracerProvider
-from plait_scheduler.domain.directory import Directory
+from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 
 DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
+REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -20,17 +26,26 @@ _OPTIONS = (
     # An idle peer may not hold more than this; the library has no limit of its own.
     ("grpc.max_concurrent_streams", 100),
     ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_receive_message_length", 1024 * 1024),
+    # A descriptor set, which the broker takes up to 1 MiB of, and the names of its services.
+    ("grpc.max_receive_message_length", 2 * 1024 * 1024),
     # A port in use is an error, not a share.
     ("grpc.so_reuseport", 0),
 )
 _RPCS_MAX = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """What is served."""
+
+    directory: DirectoryServicer
+    reviews: ContractReviewServicer
+
+
 class Server:
     """NOT_SERVING until the broker is observed, and again while draining."""
 
-    def __init__(self, directory: Directory, connected: Callable[[], bool], dev: bool) -> None:
+    def __init__(self, servicers: Servicers, dev: bool) -> None:
         # Health checks are not worth a span, and the interceptor would break the stream of Watch,
         # which is no async generator (open-telemetry/opentelemetry-python-contrib#3066).
         spans = aio_server_interceptor(
@@ -42,10 +57,13 @@ class Server:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server(
-            DirectoryServicer(directory, connected), self._server
+            servicers.directory, self._server
+        )
+        contract_review_service_pb2_grpc.add_ContractReviewServiceServicer_to_server(
+            servicers.reviews, self._server
         )
         if dev:
-            names = [DIRECTORY, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+            names = [DIRECTORY, REVIEWS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
 
     async def start(self, listen: str) -> str:
@@ -59,7 +77,7 @@ class Server:
 
     async def set_serving(self, serving: bool) -> None:
         """What health checks are told from now on."""
-        for name in ("", DIRECTORY):
+        for name in ("", DIRECTORY, REVIEWS):
             await self._health.set(name, _SERVING if serving else _NOT_SERVING)
 
     async def drain(self) -> None:

@@ -23,7 +23,7 @@ def to_method_policy(policy: MethodPolicy) -> pb.MethodPolicy:
     """The policy as the broker enforces it."""
     rate = policy.rate_limit
     return pb.MethodPolicy(
-        info=_info(policy),
+        info=to_method_info(policy),
         deadline_ms=policy.deadline_ms,
         attempt_timeout_ms=policy.attempt_timeout_ms,
         max_attempts=policy.retry.max_attempts,
@@ -45,7 +45,8 @@ def to_method_policy(policy: MethodPolicy) -> pb.MethodPolicy:
     )
 
 
-def _info(policy: MethodPolicy) -> contract_pb.MethodInfo:
+def to_method_info(policy: MethodPolicy) -> contract_pb.MethodInfo:
+    """What submitters and workers need to know of it."""
     return contract_pb.MethodInfo(
         method=policy.method,
         queue=policy.queue,

@@ -8,11 +8,15 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from plait import errors
-from plait_scheduler.domain.violation import Problem, Violation
+from plait_scheduler.domain.violation import Violation
+from plait_scheduler.domain.words import sentence
+from plait_scheduler.domain.work import Finding
 
 # Message and details travel as trailers, for which gRPC libraries allow 8 KiB in all; each reason
 # is in both.
 PART_BYTES_MAX = 200
+# Of a sentence that names tasks and what to do about them.
+SENTENCE_BYTES_MAX = 600
 REASONS_BYTES_MAX = 1500
 
 
@@ -36,16 +40,20 @@ def policy_invalid(services: Sequence[str], violations: Sequence[Violation]) -> 
 
 
 def contract_incompatible(
-    services: Sequence[str], problems: Sequence[Problem]
+    services: Sequence[str], problems: Sequence[Finding]
 ) -> status_pb2.Status:
     """FAILED_PRECONDITION with CONTRACT_INCOMPATIBLE and a PreconditionFailure that lists each
     reason.
     """
     failure = error_details_pb2.PreconditionFailure()
-    texts = [f"{_cut(p.subject)}: {_cut(p.description)}" for p in problems]
-    for problem in problems[: _shown(texts)]:
+    subjects = [_cut(problem.change.subject) for problem in problems]
+    sentences = [_cut(sentence(problem), SENTENCE_BYTES_MAX) for problem in problems]
+    texts = [": ".join(parts) for parts in zip(subjects, sentences, strict=True)]
+    for index in range(_shown(texts)):
         failure.violations.add(
-            type=problem.kind, subject=_cut(problem.subject), description=_cut(problem.description)
+            type=problems[index].change.kind,
+            subject=subjects[index],
+            description=sentences[index],
         )
     return errors.new_status(
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -87,8 +95,8 @@ def _shown(texts: Sequence[str]) -> int:
     return len(texts)
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, most: int = PART_BYTES_MAX) -> str:
     raw = text.encode()
-    if len(raw) <= PART_BYTES_MAX:
+    if len(raw) <= most:
         return text
-    return raw[: PART_BYTES_MAX - 3].decode(errors="ignore") + "..."
+    return raw[: most - 3].decode(errors="ignore") + "..."

@@ -16,45 +16,18 @@ from google.protobuf import (
     type_pb2,
     wrappers_pb2,
 )
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor import Error as DescriptorError
 from google.protobuf.message import DecodeError
 
+from plait_scheduler.descriptors.message_reader import read_messages
 from plait_scheduler.descriptors.option_reader import (
     plait_extensions,
     task_defaults_option,
     task_option,
     unknown_options,
 )
-from plait_scheduler.domain.contract import (
-    Contract,
-    FieldShape,
-    Kind,
-    MessageShape,
-    MethodShape,
-    ServiceShape,
-)
+from plait_scheduler.domain.contract import Contract, MethodShape, ServiceShape
 
-_KINDS = {
-    FieldDescriptor.TYPE_DOUBLE: Kind.DOUBLE,
-    FieldDescriptor.TYPE_FLOAT: Kind.FLOAT,
-    FieldDescriptor.TYPE_INT32: Kind.INT32,
-    FieldDescriptor.TYPE_INT64: Kind.INT64,
-    FieldDescriptor.TYPE_UINT32: Kind.UINT32,
-    FieldDescriptor.TYPE_UINT64: Kind.UINT64,
-    FieldDescriptor.TYPE_SINT32: Kind.SINT32,
-    FieldDescriptor.TYPE_SINT64: Kind.SINT64,
-    FieldDescriptor.TYPE_FIXED32: Kind.FIXED32,
-    FieldDescriptor.TYPE_FIXED64: Kind.FIXED64,
-    FieldDescriptor.TYPE_SFIXED32: Kind.SFIXED32,
-    FieldDescriptor.TYPE_SFIXED64: Kind.SFIXED64,
-    FieldDescriptor.TYPE_BOOL: Kind.BOOL,
-    FieldDescriptor.TYPE_STRING: Kind.STRING,
-    FieldDescriptor.TYPE_BYTES: Kind.BYTES,
-    FieldDescriptor.TYPE_ENUM: Kind.ENUM,
-    FieldDescriptor.TYPE_MESSAGE: Kind.MESSAGE,
-    FieldDescriptor.TYPE_GROUP: Kind.GROUP,
-}
 _WELL_KNOWN: Mapping[str, bytes] = {
     module.DESCRIPTOR.name: module.DESCRIPTOR.serialized_pb
     for module in (
@@ -94,7 +67,13 @@ def read_contract(descriptor_set: bytes, services: Iterable[str], digest: str) -
     if missing:
         raise ContractReadError(f"the descriptor set does not declare {', '.join(missing)}")
     shapes = tuple(_service(*declared[name], files) for name in names)
-    return Contract(digest, shapes, _messages(shapes, pool))
+    messages, enums = read_messages(
+        pool.FindMessageTypeByName(name)
+        for service in shapes
+        for method in service.methods
+        for name in (method.request, method.response)
+    )
+    return Contract(digest, shapes, messages, {enum.name: enum for enum in enums})
 
 
 def _files(descriptor_set: bytes) -> dict[str, descriptor_pb2.FileDescriptorProto]:
@@ -180,47 +159,3 @@ def _method(
         declared_with_effects=method.options.idempotency_level == _IDEMPOTENT,
         unknown_options=unknown_options(method.options, extensions),
     )
-
-
-def _messages(
-    services: Iterable[ServiceShape], pool: descriptor_pool.DescriptorPool
-) -> dict[str, MessageShape]:
-    """Every message that a request or response reaches."""
-    found: dict[str, MessageShape] = {}
-    waiting = [
-        pool.FindMessageTypeByName(name)
-        for service in services
-        for method in service.methods
-        for name in (method.request, method.response)
-    ]
-    while waiting:
-        descriptor = waiting.pop()
-        if descriptor.full_name in found:
-            continue
-        found[descriptor.full_name] = _message(descriptor)
-        waiting += [field.message_type for field in descriptor.fields if field.message_type]
-    return found
-
-
-def _message(descriptor: Descriptor) -> MessageShape:
-    return MessageShape(descriptor.full_name, tuple(_field(field) for field in descriptor.fields))
-
-
-def _field(field: FieldDescriptor) -> FieldShape:
-    target = field.message_type or field.enum_type
-    return FieldShape(
-        name=field.name,
-        number=field.number,
-        kind=_KINDS[field.type],
-        repeated=field.is_repeated,
-        type_name=target.full_name if target else "",
-        has_default=field.has_default_value and field.default_value != _zero(field),
-        is_map=bool(field.message_type and field.message_type.GetOptions().map_entry),
-    )
-
-
-def _zero(field: FieldDescriptor) -> object:
-    """What readers by number take for a field that is not set."""
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return ""
-    return b"" if field.type == FieldDescriptor.TYPE_BYTES else 0

@@ -1,145 +1,116 @@
-"""Whether a contract may take the place of the one in force.
+"""What changes when a contract takes the place of the one in force.
 
 Requests and results of tasks outlive a deploy, and so must be readable under the new contract; keys
-of tasks in flight were taken by the old key paths. What is checked is what breaks on the wire. What
-may be added: methods, messages, fields under new numbers.
+of tasks in flight were taken by the old key paths; and people and tools speak to methods in JSON.
+Whether tasks in flight are concerned is for `domain/work.py` to say.
 """
 
-from plait_scheduler.domain.contract import (
-    Contract,
-    FieldShape,
-    Kind,
-    MessageShape,
-    MethodShape,
-    ServiceShape,
-)
-from plait_scheduler.domain.violation import Problem
+from collections.abc import Iterator
+from dataclasses import replace
 
-# Kinds of one group are read from one another's bytes without loss of the values that both have.
-_GROUPS = (
-    frozenset({Kind.INT32, Kind.INT64, Kind.UINT32, Kind.UINT64, Kind.BOOL, Kind.ENUM}),
-    frozenset({Kind.SINT32, Kind.SINT64}),
-    frozenset({Kind.FIXED32, Kind.SFIXED32}),
-    frozenset({Kind.FIXED64, Kind.SFIXED64}),
-    frozenset({Kind.STRING, Kind.BYTES}),
-)
-_KEYS = ("idempotency_key", "ordering_key", "rate_limit.key", "concurrency.key")
+from plait_scheduler.domain.change import Change, Effect, Look
+from plait_scheduler.domain.contract import Contract, MethodShape, ServiceShape
+from plait_scheduler.domain.message_changes import message_changes
+from plait_scheduler.domain.policy import MethodPolicy
+from plait_scheduler.domain.policy_changes import DRAIN, policy_changes
+from plait_scheduler.domain.policy_compiler import compile_contract
+
+NEW_VERSION = "keep both: declare a new method, or a new version of the package"
 
 
-def compare(old: Contract, new: Contract, service: str) -> list[Problem]:
-    """Every reason why `new` cannot take the place of `old` for a service that both declare."""
+def compare(old: Contract, new: Contract, service: str, known: bool = False) -> list[Change]:
+    """Every change of a service that both declare.
+
+    Known, the new one was in force before: it may come back, although what was added since is then
+    gone again. What breaks bytes or tasks in flight is told all the same.
+    """
     if old.digest == new.digest:
         return []
     before, after = _service(old, service), _service(new, service)
-    methods = {method.name: method for method in after.methods}
-    problems: list[Problem] = []
-    checked: set[str] = set()
-    for method in before.methods:
-        if method.streaming:
-            continue
-        now = methods.get(method.name)
-        subject = f"{service}.{method.name}"
-        if now is None or now.streaming:
-            gone = "is gone" if now is None else "streams now, and so is no task"
-            problems.append(
-                Problem("METHOD_REMOVED", subject, f"{gone}; tasks of it may be unfinished")
-            )
-            continue
-        problems += _types(subject, method, now)
-        problems += _key_paths(subject, (before, method), (after, now))
-        for name in (method.request, method.response):
-            problems += _messages(name, old, new, checked)
-    return problems
+    changes = [
+        *_methods(before, after),
+        *_policies(old, new, before, after),
+        *_messages(old, new, before, after),
+    ]
+    if not known:
+        return changes
+    return [
+        replace(change, effect=Effect.HARMLESS, advice="") if change.reversible else change
+        for change in changes
+    ]
 
 
 def _service(contract: Contract, name: str) -> ServiceShape:
     return next(service for service in contract.services if service.name == name)
 
 
-def _types(subject: str, old: MethodShape, new: MethodShape) -> list[Problem]:
-    """Changed types of request and response."""
-    found = []
-    if old.request != new.request:
-        text = f"the request was {old.request} and is {new.request} now"
-        found.append(Problem("REQUEST_TYPE_CHANGED", subject, text))
-    if old.response != new.response:
-        text = f"the response was {old.response} and is {new.response} now"
-        found.append(Problem("RESPONSE_TYPE_CHANGED", subject, text))
-    return found
-
-
-def _key_paths(
-    subject: str, old: tuple[ServiceShape, MethodShape], new: tuple[ServiceShape, MethodShape]
-) -> list[Problem]:
-    """Changed key paths. A submitter keeps what it resolved, so that also a key that is new would
-    be missing.
-    """
-    found = []
-    for key in _KEYS:
-        before, after = _text(*old, key), _text(*new, key)
-        if before != after:
-            text = f"{key} was {_quoted(before)} and is {_quoted(after)} now"
-            found.append(Problem("KEY_PATH_CHANGED", subject, text))
-    return found
-
-
-def _text(service: ServiceShape, method: MethodShape, key: str) -> str:
-    """The key path in effect; "": none."""
-    for option in (method.task, service.task_defaults):
-        if option is not None and key in option.values:
-            return str(option.values[key])
-    return ""
-
-
-def _quoted(path: str) -> str:
-    return f'"{path}"' if path else "none"
-
-
-def _messages(name: str, old: Contract, new: Contract, checked: set[str]) -> list[Problem]:
-    """Wire-breaking changes of a message and of all that it reaches, each message once."""
-    problems: list[Problem] = []
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        if name in checked or name not in old.messages or name not in new.messages:
+def _methods(old: ServiceShape, new: ServiceShape) -> Iterator[Change]:
+    """Methods that come and go, and their types."""
+    now = {method.name: method for method in new.methods}
+    for method in old.methods:
+        if method.streaming:
             continue
-        checked.add(name)
-        before, after = old.messages[name], new.messages[name]
-        problems += _fields(before, after)
-        waiting += [field.type_name for field in before.fields if field.kind is Kind.MESSAGE]
-    return problems
-
-
-def _fields(old: MessageShape, new: MessageShape) -> list[Problem]:
-    """Field numbers whose bytes mean something else now."""
-    by_number = {field.number: field for field in new.fields}
-    found = []
-    for before in old.fields:
-        after = by_number.get(before.number)
-        if after is None:
+        look = Look((old.path(method),))
+        subject = f"{old.name}.{method.name}"
+        after = now.get(method.name)
+        if after is None or after.streaming:
+            gone = "is gone" if after is None else "streams now, and so is no task"
+            advice = f"{DRAIN}; or keep the method until then"
+            yield Change("METHOD_REMOVED", subject, gone, Effect.NEEDS_DRAIN, advice, look)
             continue
-        subject = f"{old.name}.{before.name}"
-        if not _same_type(before, after):
-            text = f"field {before.number} was {_type(before)} and is {_type(after)} now"
-            found.append(Problem("FIELD_TYPE_CHANGED", subject, text))
-        elif before.repeated != after.repeated:
-            text = f"field {before.number} was {_label(before)} and is {_label(after)} now"
-            found.append(Problem("FIELD_CARDINALITY_CHANGED", subject, text))
-    return found
+        for part, before, after_type in (
+            ("request", method.request, after.request),
+            ("response", method.response, after.response),
+        ):
+            if before != after_type:
+                kind = f"{part.upper()}_TYPE_CHANGED"
+                text = f"the {part} was {before} and is {after_type} now"
+                yield Change(kind, subject, text, Effect.REFUSED, NEW_VERSION, look)
+    known = {method.name for method in old.methods if not method.streaming}
+    for method in new.methods:
+        if method.name not in known and not method.streaming:
+            yield Change("METHOD_ADDED", f"{new.name}.{method.name}", "is new")
 
 
-def _same_type(old: FieldShape, new: FieldShape) -> bool:
-    if old.kind is new.kind:
-        return old.kind not in (Kind.MESSAGE, Kind.GROUP) or old.type_name == new.type_name
-    return any(old.kind in group and new.kind in group for group in _GROUPS)
+def _policies(
+    old: Contract, new: Contract, before: ServiceShape, after: ServiceShape
+) -> Iterator[Change]:
+    """What the options of both come to."""
+    were, are = _compiled(old, before), _compiled(new, after)
+    for method in _kept(before, after):
+        subject, path = f"{before.name}.{method.name}", before.path(method)
+        if path in were and path in are:
+            yield from policy_changes(subject, were[path], are[path])
+        else:
+            text = "the policy in force is not one that this version of the scheduler accepts"
+            look = Look((path,))
+            yield Change("POLICY_UNKNOWN", subject, text, Effect.NEEDS_DRAIN, DRAIN, look)
 
 
-def _type(field: FieldShape) -> str:
-    named = field.kind in (Kind.MESSAGE, Kind.GROUP, Kind.ENUM)
-    return f"{field.kind.value} {field.type_name}" if named else field.kind.value
+def _compiled(contract: Contract, service: ServiceShape) -> dict[str, MethodPolicy]:
+    only = replace(contract, services=(service,))
+    return {policy.method: policy for policy in compile_contract(only).policies}
 
 
-def _label(field: FieldShape) -> str:
-    if field.is_map:
-        return "a map"
-    return "repeated" if field.repeated else "singular"
+def _messages(
+    old: Contract, new: Contract, before: ServiceShape, after: ServiceShape
+) -> Iterator[Change]:
+    """What becomes of the messages that the methods of both reach, each told once."""
+    methods: dict[str, list[str]] = {}
+    for method in _kept(before, after):
+        for name in old.reached(method.request, method.response):
+            methods.setdefault(name, []).append(before.path(method))
+    for name, paths in sorted(methods.items()):
+        if name not in new.messages:
+            continue
+        for change in message_changes(old, new, name):
+            breaks = change.effect is Effect.REFUSED and not change.reversible
+            yield replace(change, look=Look(tuple(paths))) if breaks else change
+
+
+def _kept(before: ServiceShape, after: ServiceShape) -> Iterator[MethodShape]:
+    """Methods that are tasks in both, as they were."""
+    tasks = {method.name for method in after.methods if not method.streaming}
+    for method in before.methods:
+        if not method.streaming and method.name in tasks:
+            yield method

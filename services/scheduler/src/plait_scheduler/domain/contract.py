@@ -34,6 +34,9 @@ class Kind(enum.Enum):
     GROUP = "group"
 
 
+_NESTED = frozenset({Kind.MESSAGE, Kind.GROUP})
+
+
 class Span(NamedTuple):
     """A duration as it was written, not yet checked."""
 
@@ -69,6 +72,24 @@ class FieldShape:
     has_default: bool = False
     # Whether it is a map; then it is repeated, and its message is the entry.
     is_map: bool = False
+    # Its name in JSON; "": its name.
+    json_name: str = ""
+    # The oneof that it is in, without those of proto3's `optional`; "": none.
+    oneof: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """Numbers and names that nothing may use again."""
+
+    # First and last, both reserved.
+    numbers: tuple[tuple[int, int], ...] = ()
+    # Sorted.
+    names: tuple[str, ...] = ()
+
+    def number(self, number: int) -> bool:
+        """Whether the number is reserved."""
+        return any(first <= number <= last for first, last in self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +98,21 @@ class MessageShape:
 
     name: str
     fields: tuple[FieldShape, ...] = ()
+    reserved: Reserved = Reserved()
 
     def field(self, name: str) -> FieldShape | None:
         """The field of that name."""
         return next((f for f in self.fields if f.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EnumShape:
+    """An enum."""
+
+    name: str
+    # Names and numbers, in the order of declaration. Aliases share a number.
+    values: tuple[tuple[str, int], ...] = ()
+    reserved: Reserved = Reserved()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +162,27 @@ class Contract:
     digest: str
     services: tuple[ServiceShape, ...]
     messages: Mapping[str, MessageShape] = field(default_factory=dict)
+    enums: Mapping[str, EnumShape] = field(default_factory=dict)
+
+    def reached(self, *names: str) -> dict[str, MessageShape]:
+        """The messages of these names and all that they are made of, by name."""
+        waiting = list(names)
+        found: dict[str, MessageShape] = {}
+        while waiting:
+            name = waiting.pop()
+            if name in found or name not in self.messages:
+                continue
+            found[name] = self.messages[name]
+            waiting += [f.type_name for f in found[name].fields if f.kind in _NESTED]
+        return found
 
     def fingerprint(self, service: ServiceShape) -> str:
         """SHA-256 of what a service declares and reaches, in hexadecimal."""
         names = [name for method in service.methods for name in (method.request, method.response)]
-        reached: dict[str, MessageShape] = {}
-        while names:
-            name = names.pop()
-            if name in reached or name not in self.messages:
-                continue
-            reached[name] = self.messages[name]
-            names += [f.type_name for f in reached[name].fields if f.kind is Kind.MESSAGE]
-        text = repr((service, sorted(reached.items())))
+        reached = self.reached(*names)
+        used = {f.type_name for message in reached.values() for f in message.fields}
+        enums = sorted((name, enum) for name, enum in self.enums.items() if name in used)
+        text = repr((service, sorted(reached.items()), enums))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def unary(self) -> Iterator[tuple[ServiceShape, MethodShape]]:

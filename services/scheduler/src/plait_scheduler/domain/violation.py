@@ -25,20 +25,3 @@ class Violation:
     def text(self) -> str:
         """Where it is and what it is."""
         return f"{self.path}: {self.description}"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One reason why a contract cannot take the place of the one in force."""
-
-    # What kind: REQUEST_TYPE_CHANGED and the like.
-    kind: str
-    # The method, message or field: "shop.v1.Order.id".
-    subject: str
-    # A sentence.
-    description: str
-
-    @property
-    def text(self) -> str:
-        """Where it is and what it is."""
-        return f"{self.subject}: {self.description}"

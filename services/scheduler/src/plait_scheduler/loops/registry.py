@@ -5,42 +5,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
-import msgspec
 from google.rpc import status_pb2
 
 from plait import errors
 from plait_scheduler.broker import refusals
-from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.control import Control
-from plait_scheduler.broker.key_value import ABSENT, KeyValue, VersionMismatchError
-from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
-from plait_scheduler.domain.contract import Contract, ServiceShape
+from plait_scheduler.contracts.records import Allowance, Decision, Records, shortened
+from plait_scheduler.contracts.reviewer import Reviewed, Reviewer
+from plait_scheduler.descriptors.contract_reader import ContractReadError
+from plait_scheduler.domain.change import Effect
+from plait_scheduler.domain.contract import Contract
 from plait_scheduler.domain.events import ContractAnnounced
-from plait_scheduler.domain.registry import Accepted, Incompatible, Invalid, decide
+from plait_scheduler.domain.registry import Invalid, Review
+from plait_scheduler.domain.words import sentence
 from plait_scheduler.loops.loop import Counts, Loop
 
 # Announcements that wait here; more wait in the broker, which stops reading for us.
 INBOX_MAX = 64
-KEY_PREFIX = "scheduler/contracts/"
-# Writers of one key are this scheduler and, for a moment, the one it took over from.
-SWAPS_MAX = 5
-
-
-class ContractRecord(msgspec.Struct, frozen=True):
-    """What is kept of a service's contract, as JSON under `scheduler/contracts/<service>`."""
-
-    # SHA-256 of the descriptor set, in hexadecimal.
-    digest: str
-    # What it declares, apart from how its files are encoded: languages differ in that.
-    fingerprint: str
-    # 1 for the first contract of the service, one more each time that it declares something else.
-    version: int
-    # When it was decided on, in milliseconds since 1970.
-    decide_time_ms: int
-    # The scheduler that did.
-    scheduler: str
-    # Reasons that would have refused it outside development.
-    tolerated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +49,16 @@ class RegistryLoop(Loop):
         self,
         config: RegistryConfig,
         control: Control,
-        contracts: Contracts,
-        key_value: KeyValue,
+        reviewer: Reviewer,
+        records: Records,
         now_ms: Callable[[], int],
     ) -> None:
         config.validate()
         super().__init__()
         self._config = config
         self._control = control
-        self._contracts = contracts
-        self._key_value = key_value
+        self._reviewer = reviewer
+        self._records = records
         self._now_ms = now_ms
         self._inbox: asyncio.Queue[ContractAnnounced] = asyncio.Queue(INBOX_MAX)
         self._next: ContractAnnounced | None = None
@@ -109,8 +90,9 @@ class RegistryLoop(Loop):
 
     async def _decide(self, announced: ContractAnnounced) -> Counts:
         try:
-            contract = read_contract(announced.descriptor_set, announced.services, announced.digest)
-            verdict = decide(contract, await self._in_force(contract), self._config.tolerant)
+            reviewed = await self._reviewer.review(
+                announced.descriptor_set, announced.services, announced.digest
+            )
         except grpc.aio.AioRpcError:
             raise
         except ContractReadError as error:
@@ -123,51 +105,73 @@ class RegistryLoop(Loop):
                 announced.services, f"a fault of ours: {error!r}"
             )
             return await self._refuse(announced, refusal, "crashed")
-        match verdict:
+        match reviewed.verdict:
             case Invalid(violations):
                 refusal = refusals.policy_invalid(announced.services, violations)
                 return await self._refuse(announced, refusal, "invalid")
-            case Incompatible(problems):
-                refusal = refusals.contract_incompatible(announced.services, problems)
-                return await self._refuse(announced, refusal, "incompatible")
-            case Accepted() as accepted:
-                return await self._accept(announced, contract, accepted)
+            case Review() as review:
+                return await self._judge(announced, reviewed, review)
 
-    async def _in_force(self, contract: Contract) -> dict[str, Contract]:
-        found = {}
-        for service in contract.services:
-            try:
-                old = await self._contracts.in_force(service.name)
-            except ContractReadError as error:
-                # It was read when it was accepted, so a later version of this program has done
-                # that.
-                self._log.warning("contract.unreadable", service=service.name, error=str(error))
-                continue
-            if old is not None:
-                found[service.name] = old
-        return found
+    async def _judge(
+        self, announced: ContractAnnounced, reviewed: Reviewed, review: Review
+    ) -> Counts:
+        """Refuses what has problems that nobody has allowed."""
+        overridden = {service: _problems(review, service) for service in review.findings}
+        allowed: dict[str, Allowance] = {}
+        if not self._config.tolerant:
+            for service in (each for each, texts in overridden.items() if texts):
+                leave = await self._records.allowance(service, announced.digest, self._now_ms())
+                if leave is None:
+                    refusal = refusals.contract_incompatible(announced.services, review.problems)
+                    return await self._refuse(announced, refusal, "incompatible")
+                allowed[service] = leave
+        decisions = self._decisions(reviewed.contract, overridden, allowed)
+        return await self._accept(announced, review, decisions)
+
+    def _decisions(
+        self,
+        contract: Contract,
+        overridden: dict[str, tuple[str, ...]],
+        allowed: dict[str, Allowance],
+    ) -> dict[str, Decision]:
+        return {
+            service.name: Decision(
+                digest=contract.digest,
+                fingerprint=contract.fingerprint(service),
+                version=0,
+                decide_time_ms=self._now_ms(),
+                scheduler=self._config.scheduler,
+                tolerated=overridden.get(service.name, ()),
+                allowed=allowed.get(service.name),
+            )
+            for service in contract.services
+        }
 
     async def _accept(
-        self, announced: ContractAnnounced, contract: Contract, accepted: Accepted
+        self, announced: ContractAnnounced, review: Review, decisions: dict[str, Decision]
     ) -> Counts:
-        tolerated = tuple(problem.text for problem in accepted.tolerated)
-        if tolerated:
+        overridden = [text for each in decisions.values() for text in each.tolerated]
+        if overridden:
             self._log.warning(
-                "contract.incompatible", services=announced.services, tolerated=tolerated
+                "contract.incompatible", services=announced.services, tolerated=overridden
             )
         if not announced.validate_only:
             # Before the answer: a contract in force is in the records, whenever this process dies.
-            for service in contract.services:
-                await self._record(service, contract, tolerated)
-        await self._control.accept(announced.announcement, accepted.policies)
+            for service, decision in decisions.items():
+                if not await self._records.add(service, decision):
+                    self._log.warning("contract.record.contended", service=service)
+        await self._control.accept(announced.announcement, review.policies)
+        if not announced.validate_only:
+            for service in (each for each, one in decisions.items() if one.allowed):
+                await self._records.forget_allowance(service)
         self._log.info(
             "contract.accepted",
             services=announced.services,
             digest=announced.digest,
-            methods=len(accepted.policies),
+            methods=len(review.policies),
             validate_only=announced.validate_only,
         )
-        return {"accepted": 1, "tolerated": len(tolerated)}
+        return {"accepted": 1, "tolerated": len(overridden)}
 
     async def _refuse(
         self, announced: ContractAnnounced, refusal: status_pb2.Status, why: str
@@ -176,30 +180,11 @@ class RegistryLoop(Loop):
         self._log.info("contract.refused", services=announced.services, why=refusal.message)
         return {why: 1}
 
-    async def _record(
-        self, service: ServiceShape, contract: Contract, tolerated: tuple[str, ...]
-    ) -> None:
-        key = KEY_PREFIX + service.name
-        fingerprint = contract.fingerprint(service)
-        for _ in range(SWAPS_MAX):
-            entry = await self._key_value.get(key)
-            before = msgspec.json.decode(entry.value, type=ContractRecord) if entry else None
-            if before is not None and before.digest == contract.digest:
-                return
-            version = before.version if before else 0
-            record = ContractRecord(
-                digest=contract.digest,
-                fingerprint=fingerprint,
-                version=version + (before is None or before.fingerprint != fingerprint),
-                decide_time_ms=self._now_ms(),
-                scheduler=self._config.scheduler,
-                tolerated=tolerated,
-            )
-            try:
-                await self._key_value.put(
-                    key, msgspec.json.encode(record), entry.version if entry else ABSENT
-                )
-            except VersionMismatchError:
-                continue
-            return
-        self._log.warning("contract.record.contended", service=service.name)
+
+def _problems(review: Review, service: str) -> tuple[str, ...]:
+    """What would refuse a service, as it is kept."""
+    return shortened(
+        f"{finding.change.subject}: {sentence(finding)}"
+        for finding in review.findings[service]
+        if finding.effect is not Effect.HARMLESS
+    )

@@ -1,0 +1,192 @@
+"""The review service: what a contract would change, leave to change it, and what was decided."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from plait.control.v1 import contract_review_service_pb2 as pb
+from plait.control.v1 import contract_review_service_pb2_grpc as pb_grpc
+from plait.v1 import task_pb2
+from plait_scheduler.broker import refusals
+from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.policies import to_method_info
+from plait_scheduler.contracts.records import ALLOWANCE_MS, Allowance, Decision, Records
+from plait_scheduler.contracts.reviewer import Reviewer
+from plait_scheduler.descriptors.contract_reader import ContractReadError
+from plait_scheduler.domain.change import Effect
+from plait_scheduler.domain.registry import Invalid
+from plait_scheduler.domain.work import Affected, Finding
+
+SERVICES_MAX = 256
+CHANGES_MAX = 1000
+REASON_MAX = 1000
+ALLOWED_BY_MAX = 200
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_EFFECTS = {
+    Effect.HARMLESS: pb.CHANGE_EFFECT_HARMLESS,
+    Effect.NEEDS_DRAIN: pb.CHANGE_EFFECT_NEEDS_DRAIN,
+    Effect.REFUSED: pb.CHANGE_EFFECT_REFUSED,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
+    """Answers as the registry would decide."""
+
+    def __init__(
+        self,
+        reviewer: Reviewer,
+        records: Records,
+        connected: Callable[[], bool],
+        now_ms: Callable[[], int],
+        *,
+        tolerant: bool,
+    ) -> None:
+        self._reviewer = reviewer
+        self._records = records
+        self._connected = connected
+        self._now_ms = now_ms
+        self._tolerant = tolerant
+        # A look at the work in flight costs the broker something; decisions do not wait for it.
+        self._one = asyncio.Lock()
+
+    async def ReviewContract(
+        self, request: pb.ReviewContractRequest, context: Context
+    ) -> pb.ReviewContractResponse:
+        """Changes by service, worst first."""
+        await self._check_connected(context)
+        await _check_services(request.services, context)
+        digest = hashlib.sha256(request.descriptor_set).hexdigest()
+        try:
+            async with self._one:
+                reviewed = await self._reviewer.review(
+                    request.descriptor_set, request.services, digest
+                )
+        except ContractReadError as error:
+            await _refuse(context, refusals.contract_unreadable(request.services, str(error)))
+        verdict = reviewed.verdict
+        if isinstance(verdict, Invalid):
+            await _refuse(context, refusals.policy_invalid(request.services, verdict.violations))
+        in_force = reviewed.in_force
+        return pb.ReviewContractResponse(
+            services=[
+                pb.ServiceReview(
+                    service=service.name,
+                    in_force=in_force[service.name].digest if service.name in in_force else "",
+                    changes=_changes(verdict.findings.get(service.name, ())),
+                )
+                for service in reviewed.contract.services
+            ],
+            methods=[to_method_info(policy) for policy in verdict.policies],
+            refused=bool(verdict.problems) and not self._tolerant,
+            tolerant=self._tolerant,
+            digest=digest,
+        )
+
+    async def AllowContract(
+        self, request: pb.AllowContractRequest, context: Context
+    ) -> pb.AllowContractResponse:
+        """Keeps the leave; the announcement uses it up."""
+        await self._check_connected(context)
+        await _check_services(request.services, context)
+        reason, allowed_by = request.reason.strip(), request.allowed_by.strip()
+        if not _DIGEST.fullmatch(request.digest):
+            await _abort(context, "digest is not a SHA-256 in hexadecimal")
+        if not 1 <= len(reason) <= REASON_MAX:
+            await _abort(context, f"reason has 1 to {REASON_MAX} characters")
+        if not 1 <= len(allowed_by) <= ALLOWED_BY_MAX:
+            await _abort(context, f"allowed_by has 1 to {ALLOWED_BY_MAX} characters")
+        now_ms = self._now_ms()
+        allowance = Allowance(request.digest, reason, allowed_by, now_ms)
+        await self._records.allow(request.services, allowance)
+        return pb.AllowContractResponse(expire_time=_timestamp(now_ms + ALLOWANCE_MS))
+
+    async def ListContractDecisions(
+        self, request: pb.ListContractDecisionsRequest, context: Context
+    ) -> pb.ListContractDecisionsResponse:
+        """From the record of the service."""
+        await self._check_connected(context)
+        await _check_services([request.service], context)
+        record = await self._records.of(request.service)
+        decisions = record.decisions() if record else ()
+        return pb.ListContractDecisionsResponse(decisions=[_decision(each) for each in decisions])
+
+    async def _check_connected(self, context: Context) -> None:
+        if not self._connected():
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, "the scheduler is not connected to the broker"
+            )
+
+
+async def _check_services(services: Sequence[str], context: Context) -> None:
+    """The names become keys, whose length is bounded."""
+    if not 1 <= len(services) <= SERVICES_MAX:
+        await _abort(context, f"1 to {SERVICES_MAX} services are named")
+    if not all(1 <= len(service.encode()) <= 200 for service in services):
+        await _abort(context, "the name of a service has 1 to 200 bytes")
+
+
+async def _abort(context: Context, text: str) -> NoReturn:
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+async def _refuse(context: Context, status: status_pb2.Status) -> NoReturn:
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort_with_status raises")
+
+
+def _changes(findings: Sequence[Finding]) -> list[pb.ContractChange]:
+    order = (Effect.REFUSED, Effect.NEEDS_DRAIN, Effect.HARMLESS)
+    worst_first = sorted(findings, key=lambda finding: order.index(finding.effect))
+    return [_change(finding) for finding in worst_first[:CHANGES_MAX]]
+
+
+def _change(finding: Finding) -> pb.ContractChange:
+    change, harmless = finding.change, finding.effect is Effect.HARMLESS
+    return pb.ContractChange(
+        effect=_EFFECTS[finding.effect],
+        kind=change.kind,
+        subject=change.subject,
+        description=change.description,
+        advice="" if harmless else change.advice,
+        work=_work(finding.affected) if finding.affected else None,
+    )
+
+
+def _work(affected: Affected) -> pb.AffectedWork:
+    return pb.AffectedWork(
+        counts=[
+            pb.AffectedCount(state=task_pb2.TaskState.Value(f"TASK_STATE_{state}"), count=count)
+            for state, count in affected.counts.items()
+        ],
+        recorded_children=affected.recorded,
+        more=affected.more,
+        first_tasks=affected.first,
+        oldest_age=to_duration(affected.oldest_ms),
+    )
+
+
+def _decision(decision: Decision) -> pb.ContractDecision:
+    allowed = decision.allowed
+    return pb.ContractDecision(
+        digest=decision.digest,
+        version=decision.version,
+        decide_time=_timestamp(decision.decide_time_ms),
+        scheduler=decision.scheduler,
+        overridden=decision.tolerated,
+        reason=allowed.reason if allowed else "",
+        allowed_by=allowed.allowed_by if allowed else "",
+        allow_time=_timestamp(allowed.allow_time_ms) if allowed else None,
+    )
+
+
+def _timestamp(milliseconds: int) -> Timestamp:
+    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
