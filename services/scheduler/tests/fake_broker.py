@@ -7,7 +7,6 @@ It enforces nothing. What the real broker does with decisions is tested with the
 import asyncio
 import hashlib
 import itertools
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -23,11 +22,9 @@ from plait.control.v1 import key_value_service_pb2 as kv_pb
 from plait.control.v1 import key_value_service_pb2_grpc as kv_grpc
 from plait.v1 import contract_service_pb2 as contract_pb
 from plait.v1 import contract_service_pb2_grpc as contract_grpc
-from plait.v1 import task_pb2
-from plait.v1 import task_service_pb2 as task_api
-from plait.v1 import task_service_pb2_grpc as task_grpc
 from plait_scheduler.loops.standby import CLAIM_KEY
 from plait_scheduler.scheduler import ADDRESS_KEY
+from services.scheduler.tests.fake_tasks import FakeTasks
 
 # Keys that say who the scheduler is.
 _WHO = (ADDRESS_KEY, CLAIM_KEY)
@@ -49,22 +46,18 @@ class State:
     )
     workers: dict[str, control_pb.WorkerAttached] = field(default_factory=dict)
     windows: asyncio.Queue[dict[str, int]] = field(default_factory=asyncio.Queue)
-    # Newest first.
-    tasks: list[task_pb2.Task] = field(default_factory=list)
-    # Filters that tasks were listed by.
-    listed: list[str] = field(default_factory=list)
 
 
 class FakeBroker(
     control_grpc.ControlServiceServicer,
     kv_grpc.KeyValueServiceServicer,
     contract_grpc.ContractServiceServicer,
-    task_grpc.TaskServiceServicer,
 ):
     """Can be stopped and started again at the same address, with or without what it kept."""
 
     def __init__(self, state: State | None = None) -> None:
         self.state = state or State()
+        self.tasks = FakeTasks(self._methods)
         self.address = "127.0.0.1:0"
         # Set while a scheduler observes; who opened a stream, in order.
         self.observed = asyncio.Event()
@@ -92,7 +85,7 @@ class FakeBroker(
         control_grpc.add_ControlServiceServicer_to_server(self, server)
         kv_grpc.add_KeyValueServiceServicer_to_server(self, server)
         contract_grpc.add_ContractServiceServicer_to_server(self, server)
-        task_grpc.add_TaskServiceServicer_to_server(self, server)
+        server.add_generic_rpc_handlers((self.tasks.handler(),))
         port = server.add_insecure_port(self.address)
         self.address = f"127.0.0.1:{port}"
         await server.start()
@@ -157,6 +150,10 @@ class FakeBroker(
     def tell(self, response: control_pb.ObserveResponse) -> None:
         if self._stream is not None:
             self._stream.put_nowait(response)
+
+    def _methods(self) -> list[str]:
+        """Those in force."""
+        return [info.method for kept in self.state.contracts.values() for info in kept.methods]
 
     # The servicers.
 
@@ -258,32 +255,6 @@ class FakeBroker(
         assert found is not None
         return found
 
-    async def ListQueues(
-        self, request: task_api.ListQueuesRequest, context: Context
-    ) -> task_api.ListQueuesResponse:
-        """One queue, with every method in force."""
-        counts = Counter(task.state for task in self.state.tasks)
-        infos = [info for kept in self.state.contracts.values() for info in kept.methods]
-        queue = task_api.Queue(
-            name="q",
-            counts=[task_api.StateCount(state=s, count=n) for s, n in counts.items()],
-            dead_letter_count=sum(task.dead_letter for task in self.state.tasks),
-            methods=[info.method for info in infos],
-        )
-        return task_api.ListQueuesResponse(queues=[queue])
-
-    async def ListTasks(
-        self, request: task_api.ListTasksRequest, context: Context
-    ) -> task_api.ListTasksResponse:
-        await self._fail("ListTasks", context)
-        self.state.listed.append(request.filter)
-        found = [task for task in self.state.tasks if _accepts(request.filter, task)]
-        start = int(request.page_token or 0)
-        end = start + request.page_size
-        return task_api.ListTasksResponse(
-            tasks=found[start:end], next_page_token=str(end) if end < len(found) else ""
-        )
-
     async def GetEntry(
         self, request: kv_pb.GetEntryRequest, context: Context
     ) -> kv_pb.GetEntryResponse:
@@ -327,24 +298,6 @@ class FakeBroker(
         code = codes.pop(0)
         if code is not grpc.StatusCode.OK:
             await context.abort(code, "as told")
-
-
-def _accepts(where: str, task: task_pb2.Task) -> bool:
-    """The terms that the scheduler uses."""
-    for term in where.split(" AND "):
-        field, sign, value = term.split()
-        found = getattr(task, field)
-        if field == "state":
-            found, value = task_pb2.TaskState.Name(found), f"TASK_STATE_{value}"
-        elif isinstance(found, bool):
-            found = str(found).lower()
-        elif sign == ">=":
-            if found < int(value):
-                return False
-            continue
-        if (found == value.strip('"')) != (sign == "="):
-            return False
-    return True
 
 
 def _conflict(message: str) -> grpc.Status:

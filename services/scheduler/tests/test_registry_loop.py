@@ -85,7 +85,7 @@ async def test_a_contract_that_breaks_tasks_in_flight_is_refused(
     broker: FakeBroker, scheduler: RunningScheduler
 ):
     await broker.announce(PLAIN, [SERVICE])
-    broker.state.tasks = [waiting(1)]
+    broker.tasks.held = [waiting(1)]
     refusal = refusal_of(await broker.announce(OTHER_KEY, [SERVICE]))
     assert refusal.code == code_pb2.FAILED_PRECONDITION
     assert detail(refusal, error_details_pb2.ErrorInfo).reason == "CONTRACT_INCOMPATIBLE"
@@ -96,7 +96,7 @@ async def test_a_contract_that_breaks_tasks_in_flight_is_refused(
     assert "t0001" in violation.description
     assert record(broker).version == 1
     # It is accepted as it is once they are done.
-    broker.state.tasks = []
+    broker.tasks.held = []
     assert (await broker.announce(OTHER_KEY, [SERVICE])).policies
     assert record(broker).version == 2
     assert record(broker).tolerated == ()
@@ -107,7 +107,7 @@ async def test_development_tolerates_it_and_says_so(broker: FakeBroker):
     async with RunningScheduler(broker.address, dev=True) as scheduler:
         await scheduler.ready
         await broker.announce(PLAIN, [SERVICE])
-        broker.state.tasks = [waiting(1)]
+        broker.tasks.held = [waiting(1)]
         decision = await broker.announce(OTHER_KEY, [SERVICE])
     assert not decision.HasField("refusal")
     assert record(broker).version == 2
@@ -197,7 +197,7 @@ async def test_a_scheduler_that_was_killed_goes_on_where_it_was(broker: FakeBrok
         await first.kill()
         async with RunningScheduler(broker.address) as second:
             await second.ready
-            broker.state.tasks = [waiting(1)]
+            broker.tasks.held = [waiting(1)]
             refusal = refusal_of(await broker.announce(OTHER_KEY, [SERVICE]))
             await broker.announce(orders_set("priority: 1"), [SERVICE])
     assert "ordering_key was none" in refusal.message

@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import grpc
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 
-from plait.cli import _protoc
+from plait import errors
+from plait.cli import _protoc, _reviews
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop
-from plait.cli._output import duration
+from plait.cli._output import as_dict, duration
 from plait.v1 import contract_service_pb2
 
 _COLUMNS = ("METHOD", "QUEUE", "DEADLINE", "ATTEMPT", "KEY", "ORDER")
+_WHAT_TO_DO = (
+    "`plait contract check` shows all of it; "
+    '`plait contract push --allow "reason"` overrides it, and the reason is kept'
+)
 
 
 async def list_contracts(api: Api) -> Exit:
@@ -37,9 +43,57 @@ async def push(
     includes: Sequence[Path],
     services: Sequence[str],
     *,
-    validate_only: bool,
+    reason: str | None,
 ) -> Exit:
-    """Announces, as a worker does."""
+    """Announces, as a worker does. With a reason, whatever it breaks."""
+    if reason is not None and not reason.strip():
+        raise Stop(Exit.USAGE, "--allow needs a reason, which is kept with the decision")
+    request = _announcement(files, includes, services)
+    if reason is not None:
+        await _reviews.allow(api, request, reason)
+    try:
+        answer = await api.contracts.AnnounceContract(request, timeout=api.timeout)
+    except grpc.aio.AioRpcError as error:
+        if errors.reason(error) != errors.Reason.CONTRACT_INCOMPATIBLE:
+            raise
+        # Its message lists each problem; so do its details, which `describe` would add.
+        raise Stop(Exit.CONFLICT, f"{error.details()}\n{_WHAT_TO_DO}") from error
+    methods = list(answer.methods)
+    api.output.items("methods", methods, _COLUMNS, (_row(each) for each in methods))
+    return Exit.OK
+
+
+async def check(
+    api: Api, files: Sequence[Path], includes: Sequence[Path], services: Sequence[str]
+) -> Exit:
+    """Shows what would change, and what would be refused now."""
+    answer = await _reviews.ask(api, _announcement(files, includes, services))
+    api.output.item(answer, _reviews.review_text(answer))
+    if answer.refused:
+        raise Stop(Exit.CONFLICT, f"it would be refused now\n{_WHAT_TO_DO}")
+    return Exit.OK
+
+
+async def show(api: Api, service: str) -> Exit:
+    """What is in force, and how it came to be."""
+    request = contract_service_pb2.GetContractRequest(service=service)
+    contract = await api.contracts.GetContract(request, timeout=api.timeout)
+    decision = (await _reviews.decisions(api, service))[0]
+    lines = [service, *_reviews.decision_lines(decision)]
+    lines += [f"  {each.method.lstrip('/')}" for each in contract.methods]
+    value = {
+        "service": service,
+        "methods": [as_dict(each) for each in contract.methods],
+        "decision": as_dict(decision),
+    }
+    api.output.data(value, "\n".join(lines))
+    return Exit.OK
+
+
+def _announcement(
+    files: Sequence[Path], includes: Sequence[Path], services: Sequence[str]
+) -> contract_service_pb2.AnnounceContractRequest:
+    """The services of the files that are wanted; all where none is named."""
     contract = _read(files, includes)
     own = {file.name for file in contract.file}
     if files[0].suffix == ".proto":
@@ -56,13 +110,9 @@ async def push(
         raise Stop(Exit.USAGE, "the files declare no service")
     if missing := set(wanted) - set(declared):
         raise Stop(Exit.NOT_FOUND, f"the files declare no {', '.join(sorted(missing))}")
-    request = contract_service_pb2.AnnounceContractRequest(
-        descriptor_set=_without_well_known(contract), services=wanted, validate_only=validate_only
+    return contract_service_pb2.AnnounceContractRequest(
+        descriptor_set=_without_well_known(contract), services=wanted
     )
-    answer = await api.contracts.AnnounceContract(request, timeout=api.timeout)
-    methods = list(answer.methods)
-    api.output.items("methods", methods, _COLUMNS, (_row(each) for each in methods))
-    return Exit.OK
 
 
 def _read(files: Sequence[Path], includes: Sequence[Path]) -> descriptor_pb2.FileDescriptorSet:

@@ -4,24 +4,18 @@ import grpc
 
 from plait import _wire
 from plait.cli._api import Api
-from plait.cli._command import Exit, Stop, split_method
+from plait.cli._command import Exit, split_method
 from plait.cli._output import age
-from plait.control.v1 import (
-    directory_service_pb2,
-    directory_service_pb2_grpc,
-    key_value_service_pb2,
-    key_value_service_pb2_grpc,
-)
+from plait.cli._scheduler import scheduler_address
+from plait.control.v1 import directory_service_pb2, directory_service_pb2_grpc
 
-# Where the scheduler says where it listens.
-_ADDRESS_KEY = "scheduler/address"
 _COLUMNS = ("NAME", "WORKER", "VERSION", "SLOTS", "RUNNING", "SUSPENDED", "DONE", "FAILED", "AGE")
 
 
 async def list_workers(api: Api, method: str) -> Exit:
     """From the scheduler's directory."""
     path = "/" + "/".join(split_method(method)) if method else ""
-    async with _wire.open_channel(await _scheduler(api)) as channel:
+    async with _wire.open_channel(await scheduler_address(api)) as channel:
         found = await _read(api, channel, path)
     rows = (
         (
@@ -56,16 +50,3 @@ async def _read(
         token = answer.next_page_token
         if not token:
             return found
-
-
-async def _scheduler(api: Api) -> str:
-    space = key_value_service_pb2_grpc.KeyValueServiceStub(api.channel)
-    try:
-        answer = await space.GetEntry(
-            key_value_service_pb2.GetEntryRequest(key=_ADDRESS_KEY), timeout=api.timeout
-        )
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
-            raise Stop(Exit.UNREACHABLE, "no scheduler has been here yet") from error
-        raise
-    return answer.entry.value.decode()

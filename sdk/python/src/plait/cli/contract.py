@@ -1,4 +1,4 @@
-"""`plait contract`: list, push, check."""
+"""`plait contract`: list, show, log, check, push."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,17 +45,29 @@ async def list_command(api: Any) -> Exit:
 
 @contract_command.command("push")
 @_sources
+@click.option(
+    "--allow",
+    metavar="REASON",
+    help="Whatever it breaks. The reason is kept with the decision, and who gave it.",
+)
 @api_command
 async def push_command(
-    api: Any, files: tuple[Path, ...], include: tuple[Path, ...], service: tuple[str, ...]
+    api: Any,
+    files: tuple[Path, ...],
+    include: tuple[Path, ...],
+    service: tuple[str, ...],
+    allow: str | None,
 ) -> Exit:
     """Make the services of FILES known: .proto files, or one serialized FileDescriptorSet.
+
+    A contract that breaks what is in force, or tasks in flight, is refused: exit code 6. See
+    `plait contract check`.
 
     plait/v1/options.proto and google/rpc need not be on the include path.
     """
     from plait.cli import _contracts
 
-    return await _contracts.push(api, files, include, service, validate_only=False)
+    return await _contracts.push(api, files, include, service, reason=allow)
 
 
 @contract_command.command("check")
@@ -64,7 +76,32 @@ async def push_command(
 async def check_command(
     api: Any, files: tuple[Path, ...], include: tuple[Path, ...], service: tuple[str, ...]
 ) -> Exit:
-    """Ask whether FILES would be accepted, and change nothing. Exit code 6 when not."""
+    """Show what FILES would change, and change nothing.
+
+    Changes are harmless, or refused while there are tasks that mind (queued, delayed, running,
+    between attempts, dead letters, children on record in unfinished flows), or refused. Exit code
+    6 when FILES would be refused now.
+    """
     from plait.cli import _contracts
 
-    return await _contracts.push(api, files, include, service, validate_only=True)
+    return await _contracts.check(api, files, include, service)
+
+
+@contract_command.command("show")
+@click.argument("service")
+@api_command
+async def show_command(api: Any, service: str) -> Exit:
+    """Show what is in force of a service, what it broke, and who allowed that."""
+    from plait.cli import _contracts
+
+    return await _contracts.show(api, service)
+
+
+@contract_command.command("log")
+@click.argument("service")
+@api_command
+async def log_command(api: Any, service: str) -> Exit:
+    """List the decisions on a service, newest first: the last 100."""
+    from plait.cli import _reviews
+
+    return await _reviews.show_log(api, service)

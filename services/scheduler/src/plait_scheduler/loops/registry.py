@@ -118,13 +118,13 @@ class RegistryLoop(Loop):
         """Refuses what has problems that nobody has allowed."""
         overridden = {service: _problems(review, service) for service in review.findings}
         allowed: dict[str, Allowance] = {}
-        if not self._config.tolerant:
-            for service in (each for each, texts in overridden.items() if texts):
-                leave = await self._records.allowance(service, announced.digest, self._now_ms())
-                if leave is None:
-                    refusal = refusals.contract_incompatible(announced.services, review.problems)
-                    return await self._refuse(announced, refusal, "incompatible")
+        for service in (each for each, texts in overridden.items() if texts):
+            leave = await self._records.allowance(service, announced.digest, self._now_ms())
+            if leave is not None:
                 allowed[service] = leave
+            elif not self._config.tolerant:
+                refusal = refusals.contract_incompatible(announced.services, review.problems)
+                return await self._refuse(announced, refusal, "incompatible")
         decisions = self._decisions(reviewed.contract, overridden, allowed)
         return await self._accept(announced, review, decisions)
 
