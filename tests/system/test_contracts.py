@@ -6,18 +6,23 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from google.rpc import code_pb2
+
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as api
+from testing.v1 import echo_pb2 as pb
 from tests.support.mesh import ROOT, Caller, Mesh
-from tests.support.requests import entry
-from tests.support.waiting import eventually
+from tests.support.requests import entry, nap
+from tests.support.waiting import eventually, reaches
 
 SERVICE = "testing.v1.EchoService"
 QUEUE = "echo.append"
 TASKS = 10_000
 SOURCE = (ROOT / "proto/testing/v1/echo.proto").read_text()
 OPTION = 'ordering_key: "account"'
-RPC = SOURCE[SOURCE.index("  rpc Append") : SOURCE.index("  // Never starts twice.")]
+APPEND = SOURCE[SOURCE.index("  rpc Append") : SOURCE.index("  // Never starts twice.")]
+# Echo, Fail and Sleep.
+THREE = SOURCE[SOURCE.index("  rpc Echo") : SOURCE.index("  // A flow: asks for")]
 PATIENCE_S = 50.0
 
 
@@ -29,10 +34,14 @@ class Said:
     stdout: str
     stderr: str
 
-    def affected(self, kind: str) -> dict[str, Any]:
+    def affected(self, kind: str, method: str = "Append") -> dict[str, Any]:
         """The work that a change of this kind has to wait for."""
         (service,) = json.loads(self.stdout)["services"]
-        (change,) = (each for each in service["changes"] if each["kind"] == kind)
+        (change,) = (
+            each
+            for each in service["changes"]
+            if (each["kind"], each["subject"]) == (kind, f"{SERVICE}.{method}")
+        )
         assert change["effect"] == "CHANGE_EFFECT_NEEDS_DRAIN"
         assert change["advice"]
         work: dict[str, Any] = change["work"]
@@ -82,7 +91,7 @@ async def drain(caller: Caller) -> None:
 
 
 async def test_what_ten_thousand_waiting_tasks_mind_is_refused_until_they_are_done(fresh: Mesh):
-    removed = edited(fresh, "removed", RPC, "")
+    removed = edited(fresh, "removed", APPEND, "")
     reordered = edited(fresh, "reordered", OPTION, 'ordering_key: "entry.id"')
     short = "deadline: {nanos: 10000000} attempt_timeout: {nanos: 10000000}"
     hurried = edited(fresh, "hurried", OPTION, f"{OPTION} {short}")
@@ -123,3 +132,41 @@ async def test_what_ten_thousand_waiting_tasks_mind_is_refused_until_they_are_do
         assert "Append" not in accepted.stdout
         shown = await contract(fresh, "show", SERVICE)
         assert "version 3" in shown.stdout
+
+
+async def test_every_kind_of_work_is_found(fresh: Mesh):
+    without = edited(fresh, "without", THREE, "")
+    await fresh.start_worker("python")
+    async with fresh.caller() as caller:
+        dead = await caller.plait.submit(
+            caller.echo.Fail, pb.FailRequest(code=code_pb2.INVALID_ARGUMENT, failures=9)
+        )
+        await reaches(dead, "FAILED")
+        await caller.tasks.PauseQueue(api.PauseQueueRequest(name="echo.fail"))
+        delayed = await caller.plait.submit(caller.echo.Sleep, nap(0), delay=600)
+        flow = await caller.plait.submit(caller.echo.Flow, pb.FlowRequest(width=2, depth=1))
+        # Two children are done and on record; the third waits, and the flow with it.
+        children = await eventually(
+            lambda: caller.list(f'parent = "{flow.id}"'), lambda found: len(found) == 3
+        )
+        echoed = sorted(each.id for each in children if each.method.endswith("/Echo"))
+        (waits,) = (each.id for each in children if each.method.endswith("/Fail"))
+
+        checked = await contract(fresh, "check", *without, "-o", "json")
+        assert checked.code == 6, checked.stderr
+        recorded = checked.affected("METHOD_REMOVED", "Echo")
+        assert (recorded["recordedChildren"], recorded["firstTasks"]) == ("2", echoed)
+        failing = checked.affected("METHOD_REMOVED", "Fail")
+        counts = {each["state"]: each["count"] for each in failing["counts"]}
+        assert counts == {"TASK_STATE_FAILED": "1", "TASK_STATE_PARKED": "1"}
+        assert failing["firstTasks"] == [dead.id, waits]
+        sleeping = checked.affected("METHOD_REMOVED", "Sleep")
+        assert sleeping["counts"] == [{"state": "TASK_STATE_SCHEDULED", "count": "1"}]
+        assert sleeping["firstTasks"] == [delayed.id]
+
+        # The flow ends, and with it the need of what it has on record.
+        await flow.cancel()
+        again = await contract(fresh, "check", *without, "-o", "json")
+        (service,) = json.loads(again.stdout)["services"]
+        harmless = {each["subject"] for each in service["changes"] if "HARMLESS" in each["effect"]}
+        assert f"{SERVICE}.Echo" in harmless
