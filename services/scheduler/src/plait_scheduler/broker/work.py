@@ -33,7 +33,9 @@ _CLOSED = " AND ".join(f"state != {state}" for state in _STATES)
 class _Figures:
     """What the queues hold, by method."""
 
-    # Methods whose queue has unfinished tasks.
+    # Whether there are unfinished tasks at all.
+    busy: bool = False
+    # Methods whose queue has some.
     unfinished: set[str] = field(default_factory=set)
     # Methods whose queue has dead letters.
     dead: set[str] = field(default_factory=set)
@@ -64,7 +66,7 @@ class WorkInFlight:
         end = time.monotonic() + self._look_seconds
         figures = await self._figures()
         flows = _Flows(set(), more=False)
-        if figures.unfinished and any(Part.RECORDED in parts for parts in wanted.values()):
+        if figures.busy and any(Part.RECORDED in parts for parts in wanted.values()):
             flows = await self._flows(end)
         return {
             method: await self._work(method, parts & _possible(method, figures, flows), flows, end)
@@ -83,6 +85,7 @@ class WorkInFlight:
             for queue in answer.queues:
                 figures.known.update(queue.methods)
                 if any(_name(each.state) in _STATES and each.count for each in queue.counts):
+                    figures.busy = True
                     figures.unfinished.update(queue.methods)
                 if queue.dead_letter_count:
                     figures.dead.update(queue.methods)
