@@ -238,6 +238,73 @@ def test_a_contract_from_a_descriptor_set(run, tmp_path):
     assert run("contract", "check", str(compiled), "--service", "x.Y").returncode == 3
 
 
+def _stock(folder: Path, fields: str, option: str = "") -> str:
+    """A contract of one method, in a file that is written anew."""
+    (folder / "stock.proto").write_text(
+        'syntax = "proto3"; package stock.v1; import "plait/v1/options.proto";'
+        f"message Item {{ {fields} }}"
+        "service StockService { rpc Count(Item) returns (Item) {"
+        f"option (plait.v1.task) = {{ {option} }}; }} }}"
+    )
+    return "stock.proto"
+
+
+def test_a_contract_that_changes_is_checked_allowed_and_logged(run, tmp_path):
+    contract = functools.partial(run, "contract", cwd=tmp_path)
+    _stock(tmp_path, "string id = 1; int32 count = 2;")
+    assert "stock.v1.StockService: new" in contract("check", "stock.proto").stdout
+    assert contract("push", "stock.proto").returncode == 0
+    assert "nothing changes" in contract("check", "stock.proto").stdout
+
+    _stock(tmp_path, "string id = 1; string count = 2; int32 more = 3;", "priority: 1")
+    checked = contract("check", "stock.proto")
+    # The scheduler of the tests is one for development.
+    assert (checked.returncode, checked.stderr) == (
+        0,
+        "development tolerates what would be refused\n",
+    )
+    assert checked.stdout.splitlines() == [
+        "stock.v1.StockService",
+        "  refused:",
+        "    stock.v1.Item.count: field 2 was int32 and is string now (FIELD_TYPE_CHANGED)",
+        "      to do: leave the field as it was and add another one under a new number",
+        "  harmless:",
+        "    stock.v1.StockService.Count: priority was 4 and is 1 now (POLICY_CHANGED)",
+        "    stock.v1.Item.more: field 3 is new (FIELD_ADDED)",
+    ]
+    assert contract("push", "stock.proto", "--allow", " ").returncode == 2
+    pushed = contract("push", "stock.proto", "--allow", "nobody counts yet")
+    assert pushed.returncode == 0, pushed.stderr
+
+    shown = contract("show", "stock.v1.StockService")
+    for part in ("version 2", "allowed by ", "@", "nobody counts yet", "was int32 and is string"):
+        assert part in shown.stdout
+    as_json = json.loads(contract("show", "stock.v1.StockService", "-o", "json").stdout)
+    assert as_json["decision"]["reason"] == "nobody counts yet"
+    assert as_json["methods"][0]["method"] == "/stock.v1.StockService/Count"
+    lines = contract("log", "stock.v1.StockService").stdout.splitlines()
+    assert lines[0].split() == [
+        "DECIDED",
+        "VERSION",
+        "CONTRACT",
+        "BROKE",
+        "ALLOWED",
+        "BY",
+        "REASON",
+    ]
+    assert "nobody counts yet" in lines[1]
+    assert len(lines) == 3
+    assert contract("log", "stock.v1.Nothing").returncode == 3
+    assert contract("show", "stock.v1.Nothing").returncode == 3
+
+
+def test_a_check_needs_the_scheduler(tmp_path):
+    _stock(tmp_path, "string id = 1;")
+    with Mesh(scheduler=False) as alone:
+        done = plait("contract", "check", "stock.proto", cwd=tmp_path, address=alone.address)
+    assert (done.returncode, done.stderr) == (4, "no scheduler runs\n")
+
+
 def test_files_that_do_not_compile(tmp_path):
     (tmp_path / "broken.proto").write_text("nonsense")
     done = process("gen", cwd=tmp_path)

@@ -9,16 +9,14 @@ from google.protobuf.message import DecodeError
 
 from plait import errors
 from plait.cli import _protoc, _reviews
-from plait.cli._api import Api
+from plait.cli._api import Api, say
 from plait.cli._command import Exit, Stop
 from plait.cli._output import as_dict, duration
 from plait.v1 import contract_service_pb2
 
 _COLUMNS = ("METHOD", "QUEUE", "DEADLINE", "ATTEMPT", "KEY", "ORDER")
-_WHAT_TO_DO = (
-    "`plait contract check` shows all of it; "
-    '`plait contract push --allow "reason"` overrides it, and the reason is kept'
-)
+_ALLOW = '`plait contract push --allow "reason"` overrides it, and the reason is kept'
+_WHAT_TO_DO = f"`plait contract check` shows all of it; {_ALLOW}"
 
 
 async def list_contracts(api: Api) -> Exit:
@@ -70,7 +68,9 @@ async def check(
     answer = await _reviews.ask(api, _announcement(files, includes, services))
     api.output.item(answer, _reviews.review_text(answer))
     if answer.refused:
-        raise Stop(Exit.CONFLICT, f"it would be refused now\n{_WHAT_TO_DO}")
+        raise Stop(Exit.CONFLICT, f"it would be refused now\n{_ALLOW}")
+    if answer.tolerant and _reviews.is_breaking(answer):
+        say("development tolerates what would be refused")
     return Exit.OK
 
 

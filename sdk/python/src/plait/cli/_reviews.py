@@ -97,6 +97,12 @@ def review_text(answer: pb.ReviewContractResponse) -> str:
     return "\n".join(lines)
 
 
+def is_breaking(answer: pb.ReviewContractResponse) -> bool:
+    """Whether anything would be refused outside development."""
+    changes = (change for review in answer.services for change in review.changes)
+    return any(change.effect != pb.CHANGE_EFFECT_HARMLESS for change in changes)
+
+
 def decision_lines(decision: pb.ContractDecision) -> list[str]:
     """One decision, for people."""
     lines = [
