@@ -176,12 +176,16 @@ async def test_the_scheduler_survives_a_restart_of_the_broker(fresh: Mesh):
 
 async def test_a_contract_that_breaks_tasks_is_refused_but_for_development(fresh: Mesh):
     await announce(fresh.address, CONTRACT, ECHO)
+    # Nobody serves it, so it waits.
+    async with fresh.caller() as caller:
+        task = await caller.plait.submit(caller.echo.Inspect, echo_pb2.InspectRequest())
     changed = without_method(CONTRACT, "Inspect")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await announce(fresh.address, changed, ECHO)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert errors.reason(refused.value) == "CONTRACT_INCOMPATIBLE"
-    assert "testing.v1.EchoService.Inspect: is gone" in str(refused.value.details())
+    for part in ("testing.v1.EchoService.Inspect: is gone", "1 task: 1 READY", task.id):
+        assert part in str(refused.value.details())
     await scheduler_of(fresh).terminate()
     await fresh.start_scheduler("--dev")
     assert await announce(fresh.address, changed, ECHO)
@@ -198,10 +202,13 @@ async def test_a_worker_whose_contract_is_refused_later_ends_with_the_reason(
     worker.send(signal.SIGSTOP)
     await fresh.start_broker()
     await fresh.start_scheduler()
-    await announce(fresh.address, with_method(without_method(CONTRACT, "Inspect"), "More"), ECHO)
+    # It lacks a method besides, so that every worker has to announce its own.
+    theirs = with_another_payload(without_method(CONTRACT, "Inspect"))
+    await announce(fresh.address, theirs, ECHO)
     worker.send(signal.SIGCONT)
     assert await worker.ended() != 0
-    assert "testing.v1.EchoService.More: is gone" in worker.tail()
+    changed = "testing.v1.EchoRequest.payload: field 1 was sint64 and is bytes now"
+    assert changed in worker.tail()
 
 
 async def test_the_newest_scheduler_decides_and_the_older_one_takes_over(fresh: Mesh):
@@ -232,12 +239,11 @@ async def known_at(mesh: Mesh, scheduler: Process) -> None:
     await eventually(lambda: entry(mesh, "scheduler/address"), lambda found: found == address)
 
 
-def with_method(contract: bytes, name: str) -> bytes:
-    """The echo contract with another method, like its first one but for the name."""
+def with_another_payload(contract: bytes) -> bytes:
+    """The echo contract, but for the type of what is echoed."""
     files = descriptor_pb2.FileDescriptorSet.FromString(contract)
-    methods = files.file[-1].service[0].method
-    methods.add().CopyFrom(methods[0])
-    methods[-1].name = name
+    message = next(each for each in files.file[-1].message_type if each.name == "EchoRequest")
+    message.field[0].type = descriptor_pb2.FieldDescriptorProto.TYPE_SINT64
     return files.SerializeToString()
 
 
