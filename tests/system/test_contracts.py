@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from google.rpc import code_pb2
 
 from plait.v1 import task_pb2
@@ -90,6 +91,7 @@ async def drain(caller: Caller) -> None:
     await eventually(counts, lambda found: found == done, PATIENCE_S)
 
 
+@pytest.mark.timeout(180)
 async def test_what_ten_thousand_waiting_tasks_mind_is_refused_until_they_are_done(fresh: Mesh):
     removed = edited(fresh, "removed", APPEND, "")
     reordered = edited(fresh, "reordered", OPTION, 'ordering_key: "entry.id"')

@@ -36,6 +36,7 @@ PLAIN = orders_set()
 OTHER_KEY = orders_set('ordering_key: "id"')
 BROKEN = orders_set(messages=MESSAGES.replace("int64 number = 2", "string number = 2"))
 SMALLER = orders_set(messages=MESSAGES.replace("int64 number = 2;", ""))
+LOOK_SECONDS = 20.0
 ALL = {PLACE: frozenset(Part)}
 
 Stub: TypeAlias = "pb_grpc.ContractReviewServiceAsyncStub"
@@ -270,7 +271,7 @@ async def told(call: Awaitable[object]) -> grpc.StatusCode:
 @pytest.fixture
 async def work(broker: FakeBroker) -> AsyncIterator[WorkInFlight]:
     async with open_channel(broker.address) as channel:
-        yield WorkInFlight(channel, look_seconds=20)
+        yield WorkInFlight(channel)
 
 
 async def test_each_part_is_found(broker: FakeBroker, work: WorkInFlight):
@@ -286,7 +287,7 @@ async def test_each_part_is_found(broker: FakeBroker, work: WorkInFlight):
         task(2, "READY", method="/other.S/M"),
         flow,
     ]
-    found = (await work.of(ALL))[PLACE]
+    found = (await work.of(ALL, LOOK_SECONDS))[PLACE]
     assert not found.more
     assert {(each.id, each.part) for each in found.tasks} == {
         ("t00006", Part.DEAD_LETTER),
@@ -300,7 +301,7 @@ async def test_each_part_is_found(broker: FakeBroker, work: WorkInFlight):
 
 async def test_nothing_is_looked_for_where_nothing_minds(broker: FakeBroker, work: WorkInFlight):
     broker.tasks.held = [task(1)]
-    assert await work.of({}) == {}
+    assert await work.of({}, LOOK_SECONDS) == {}
     assert broker.tasks.filters == []
 
 
@@ -315,17 +316,17 @@ async def test_queues_without_work_are_not_searched(broker: FakeBroker, reviews:
 async def test_ten_thousand_are_counted_and_not_many_more(broker: FakeBroker, work: WorkInFlight):
     wanted = {PLACE: frozenset({Part.UNFINISHED})}
     broker.tasks.held = [task(number) for number in range(TASKS_MAX, 0, -1)]
-    found = (await work.of(wanted))[PLACE]
+    found = (await work.of(wanted, LOOK_SECONDS))[PLACE]
     assert (len(found.tasks), found.more) == (TASKS_MAX, False)
     broker.tasks.held = [task(number) for number in range(TASKS_MAX + 2000, 0, -1)]
-    found = (await work.of(wanted))[PLACE]
+    found = (await work.of(wanted, LOOK_SECONDS))[PLACE]
     assert (len(found.tasks), found.more) == (TASKS_MAX + 1, True)
 
 
 async def test_a_look_ends_in_time(broker: FakeBroker):
     broker.tasks.held = [task(1)]
     async with open_channel(broker.address) as channel:
-        found = (await WorkInFlight(channel, look_seconds=0).of(ALL))[PLACE]
+        found = (await WorkInFlight(channel).of(ALL, look_seconds=0))[PLACE]
     assert (found.tasks, found.more) == ((), True)
 
 
@@ -334,6 +335,6 @@ async def test_lists_are_tried_again_while_the_broker_is_unavailable(
 ):
     broker.tasks.held = [task(1)]
     broker.tasks.failures = [grpc.StatusCode.UNAVAILABLE] * 2
-    found = (await work.of(ALL))[PLACE]
+    found = (await work.of(ALL, LOOK_SECONDS))[PLACE]
     assert [each.id for each in found.tasks] == ["t00001"]
     assert broker.tasks.failures == []

@@ -19,8 +19,6 @@ from plait_scheduler.broker.retry import bounded
 from plait_scheduler.domain.change import Part
 from plait_scheduler.domain.work import TASKS_MAX, Work, WorkTask
 
-# All looks for one contract. The broker waits more than twice as long for a decision.
-LOOK_SECONDS = 4.0
 PAGE_SIZE = 1000
 QUEUES_MAX = 10_000
 _STATES = ("SCHEDULED", "READY", "RUNNING", "BACKOFF", "SUSPENDED", "PARKED")
@@ -55,15 +53,18 @@ class _Flows:
 class WorkInFlight:
     """Looks for tasks. Errors are grpc.aio.AioRpcError."""
 
-    def __init__(self, channel: grpc.aio.Channel, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: pb_grpc.TaskServiceAsyncStub = pb_grpc.TaskServiceStub(channel)
-        self._look_seconds = look_seconds
 
-    async def of(self, wanted: Mapping[str, frozenset[Part]]) -> dict[str, Work]:
-        """The work of methods, by full path, as far as these parts are wanted of each."""
+    async def of(
+        self, wanted: Mapping[str, frozenset[Part]], look_seconds: float
+    ) -> dict[str, Work]:
+        """The work of methods, by full path, as far as these parts are wanted of each. What is not
+        found in so many seconds is not looked for.
+        """
         if not wanted:
             return {}
-        end = time.monotonic() + self._look_seconds
+        end = time.monotonic() + look_seconds
         figures = await self._figures()
         flows = _Flows(set(), more=False)
         if figures.busy and any(Part.RECORDED in parts for parts in wanted.values()):

@@ -46,15 +46,19 @@ class Reviewer:
         self._now_ms = now_ms
         self._log = structlog.get_logger("reviewer")
 
-    async def review(self, descriptor_set: bytes, services: Sequence[str], digest: str) -> Reviewed:
-        """Says what an announcement would be told now."""
+    async def review(
+        self, descriptor_set: bytes, services: Sequence[str], digest: str, *, look_seconds: float
+    ) -> Reviewed:
+        """Says what an announcement would be told now, after a look at the work in flight that
+        takes so long at most.
+        """
         contract = read_contract(descriptor_set, services, digest)
         in_force = await self._in_force(contract)
         known = await self._known(contract, in_force)
         compared = compare_with(contract, in_force, known)
         if isinstance(compared, Invalid):
             return Reviewed(contract, in_force, compared)
-        work = await self._work.of(compared.wanted())
+        work = await self._work.of(compared.wanted(), look_seconds)
         return Reviewed(contract, in_force, review(compared, work, self._now_ms()))
 
     async def _in_force(self, contract: Contract) -> dict[str, Contract]:

@@ -22,6 +22,8 @@ from plait_scheduler.loops.loop import Counts, Loop
 
 # Announcements that wait here; more wait in the broker, which stops reading for us.
 INBOX_MAX = 64
+# For the look at the work in flight. The broker waits 10 s for a decision.
+LOOK_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ class RegistryLoop(Loop):
     async def _decide(self, announced: ContractAnnounced) -> Counts:
         try:
             reviewed = await self._reviewer.review(
-                announced.descriptor_set, announced.services, announced.digest
+                announced.descriptor_set,
+                announced.services,
+                announced.digest,
+                look_seconds=LOOK_SECONDS,
             )
         except grpc.aio.AioRpcError:
             raise

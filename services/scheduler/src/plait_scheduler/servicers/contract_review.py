@@ -24,6 +24,8 @@ from plait_scheduler.domain.change import Effect
 from plait_scheduler.domain.registry import Invalid
 from plait_scheduler.domain.work import Affected, Finding
 
+# For the look at the work in flight: a person waits longer than an announcement.
+LOOK_SECONDS = 20.0
 SERVICES_MAX = 256
 CHANGES_MAX = 1000
 REASON_MAX = 1000
@@ -68,7 +70,10 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         try:
             async with self._one:
                 reviewed = await self._reviewer.review(
-                    request.descriptor_set, request.services, digest
+                    request.descriptor_set,
+                    request.services,
+                    digest,
+                    look_seconds=LOOK_SECONDS,
                 )
         except ContractReadError as error:
             await _refuse(context, refusals.contract_unreadable(request.services, str(error)))
