@@ -55,7 +55,9 @@ async def push(
         if errors.reason(error) != errors.Reason.CONTRACT_INCOMPATIBLE:
             raise
         # Its message lists each problem; so do its details, which `describe` would add.
-        raise Stop(Exit.CONFLICT, f"{error.details()}\n{_WHAT_TO_DO}") from error
+        reason_line = f"  reason: {errors.reason(error)}"
+        text = "\n".join((error.details() or "", reason_line, _WHAT_TO_DO))
+        raise Stop(Exit.CONFLICT, text) from error
     methods = list(answer.methods)
     api.output.items("methods", methods, _COLUMNS, (_row(each) for each in methods))
     return Exit.OK

@@ -161,7 +161,7 @@ def _row(decision: pb.ContractDecision) -> tuple[str, ...]:
         decision.digest[:12],
         str(len(decision.overridden) or ""),
         decision.allowed_by,
-        decision.reason,
+        " ".join(decision.reason.split()),
     )
 
 
