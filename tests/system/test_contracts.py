@@ -101,10 +101,9 @@ async def test_what_ten_thousand_waiting_tasks_mind_is_refused_until_they_are_do
     await fresh.start_worker("python")
     async with fresh.caller() as caller:
         ids = await fill(caller)
-        checked = [
-            await contract(fresh, "check", *files, "-o", "json")
-            for files in (removed, reordered, hurried)
-        ]
+        edits = (removed, reordered, hurried)
+        checks = (contract(fresh, "check", *files, "-o", "json") for files in edits)
+        checked = await asyncio.gather(*checks)
         assert [said.code for said in checked] == [6, 6, 6]
         kinds = ("METHOD_REMOVED", "KEY_PATH_CHANGED", "DEADLINE_SHORTENED")
         for said, kind in zip(checked, kinds, strict=True):
