@@ -174,7 +174,7 @@ func (call *call) accepted(task uint64) {
 func (call *call) result(w *wait, reply proto.Message) error {
 	if w.failure != nil {
 		call.trailer = trailerOf(w.failure)
-		return failureError(w.failure)
+		return withTrailer(w.failure)
 	}
 	return unmarshalResponse(w.payload, reply, call.task)
 }

@@ -92,7 +92,7 @@ func (t *Task[R]) Result(ctx context.Context) (*R, error) {
 		return nil, err
 	}
 	if w.failure != nil {
-		return nil, failureError(w.failure)
+		return nil, withTrailer(w.failure)
 	}
 	if err := unmarshalResponse(w.payload, message, t.handle.number); err != nil {
 		return nil, err

@@ -191,6 +191,12 @@ func (e *echo) Once(ctx context.Context, request *testingv1.OnceRequest) (*testi
 	return &testingv1.OnceResponse{}, nil
 }
 
+func (e *echo) Scalars(
+	_ context.Context, request *testingv1.ScalarsRequest,
+) (*testingv1.ScalarsResponse, error) {
+	return &testingv1.ScalarsResponse{Values: request.GetValues()}, nil
+}
+
 func (e *echo) Inspect(ctx context.Context, _ *testingv1.InspectRequest) (*testingv1.InspectResponse, error) {
 	attempt, ok := plait.AttemptFrom(ctx)
 	if !ok {

@@ -22,8 +22,12 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("echo-worker-go", flag.ContinueOnError)
 	concurrency := flags.Int("concurrency", 256, "attempts at once")
+	client := flags.Bool("client", false, "be the conformance runner's client")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *client {
+		return drive(ctx)
 	}
 	stop, err := plait.ConfigureTracing(ctx, "echo-go")
 	if err != nil {

@@ -15,6 +15,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+import echo_client
 import plait
 from testing.v1 import echo_pb2 as pb
 from testing.v1 import echo_pb2_grpc as rpc
@@ -101,6 +102,9 @@ class Echo(rpc.EchoServiceServicer):
         await asyncio.sleep(request.duration.ToTimedelta().total_seconds())
         return pb.OnceResponse()
 
+    async def Scalars(self, request: pb.ScalarsRequest, context: Context) -> pb.ScalarsResponse:
+        return pb.ScalarsResponse(values=request.values if request.HasField("values") else None)
+
     async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectResponse:
         attempt = plait.attempt()
         response = pb.InspectResponse(
@@ -159,7 +163,9 @@ async def serve(concurrency: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="echo-worker-python", description=__doc__)
     parser.add_argument("--concurrency", type=int, default=256, help="attempts at once")
-    asyncio.run(serve(parser.parse_args().concurrency))
+    parser.add_argument("--client", action="store_true", help="be the conformance runner's client")
+    said = parser.parse_args()
+    asyncio.run(echo_client.drive() if said.client else serve(said.concurrency))
 
 
 if __name__ == "__main__":

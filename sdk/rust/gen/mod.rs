@@ -10,6 +10,11 @@ pub mod google {
     }
 }
 pub mod plait {
+    pub mod conformance {
+        pub mod v1 {
+            include!("plait.conformance.v1.rs");
+        }
+    }
     pub mod control {
         pub mod v1 {
             include!("plait.control.v1.rs");

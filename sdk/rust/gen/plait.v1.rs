@@ -186,6 +186,254 @@ impl Delivery {
         }
     }
 }
+/// One durable invocation of a method.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Task {
+    /// Its id, "t" and 16 hexadecimal digits; sorts by submission within a partition.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The method, as on the wire: "/package.Service/Method".
+    #[prost(string, tag = "2")]
+    pub method: ::prost::alloc::string::String,
+    /// The queue it waits in.
+    #[prost(string, tag = "3")]
+    pub queue: ::prost::alloc::string::String,
+    /// Where it is.
+    #[prost(enumeration = "TaskState", tag = "4")]
+    pub state: i32,
+    /// Its priority, 0 to 9.
+    #[prost(int32, tag = "5")]
+    pub priority: i32,
+    /// The attempt that runs or ran last; 0 before the first.
+    #[prost(int32, tag = "6")]
+    pub attempt: i32,
+    /// Attempts it may have.
+    #[prost(int32, tag = "7")]
+    pub max_attempts: i32,
+    /// The worker that holds it, if any.
+    #[prost(string, tag = "8")]
+    pub worker: ::prost::alloc::string::String,
+    /// Its idempotency key, if any.
+    #[prost(string, tag = "9")]
+    pub idempotency_key: ::prost::alloc::string::String,
+    /// Its ordering key, if any.
+    #[prost(string, tag = "10")]
+    pub ordering_key: ::prost::alloc::string::String,
+    /// When it was accepted.
+    #[prost(message, optional, tag = "11")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it may start, if it was delayed or waits after a failure.
+    #[prost(message, optional, tag = "12")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it expires.
+    #[prost(message, optional, tag = "13")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it reached a final state.
+    #[prost(message, optional, tag = "14")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The flow it is a child of, if any.
+    #[prost(string, tag = "15")]
+    pub parent: ::prost::alloc::string::String,
+    /// How many children it has.
+    #[prost(int64, tag = "16")]
+    pub child_count: i64,
+    /// Whether it is in the dead letters.
+    #[prost(bool, tag = "17")]
+    pub dead_letter: bool,
+    /// The latest error; kept after a retry until it succeeds.
+    #[prost(message, optional, tag = "18")]
+    pub error: ::core::option::Option<super::super::google::rpc::Status>,
+    /// Size of the request in bytes.
+    #[prost(int64, tag = "19")]
+    pub request_size: i64,
+    /// The request; only when the view is FULL.
+    #[prost(bytes = "bytes", tag = "20")]
+    pub request: ::prost::bytes::Bytes,
+    /// The response; only when the view is FULL and the state SUCCEEDED.
+    #[prost(bytes = "bytes", tag = "21")]
+    pub response: ::prost::bytes::Bytes,
+    /// Metadata that was submitted with it, trace context included; only when the view is FULL.
+    #[prost(message, repeated, tag = "22")]
+    pub metadata: ::prost::alloc::vec::Vec<Metadatum>,
+    /// The latest progress its handler reported.
+    #[prost(message, optional, tag = "23")]
+    pub progress: ::core::option::Option<Progress>,
+    /// What happened to it, oldest first, as far as the broker remembers; only when the view is FULL.
+    #[prost(message, repeated, tag = "24")]
+    pub events: ::prost::alloc::vec::Vec<TaskEvent>,
+}
+/// One piece of gRPC metadata.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Metadatum {
+    /// The key, lower case. One that ends in "-bin" holds bytes.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The value; text for keys that do not end in "-bin".
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+/// How far a handler says it is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Progress {
+    /// Share done, 0 to 1.
+    #[prost(double, tag = "1")]
+    pub fraction: f64,
+    /// A line for people.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+/// One transition of a task.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskEvent {
+    /// When, by the broker's clock.
+    #[prost(message, optional, tag = "1")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The state it entered.
+    #[prost(enumeration = "TaskState", tag = "2")]
+    pub state: i32,
+    /// The attempt it concerns; 0 for none.
+    #[prost(int32, tag = "3")]
+    pub attempt: i32,
+    /// Why, in UPPER_SNAKE: SUBMITTED, STARTED, COMPLETED, FAILED, WORKER_LOST, CANCEL_REQUESTED, DEADLINE, ...
+    #[prost(string, tag = "4")]
+    pub cause: ::prost::alloc::string::String,
+    /// The worker it concerns, if any.
+    #[prost(string, tag = "5")]
+    pub worker: ::prost::alloc::string::String,
+}
+/// What a submitter may say about one task beyond its request.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TaskOptions {
+    /// The task starts no earlier than this long after it was accepted. Default 0.
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<::prost_types::Duration>,
+    /// Time for the whole task; the shorter of this and the policy's holds. Default: the policy's.
+    #[prost(message, optional, tag = "2")]
+    pub deadline: ::core::option::Option<::prost_types::Duration>,
+    /// Its priority, 0 to 9. Default: the policy's.
+    #[prost(int32, optional, tag = "3")]
+    pub priority: ::core::option::Option<i32>,
+    /// Metadata for the handler, at most 16 KiB in all; traceparent and tracestate belong here.
+    #[prost(message, repeated, tag = "4")]
+    pub metadata: ::prost::alloc::vec::Vec<Metadatum>,
+    /// The flow this task is a child of.
+    #[prost(message, optional, tag = "5")]
+    pub parent: ::core::option::Option<FlowParent>,
+    /// The key that a concurrency or rate limit groups by, where the policy names one.
+    #[prost(string, tag = "6")]
+    pub limit_key: ::prost::alloc::string::String,
+}
+/// Says that a task is asked for by a running flow.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlowParent {
+    /// Number of the parent task.
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
+    /// The fencing token of the parent's attempt; an old one is refused.
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+    /// Names the child among its parent's children. Default: its method and request, and how many equal ones came before.
+    #[prost(string, tag = "3")]
+    pub child_key: ::prost::alloc::string::String,
+}
+/// Where a task is in its life. SUCCEEDED, FAILED, CANCELLED and EXPIRED are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TaskState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Waits for its start time.
+    Scheduled = 1,
+    /// May start as soon as a worker has room, and its ordering key is free.
+    Ready = 2,
+    /// A worker accepted the attempt.
+    Running = 3,
+    /// Waits after a failed attempt.
+    Backoff = 4,
+    /// A flow that waits for its children; it holds no slot of a worker.
+    Suspended = 5,
+    /// Held by an open breaker or a paused queue.
+    Parked = 6,
+    /// Done; the result can be read.
+    Succeeded = 7,
+    /// Failed for good; the error can be read.
+    Failed = 8,
+    /// Cancelled before it was done.
+    Cancelled = 9,
+    /// Its deadline passed.
+    Expired = 10,
+}
+impl TaskState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TASK_STATE_UNSPECIFIED",
+            Self::Scheduled => "TASK_STATE_SCHEDULED",
+            Self::Ready => "TASK_STATE_READY",
+            Self::Running => "TASK_STATE_RUNNING",
+            Self::Backoff => "TASK_STATE_BACKOFF",
+            Self::Suspended => "TASK_STATE_SUSPENDED",
+            Self::Parked => "TASK_STATE_PARKED",
+            Self::Succeeded => "TASK_STATE_SUCCEEDED",
+            Self::Failed => "TASK_STATE_FAILED",
+            Self::Cancelled => "TASK_STATE_CANCELLED",
+            Self::Expired => "TASK_STATE_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TASK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TASK_STATE_SCHEDULED" => Some(Self::Scheduled),
+            "TASK_STATE_READY" => Some(Self::Ready),
+            "TASK_STATE_RUNNING" => Some(Self::Running),
+            "TASK_STATE_BACKOFF" => Some(Self::Backoff),
+            "TASK_STATE_SUSPENDED" => Some(Self::Suspended),
+            "TASK_STATE_PARKED" => Some(Self::Parked),
+            "TASK_STATE_SUCCEEDED" => Some(Self::Succeeded),
+            "TASK_STATE_FAILED" => Some(Self::Failed),
+            "TASK_STATE_CANCELLED" => Some(Self::Cancelled),
+            "TASK_STATE_EXPIRED" => Some(Self::Expired),
+            _ => None,
+        }
+    }
+}
+/// How much of a task an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TaskView {
+    /// The default, BASIC.
+    Unspecified = 0,
+    /// Without request, response, metadata and events.
+    Basic = 1,
+    /// Everything.
+    Full = 2,
+}
+impl TaskView {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TASK_VIEW_UNSPECIFIED",
+            Self::Basic => "TASK_VIEW_BASIC",
+            Self::Full => "TASK_VIEW_FULL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TASK_VIEW_UNSPECIFIED" => Some(Self::Unspecified),
+            "TASK_VIEW_BASIC" => Some(Self::Basic),
+            "TASK_VIEW_FULL" => Some(Self::Full),
+            _ => None,
+        }
+    }
+}
 /// Services and what they are made of.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AnnounceContractRequest {
@@ -923,254 +1171,6 @@ pub mod contract_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// One durable invocation of a method.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Task {
-    /// Its id, "t" and 16 hexadecimal digits; sorts by submission within a partition.
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    /// The method, as on the wire: "/package.Service/Method".
-    #[prost(string, tag = "2")]
-    pub method: ::prost::alloc::string::String,
-    /// The queue it waits in.
-    #[prost(string, tag = "3")]
-    pub queue: ::prost::alloc::string::String,
-    /// Where it is.
-    #[prost(enumeration = "TaskState", tag = "4")]
-    pub state: i32,
-    /// Its priority, 0 to 9.
-    #[prost(int32, tag = "5")]
-    pub priority: i32,
-    /// The attempt that runs or ran last; 0 before the first.
-    #[prost(int32, tag = "6")]
-    pub attempt: i32,
-    /// Attempts it may have.
-    #[prost(int32, tag = "7")]
-    pub max_attempts: i32,
-    /// The worker that holds it, if any.
-    #[prost(string, tag = "8")]
-    pub worker: ::prost::alloc::string::String,
-    /// Its idempotency key, if any.
-    #[prost(string, tag = "9")]
-    pub idempotency_key: ::prost::alloc::string::String,
-    /// Its ordering key, if any.
-    #[prost(string, tag = "10")]
-    pub ordering_key: ::prost::alloc::string::String,
-    /// When it was accepted.
-    #[prost(message, optional, tag = "11")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it may start, if it was delayed or waits after a failure.
-    #[prost(message, optional, tag = "12")]
-    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it expires.
-    #[prost(message, optional, tag = "13")]
-    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it reached a final state.
-    #[prost(message, optional, tag = "14")]
-    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// The flow it is a child of, if any.
-    #[prost(string, tag = "15")]
-    pub parent: ::prost::alloc::string::String,
-    /// How many children it has.
-    #[prost(int64, tag = "16")]
-    pub child_count: i64,
-    /// Whether it is in the dead letters.
-    #[prost(bool, tag = "17")]
-    pub dead_letter: bool,
-    /// The latest error; kept after a retry until it succeeds.
-    #[prost(message, optional, tag = "18")]
-    pub error: ::core::option::Option<super::super::google::rpc::Status>,
-    /// Size of the request in bytes.
-    #[prost(int64, tag = "19")]
-    pub request_size: i64,
-    /// The request; only when the view is FULL.
-    #[prost(bytes = "bytes", tag = "20")]
-    pub request: ::prost::bytes::Bytes,
-    /// The response; only when the view is FULL and the state SUCCEEDED.
-    #[prost(bytes = "bytes", tag = "21")]
-    pub response: ::prost::bytes::Bytes,
-    /// Metadata that was submitted with it, trace context included; only when the view is FULL.
-    #[prost(message, repeated, tag = "22")]
-    pub metadata: ::prost::alloc::vec::Vec<Metadatum>,
-    /// The latest progress its handler reported.
-    #[prost(message, optional, tag = "23")]
-    pub progress: ::core::option::Option<Progress>,
-    /// What happened to it, oldest first, as far as the broker remembers; only when the view is FULL.
-    #[prost(message, repeated, tag = "24")]
-    pub events: ::prost::alloc::vec::Vec<TaskEvent>,
-}
-/// One piece of gRPC metadata.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Metadatum {
-    /// The key, lower case. One that ends in "-bin" holds bytes.
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The value; text for keys that do not end in "-bin".
-    #[prost(bytes = "bytes", tag = "2")]
-    pub value: ::prost::bytes::Bytes,
-}
-/// How far a handler says it is.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Progress {
-    /// Share done, 0 to 1.
-    #[prost(double, tag = "1")]
-    pub fraction: f64,
-    /// A line for people.
-    #[prost(string, tag = "2")]
-    pub message: ::prost::alloc::string::String,
-}
-/// One transition of a task.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TaskEvent {
-    /// When, by the broker's clock.
-    #[prost(message, optional, tag = "1")]
-    pub time: ::core::option::Option<::prost_types::Timestamp>,
-    /// The state it entered.
-    #[prost(enumeration = "TaskState", tag = "2")]
-    pub state: i32,
-    /// The attempt it concerns; 0 for none.
-    #[prost(int32, tag = "3")]
-    pub attempt: i32,
-    /// Why, in UPPER_SNAKE: SUBMITTED, STARTED, COMPLETED, FAILED, WORKER_LOST, CANCEL_REQUESTED, DEADLINE, ...
-    #[prost(string, tag = "4")]
-    pub cause: ::prost::alloc::string::String,
-    /// The worker it concerns, if any.
-    #[prost(string, tag = "5")]
-    pub worker: ::prost::alloc::string::String,
-}
-/// What a submitter may say about one task beyond its request.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct TaskOptions {
-    /// The task starts no earlier than this long after it was accepted. Default 0.
-    #[prost(message, optional, tag = "1")]
-    pub delay: ::core::option::Option<::prost_types::Duration>,
-    /// Time for the whole task; the shorter of this and the policy's holds. Default: the policy's.
-    #[prost(message, optional, tag = "2")]
-    pub deadline: ::core::option::Option<::prost_types::Duration>,
-    /// Its priority, 0 to 9. Default: the policy's.
-    #[prost(int32, optional, tag = "3")]
-    pub priority: ::core::option::Option<i32>,
-    /// Metadata for the handler, at most 16 KiB in all; traceparent and tracestate belong here.
-    #[prost(message, repeated, tag = "4")]
-    pub metadata: ::prost::alloc::vec::Vec<Metadatum>,
-    /// The flow this task is a child of.
-    #[prost(message, optional, tag = "5")]
-    pub parent: ::core::option::Option<FlowParent>,
-    /// The key that a concurrency or rate limit groups by, where the policy names one.
-    #[prost(string, tag = "6")]
-    pub limit_key: ::prost::alloc::string::String,
-}
-/// Says that a task is asked for by a running flow.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FlowParent {
-    /// Number of the parent task.
-    #[prost(uint64, tag = "1")]
-    pub task: u64,
-    /// The fencing token of the parent's attempt; an old one is refused.
-    #[prost(uint64, tag = "2")]
-    pub token: u64,
-    /// Names the child among its parent's children. Default: its method and request, and how many equal ones came before.
-    #[prost(string, tag = "3")]
-    pub child_key: ::prost::alloc::string::String,
-}
-/// Where a task is in its life. SUCCEEDED, FAILED, CANCELLED and EXPIRED are final.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum TaskState {
-    /// Never sent.
-    Unspecified = 0,
-    /// Waits for its start time.
-    Scheduled = 1,
-    /// May start as soon as a worker has room, and its ordering key is free.
-    Ready = 2,
-    /// A worker accepted the attempt.
-    Running = 3,
-    /// Waits after a failed attempt.
-    Backoff = 4,
-    /// A flow that waits for its children; it holds no slot of a worker.
-    Suspended = 5,
-    /// Held by an open breaker or a paused queue.
-    Parked = 6,
-    /// Done; the result can be read.
-    Succeeded = 7,
-    /// Failed for good; the error can be read.
-    Failed = 8,
-    /// Cancelled before it was done.
-    Cancelled = 9,
-    /// Its deadline passed.
-    Expired = 10,
-}
-impl TaskState {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "TASK_STATE_UNSPECIFIED",
-            Self::Scheduled => "TASK_STATE_SCHEDULED",
-            Self::Ready => "TASK_STATE_READY",
-            Self::Running => "TASK_STATE_RUNNING",
-            Self::Backoff => "TASK_STATE_BACKOFF",
-            Self::Suspended => "TASK_STATE_SUSPENDED",
-            Self::Parked => "TASK_STATE_PARKED",
-            Self::Succeeded => "TASK_STATE_SUCCEEDED",
-            Self::Failed => "TASK_STATE_FAILED",
-            Self::Cancelled => "TASK_STATE_CANCELLED",
-            Self::Expired => "TASK_STATE_EXPIRED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "TASK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
-            "TASK_STATE_SCHEDULED" => Some(Self::Scheduled),
-            "TASK_STATE_READY" => Some(Self::Ready),
-            "TASK_STATE_RUNNING" => Some(Self::Running),
-            "TASK_STATE_BACKOFF" => Some(Self::Backoff),
-            "TASK_STATE_SUSPENDED" => Some(Self::Suspended),
-            "TASK_STATE_PARKED" => Some(Self::Parked),
-            "TASK_STATE_SUCCEEDED" => Some(Self::Succeeded),
-            "TASK_STATE_FAILED" => Some(Self::Failed),
-            "TASK_STATE_CANCELLED" => Some(Self::Cancelled),
-            "TASK_STATE_EXPIRED" => Some(Self::Expired),
-            _ => None,
-        }
-    }
-}
-/// How much of a task an answer holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum TaskView {
-    /// The default, BASIC.
-    Unspecified = 0,
-    /// Without request, response, metadata and events.
-    Basic = 1,
-    /// Everything.
-    Full = 2,
-}
-impl TaskView {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "TASK_VIEW_UNSPECIFIED",
-            Self::Basic => "TASK_VIEW_BASIC",
-            Self::Full => "TASK_VIEW_FULL",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "TASK_VIEW_UNSPECIFIED" => Some(Self::Unspecified),
-            "TASK_VIEW_BASIC" => Some(Self::Basic),
-            "TASK_VIEW_FULL" => Some(Self::Full),
-            _ => None,
-        }
-    }
-}
 /// Why Plait refused. ErrorInfo.reason is the name without the prefix ERROR_REASON\_. A number and its meaning never
 /// change; the gRPC code stands beside each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1214,7 +1214,7 @@ pub enum ErrorReason {
     TaskExpired = 17,
     /// DEADLINE_EXCEEDED: one attempt ran longer than attempt_timeout.
     AttemptTimedOut = 18,
-    /// UNAVAILABLE: the worker vanished while it ran the attempt.
+    /// UNAVAILABLE: the worker vanished while it ran the attempt. ABORTED for AT_MOST_ONCE: it may have run.
     WorkerLost = 19,
     /// ABORTED: compare-and-swap found another version; metadata "version" is the current one.
     VersionMismatch = 20,

@@ -152,6 +152,139 @@ pub struct InspectResponse {
     #[prost(uint64, tag = "6")]
     pub fencing_token: u64,
 }
+/// Values of every kind.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScalarsRequest {
+    /// They come back.
+    #[prost(message, optional, tag = "1")]
+    pub values: ::core::option::Option<Scalars>,
+}
+/// The answer.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScalarsResponse {
+    /// As in the request.
+    #[prost(message, optional, tag = "1")]
+    pub values: ::core::option::Option<Scalars>,
+}
+/// A field of every kind.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Scalars {
+    /// double.
+    #[prost(double, tag = "1")]
+    pub double_value: f64,
+    /// float.
+    #[prost(float, tag = "2")]
+    pub float_value: f32,
+    /// int32.
+    #[prost(int32, tag = "3")]
+    pub int32_value: i32,
+    /// int64.
+    #[prost(int64, tag = "4")]
+    pub int64_value: i64,
+    /// uint32.
+    #[prost(uint32, tag = "5")]
+    pub uint32_value: u32,
+    /// uint64.
+    #[prost(uint64, tag = "6")]
+    pub uint64_value: u64,
+    /// sint32.
+    #[prost(sint32, tag = "7")]
+    pub sint32_value: i32,
+    /// sint64.
+    #[prost(sint64, tag = "8")]
+    pub sint64_value: i64,
+    /// fixed32.
+    #[prost(fixed32, tag = "9")]
+    pub fixed32_value: u32,
+    /// fixed64.
+    #[prost(fixed64, tag = "10")]
+    pub fixed64_value: u64,
+    /// sfixed32.
+    #[prost(sfixed32, tag = "11")]
+    pub sfixed32_value: i32,
+    /// sfixed64.
+    #[prost(sfixed64, tag = "12")]
+    pub sfixed64_value: i64,
+    /// bool.
+    #[prost(bool, tag = "13")]
+    pub bool_value: bool,
+    /// string.
+    #[prost(string, tag = "14")]
+    pub string_value: ::prost::alloc::string::String,
+    /// bytes.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub bytes_value: ::prost::bytes::Bytes,
+    /// An enum.
+    #[prost(enumeration = "Colour", tag = "16")]
+    pub colour: i32,
+    /// A message.
+    #[prost(message, optional, boxed, tag = "17")]
+    pub nested: ::core::option::Option<::prost::alloc::boxed::Box<Scalars>>,
+    /// A field that knows whether it is set.
+    #[prost(int32, optional, tag = "18")]
+    pub optional_value: ::core::option::Option<i32>,
+    /// Packed.
+    #[prost(sint64, repeated, tag = "19")]
+    pub numbers: ::prost::alloc::vec::Vec<i64>,
+    /// Not packed.
+    #[prost(string, repeated, tag = "20")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A map.
+    #[prost(map = "string, int64", tag = "21")]
+    pub counts: ::std::collections::HashMap<::prost::alloc::string::String, i64>,
+    /// A map of messages.
+    #[prost(map = "int32, message", tag = "22")]
+    pub children: ::std::collections::HashMap<i32, Scalars>,
+    /// One of two.
+    #[prost(oneof = "scalars::Choice", tags = "23, 24")]
+    pub choice: ::core::option::Option<scalars::Choice>,
+}
+/// Nested message and enum types in `Scalars`.
+pub mod scalars {
+    /// One of two.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Choice {
+        /// A text.
+        #[prost(string, tag = "23")]
+        ChoiceText(::prost::alloc::string::String),
+        /// A number.
+        #[prost(uint64, tag = "24")]
+        ChoiceNumber(u64),
+    }
+}
+/// A colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Colour {
+    /// None.
+    Unspecified = 0,
+    /// Red.
+    Red = 1,
+    /// Below zero.
+    Dark = -1,
+}
+impl Colour {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COLOUR_UNSPECIFIED",
+            Self::Red => "COLOUR_RED",
+            Self::Dark => "COLOUR_DARK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COLOUR_UNSPECIFIED" => Some(Self::Unspecified),
+            "COLOUR_RED" => Some(Self::Red),
+            "COLOUR_DARK" => Some(Self::Dark),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod echo_service_client {
     #![allow(
@@ -402,6 +535,31 @@ pub mod echo_service_client {
                 .insert(GrpcMethod::new("testing.v1.EchoService", "Inspect"));
             self.inner.unary(req, path, codec).await
         }
+        /// Answers with the values, which each language decodes and encodes.
+        pub async fn scalars(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ScalarsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ScalarsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/testing.v1.EchoService/Scalars",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("testing.v1.EchoService", "Scalars"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -453,6 +611,11 @@ pub mod echo_service_server {
             &self,
             request: tonic::Request<super::InspectRequest>,
         ) -> std::result::Result<tonic::Response<super::InspectResponse>, tonic::Status>;
+        /// Answers with the values, which each language decodes and encodes.
+        async fn scalars(
+            &self,
+            request: tonic::Request<super::ScalarsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ScalarsResponse>, tonic::Status>;
     }
     /// Does what it is told, in every language.
     #[derive(Debug)]
@@ -821,6 +984,51 @@ pub mod echo_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InspectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/testing.v1.EchoService/Scalars" => {
+                    #[allow(non_camel_case_types)]
+                    struct ScalarsSvc<T: EchoService>(pub Arc<T>);
+                    impl<
+                        T: EchoService,
+                    > tonic::server::UnaryService<super::ScalarsRequest>
+                    for ScalarsSvc<T> {
+                        type Response = super::ScalarsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ScalarsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as EchoService>::scalars(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ScalarsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -154,6 +154,14 @@ impl EchoService for Echo {
         Ok(Response::new(pb::OnceResponse {}))
     }
 
+    async fn scalars(
+        &self,
+        request: Request<pb::ScalarsRequest>,
+    ) -> Result<Response<pb::ScalarsResponse>, Status> {
+        let values = request.into_inner().values;
+        Ok(Response::new(pb::ScalarsResponse { values }))
+    }
+
     async fn inspect(
         &self,
         request: Request<pb::InspectRequest>,

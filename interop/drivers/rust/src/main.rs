@@ -1,6 +1,8 @@
 //! testing.v1.EchoService on the Rust SDK: does what the requests say.
 
+mod client;
 mod echo;
+mod methods;
 mod ruin;
 
 use clap::Parser;
@@ -14,11 +16,17 @@ struct Options {
     /// Attempts at once.
     #[arg(long, default_value_t = 256)]
     concurrency: u32,
+    /// Be the conformance runner's client instead.
+    #[arg(long)]
+    client: bool,
 }
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if options.client {
+        return client::drive().await;
+    }
     let tracing = plait::trace::configure("echo-rust")?;
     let mesh = plait::Plait::connect().await?;
     let service = echo::Echo::new(EchoServiceClient::new(mesh.channel()))?;

@@ -20,6 +20,7 @@ import type {
   FlowRequest,
   InspectRequest,
   OnceRequest,
+  ScalarsRequest,
   SleepRequest,
 } from "@plait/sdk/gen/testing/v1/echo_pb.js";
 
@@ -87,6 +88,10 @@ export class Echo implements ServiceImpl<typeof EchoService> {
   async once({ duration }: OnceRequest, { signal }: HandlerContext) {
     await pause(duration, signal);
     return {};
+  }
+
+  scalars({ values }: ScalarsRequest) {
+    return values === undefined ? {} : { values };
   }
 
   inspect(_: InspectRequest, context: HandlerContext) {

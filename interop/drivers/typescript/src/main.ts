@@ -4,9 +4,19 @@ import { parseArgs } from "node:util";
 import { createClient } from "@connectrpc/connect";
 import { configureTracing, connect } from "@plait/sdk";
 import { EchoService } from "@plait/sdk/gen/testing/v1/echo_pb.js";
+import { drive } from "./client.js";
 import { Echo } from "./echo.js";
 
-const { values } = parseArgs({ options: { concurrency: { type: "string", default: "256" } } });
+const { values } = parseArgs({
+  options: {
+    concurrency: { type: "string", default: "256" },
+    client: { type: "boolean", default: false },
+  },
+});
+if (values.client) {
+  await drive();
+  process.exit();
+}
 const flush = await configureTracing("echo-typescript");
 const mesh = connect();
 const worker = mesh.worker({ name: "echo-typescript", concurrency: Number(values.concurrency) });

@@ -75,17 +75,14 @@ pub(super) fn check(
         .methods
         .into_iter()
         .map(|method| methods.intern(method));
-    let paths = paths.collect::<Result<Vec<_>, _>>()?;
-    let common = frame
-        .common
-        .map(|common| options::checked(common, limits))
-        .transpose()?;
+    let paths = paths.collect();
+    let common = frame.common.unwrap_or_default();
     let mut rows = Rows {
         paths,
         method_index: frame.method_index,
         idempotency_keys: frame.idempotency_keys,
         ordering_keys: frame.ordering_keys,
-        common: common.flatten(),
+        common: options::checked(common, limits),
         own: own_options(frame.options, count)?.into_iter().peekable(),
         limits,
     };
@@ -96,7 +93,7 @@ pub(super) fn check(
     let mut positions = Vec::new();
     for (index, payload) in frame.payloads.into_iter().enumerate() {
         let method = rows.method(index)?;
-        match rows.task(index, method, payload) {
+        match method.and_then(|method| rows.task(index, method, payload)) {
             Ok(task) => {
                 out.bytes += size(&task);
                 out.tasks.push(task);
@@ -129,21 +126,22 @@ fn own_options(
     ))
 }
 
-/// The columns of a frame.
+/// The columns of a frame. What is wrong with a method or with the common options is wrong with the tasks that use them,
+/// and with no other task of the frame, which may be another caller's.
 struct Rows<'a> {
-    paths: Vec<Arc<str>>,
+    paths: Vec<Result<Arc<str>, Refused>>,
     method_index: Vec<u32>,
     idempotency_keys: Vec<String>,
     ordering_keys: Vec<String>,
-    common: Option<Box<SubmitOptions>>,
+    common: Result<Option<Box<SubmitOptions>>, Refused>,
     own: std::iter::Peekable<std::vec::IntoIter<pb::IndexedOptions>>,
     limits: &'a Limits,
 }
 
 impl Rows<'_> {
-    fn method(&self, index: usize) -> Result<Arc<str>, Refused> {
+    fn method(&self, index: usize) -> Result<Result<Arc<str>, Refused>, Refused> {
         let method = self.method_index.get(index).copied().unwrap_or(0) as usize;
-        self.paths.get(method).map(Arc::clone).ok_or_else(|| {
+        self.paths.get(method).cloned().ok_or_else(|| {
             let field = format!("tasks.method_index[{index}]");
             invalid(field, format!("{method} is not an index of methods"))
         })
@@ -157,7 +155,7 @@ impl Rows<'_> {
     ) -> Result<SubmitTask, Refused> {
         let options = match self.own.next_if(|own| own.index as usize == index) {
             Some(own) => options::checked(own.options.unwrap_or_default(), self.limits)?,
-            None => self.common.clone(),
+            None => self.common.clone()?,
         };
         if request.len() > self.limits.payload_bytes_max {
             let field = format!("tasks.payloads[{index}]");

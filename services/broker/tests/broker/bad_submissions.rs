@@ -22,6 +22,14 @@ async fn submit(broker: &Broker, tasks: pb::SubmitFrame) -> Result<pb::AcceptedF
         .unwrap())
 }
 
+/// Why the first task of a frame is refused.
+async fn refused(broker: &Broker, tasks: pb::SubmitFrame) -> Status {
+    let accepted = submit(broker, tasks).await.unwrap();
+    let status = accepted.refusals[0].status.as_ref().unwrap();
+    let details = status.encode_to_vec().into();
+    Status::with_details(status.code.into(), &status.message, details)
+}
+
 fn options(options: pb::TaskOptions) -> pb::SubmitFrame {
     pb::SubmitFrame {
         common: Some(options),
@@ -79,20 +87,6 @@ async fn frames_that_do_not_fit_are_refused_as_a_whole() {
             "tasks.ordering_keys",
             pb::SubmitFrame {
                 ordering_keys: texts(3),
-                ..two()
-            },
-        ),
-        (
-            "tasks.methods",
-            pb::SubmitFrame {
-                methods: vec!["test.Echo/Say".to_owned()],
-                ..two()
-            },
-        ),
-        (
-            "tasks.methods",
-            pb::SubmitFrame {
-                methods: vec!["/a/b/c".to_owned()],
                 ..two()
             },
         ),
@@ -185,11 +179,11 @@ async fn options_out_of_range_are_refused() {
         ),
     ];
     for (field, wrong) in cases {
-        let status = submit(&broker, options(wrong)).await.unwrap_err();
+        let status = refused(&broker, options(wrong)).await;
         check(&status, "INVALID_REQUEST", field);
     }
     let large = metadatum("x-bin", &[0; 16 << 10]);
-    let status = submit(&broker, options(large)).await.unwrap_err();
+    let status = refused(&broker, options(large)).await;
     check(&status, "TOO_LARGE", "options.metadata");
     let fits = metadatum("x-bin", &[0; (16 << 10) - 5]);
     assert!(
@@ -199,6 +193,45 @@ async fn options_out_of_range_are_refused() {
             .refusals
             .is_empty()
     );
+}
+
+/// Tasks of several callers share a frame: what one of them says wrong is no business of the others.
+#[tokio::test]
+async fn bad_common_options_and_methods_concern_the_tasks_that_use_them() {
+    let broker = Broker::start().await;
+    let own = pb::IndexedOptions {
+        index: 1,
+        options: None,
+    };
+    let wrong = pb::TaskOptions {
+        priority: Some(10),
+        ..pb::TaskOptions::default()
+    };
+    let tasks = pb::SubmitFrame {
+        options: vec![own],
+        ..options(wrong)
+    };
+    let mut methods = frame(["a", "b"]).methods;
+    for wrong in ["test.Echo/Say", "/a/b/c"] {
+        methods.push(wrong.to_owned());
+    }
+    let cases = [
+        pb::SubmitFrame {
+            payloads: vec!["a".into(), "b".into(), "c".into()],
+            ..tasks
+        },
+        pb::SubmitFrame {
+            methods,
+            method_index: vec![1, 0, 2],
+            ..frame(["a", "b", "c"])
+        },
+    ];
+    for tasks in cases {
+        let accepted = submit(&broker, tasks).await.unwrap();
+        let refused: Vec<u32> = accepted.refusals.iter().map(|r| r.index).collect();
+        assert_eq!(refused, [0, 2]);
+        assert_ne!(accepted.tasks[1], 0);
+    }
 }
 
 #[tokio::test]

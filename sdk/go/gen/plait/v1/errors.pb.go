@@ -66,7 +66,7 @@ const (
 	ErrorReason_ERROR_REASON_TASK_EXPIRED ErrorReason = 17
 	// DEADLINE_EXCEEDED: one attempt ran longer than attempt_timeout.
 	ErrorReason_ERROR_REASON_ATTEMPT_TIMED_OUT ErrorReason = 18
-	// UNAVAILABLE: the worker vanished while it ran the attempt.
+	// UNAVAILABLE: the worker vanished while it ran the attempt. ABORTED for AT_MOST_ONCE: it may have run.
 	ErrorReason_ERROR_REASON_WORKER_LOST ErrorReason = 19
 	// ABORTED: compare-and-swap found another version; metadata "version" is the current one.
 	ErrorReason_ERROR_REASON_VERSION_MISMATCH ErrorReason = 20

@@ -26,6 +26,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// A colour.
+type Colour int32
+
+const (
+	// None.
+	Colour_COLOUR_UNSPECIFIED Colour = 0
+	// Red.
+	Colour_COLOUR_RED Colour = 1
+	// Below zero.
+	Colour_COLOUR_DARK Colour = -1
+)
+
+// Enum value maps for Colour.
+var (
+	Colour_name = map[int32]string{
+		0:  "COLOUR_UNSPECIFIED",
+		1:  "COLOUR_RED",
+		-1: "COLOUR_DARK",
+	}
+	Colour_value = map[string]int32{
+		"COLOUR_UNSPECIFIED": 0,
+		"COLOUR_RED":         1,
+		"COLOUR_DARK":        -1,
+	}
+)
+
+func (x Colour) Enum() *Colour {
+	p := new(Colour)
+	*p = x
+	return p
+}
+
+func (x Colour) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Colour) Descriptor() protoreflect.EnumDescriptor {
+	return file_testing_v1_echo_proto_enumTypes[0].Descriptor()
+}
+
+func (Colour) Type() protoreflect.EnumType {
+	return &file_testing_v1_echo_proto_enumTypes[0]
+}
+
+func (x Colour) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Colour.Descriptor instead.
+func (Colour) EnumDescriptor() ([]byte, []int) {
+	return file_testing_v1_echo_proto_rawDescGZIP(), []int{0}
+}
+
 // What to answer.
 type EchoRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -860,6 +913,383 @@ func (x *InspectResponse) GetFencingToken() uint64 {
 	return 0
 }
 
+// Values of every kind.
+type ScalarsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// They come back.
+	Values        *Scalars `protobuf:"bytes,1,opt,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScalarsRequest) Reset() {
+	*x = ScalarsRequest{}
+	mi := &file_testing_v1_echo_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScalarsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScalarsRequest) ProtoMessage() {}
+
+func (x *ScalarsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_testing_v1_echo_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScalarsRequest.ProtoReflect.Descriptor instead.
+func (*ScalarsRequest) Descriptor() ([]byte, []int) {
+	return file_testing_v1_echo_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ScalarsRequest) GetValues() *Scalars {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// The answer.
+type ScalarsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the request.
+	Values        *Scalars `protobuf:"bytes,1,opt,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScalarsResponse) Reset() {
+	*x = ScalarsResponse{}
+	mi := &file_testing_v1_echo_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScalarsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScalarsResponse) ProtoMessage() {}
+
+func (x *ScalarsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_testing_v1_echo_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScalarsResponse.ProtoReflect.Descriptor instead.
+func (*ScalarsResponse) Descriptor() ([]byte, []int) {
+	return file_testing_v1_echo_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ScalarsResponse) GetValues() *Scalars {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// A field of every kind.
+type Scalars struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// double.
+	DoubleValue float64 `protobuf:"fixed64,1,opt,name=double_value,json=doubleValue,proto3" json:"double_value,omitempty"`
+	// float.
+	FloatValue float32 `protobuf:"fixed32,2,opt,name=float_value,json=floatValue,proto3" json:"float_value,omitempty"`
+	// int32.
+	Int32Value int32 `protobuf:"varint,3,opt,name=int32_value,json=int32Value,proto3" json:"int32_value,omitempty"`
+	// int64.
+	Int64Value int64 `protobuf:"varint,4,opt,name=int64_value,json=int64Value,proto3" json:"int64_value,omitempty"`
+	// uint32.
+	Uint32Value uint32 `protobuf:"varint,5,opt,name=uint32_value,json=uint32Value,proto3" json:"uint32_value,omitempty"`
+	// uint64.
+	Uint64Value uint64 `protobuf:"varint,6,opt,name=uint64_value,json=uint64Value,proto3" json:"uint64_value,omitempty"`
+	// sint32.
+	Sint32Value int32 `protobuf:"zigzag32,7,opt,name=sint32_value,json=sint32Value,proto3" json:"sint32_value,omitempty"`
+	// sint64.
+	Sint64Value int64 `protobuf:"zigzag64,8,opt,name=sint64_value,json=sint64Value,proto3" json:"sint64_value,omitempty"`
+	// fixed32.
+	Fixed32Value uint32 `protobuf:"fixed32,9,opt,name=fixed32_value,json=fixed32Value,proto3" json:"fixed32_value,omitempty"`
+	// fixed64.
+	Fixed64Value uint64 `protobuf:"fixed64,10,opt,name=fixed64_value,json=fixed64Value,proto3" json:"fixed64_value,omitempty"`
+	// sfixed32.
+	Sfixed32Value int32 `protobuf:"fixed32,11,opt,name=sfixed32_value,json=sfixed32Value,proto3" json:"sfixed32_value,omitempty"`
+	// sfixed64.
+	Sfixed64Value int64 `protobuf:"fixed64,12,opt,name=sfixed64_value,json=sfixed64Value,proto3" json:"sfixed64_value,omitempty"`
+	// bool.
+	BoolValue bool `protobuf:"varint,13,opt,name=bool_value,json=boolValue,proto3" json:"bool_value,omitempty"`
+	// string.
+	StringValue string `protobuf:"bytes,14,opt,name=string_value,json=stringValue,proto3" json:"string_value,omitempty"`
+	// bytes.
+	BytesValue []byte `protobuf:"bytes,15,opt,name=bytes_value,json=bytesValue,proto3" json:"bytes_value,omitempty"`
+	// An enum.
+	Colour Colour `protobuf:"varint,16,opt,name=colour,proto3,enum=testing.v1.Colour" json:"colour,omitempty"`
+	// A message.
+	Nested *Scalars `protobuf:"bytes,17,opt,name=nested,proto3" json:"nested,omitempty"`
+	// A field that knows whether it is set.
+	OptionalValue *int32 `protobuf:"varint,18,opt,name=optional_value,json=optionalValue,proto3,oneof" json:"optional_value,omitempty"`
+	// Packed.
+	Numbers []int64 `protobuf:"zigzag64,19,rep,packed,name=numbers,proto3" json:"numbers,omitempty"`
+	// Not packed.
+	Texts []string `protobuf:"bytes,20,rep,name=texts,proto3" json:"texts,omitempty"`
+	// A map.
+	Counts map[string]int64 `protobuf:"bytes,21,rep,name=counts,proto3" json:"counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// A map of messages.
+	Children map[int32]*Scalars `protobuf:"bytes,22,rep,name=children,proto3" json:"children,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// One of two.
+	//
+	// Types that are valid to be assigned to Choice:
+	//
+	//	*Scalars_ChoiceText
+	//	*Scalars_ChoiceNumber
+	Choice        isScalars_Choice `protobuf_oneof:"choice"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scalars) Reset() {
+	*x = Scalars{}
+	mi := &file_testing_v1_echo_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scalars) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scalars) ProtoMessage() {}
+
+func (x *Scalars) ProtoReflect() protoreflect.Message {
+	mi := &file_testing_v1_echo_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scalars.ProtoReflect.Descriptor instead.
+func (*Scalars) Descriptor() ([]byte, []int) {
+	return file_testing_v1_echo_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Scalars) GetDoubleValue() float64 {
+	if x != nil {
+		return x.DoubleValue
+	}
+	return 0
+}
+
+func (x *Scalars) GetFloatValue() float32 {
+	if x != nil {
+		return x.FloatValue
+	}
+	return 0
+}
+
+func (x *Scalars) GetInt32Value() int32 {
+	if x != nil {
+		return x.Int32Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetInt64Value() int64 {
+	if x != nil {
+		return x.Int64Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetUint32Value() uint32 {
+	if x != nil {
+		return x.Uint32Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetUint64Value() uint64 {
+	if x != nil {
+		return x.Uint64Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetSint32Value() int32 {
+	if x != nil {
+		return x.Sint32Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetSint64Value() int64 {
+	if x != nil {
+		return x.Sint64Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetFixed32Value() uint32 {
+	if x != nil {
+		return x.Fixed32Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetFixed64Value() uint64 {
+	if x != nil {
+		return x.Fixed64Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetSfixed32Value() int32 {
+	if x != nil {
+		return x.Sfixed32Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetSfixed64Value() int64 {
+	if x != nil {
+		return x.Sfixed64Value
+	}
+	return 0
+}
+
+func (x *Scalars) GetBoolValue() bool {
+	if x != nil {
+		return x.BoolValue
+	}
+	return false
+}
+
+func (x *Scalars) GetStringValue() string {
+	if x != nil {
+		return x.StringValue
+	}
+	return ""
+}
+
+func (x *Scalars) GetBytesValue() []byte {
+	if x != nil {
+		return x.BytesValue
+	}
+	return nil
+}
+
+func (x *Scalars) GetColour() Colour {
+	if x != nil {
+		return x.Colour
+	}
+	return Colour_COLOUR_UNSPECIFIED
+}
+
+func (x *Scalars) GetNested() *Scalars {
+	if x != nil {
+		return x.Nested
+	}
+	return nil
+}
+
+func (x *Scalars) GetOptionalValue() int32 {
+	if x != nil && x.OptionalValue != nil {
+		return *x.OptionalValue
+	}
+	return 0
+}
+
+func (x *Scalars) GetNumbers() []int64 {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
+}
+
+func (x *Scalars) GetTexts() []string {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
+}
+
+func (x *Scalars) GetCounts() map[string]int64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Scalars) GetChildren() map[int32]*Scalars {
+	if x != nil {
+		return x.Children
+	}
+	return nil
+}
+
+func (x *Scalars) GetChoice() isScalars_Choice {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
+}
+
+func (x *Scalars) GetChoiceText() string {
+	if x != nil {
+		if x, ok := x.Choice.(*Scalars_ChoiceText); ok {
+			return x.ChoiceText
+		}
+	}
+	return ""
+}
+
+func (x *Scalars) GetChoiceNumber() uint64 {
+	if x != nil {
+		if x, ok := x.Choice.(*Scalars_ChoiceNumber); ok {
+			return x.ChoiceNumber
+		}
+	}
+	return 0
+}
+
+type isScalars_Choice interface {
+	isScalars_Choice()
+}
+
+type Scalars_ChoiceText struct {
+	// A text.
+	ChoiceText string `protobuf:"bytes,23,opt,name=choice_text,json=choiceText,proto3,oneof"`
+}
+
+type Scalars_ChoiceNumber struct {
+	// A number.
+	ChoiceNumber uint64 `protobuf:"varint,24,opt,name=choice_number,json=choiceNumber,proto3,oneof"`
+}
+
+func (*Scalars_ChoiceText) isScalars_Choice() {}
+
+func (*Scalars_ChoiceNumber) isScalars_Choice() {}
+
 var File_testing_v1_echo_proto protoreflect.FileDescriptor
 
 const file_testing_v1_echo_proto_rawDesc = "" +
@@ -915,7 +1345,56 @@ const file_testing_v1_echo_proto_rawDesc = "" +
 	"\rfencing_token\x18\x06 \x01(\x04R\ffencingToken\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xf6\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
+	"\x0eScalarsRequest\x12+\n" +
+	"\x06values\x18\x01 \x01(\v2\x13.testing.v1.ScalarsR\x06values\">\n" +
+	"\x0fScalarsResponse\x12+\n" +
+	"\x06values\x18\x01 \x01(\v2\x13.testing.v1.ScalarsR\x06values\"\xb7\b\n" +
+	"\aScalars\x12!\n" +
+	"\fdouble_value\x18\x01 \x01(\x01R\vdoubleValue\x12\x1f\n" +
+	"\vfloat_value\x18\x02 \x01(\x02R\n" +
+	"floatValue\x12\x1f\n" +
+	"\vint32_value\x18\x03 \x01(\x05R\n" +
+	"int32Value\x12\x1f\n" +
+	"\vint64_value\x18\x04 \x01(\x03R\n" +
+	"int64Value\x12!\n" +
+	"\fuint32_value\x18\x05 \x01(\rR\vuint32Value\x12!\n" +
+	"\fuint64_value\x18\x06 \x01(\x04R\vuint64Value\x12!\n" +
+	"\fsint32_value\x18\a \x01(\x11R\vsint32Value\x12!\n" +
+	"\fsint64_value\x18\b \x01(\x12R\vsint64Value\x12#\n" +
+	"\rfixed32_value\x18\t \x01(\aR\ffixed32Value\x12#\n" +
+	"\rfixed64_value\x18\n" +
+	" \x01(\x06R\ffixed64Value\x12%\n" +
+	"\x0esfixed32_value\x18\v \x01(\x0fR\rsfixed32Value\x12%\n" +
+	"\x0esfixed64_value\x18\f \x01(\x10R\rsfixed64Value\x12\x1d\n" +
+	"\n" +
+	"bool_value\x18\r \x01(\bR\tboolValue\x12!\n" +
+	"\fstring_value\x18\x0e \x01(\tR\vstringValue\x12\x1f\n" +
+	"\vbytes_value\x18\x0f \x01(\fR\n" +
+	"bytesValue\x12*\n" +
+	"\x06colour\x18\x10 \x01(\x0e2\x12.testing.v1.ColourR\x06colour\x12+\n" +
+	"\x06nested\x18\x11 \x01(\v2\x13.testing.v1.ScalarsR\x06nested\x12*\n" +
+	"\x0eoptional_value\x18\x12 \x01(\x05H\x01R\roptionalValue\x88\x01\x01\x12\x18\n" +
+	"\anumbers\x18\x13 \x03(\x12R\anumbers\x12\x14\n" +
+	"\x05texts\x18\x14 \x03(\tR\x05texts\x127\n" +
+	"\x06counts\x18\x15 \x03(\v2\x1f.testing.v1.Scalars.CountsEntryR\x06counts\x12=\n" +
+	"\bchildren\x18\x16 \x03(\v2!.testing.v1.Scalars.ChildrenEntryR\bchildren\x12!\n" +
+	"\vchoice_text\x18\x17 \x01(\tH\x00R\n" +
+	"choiceText\x12%\n" +
+	"\rchoice_number\x18\x18 \x01(\x04H\x00R\fchoiceNumber\x1a9\n" +
+	"\vCountsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aP\n" +
+	"\rChildrenEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\x05R\x03key\x12)\n" +
+	"\x05value\x18\x02 \x01(\v2\x13.testing.v1.ScalarsR\x05value:\x028\x01B\b\n" +
+	"\x06choiceB\x11\n" +
+	"\x0f_optional_value*J\n" +
+	"\x06Colour\x12\x16\n" +
+	"\x12COLOUR_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"COLOUR_RED\x10\x01\x12\x18\n" +
+	"\vCOLOUR_DARK\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x012\xba\x05\n" +
 	"\vEchoService\x12L\n" +
 	"\x04Echo\x12\x17.testing.v1.EchoRequest\x1a\x18.testing.v1.EchoResponse\"\x11\xb2\xe1\x18\r\x12\x03\b\xa082\x02\b\x1eb\x02\b\x1e\x12R\n" +
 	"\x04Fail\x12\x17.testing.v1.FailRequest\x1a\x18.testing.v1.FailResponse\"\x17\xb2\xe1\x18\x13\n" +
@@ -929,7 +1408,8 @@ const file_testing_v1_echo_proto_rawDesc = "" +
 	"\vecho.append*\bentry.id:\aaccount@\x06\x12L\n" +
 	"\x04Once\x12\x17.testing.v1.OnceRequest\x1a\x18.testing.v1.OnceResponse\"\x11\xb2\xe1\x18\r\n" +
 	"\techo.onceX\x02\x12B\n" +
-	"\aInspect\x12\x1a.testing.v1.InspectRequest\x1a\x1b.testing.v1.InspectResponse\x1a%\xb2\xe1\x18!\n" +
+	"\aInspect\x12\x1a.testing.v1.InspectRequest\x1a\x1b.testing.v1.InspectResponse\x12B\n" +
+	"\aScalars\x12\x1a.testing.v1.ScalarsRequest\x1a\x1b.testing.v1.ScalarsResponse\x1a%\xb2\xe1\x18!\n" +
 	"\x04echo\x12\x03\b\xd8\x04\x1a\x02\b\x1e\"\v\x12\x05\x10\x80\xad\xe2\x04\x1a\x02\b\x01b\x03\b\xd8\x04B*Z(plait.dev/plait/gen/testing/v1;testingv1b\x06proto3"
 
 var (
@@ -944,54 +1424,70 @@ func file_testing_v1_echo_proto_rawDescGZIP() []byte {
 	return file_testing_v1_echo_proto_rawDescData
 }
 
-var file_testing_v1_echo_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_testing_v1_echo_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_testing_v1_echo_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_testing_v1_echo_proto_goTypes = []any{
-	(*EchoRequest)(nil),         // 0: testing.v1.EchoRequest
-	(*EchoResponse)(nil),        // 1: testing.v1.EchoResponse
-	(*FailRequest)(nil),         // 2: testing.v1.FailRequest
-	(*FailResponse)(nil),        // 3: testing.v1.FailResponse
-	(*SleepRequest)(nil),        // 4: testing.v1.SleepRequest
-	(*SleepResponse)(nil),       // 5: testing.v1.SleepResponse
-	(*FlowRequest)(nil),         // 6: testing.v1.FlowRequest
-	(*FlowResponse)(nil),        // 7: testing.v1.FlowResponse
-	(*AppendRequest)(nil),       // 8: testing.v1.AppendRequest
-	(*Entry)(nil),               // 9: testing.v1.Entry
-	(*AppendResponse)(nil),      // 10: testing.v1.AppendResponse
-	(*OnceRequest)(nil),         // 11: testing.v1.OnceRequest
-	(*OnceResponse)(nil),        // 12: testing.v1.OnceResponse
-	(*InspectRequest)(nil),      // 13: testing.v1.InspectRequest
-	(*InspectResponse)(nil),     // 14: testing.v1.InspectResponse
-	nil,                         // 15: testing.v1.InspectResponse.MetadataEntry
-	(code.Code)(0),              // 16: google.rpc.Code
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(Colour)(0),                 // 0: testing.v1.Colour
+	(*EchoRequest)(nil),         // 1: testing.v1.EchoRequest
+	(*EchoResponse)(nil),        // 2: testing.v1.EchoResponse
+	(*FailRequest)(nil),         // 3: testing.v1.FailRequest
+	(*FailResponse)(nil),        // 4: testing.v1.FailResponse
+	(*SleepRequest)(nil),        // 5: testing.v1.SleepRequest
+	(*SleepResponse)(nil),       // 6: testing.v1.SleepResponse
+	(*FlowRequest)(nil),         // 7: testing.v1.FlowRequest
+	(*FlowResponse)(nil),        // 8: testing.v1.FlowResponse
+	(*AppendRequest)(nil),       // 9: testing.v1.AppendRequest
+	(*Entry)(nil),               // 10: testing.v1.Entry
+	(*AppendResponse)(nil),      // 11: testing.v1.AppendResponse
+	(*OnceRequest)(nil),         // 12: testing.v1.OnceRequest
+	(*OnceResponse)(nil),        // 13: testing.v1.OnceResponse
+	(*InspectRequest)(nil),      // 14: testing.v1.InspectRequest
+	(*InspectResponse)(nil),     // 15: testing.v1.InspectResponse
+	(*ScalarsRequest)(nil),      // 16: testing.v1.ScalarsRequest
+	(*ScalarsResponse)(nil),     // 17: testing.v1.ScalarsResponse
+	(*Scalars)(nil),             // 18: testing.v1.Scalars
+	nil,                         // 19: testing.v1.InspectResponse.MetadataEntry
+	nil,                         // 20: testing.v1.Scalars.CountsEntry
+	nil,                         // 21: testing.v1.Scalars.ChildrenEntry
+	(code.Code)(0),              // 22: google.rpc.Code
+	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
 }
 var file_testing_v1_echo_proto_depIdxs = []int32{
-	16, // 0: testing.v1.FailRequest.code:type_name -> google.rpc.Code
-	17, // 1: testing.v1.FailRequest.retry_delay:type_name -> google.protobuf.Duration
-	17, // 2: testing.v1.SleepRequest.duration:type_name -> google.protobuf.Duration
-	9,  // 3: testing.v1.AppendRequest.entry:type_name -> testing.v1.Entry
-	17, // 4: testing.v1.OnceRequest.duration:type_name -> google.protobuf.Duration
-	17, // 5: testing.v1.InspectResponse.time_remaining:type_name -> google.protobuf.Duration
-	15, // 6: testing.v1.InspectResponse.metadata:type_name -> testing.v1.InspectResponse.MetadataEntry
-	0,  // 7: testing.v1.EchoService.Echo:input_type -> testing.v1.EchoRequest
-	2,  // 8: testing.v1.EchoService.Fail:input_type -> testing.v1.FailRequest
-	4,  // 9: testing.v1.EchoService.Sleep:input_type -> testing.v1.SleepRequest
-	6,  // 10: testing.v1.EchoService.Flow:input_type -> testing.v1.FlowRequest
-	8,  // 11: testing.v1.EchoService.Append:input_type -> testing.v1.AppendRequest
-	11, // 12: testing.v1.EchoService.Once:input_type -> testing.v1.OnceRequest
-	13, // 13: testing.v1.EchoService.Inspect:input_type -> testing.v1.InspectRequest
-	1,  // 14: testing.v1.EchoService.Echo:output_type -> testing.v1.EchoResponse
-	3,  // 15: testing.v1.EchoService.Fail:output_type -> testing.v1.FailResponse
-	5,  // 16: testing.v1.EchoService.Sleep:output_type -> testing.v1.SleepResponse
-	7,  // 17: testing.v1.EchoService.Flow:output_type -> testing.v1.FlowResponse
-	10, // 18: testing.v1.EchoService.Append:output_type -> testing.v1.AppendResponse
-	12, // 19: testing.v1.EchoService.Once:output_type -> testing.v1.OnceResponse
-	14, // 20: testing.v1.EchoService.Inspect:output_type -> testing.v1.InspectResponse
-	14, // [14:21] is the sub-list for method output_type
-	7,  // [7:14] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	22, // 0: testing.v1.FailRequest.code:type_name -> google.rpc.Code
+	23, // 1: testing.v1.FailRequest.retry_delay:type_name -> google.protobuf.Duration
+	23, // 2: testing.v1.SleepRequest.duration:type_name -> google.protobuf.Duration
+	10, // 3: testing.v1.AppendRequest.entry:type_name -> testing.v1.Entry
+	23, // 4: testing.v1.OnceRequest.duration:type_name -> google.protobuf.Duration
+	23, // 5: testing.v1.InspectResponse.time_remaining:type_name -> google.protobuf.Duration
+	19, // 6: testing.v1.InspectResponse.metadata:type_name -> testing.v1.InspectResponse.MetadataEntry
+	18, // 7: testing.v1.ScalarsRequest.values:type_name -> testing.v1.Scalars
+	18, // 8: testing.v1.ScalarsResponse.values:type_name -> testing.v1.Scalars
+	0,  // 9: testing.v1.Scalars.colour:type_name -> testing.v1.Colour
+	18, // 10: testing.v1.Scalars.nested:type_name -> testing.v1.Scalars
+	20, // 11: testing.v1.Scalars.counts:type_name -> testing.v1.Scalars.CountsEntry
+	21, // 12: testing.v1.Scalars.children:type_name -> testing.v1.Scalars.ChildrenEntry
+	18, // 13: testing.v1.Scalars.ChildrenEntry.value:type_name -> testing.v1.Scalars
+	1,  // 14: testing.v1.EchoService.Echo:input_type -> testing.v1.EchoRequest
+	3,  // 15: testing.v1.EchoService.Fail:input_type -> testing.v1.FailRequest
+	5,  // 16: testing.v1.EchoService.Sleep:input_type -> testing.v1.SleepRequest
+	7,  // 17: testing.v1.EchoService.Flow:input_type -> testing.v1.FlowRequest
+	9,  // 18: testing.v1.EchoService.Append:input_type -> testing.v1.AppendRequest
+	12, // 19: testing.v1.EchoService.Once:input_type -> testing.v1.OnceRequest
+	14, // 20: testing.v1.EchoService.Inspect:input_type -> testing.v1.InspectRequest
+	16, // 21: testing.v1.EchoService.Scalars:input_type -> testing.v1.ScalarsRequest
+	2,  // 22: testing.v1.EchoService.Echo:output_type -> testing.v1.EchoResponse
+	4,  // 23: testing.v1.EchoService.Fail:output_type -> testing.v1.FailResponse
+	6,  // 24: testing.v1.EchoService.Sleep:output_type -> testing.v1.SleepResponse
+	8,  // 25: testing.v1.EchoService.Flow:output_type -> testing.v1.FlowResponse
+	11, // 26: testing.v1.EchoService.Append:output_type -> testing.v1.AppendResponse
+	13, // 27: testing.v1.EchoService.Once:output_type -> testing.v1.OnceResponse
+	15, // 28: testing.v1.EchoService.Inspect:output_type -> testing.v1.InspectResponse
+	17, // 29: testing.v1.EchoService.Scalars:output_type -> testing.v1.ScalarsResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_testing_v1_echo_proto_init() }
@@ -999,18 +1495,23 @@ func file_testing_v1_echo_proto_init() {
 	if File_testing_v1_echo_proto != nil {
 		return
 	}
+	file_testing_v1_echo_proto_msgTypes[17].OneofWrappers = []any{
+		(*Scalars_ChoiceText)(nil),
+		(*Scalars_ChoiceNumber)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_testing_v1_echo_proto_rawDesc), len(file_testing_v1_echo_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   16,
+			NumEnums:      1,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_testing_v1_echo_proto_goTypes,
 		DependencyIndexes: file_testing_v1_echo_proto_depIdxs,
+		EnumInfos:         file_testing_v1_echo_proto_enumTypes,
 		MessageInfos:      file_testing_v1_echo_proto_msgTypes,
 	}.Build()
 	File_testing_v1_echo_proto = out.File

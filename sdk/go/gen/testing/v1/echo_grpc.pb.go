@@ -28,6 +28,7 @@ const (
 	EchoService_Append_FullMethodName  = "/testing.v1.EchoService/Append"
 	EchoService_Once_FullMethodName    = "/testing.v1.EchoService/Once"
 	EchoService_Inspect_FullMethodName = "/testing.v1.EchoService/Inspect"
+	EchoService_Scalars_FullMethodName = "/testing.v1.EchoService/Scalars"
 )
 
 // EchoServiceClient is the client API for EchoService service.
@@ -51,6 +52,8 @@ type EchoServiceClient interface {
 	Once(ctx context.Context, in *OnceRequest, opts ...grpc.CallOption) (*OnceResponse, error)
 	// Says what the handler sees: deadline, metadata, attempt.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
+	// Answers with the values, which each language decodes and encodes.
+	Scalars(ctx context.Context, in *ScalarsRequest, opts ...grpc.CallOption) (*ScalarsResponse, error)
 }
 
 type echoServiceClient struct {
@@ -131,6 +134,16 @@ func (c *echoServiceClient) Inspect(ctx context.Context, in *InspectRequest, opt
 	return out, nil
 }
 
+func (c *echoServiceClient) Scalars(ctx context.Context, in *ScalarsRequest, opts ...grpc.CallOption) (*ScalarsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScalarsResponse)
+	err := c.cc.Invoke(ctx, EchoService_Scalars_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EchoServiceServer is the server API for EchoService service.
 // All implementations must embed UnimplementedEchoServiceServer
 // for forward compatibility.
@@ -152,6 +165,8 @@ type EchoServiceServer interface {
 	Once(context.Context, *OnceRequest) (*OnceResponse, error)
 	// Says what the handler sees: deadline, metadata, attempt.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
+	// Answers with the values, which each language decodes and encodes.
+	Scalars(context.Context, *ScalarsRequest) (*ScalarsResponse, error)
 	mustEmbedUnimplementedEchoServiceServer()
 }
 
@@ -182,6 +197,9 @@ func (UnimplementedEchoServiceServer) Once(context.Context, *OnceRequest) (*Once
 }
 func (UnimplementedEchoServiceServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
+}
+func (UnimplementedEchoServiceServer) Scalars(context.Context, *ScalarsRequest) (*ScalarsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Scalars not implemented")
 }
 func (UnimplementedEchoServiceServer) mustEmbedUnimplementedEchoServiceServer() {}
 func (UnimplementedEchoServiceServer) testEmbeddedByValue()                     {}
@@ -330,6 +348,24 @@ func _EchoService_Inspect_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EchoService_Scalars_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScalarsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EchoServiceServer).Scalars(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EchoService_Scalars_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EchoServiceServer).Scalars(ctx, req.(*ScalarsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EchoService_ServiceDesc is the grpc.ServiceDesc for EchoService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -364,6 +400,10 @@ var EchoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Inspect",
 			Handler:    _EchoService_Inspect_Handler,
+		},
+		{
+			MethodName: "Scalars",
+			Handler:    _EchoService_Scalars_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

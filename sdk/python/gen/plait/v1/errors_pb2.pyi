@@ -61,7 +61,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ATTEMPT_TIMED_OUT: _ErrorReason.ValueType  # 18
     """DEADLINE_EXCEEDED: one attempt ran longer than attempt_timeout."""
     ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 19
-    """UNAVAILABLE: the worker vanished while it ran the attempt."""
+    """UNAVAILABLE: the worker vanished while it ran the attempt. ABORTED for AT_MOST_ONCE: it may have run."""
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 20
     """ABORTED: compare-and-swap found another version; metadata "version" is the current one."""
     ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 21
@@ -119,7 +119,7 @@ ERROR_REASON_TASK_EXPIRED: ErrorReason.ValueType  # 17
 ERROR_REASON_ATTEMPT_TIMED_OUT: ErrorReason.ValueType  # 18
 """DEADLINE_EXCEEDED: one attempt ran longer than attempt_timeout."""
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 19
-"""UNAVAILABLE: the worker vanished while it ran the attempt."""
+"""UNAVAILABLE: the worker vanished while it ran the attempt. ABORTED for AT_MOST_ONCE: it may have run."""
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 20
 """ABORTED: compare-and-swap found another version; metadata "version" is the current one."""
 ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 21

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import code_pb2 as _code_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Colour:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ColourEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Colour.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COLOUR_UNSPECIFIED: _Colour.ValueType  # 0
+    """None."""
+    COLOUR_RED: _Colour.ValueType  # 1
+    """Red."""
+    COLOUR_DARK: _Colour.ValueType  # -1
+    """Below zero."""
+
+class Colour(_Colour, metaclass=_ColourEnumTypeWrapper):
+    """A colour."""
+
+COLOUR_UNSPECIFIED: Colour.ValueType  # 0
+"""None."""
+COLOUR_RED: Colour.ValueType  # 1
+"""Red."""
+COLOUR_DARK: Colour.ValueType  # -1
+"""Below zero."""
+Global___Colour: _TypeAlias = Colour  # noqa: Y015
 
 @_typing.final
 class EchoRequest(_message.Message):
@@ -442,3 +467,223 @@ class InspectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InspectResponse: _TypeAlias = InspectResponse  # noqa: Y015
+
+@_typing.final
+class ScalarsRequest(_message.Message):
+    """Values of every kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Scalars:
+        """They come back."""
+
+    def __init__(
+        self,
+        *,
+        values: Global___Scalars | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScalarsRequest: _TypeAlias = ScalarsRequest  # noqa: Y015
+
+@_typing.final
+class ScalarsResponse(_message.Message):
+    """The answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Scalars:
+        """As in the request."""
+
+    def __init__(
+        self,
+        *,
+        values: Global___Scalars | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScalarsResponse: _TypeAlias = ScalarsResponse  # noqa: Y015
+
+@_typing.final
+class Scalars(_message.Message):
+    """A field of every kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ChildrenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___Scalars: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___Scalars | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DOUBLE_VALUE_FIELD_NUMBER: _builtins.int
+    FLOAT_VALUE_FIELD_NUMBER: _builtins.int
+    INT32_VALUE_FIELD_NUMBER: _builtins.int
+    INT64_VALUE_FIELD_NUMBER: _builtins.int
+    UINT32_VALUE_FIELD_NUMBER: _builtins.int
+    UINT64_VALUE_FIELD_NUMBER: _builtins.int
+    SINT32_VALUE_FIELD_NUMBER: _builtins.int
+    SINT64_VALUE_FIELD_NUMBER: _builtins.int
+    FIXED32_VALUE_FIELD_NUMBER: _builtins.int
+    FIXED64_VALUE_FIELD_NUMBER: _builtins.int
+    SFIXED32_VALUE_FIELD_NUMBER: _builtins.int
+    SFIXED64_VALUE_FIELD_NUMBER: _builtins.int
+    BOOL_VALUE_FIELD_NUMBER: _builtins.int
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    BYTES_VALUE_FIELD_NUMBER: _builtins.int
+    COLOUR_FIELD_NUMBER: _builtins.int
+    NESTED_FIELD_NUMBER: _builtins.int
+    OPTIONAL_VALUE_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    CHOICE_TEXT_FIELD_NUMBER: _builtins.int
+    CHOICE_NUMBER_FIELD_NUMBER: _builtins.int
+    double_value: _builtins.float
+    """double."""
+    float_value: _builtins.float
+    """float."""
+    int32_value: _builtins.int
+    """int32."""
+    int64_value: _builtins.int
+    """int64."""
+    uint32_value: _builtins.int
+    """uint32."""
+    uint64_value: _builtins.int
+    """uint64."""
+    sint32_value: _builtins.int
+    """sint32."""
+    sint64_value: _builtins.int
+    """sint64."""
+    fixed32_value: _builtins.int
+    """fixed32."""
+    fixed64_value: _builtins.int
+    """fixed64."""
+    sfixed32_value: _builtins.int
+    """sfixed32."""
+    sfixed64_value: _builtins.int
+    """sfixed64."""
+    bool_value: _builtins.bool
+    """bool."""
+    string_value: _builtins.str
+    """string."""
+    bytes_value: _builtins.bytes
+    """bytes."""
+    colour: Global___Colour.ValueType
+    """An enum."""
+    optional_value: _builtins.int
+    """A field that knows whether it is set."""
+    choice_text: _builtins.str
+    """A text."""
+    choice_number: _builtins.int
+    """A number."""
+    @_builtins.property
+    def nested(self) -> Global___Scalars:
+        """A message."""
+
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Packed."""
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Not packed."""
+
+    @_builtins.property
+    def counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """A map."""
+
+    @_builtins.property
+    def children(self) -> _containers.MessageMap[_builtins.int, Global___Scalars]:
+        """A map of messages."""
+
+    def __init__(
+        self,
+        *,
+        double_value: _builtins.float = ...,
+        float_value: _builtins.float = ...,
+        int32_value: _builtins.int = ...,
+        int64_value: _builtins.int = ...,
+        uint32_value: _builtins.int = ...,
+        uint64_value: _builtins.int = ...,
+        sint32_value: _builtins.int = ...,
+        sint64_value: _builtins.int = ...,
+        fixed32_value: _builtins.int = ...,
+        fixed64_value: _builtins.int = ...,
+        sfixed32_value: _builtins.int = ...,
+        sfixed64_value: _builtins.int = ...,
+        bool_value: _builtins.bool = ...,
+        string_value: _builtins.str = ...,
+        bytes_value: _builtins.bytes = ...,
+        colour: Global___Colour.ValueType = ...,
+        nested: Global___Scalars | None = ...,
+        optional_value: _builtins.int | None = ...,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        children: _abc.Mapping[_builtins.int, Global___Scalars] | None = ...,
+        choice_text: _builtins.str = ...,
+        choice_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_optional_value", b"_optional_value", "choice", b"choice", "choice_number", b"choice_number", "choice_text", b"choice_text", "nested", b"nested", "optional_value", b"optional_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_optional_value", b"_optional_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "children", b"children", "choice", b"choice", "choice_number", b"choice_number", "choice_text", b"choice_text", "colour", b"colour", "counts", b"counts", "double_value", b"double_value", "fixed32_value", b"fixed32_value", "fixed64_value", b"fixed64_value", "float_value", b"float_value", "int32_value", b"int32_value", "int64_value", b"int64_value", "nested", b"nested", "numbers", b"numbers", "optional_value", b"optional_value", "sfixed32_value", b"sfixed32_value", "sfixed64_value", b"sfixed64_value", "sint32_value", b"sint32_value", "sint64_value", b"sint64_value", "string_value", b"string_value", "texts", b"texts", "uint32_value", b"uint32_value", "uint64_value", b"uint64_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__optional_value: _TypeAlias = _typing.Literal["optional_value"]  # noqa: Y015
+    _WhichOneofArgType__optional_value: _TypeAlias = _typing.Literal["_optional_value", b"_optional_value"]  # noqa: Y015
+    _WhichOneofReturnType_choice: _TypeAlias = _typing.Literal["choice_text", "choice_number"]  # noqa: Y015
+    _WhichOneofArgType_choice: _TypeAlias = _typing.Literal["choice", b"choice"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__optional_value) -> _WhichOneofReturnType__optional_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_choice) -> _WhichOneofReturnType_choice | None: ...
+
+Global___Scalars: _TypeAlias = Scalars  # noqa: Y015

@@ -70,6 +70,11 @@ class EchoServiceStub:
                 request_serializer=testing_dot_v1_dot_echo__pb2.InspectRequest.SerializeToString,
                 response_deserializer=testing_dot_v1_dot_echo__pb2.InspectResponse.FromString,
                 _registered_method=True)
+        self.Scalars = channel.unary_unary(
+                '/testing.v1.EchoService/Scalars',
+                request_serializer=testing_dot_v1_dot_echo__pb2.ScalarsRequest.SerializeToString,
+                response_deserializer=testing_dot_v1_dot_echo__pb2.ScalarsResponse.FromString,
+                _registered_method=True)
 
 
 class EchoServiceServicer:
@@ -126,6 +131,13 @@ class EchoServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Scalars(self, request, context):
+        """Answers with the values, which each language decodes and encodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EchoServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +175,11 @@ def add_EchoServiceServicer_to_server(servicer, server):
                     servicer.Inspect,
                     request_deserializer=testing_dot_v1_dot_echo__pb2.InspectRequest.FromString,
                     response_serializer=testing_dot_v1_dot_echo__pb2.InspectResponse.SerializeToString,
+            ),
+            'Scalars': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scalars,
+                    request_deserializer=testing_dot_v1_dot_echo__pb2.ScalarsRequest.FromString,
+                    response_serializer=testing_dot_v1_dot_echo__pb2.ScalarsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +372,33 @@ class EchoService:
             '/testing.v1.EchoService/Inspect',
             testing_dot_v1_dot_echo__pb2.InspectRequest.SerializeToString,
             testing_dot_v1_dot_echo__pb2.InspectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scalars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/testing.v1.EchoService/Scalars',
+            testing_dot_v1_dot_echo__pb2.ScalarsRequest.SerializeToString,
+            testing_dot_v1_dot_echo__pb2.ScalarsResponse.FromString,
             options,
             channel_credentials,
             insecure,

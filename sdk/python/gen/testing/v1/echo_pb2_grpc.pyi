@@ -49,6 +49,8 @@ class EchoServiceStub:
     """Never starts twice."""
     Inspect: _grpc.UnaryUnaryMultiCallable[_echo_pb2.InspectRequest, _echo_pb2.InspectResponse]
     """Says what the handler sees: deadline, metadata, attempt."""
+    Scalars: _grpc.UnaryUnaryMultiCallable[_echo_pb2.ScalarsRequest, _echo_pb2.ScalarsResponse]
+    """Answers with the values, which each language decodes and encodes."""
 
 @_typing.type_check_only
 class EchoServiceAsyncStub(EchoServiceStub):
@@ -71,6 +73,8 @@ class EchoServiceAsyncStub(EchoServiceStub):
     """Never starts twice."""
     Inspect: _aio.UnaryUnaryMultiCallable[_echo_pb2.InspectRequest, _echo_pb2.InspectResponse]  # type: ignore[assignment]
     """Says what the handler sees: deadline, metadata, attempt."""
+    Scalars: _aio.UnaryUnaryMultiCallable[_echo_pb2.ScalarsRequest, _echo_pb2.ScalarsResponse]  # type: ignore[assignment]
+    """Answers with the values, which each language decodes and encodes."""
 
 class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
     """Does what it is told, in every language."""
@@ -132,5 +136,13 @@ class EchoServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_echo_pb2.InspectResponse, _abc.Awaitable[_echo_pb2.InspectResponse]]:
         """Says what the handler sees: deadline, metadata, attempt."""
+
+    @_abc_1.abstractmethod
+    def Scalars(
+        self,
+        request: _echo_pb2.ScalarsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_echo_pb2.ScalarsResponse, _abc.Awaitable[_echo_pb2.ScalarsResponse]]:
+        """Answers with the values, which each language decodes and encodes."""
 
 def add_EchoServiceServicer_to_server(servicer: EchoServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

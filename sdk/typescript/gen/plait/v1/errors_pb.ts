@@ -154,7 +154,7 @@ export enum ErrorReason {
   ATTEMPT_TIMED_OUT = 18,
 
   /**
-   * UNAVAILABLE: the worker vanished while it ran the attempt.
+   * UNAVAILABLE: the worker vanished while it ran the attempt. ABORTED for AT_MOST_ONCE: it may have run.
    *
    * @generated from enum value: ERROR_REASON_WORKER_LOST = 19;
    */

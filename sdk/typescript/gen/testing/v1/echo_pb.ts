@@ -4,8 +4,8 @@
 // @generated from file testing/v1/echo.proto (package testing.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { Code } from "../../google/rpc/code_pb.js";
@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file testing/v1/echo.proto.
  */
 export const file_testing_v1_echo: GenFile = /*@__PURE__*/
-  fileDesc("ChV0ZXN0aW5nL3YxL2VjaG8ucHJvdG8SCnRlc3RpbmcudjEiHgoLRWNob1JlcXVlc3QSDwoHcGF5bG9hZBgBIAEoDCIfCgxFY2hvUmVzcG9uc2USDwoHcGF5bG9hZBgBIAEoDCKkAQoLRmFpbFJlcXVlc3QSHgoEY29kZRgBIAEoDjIQLmdvb2dsZS5ycGMuQ29kZRIPCgdtZXNzYWdlGAIgASgJEhAKCGZhaWx1cmVzGAMgASgFEi4KC3JldHJ5X2RlbGF5GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXZpb2xhdGlvbhgFIAEoCRIPCgd0cmFpbGVyGAYgASgJIh8KDEZhaWxSZXNwb25zZRIPCgdhdHRlbXB0GAEgASgFIjsKDFNsZWVwUmVxdWVzdBIrCghkdXJhdGlvbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIPCg1TbGVlcFJlc3BvbnNlIlwKC0Zsb3dSZXF1ZXN0Eg0KBXdpZHRoGAEgASgFEg0KBWRlcHRoGAIgASgFEgwKBHNlZWQYAyABKAkSDwoHZGl2ZXJnZRgEIAEoCBIQCghmYWlsdXJlcxgFIAEoBSJNCgxGbG93UmVzcG9uc2USFAoMZWNob2VkX2J5dGVzGAEgASgDEhYKDmNoaWxkX2F0dGVtcHRzGAIgASgFEg8KB2F0dGVtcHQYAyABKAUiQgoNQXBwZW5kUmVxdWVzdBIPCgdhY2NvdW50GAEgASgJEiAKBWVudHJ5GAIgASgLMhEudGVzdGluZy52MS5FbnRyeSIjCgVFbnRyeRIKCgJpZBgBIAEoCRIOCgZudW1iZXIYAiABKAMiIAoOQXBwZW5kUmVzcG9uc2USDgoGbGVuZ3RoGAEgASgDIkgKC09uY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSKwoIZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iDgoMT25jZVJlc3BvbnNlIhAKDkluc3BlY3RSZXF1ZXN0IoECCg9JbnNwZWN0UmVzcG9uc2USMQoOdGltZV9yZW1haW5pbmcYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SOwoIbWV0YWRhdGEYAiADKAsyKS50ZXN0aW5nLnYxLkluc3BlY3RSZXNwb25zZS5NZXRhZGF0YUVudHJ5Eg8KB2F0dGVtcHQYAyABKAUSDAoEdGFzaxgEIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYBSABKAkSFQoNZmVuY2luZ190b2tlbhgGIAEoBBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEy9gQKC0VjaG9TZXJ2aWNlEkwKBEVjaG8SFy50ZXN0aW5nLnYxLkVjaG9SZXF1ZXN0GhgudGVzdGluZy52MS5FY2hvUmVzcG9uc2UiEbLhGA0SAwigODICCB5iAggeElIKBEZhaWwSFy50ZXN0aW5nLnYxLkZhaWxSZXF1ZXN0GhgudGVzdGluZy52MS5GYWlsUmVzcG9uc2UiF7LhGBMKCWVjaG8uZmFpbCICCAVqAggBElIKBVNsZWVwEhgudGVzdGluZy52MS5TbGVlcFJlcXVlc3QaGS50ZXN0aW5nLnYxLlNsZWVwUmVzcG9uc2UiFLLhGBAKCmVjaG8uc2xlZXAaAggFEk8KBEZsb3cSFy50ZXN0aW5nLnYxLkZsb3dSZXF1ZXN0GhgudGVzdGluZy52MS5GbG93UmVzcG9uc2UiFLLhGBAKCWVjaG8uZmxvdxoDCKwCEmcKBkFwcGVuZBIZLnRlc3RpbmcudjEuQXBwZW5kUmVxdWVzdBoaLnRlc3RpbmcudjEuQXBwZW5kUmVzcG9uc2UiJrLhGCIKC2VjaG8uYXBwZW5kKghlbnRyeS5pZDoHYWNjb3VudEAGEkwKBE9uY2USFy50ZXN0aW5nLnYxLk9uY2VSZXF1ZXN0GhgudGVzdGluZy52MS5PbmNlUmVzcG9uc2UiEbLhGA0KCWVjaG8ub25jZVgCEkIKB0luc3BlY3QSGi50ZXN0aW5nLnYxLkluc3BlY3RSZXF1ZXN0GhsudGVzdGluZy52MS5JbnNwZWN0UmVzcG9uc2UaJbLhGCEKBGVjaG8SAwjYBBoCCB4iCxIFEICt4gQaAggBYgMI2ARCKloocGxhaXQuZGV2L3BsYWl0L2dlbi90ZXN0aW5nL3YxO3Rlc3Rpbmd2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_code, file_plait_v1_options]);
+  fileDesc("ChV0ZXN0aW5nL3YxL2VjaG8ucHJvdG8SCnRlc3RpbmcudjEiHgoLRWNob1JlcXVlc3QSDwoHcGF5bG9hZBgBIAEoDCIfCgxFY2hvUmVzcG9uc2USDwoHcGF5bG9hZBgBIAEoDCKkAQoLRmFpbFJlcXVlc3QSHgoEY29kZRgBIAEoDjIQLmdvb2dsZS5ycGMuQ29kZRIPCgdtZXNzYWdlGAIgASgJEhAKCGZhaWx1cmVzGAMgASgFEi4KC3JldHJ5X2RlbGF5GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXZpb2xhdGlvbhgFIAEoCRIPCgd0cmFpbGVyGAYgASgJIh8KDEZhaWxSZXNwb25zZRIPCgdhdHRlbXB0GAEgASgFIjsKDFNsZWVwUmVxdWVzdBIrCghkdXJhdGlvbhgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIPCg1TbGVlcFJlc3BvbnNlIlwKC0Zsb3dSZXF1ZXN0Eg0KBXdpZHRoGAEgASgFEg0KBWRlcHRoGAIgASgFEgwKBHNlZWQYAyABKAkSDwoHZGl2ZXJnZRgEIAEoCBIQCghmYWlsdXJlcxgFIAEoBSJNCgxGbG93UmVzcG9uc2USFAoMZWNob2VkX2J5dGVzGAEgASgDEhYKDmNoaWxkX2F0dGVtcHRzGAIgASgFEg8KB2F0dGVtcHQYAyABKAUiQgoNQXBwZW5kUmVxdWVzdBIPCgdhY2NvdW50GAEgASgJEiAKBWVudHJ5GAIgASgLMhEudGVzdGluZy52MS5FbnRyeSIjCgVFbnRyeRIKCgJpZBgBIAEoCRIOCgZudW1iZXIYAiABKAMiIAoOQXBwZW5kUmVzcG9uc2USDgoGbGVuZ3RoGAEgASgDIkgKC09uY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSKwoIZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iDgoMT25jZVJlc3BvbnNlIhAKDkluc3BlY3RSZXF1ZXN0IoECCg9JbnNwZWN0UmVzcG9uc2USMQoOdGltZV9yZW1haW5pbmcYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SOwoIbWV0YWRhdGEYAiADKAsyKS50ZXN0aW5nLnYxLkluc3BlY3RSZXNwb25zZS5NZXRhZGF0YUVudHJ5Eg8KB2F0dGVtcHQYAyABKAUSDAoEdGFzaxgEIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYBSABKAkSFQoNZmVuY2luZ190b2tlbhgGIAEoBBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiNQoOU2NhbGFyc1JlcXVlc3QSIwoGdmFsdWVzGAEgASgLMhMudGVzdGluZy52MS5TY2FsYXJzIjYKD1NjYWxhcnNSZXNwb25zZRIjCgZ2YWx1ZXMYASABKAsyEy50ZXN0aW5nLnYxLlNjYWxhcnMigQYKB1NjYWxhcnMSFAoMZG91YmxlX3ZhbHVlGAEgASgBEhMKC2Zsb2F0X3ZhbHVlGAIgASgCEhMKC2ludDMyX3ZhbHVlGAMgASgFEhMKC2ludDY0X3ZhbHVlGAQgASgDEhQKDHVpbnQzMl92YWx1ZRgFIAEoDRIUCgx1aW50NjRfdmFsdWUYBiABKAQSFAoMc2ludDMyX3ZhbHVlGAcgASgREhQKDHNpbnQ2NF92YWx1ZRgIIAEoEhIVCg1maXhlZDMyX3ZhbHVlGAkgASgHEhUKDWZpeGVkNjRfdmFsdWUYCiABKAYSFgoOc2ZpeGVkMzJfdmFsdWUYCyABKA8SFgoOc2ZpeGVkNjRfdmFsdWUYDCABKBASEgoKYm9vbF92YWx1ZRgNIAEoCBIUCgxzdHJpbmdfdmFsdWUYDiABKAkSEwoLYnl0ZXNfdmFsdWUYDyABKAwSIgoGY29sb3VyGBAgASgOMhIudGVzdGluZy52MS5Db2xvdXISIwoGbmVzdGVkGBEgASgLMhMudGVzdGluZy52MS5TY2FsYXJzEhsKDm9wdGlvbmFsX3ZhbHVlGBIgASgFSAGIAQESDwoHbnVtYmVycxgTIAMoEhINCgV0ZXh0cxgUIAMoCRIvCgZjb3VudHMYFSADKAsyHy50ZXN0aW5nLnYxLlNjYWxhcnMuQ291bnRzRW50cnkSMwoIY2hpbGRyZW4YFiADKAsyIS50ZXN0aW5nLnYxLlNjYWxhcnMuQ2hpbGRyZW5FbnRyeRIVCgtjaG9pY2VfdGV4dBgXIAEoCUgAEhcKDWNob2ljZV9udW1iZXIYGCABKARIABotCgtDb3VudHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBGkQKDUNoaWxkcmVuRW50cnkSCwoDa2V5GAEgASgFEiIKBXZhbHVlGAIgASgLMhMudGVzdGluZy52MS5TY2FsYXJzOgI4AUIICgZjaG9pY2VCEQoPX29wdGlvbmFsX3ZhbHVlKkoKBkNvbG91chIWChJDT0xPVVJfVU5TUEVDSUZJRUQQABIOCgpDT0xPVVJfUkVEEAESGAoLQ09MT1VSX0RBUksQ////////////ATK6BQoLRWNob1NlcnZpY2USTAoERWNobxIXLnRlc3RpbmcudjEuRWNob1JlcXVlc3QaGC50ZXN0aW5nLnYxLkVjaG9SZXNwb25zZSIRsuEYDRIDCKA4MgIIHmICCB4SUgoERmFpbBIXLnRlc3RpbmcudjEuRmFpbFJlcXVlc3QaGC50ZXN0aW5nLnYxLkZhaWxSZXNwb25zZSIXsuEYEwoJZWNoby5mYWlsIgIIBWoCCAESUgoFU2xlZXASGC50ZXN0aW5nLnYxLlNsZWVwUmVxdWVzdBoZLnRlc3RpbmcudjEuU2xlZXBSZXNwb25zZSIUsuEYEAoKZWNoby5zbGVlcBoCCAUSTwoERmxvdxIXLnRlc3RpbmcudjEuRmxvd1JlcXVlc3QaGC50ZXN0aW5nLnYxLkZsb3dSZXNwb25zZSIUsuEYEAoJZWNoby5mbG93GgMIrAISZwoGQXBwZW5kEhkudGVzdGluZy52MS5BcHBlbmRSZXF1ZXN0GhoudGVzdGluZy52MS5BcHBlbmRSZXNwb25zZSImsuEYIgoLZWNoby5hcHBlbmQqCGVudHJ5LmlkOgdhY2NvdW50QAYSTAoET25jZRIXLnRlc3RpbmcudjEuT25jZVJlcXVlc3QaGC50ZXN0aW5nLnYxLk9uY2VSZXNwb25zZSIRsuEYDQoJZWNoby5vbmNlWAISQgoHSW5zcGVjdBIaLnRlc3RpbmcudjEuSW5zcGVjdFJlcXVlc3QaGy50ZXN0aW5nLnYxLkluc3BlY3RSZXNwb25zZRJCCgdTY2FsYXJzEhoudGVzdGluZy52MS5TY2FsYXJzUmVxdWVzdBobLnRlc3RpbmcudjEuU2NhbGFyc1Jlc3BvbnNlGiWy4RghCgRlY2hvEgMI2AQaAggeIgsSBRCAreIEGgIIAWIDCNgEQipaKHBsYWl0LmRldi9wbGFpdC9nZW4vdGVzdGluZy92MTt0ZXN0aW5ndjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_rpc_code, file_plait_v1_options]);
 
 /**
  * What to answer.
@@ -450,6 +450,273 @@ export const InspectResponseSchema: GenMessage<InspectResponse> = /*@__PURE__*/
   messageDesc(file_testing_v1_echo, 14);
 
 /**
+ * Values of every kind.
+ *
+ * @generated from message testing.v1.ScalarsRequest
+ */
+export type ScalarsRequest = Message<"testing.v1.ScalarsRequest"> & {
+  /**
+   * They come back.
+   *
+   * @generated from field: testing.v1.Scalars values = 1;
+   */
+  values?: Scalars | undefined;
+};
+
+/**
+ * Describes the message testing.v1.ScalarsRequest.
+ * Use `create(ScalarsRequestSchema)` to create a new message.
+ */
+export const ScalarsRequestSchema: GenMessage<ScalarsRequest> = /*@__PURE__*/
+  messageDesc(file_testing_v1_echo, 15);
+
+/**
+ * The answer.
+ *
+ * @generated from message testing.v1.ScalarsResponse
+ */
+export type ScalarsResponse = Message<"testing.v1.ScalarsResponse"> & {
+  /**
+   * As in the request.
+   *
+   * @generated from field: testing.v1.Scalars values = 1;
+   */
+  values?: Scalars | undefined;
+};
+
+/**
+ * Describes the message testing.v1.ScalarsResponse.
+ * Use `create(ScalarsResponseSchema)` to create a new message.
+ */
+export const ScalarsResponseSchema: GenMessage<ScalarsResponse> = /*@__PURE__*/
+  messageDesc(file_testing_v1_echo, 16);
+
+/**
+ * A field of every kind.
+ *
+ * @generated from message testing.v1.Scalars
+ */
+export type Scalars = Message<"testing.v1.Scalars"> & {
+  /**
+   * double.
+   *
+   * @generated from field: double double_value = 1;
+   */
+  doubleValue: number;
+
+  /**
+   * float.
+   *
+   * @generated from field: float float_value = 2;
+   */
+  floatValue: number;
+
+  /**
+   * int32.
+   *
+   * @generated from field: int32 int32_value = 3;
+   */
+  int32Value: number;
+
+  /**
+   * int64.
+   *
+   * @generated from field: int64 int64_value = 4;
+   */
+  int64Value: bigint;
+
+  /**
+   * uint32.
+   *
+   * @generated from field: uint32 uint32_value = 5;
+   */
+  uint32Value: number;
+
+  /**
+   * uint64.
+   *
+   * @generated from field: uint64 uint64_value = 6;
+   */
+  uint64Value: bigint;
+
+  /**
+   * sint32.
+   *
+   * @generated from field: sint32 sint32_value = 7;
+   */
+  sint32Value: number;
+
+  /**
+   * sint64.
+   *
+   * @generated from field: sint64 sint64_value = 8;
+   */
+  sint64Value: bigint;
+
+  /**
+   * fixed32.
+   *
+   * @generated from field: fixed32 fixed32_value = 9;
+   */
+  fixed32Value: number;
+
+  /**
+   * fixed64.
+   *
+   * @generated from field: fixed64 fixed64_value = 10;
+   */
+  fixed64Value: bigint;
+
+  /**
+   * sfixed32.
+   *
+   * @generated from field: sfixed32 sfixed32_value = 11;
+   */
+  sfixed32Value: number;
+
+  /**
+   * sfixed64.
+   *
+   * @generated from field: sfixed64 sfixed64_value = 12;
+   */
+  sfixed64Value: bigint;
+
+  /**
+   * bool.
+   *
+   * @generated from field: bool bool_value = 13;
+   */
+  boolValue: boolean;
+
+  /**
+   * string.
+   *
+   * @generated from field: string string_value = 14;
+   */
+  stringValue: string;
+
+  /**
+   * bytes.
+   *
+   * @generated from field: bytes bytes_value = 15;
+   */
+  bytesValue: Uint8Array;
+
+  /**
+   * An enum.
+   *
+   * @generated from field: testing.v1.Colour colour = 16;
+   */
+  colour: Colour;
+
+  /**
+   * A message.
+   *
+   * @generated from field: testing.v1.Scalars nested = 17;
+   */
+  nested?: Scalars | undefined;
+
+  /**
+   * A field that knows whether it is set.
+   *
+   * @generated from field: optional int32 optional_value = 18;
+   */
+  optionalValue?: number | undefined;
+
+  /**
+   * Packed.
+   *
+   * @generated from field: repeated sint64 numbers = 19;
+   */
+  numbers: bigint[];
+
+  /**
+   * Not packed.
+   *
+   * @generated from field: repeated string texts = 20;
+   */
+  texts: string[];
+
+  /**
+   * A map.
+   *
+   * @generated from field: map<string, int64> counts = 21;
+   */
+  counts: { [key: string]: bigint };
+
+  /**
+   * A map of messages.
+   *
+   * @generated from field: map<int32, testing.v1.Scalars> children = 22;
+   */
+  children: { [key: number]: Scalars };
+
+  /**
+   * One of two.
+   *
+   * @generated from oneof testing.v1.Scalars.choice
+   */
+  choice: {
+    /**
+     * A text.
+     *
+     * @generated from field: string choice_text = 23;
+     */
+    value: string;
+    case: "choiceText";
+  } | {
+    /**
+     * A number.
+     *
+     * @generated from field: uint64 choice_number = 24;
+     */
+    value: bigint;
+    case: "choiceNumber";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message testing.v1.Scalars.
+ * Use `create(ScalarsSchema)` to create a new message.
+ */
+export const ScalarsSchema: GenMessage<Scalars> = /*@__PURE__*/
+  messageDesc(file_testing_v1_echo, 17);
+
+/**
+ * A colour.
+ *
+ * @generated from enum testing.v1.Colour
+ */
+export enum Colour {
+  /**
+   * None.
+   *
+   * @generated from enum value: COLOUR_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Red.
+   *
+   * @generated from enum value: COLOUR_RED = 1;
+   */
+  RED = 1,
+
+  /**
+   * Below zero.
+   *
+   * @generated from enum value: COLOUR_DARK = -1;
+   */
+  DARK = -1,
+}
+
+/**
+ * Describes the enum testing.v1.Colour.
+ */
+export const ColourSchema: GenEnum<Colour> = /*@__PURE__*/
+  enumDesc(file_testing_v1_echo, 0);
+
+/**
  * Does what it is told, in every language.
  *
  * @generated from service testing.v1.EchoService
@@ -525,6 +792,16 @@ export const EchoService: GenService<{
     methodKind: "unary";
     input: typeof InspectRequestSchema;
     output: typeof InspectResponseSchema;
+  },
+  /**
+   * Answers with the values, which each language decodes and encodes.
+   *
+   * @generated from rpc testing.v1.EchoService.Scalars
+   */
+  scalars: {
+    methodKind: "unary";
+    input: typeof ScalarsRequestSchema;
+    output: typeof ScalarsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_testing_v1_echo, 0);

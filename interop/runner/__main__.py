@@ -1,0 +1,115 @@
+"""python -m interop.runner: runs the cases, prints the matrix, fails when something is unexpected.
+
+python -m interop.runner                                   everything
+python -m interop.runner --clients go --workers rust       one pair
+python -m interop.runner --case 'errors/*'                 some cases
+python -m interop.runner --write                           interop/RESULTS.md too
+"""
+
+import argparse
+import asyncio
+import fnmatch
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from interop.runner import report
+from interop.runner.cases import Case, load
+from interop.runner.processes import Client, Mesh, driver
+from interop.runner.report import Result
+from interop.runner.steps import Run
+
+LANGUAGES = ("python", "go", "rust", "typescript")
+AT_ONCE = 16
+"""Cases that run side by side."""
+MESHES_AT_ONCE = 2
+"""Most cases wait for something most of the time."""
+
+
+def main() -> int:
+    options = _parse()
+    cases = [case for case in load() if fnmatch.fnmatch(case.id, options.case)]
+    if not cases:
+        print(f"no case is named {options.case}", file=sys.stderr)
+        return 2
+    results = asyncio.run(run(options.clients, options.workers, cases))
+    verdict = report.judge(results, report.load_known())
+    for result in verdict.unexpected:
+        print(f"FAILED {result.client} -> {result.worker} {result.case}: {result.failure}")
+    for known in verdict.passed_all_the_same:
+        print(f"PASSED, though expected to fail: {known.case} {known.client} -> {known.worker}")
+    print(report.matrix(verdict))
+    if options.write:
+        report.RESULTS.write_text(report.page(verdict))
+    return 0 if verdict.ok else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="interop", description=__doc__)
+    parser.add_argument("--clients", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    parser.add_argument("--workers", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    parser.add_argument("--case", default="*", help="a pattern of names, as the shell's")
+    parser.add_argument("--write", action="store_true", help="write interop/RESULTS.md")
+    return parser.parse_args()
+
+
+async def run(
+    clients: Sequence[str], workers: Sequence[str], cases: Sequence[Case]
+) -> list[Result]:
+    """Every case with every pair: a mesh for each worker, two of them side by side."""
+    room = asyncio.Semaphore(MESHES_AT_ONCE)
+    with tempfile.TemporaryDirectory() as folder:
+
+        async def one(worker: str) -> list[Result]:
+            async with room:
+                return await _worker(worker, clients, cases, Path(folder))
+
+        each = await asyncio.gather(*(one(worker) for worker in workers))
+    return [result for results in each for result in results]
+
+
+async def _worker(
+    worker: str, clients: Sequence[str], cases: Sequence[Case], home: Path
+) -> list[Result]:
+    results: list[Result] = []
+    async with Mesh(home, driver(worker)) as mesh:
+        for client in clients:
+            began = time.monotonic()
+            results += await _pair(client, worker, cases, mesh, home)
+            took = time.monotonic() - began
+            print(f"{client} -> {worker}: {len(cases)} cases in {took:.1f} s", flush=True)
+    return results
+
+
+async def _pair(
+    client: str, worker: str, cases: Sequence[Case], mesh: Mesh, home: Path
+) -> list[Result]:
+    room = asyncio.Semaphore(AT_ONCE)
+    numbers = itertools.count(1)
+    opened = await Client.start(
+        driver(client), mesh.address, home / f"client-{client}-{worker}.log"
+    )
+
+    async def one(case: Case) -> Result:
+        name = f"{client}-{worker}-{next(numbers)}"
+        began = time.monotonic()
+        failure = await Run(case, opened, mesh, name).run()
+        return Result(client, worker, case.id, failure, time.monotonic() - began)
+
+    async def guarded(case: Case) -> Result:
+        async with room:
+            return await one(case)
+
+    try:
+        together = [guarded(case) for case in cases if not case.alone]
+        results = await asyncio.gather(*together)
+        return results + [await one(case) for case in cases if case.alone]
+    finally:
+        await opened.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Carries out a case: what the client is asked, what happens to the mesh, what is looked at."""
+
+import asyncio
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.json_format import ParseError
+
+from interop.runner import judge, messages
+from interop.runner.cases import Case, fill
+from interop.runner.processes import Client, Mesh
+from plait.conformance.v1 import client_driver_pb2 as api
+from plait.v1 import task_pb2
+from plait.v1 import task_service_pb2 as tasks_api
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+CASE_S = 60.0
+"""No case takes longer; what hangs is a failure."""
+LOOK_S = 0.02
+STEP_KINDS = (
+    "call", "submit", "call_many", "submit_many", "result", "state", "watch", "cancel", "abandon",
+    "await", "until", "task", "pause", "resume", "worker", "broker",
+)  # fmt: skip
+STEP_FIELDS = {*STEP_KINDS, "as", "request", "raw", "requests", "options", "expect", "count"}
+
+
+class Failed(Exception):
+    """What is not as the case expects, in words."""
+
+
+@dataclass
+class Asked:
+    """Something that the client was asked."""
+
+    id: int
+    answer: "asyncio.Future[api.ClientResponse]"
+    method: str
+    request: bytes
+    began: float
+    took: float = 0.0
+    expect: dict[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """One case with one client and one worker."""
+
+    def __init__(self, case: Case, client: Client, mesh: Mesh, name: str) -> None:
+        """`name` is in no other run over the same broker: for keys and accounts."""
+        self._case = case
+        self._client = client
+        self._mesh = mesh
+        self._values = {"case": name}
+        self._asked: dict[str, Asked] = {}
+
+    async def run(self) -> str | None:
+        """What is not as expected; None: all is."""
+        try:
+            async with asyncio.timeout(CASE_S):
+                for number, step in enumerate(self._case.steps, 1):
+                    kind = self._kind(step)
+                    try:
+                        await self._do(kind, fill(step, self._values), number)
+                    except Failed as failed:
+                        return f"step {number}, {kind}: {failed}"
+        except TimeoutError:
+            return f"not done in {CASE_S:.0f} s"
+        except (grpc.aio.AioRpcError, ParseError, RuntimeError, AssertionError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _kind(self, step: dict[str, Any]) -> str:
+        kinds = [kind for kind in STEP_KINDS if kind in step]
+        if len(kinds) != 1 or step.keys() - STEP_FIELDS:
+            raise RuntimeError(f"{self._case.id}: not a step: {step}")
+        return kinds[0]
+
+    async def _do(self, kind: str, step: dict[str, Any], number: int) -> None:
+        match kind:
+            case "until":
+                await self._until(step["until"])
+            case "task":
+                await self._task(step)
+            case "pause" | "resume":
+                await self._queue(kind, step[kind])
+            case "worker" | "broker":
+                await self._disturb(kind, step[kind])
+            case "await":
+                asked = self._known(step["await"])
+                asked.expect = step.get("expect", {})
+                await self._judge(asked)
+            case _:
+                await self._ask(kind, step, number)
+
+    async def _ask(self, kind: str, step: dict[str, Any], number: int) -> None:
+        request = api.ClientRequest()
+        method, payload = "", b""
+        if kind in ("call", "submit"):
+            method, payload = step[kind], self._payload(step)
+            said = api.Submission(method=method, request=payload)
+            if "options" in step:
+                said.options.CopyFrom(messages.options(step["options"]))
+            getattr(request, kind).CopyFrom(said)
+        elif kind in ("call_many", "submit_many"):
+            method = step[kind]
+            getattr(request, kind).CopyFrom(self._bulk(method, step))
+        else:
+            before = self._known(step[kind])
+            method, payload = before.method, before.request
+            getattr(request, kind).id = before.id
+        asked = Asked(*self._client.ask(request), method, payload, time.monotonic())
+        asked.answer.add_done_callback(lambda _: setattr(asked, "took", time.monotonic()))
+        self._asked[step.get("as", str(number))] = asked
+        if "expect" in step or "as" not in step or kind == "submit":
+            asked.expect = step.get("expect", {})
+            await self._judge(asked)
+
+    def _payload(self, step: dict[str, Any]) -> bytes:
+        if "raw" in step:
+            return bytes.fromhex(step["raw"].replace(" ", ""))
+        method = step.get("call") or step["submit"]
+        return messages.request(method, step.get("request", {})).SerializeToString()
+
+    def _bulk(self, method: str, step: dict[str, Any]) -> api.Bulk:
+        count = int(step.get("count", 1))
+        bulk = api.Bulk(method=method)
+        for index in range(count):
+            fields = fill(step["request"], {"i": index})
+            bulk.requests.append(messages.request(method, fields).SerializeToString())
+        return bulk
+
+    async def _judge(self, asked: Asked) -> None:
+        answer = await asked.answer
+        wrong = list(judge.differences(asked.expect, answer, asked.method, asked.request))
+        took = asked.took - asked.began
+        wrong += (
+            judge.within(asked.expect.get("took"), took, "took") if "took" in asked.expect else []
+        )
+        for name, same in (("task_of", True), ("other_than", False)):
+            if name in asked.expect:
+                other = self._known(asked.expect[name]).answer.result().tasks[0]
+                if (answer.tasks[0] == other) is not same:
+                    wrong.append(
+                        f"its task is {'not ' if same else ''}that of {asked.expect[name]}"
+                    )
+        if wrong:
+            raise Failed("; ".join(wrong))
+
+    def _known(self, name: str) -> Asked:
+        try:
+            return self._asked[str(name)]
+        except KeyError:
+            raise RuntimeError(f"{self._case.id}: what is {name!r}?") from None
+
+    async def _read(self, name: str) -> task_pb2.Task:
+        answer = await self._known(name).answer
+        request = tasks_api.GetTaskRequest(id=answer.tasks[0], view=task_pb2.TASK_VIEW_FULL)
+        return (await self._mesh.tasks().GetTask(request)).task
+
+    async def _until(self, wanted: dict[str, Any]) -> None:
+        """Looks at a task until it is as wanted."""
+        wanted = dict(wanted)
+        name = wanted.pop("task")
+        while True:
+            if await self._is(name, wanted):
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _is(self, name: str, wanted: dict[str, Any]) -> bool:
+        found = messages.plain(await self._read(name))
+        found["state"] = found["state"].removeprefix(judge.STATE_PREFIX)
+        return not list(judge.within(wanted, found, name))
+
+    async def _task(self, step: dict[str, Any]) -> None:
+        found = messages.plain(await self._read(step["task"]))
+        found["state"] = found["state"].removeprefix(judge.STATE_PREFIX)
+        if wrong := list(judge.within(step["expect"], found, "task")):
+            raise Failed("; ".join(wrong))
+
+    async def _queue(self, kind: str, name: str) -> None:
+        stub = self._mesh.tasks()
+        if kind == "pause":
+            await stub.PauseQueue(tasks_api.PauseQueueRequest(name=name))
+        else:
+            await stub.ResumeQueue(tasks_api.ResumeQueueRequest(name=name))
+
+    async def _disturb(self, what: str, how: str) -> None:
+        doings: dict[tuple[str, str], Callable[[], Awaitable[None]]] = {
+            ("broker", "restart"): self._mesh.restart_broker,
+            ("worker", "start"): self._mesh.start_worker,
+            ("worker", "kill"): self._mesh.kill_workers,
+            ("worker", "drain"): self._mesh.drain_workers,
+        }
+        signals = {"freeze": signal.SIGSTOP, "thaw": signal.SIGCONT}
+        if what == "worker" and how in signals:
+            self._mesh.signal_workers(signals[how])
+            return
+        await doings[what, how]()
