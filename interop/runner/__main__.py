@@ -35,7 +35,10 @@ def main() -> int:
     if not cases:
         print(f"no case is named {options.case}", file=sys.stderr)
         return 2
-    results = asyncio.run(run(options.clients, options.workers, cases))
+    pairs = [(client, worker) for worker in options.workers for client in options.clients]
+    if options.ring:
+        pairs = list(zip(LANGUAGES, (*LANGUAGES[1:], LANGUAGES[0]), strict=True))
+    results = asyncio.run(run(pairs, cases))
     verdict = report.judge(results, report.load_known())
     for result in verdict.unexpected:
         print(f"FAILED {result.client} -> {result.worker} {result.case}: {result.failure}")
@@ -51,19 +54,20 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="interop", description=__doc__)
     parser.add_argument("--clients", nargs="+", choices=LANGUAGES, default=LANGUAGES)
     parser.add_argument("--workers", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    parser.add_argument("--ring", action="store_true", help="each language with the next")
     parser.add_argument("--case", default="*", help="a pattern of names, as the shell's")
     parser.add_argument("--write", action="store_true", help="write interop/RESULTS.md")
     return parser.parse_args()
 
 
-async def run(
-    clients: Sequence[str], workers: Sequence[str], cases: Sequence[Case]
-) -> list[Result]:
-    """Every case with every pair: a mesh for each worker, two of them side by side."""
+async def run(pairs: Sequence[tuple[str, str]], cases: Sequence[Case]) -> list[Result]:
+    """Every case with every pair of client and worker: a mesh for each worker, two side by side."""
     room = asyncio.Semaphore(MESHES_AT_ONCE)
+    workers = list(dict.fromkeys(worker for _, worker in pairs))
     with tempfile.TemporaryDirectory() as folder:
 
         async def one(worker: str) -> list[Result]:
+            clients = [client for client, its in pairs if its == worker]
             async with room:
                 return await _worker(worker, clients, cases, Path(folder))
 

@@ -4,11 +4,13 @@ from typing import Any
 
 from google.protobuf import json_format, message_factory
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2  # noqa: F401  # what an Any may hold
+from google.rpc import error_details_pb2
 
 from plait.conformance.v1 import client_driver_pb2 as api
 from testing.v1 import echo_pb2
 
+DETAILS = error_details_pb2.DESCRIPTOR
+"""What an Any may hold, so that JSON can tell it."""
 SERVICE = echo_pb2.DESCRIPTOR.services_by_name["EchoService"]
 
 

@@ -171,7 +171,7 @@ func options(said *conformancev1.CallOptions) []grpc.CallOption {
 		options = append(options, plait.WithOrderingKey(said.GetOrderingKey()))
 	}
 	if said != nil && said.Priority != nil {
-		options = append(options, plait.WithPriority(int32(said.GetPriority()))) //nolint:gosec // 0 to 9
+		options = append(options, plait.WithPriority(said.GetPriority()))
 	}
 	if delay := said.GetDelay(); delay != nil {
 		options = append(options, plait.WithDelay(delay.AsDuration()))

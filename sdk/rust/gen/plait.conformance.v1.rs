@@ -92,8 +92,8 @@ pub struct CallOptions {
     #[prost(message, optional, tag = "5")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
     /// 0 to 9.
-    #[prost(uint32, optional, tag = "6")]
-    pub priority: ::core::option::Option<u32>,
+    #[prost(int32, optional, tag = "6")]
+    pub priority: ::core::option::Option<i32>,
     /// Metadata for the handler, as gRPC's own.
     #[prost(map = "string, string", tag = "7")]
     pub metadata: ::std::collections::HashMap<

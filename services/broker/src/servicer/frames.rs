@@ -126,7 +126,7 @@ fn own_options(
     ))
 }
 
-/// The columns of a frame. What is wrong with a method or with the common options is wrong with the tasks that use them,
+/// The columns of a frame. What is wrong with a method or with the common options is wrong with the tasks that use it,
 /// and with no other task of the frame, which may be another caller's.
 struct Rows<'a> {
     paths: Vec<Result<Arc<str>, Refused>>,

@@ -421,7 +421,7 @@ type CallOptions struct {
 	// Time for the whole call, as gRPC's own deadline.
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// 0 to 9.
-	Priority *uint32 `protobuf:"varint,6,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
+	Priority *int32 `protobuf:"varint,6,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	// Metadata for the handler, as gRPC's own.
 	Metadata      map[string]string `protobuf:"bytes,7,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
@@ -493,7 +493,7 @@ func (x *CallOptions) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
-func (x *CallOptions) GetPriority() uint32 {
+func (x *CallOptions) GetPriority() int32 {
 	if x != nil && x.Priority != nil {
 		return *x.Priority
 	}
@@ -642,7 +642,7 @@ const file_plait_conformance_v1_client_driver_proto_rawDesc = "" +
 	"\x05delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x125\n" +
 	"\bdeadline\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1f\n" +
-	"\bpriority\x18\x06 \x01(\rH\x02R\bpriority\x88\x01\x01\x12K\n" +
+	"\bpriority\x18\x06 \x01(\x05H\x02R\bpriority\x88\x01\x01\x12K\n" +
 	"\bmetadata\x18\a \x03(\v2/.plait.conformance.v1.CallOptions.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
