@@ -14,7 +14,7 @@ GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
 .PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system \
-        test-tidy system build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
+        test-tidy system interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -79,6 +79,8 @@ test-system: setup build-dev ## Test the processes together
 test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
 system: test-system ## The same as test-system
+interop: setup build-dev ## Run each conformance case with every pair of SDKs; PAIRS=--ring with four pairs
+	PLAIT_BIN=$(CURDIR)/build/dev .venv/bin/python -m interop.runner $(or $(PAIRS),--write)
 fault: setup build-dev ## Test under faults: the short forms of the campaigns, some minutes
 	.ci/fault.sh short
 fault-%: setup build-dev ## Run campaigns: fault-long KILLS=2000 all of them, fault-report writes the report
@@ -108,10 +110,8 @@ size: setup build-bench ## Measure a broker with ten million tasks that wait
 
 ##@ Everything
 check: lint test ## What to run before a commit
-
 ci: ## What CI runs
 	.ci/run
-
 clean: ## Remove what was built; the tools stay
 	cargo clean --quiet
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
