@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from plait.breaker import Breaker, Config, Outcome
-from plait.deadline import Budget as DeadlineBudget
-from plait.retry import Backoff
-from plait.retry import Budget as RetryBudget
+from plait.deadline import Policy
+from plait.retry import Backoff, Budget
 
 _FILE = Path(__file__).parents[3] / "interop" / "vectors" / "resilience.json"
 _DOCUMENT = json.loads(_FILE.read_text())
@@ -37,7 +36,7 @@ class _BreakerDriver:
 
 class _BudgetDriver:
     def __init__(self, config: dict[str, int]) -> None:
-        self._budget = RetryBudget(**config)
+        self._budget = Budget(**config)
 
     def step(self, given: dict[str, Any]) -> dict[str, Any]:
         op = given["op"]
@@ -65,7 +64,7 @@ class _BackoffDriver:
 
 class _DeadlineDriver:
     def __init__(self, config: dict[str, int]) -> None:
-        self._budget = DeadlineBudget(**config)
+        self._budget = Policy(**config)
 
     def step(self, given: dict[str, Any]) -> dict[str, Any]:
         timeout = self._budget.timeout_ms(given["inbound_left_ms"], given["want_ms"])
@@ -100,7 +99,7 @@ def test_vector(vector):
 def test_defaults_are_those_of_the_vectors():
     configs = {vector["kind"]: vector["config"] for vector in _DOCUMENT["vectors"]}
     assert Config(**configs["breaker"]) == Config()
-    assert DeadlineBudget(**configs["deadline"]) == DeadlineBudget()
+    assert Policy(**configs["deadline"]) == Policy()
 
 
 def test_an_unknown_outcome_is_an_error():

@@ -14,12 +14,11 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from plait._statuses import DETAILS_KEY, from_parts
+
 DOMAIN: Final = "plait"
-DETAILS_KEY: Final = "grpc-status-details-bin"
 
 M = TypeVar("M", bound=Message)
-
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Reason(StrEnum):
@@ -114,11 +113,6 @@ def retry_after(error: BaseException) -> float | None:
     return info.retry_delay.seconds + info.retry_delay.nanos / 1e9
 
 
-def code_of(number: int) -> grpc.StatusCode:
-    """The gRPC code with this number; UNKNOWN for a number that is none."""
-    return _CODES.get(number, grpc.StatusCode.UNKNOWN)
-
-
 def new(
     code: grpc.StatusCode,
     why: Reason,
@@ -149,22 +143,6 @@ def from_status(refusal: status_pb2.Status) -> grpc.aio.AioRpcError:
     """A google.rpc.Status as the error that gRPC would have raised for it."""
     details = refusal.SerializeToString() if refusal.details else b""
     return from_parts(refusal.code, refusal.message, details)
-
-
-def from_parts(
-    code: int, message: str, details: bytes, trailers: tuple[tuple[str, str | bytes], ...] = ()
-) -> grpc.aio.AioRpcError:
-    """An error from a code, a message, the bytes of grpc-status-details-bin and other trailing
-    metadata."""
-    extra = ((DETAILS_KEY, details),) if details else ()
-    return grpc.aio.AioRpcError(
-        code_of(code), grpc.aio.Metadata(), grpc.aio.Metadata(*trailers, *extra), details=message
-    )
-
-
-def closed() -> grpc.aio.AioRpcError:
-    """What a call on a closed client gets."""
-    return from_parts(grpc.StatusCode.CANCELLED.value[0], "the client is closed", b"")
 
 
 def _trailers(error: BaseException) -> list[tuple[str, str | bytes]]:
