@@ -6,13 +6,13 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { TaskOptions as Sent } from "../gen/plait/v1/task_pb.js";
-import { closed } from "./errors.js";
 import { Flow } from "./flow.js";
 import { Methods } from "./methods.js";
 import { sent, type TaskOptions } from "./options.js";
 import { current } from "./run.js";
 import { serialize } from "./serialize.js";
 import { Session } from "./session.js";
+import { closed } from "./statuses.js";
 import { Submission } from "./submission.js";
 import { SubmitSpan } from "./trace.js";
 import { Wire } from "./wire.js";

@@ -5,41 +5,44 @@
  */
 import { current } from "./run.js";
 
-/** Parameters of the budget of calls, in milliseconds. */
-export interface BudgetConfig {
+/** Parameters of a policy, in milliseconds; what is left out is the default. */
+export interface PolicyConfig {
   /** Taken where no deadline came in. Default 30,000. */
-  readonly defaultMs: number;
+  readonly defaultMs?: number;
   /** No call is given more. Default 300,000. */
-  readonly maxMs: number;
+  readonly maxMs?: number;
   /** Kept back for the way. Default 5. */
-  readonly hopMarginMs: number;
+  readonly hopMarginMs?: number;
   /** With less than this the call is not worth sending. Default 1. */
-  readonly minUsefulMs: number;
+  readonly minUsefulMs?: number;
 }
 
-export const DEFAULT_BUDGET: BudgetConfig = {
-  defaultMs: 30_000,
-  maxMs: 300_000,
-  hopMarginMs: 5,
-  minUsefulMs: 1,
-};
+/** The timeout of an outgoing call. It never outlives what came in. */
+export class Policy {
+  readonly defaultMs: number;
+  readonly maxMs: number;
+  readonly hopMarginMs: number;
+  readonly minUsefulMs: number;
 
-/**
- * The timeout of an outgoing call, in milliseconds; undefined when it is to be refused with
- * DEADLINE_EXCEEDED. It never outlives what came in.
- *
- * `leftMs` is what is left of the deadline that came in, undefined where there is none; `wantMs`
- * what the caller asked for.
- */
-export function timeoutMs(
-  leftMs: number | undefined,
-  wantMs: number | undefined,
-  config: BudgetConfig = DEFAULT_BUDGET,
-): number | undefined {
-  const left = leftMs ?? config.defaultMs;
-  const bounded = Math.min(left, config.maxMs) - config.hopMarginMs;
-  const timeout = wantMs === undefined ? bounded : Math.min(bounded, wantMs);
-  return timeout < config.minUsefulMs ? undefined : timeout;
+  constructor(config: PolicyConfig = {}) {
+    this.defaultMs = config.defaultMs ?? 30_000;
+    this.maxMs = config.maxMs ?? 300_000;
+    this.hopMarginMs = config.hopMarginMs ?? 5;
+    this.minUsefulMs = config.minUsefulMs ?? 1;
+  }
+
+  /**
+   * The timeout for a call, in milliseconds; undefined when it is to be refused with
+   * DEADLINE_EXCEEDED.
+   *
+   * `leftMs` is what is left of the deadline that came in, undefined where there is none; `wantMs`
+   * what the caller asked for.
+   */
+  timeoutMs(leftMs: number | undefined, wantMs?: number): number | undefined {
+    const bounded = Math.min(leftMs ?? this.defaultMs, this.maxMs) - this.hopMarginMs;
+    const timeout = wantMs === undefined ? bounded : Math.min(bounded, wantMs);
+    return timeout < this.minUsefulMs ? undefined : timeout;
+  }
 }
 
 /**

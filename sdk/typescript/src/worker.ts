@@ -7,7 +7,7 @@ import { Bell } from "./bell.js";
 import type { Core } from "./core.js";
 import { descriptorSet } from "./descriptors.js";
 import { Holdings } from "./holdings.js";
-import { retryConnection } from "./retry.js";
+import { retryConnection } from "./reconnect.js";
 import { Registry } from "./served.js";
 import { CLIENT } from "./wire.js";
 

@@ -5,6 +5,7 @@ import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { type AttachRequest, StopReason } from "../gen/plait/v1/worker_service_pb.js";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { attempt, connect, errors, type Worker, type WorkerOptions } from "../src/index.js";
+import * as statuses from "../src/statuses.js";
 import { event } from "./meshes.js";
 import { type AttachScript, Pocket } from "./pocket.js";
 
@@ -230,7 +231,7 @@ test("a response over the broker's limit is a failure", async () => {
       const { value } = await until(read, "outcomes");
       const [failure] = value.failures;
       assert.equal(failure?.code, Code.InvalidArgument);
-      const error = errors.fromParts(failure.code, failure.message, failure.details);
+      const error = statuses.fromParts(failure.code, failure.message, failure.details);
       assert.equal(errors.reason(error), errors.Reason.TOO_LARGE);
       assert.deepEqual(errors.metadata(error), { field: "response", size: "22", limit: "10" });
       told.happen();

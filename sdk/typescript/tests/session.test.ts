@@ -4,6 +4,7 @@ import { afterEach, test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { type Client, connect, errors } from "../src/index.js";
+import * as statuses from "../src/statuses.js";
 import { Pocket, type SubmitScript } from "./pocket.js";
 
 const { echo } = EchoService.method;
@@ -152,7 +153,7 @@ test("a broker that has forgotten the session is told everything in a new one", 
 });
 
 test("a method that the broker has forgotten is asked for anew, once", async () => {
-  const status = errors.newStatus(Code.FailedPrecondition, "METHOD_UNKNOWN", "who?");
+  const status = statuses.newStatus(Code.FailedPrecondition, "METHOD_UNKNOWN", "who?");
   const refuse: SubmitScript = async (read, say) => {
     await greet(read, say);
     for (;;) {

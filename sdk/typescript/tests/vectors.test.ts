@@ -37,7 +37,7 @@ function unknown(given: Row): never {
 }
 
 function breakerSteps(config: Record<string, number>) {
-  const machine = new breaker.Breaker(camel<breaker.BreakerConfig>(config));
+  const machine = new breaker.Breaker(camel<breaker.Config>(config));
   return (given: Row): Row => {
     const now = given.t as number;
     if (given.op === "acquire") {
@@ -50,14 +50,14 @@ function breakerSteps(config: Record<string, number>) {
     if (given.op !== "report") {
       unknown(given);
     }
-    const outcome = given.outcome as breaker.BreakerOutcome;
+    const outcome = given.outcome as breaker.Outcome;
     const counted = machine.report(now, given.gen as number, outcome);
     return { state: machine.state, counted };
   };
 }
 
 function budgetSteps(config: Record<string, number>) {
-  const machine = new retry.RetryBudget(config.max_tokens, config.token_ratio_permille);
+  const machine = new retry.Budget(config.max_tokens, config.token_ratio_permille);
   return (given: Row): Row => {
     switch (given.op) {
       case "may_retry":
@@ -78,20 +78,20 @@ function budgetSteps(config: Record<string, number>) {
 }
 
 function backoffSteps(config: Record<string, number>) {
-  const parameters = camel<retry.BackoffConfig>(config);
+  const backoff = new retry.Backoff(camel<retry.BackoffConfig>(config));
   return (given: Row): Row => {
     const rnd = (given.rnd_ppm as number | undefined) ?? 0;
     const pushback = (given.pushback_ms as number | null | undefined) ?? undefined;
-    return { delay_ms: retry.delayMs(given.attempt as number, rnd, pushback, parameters) };
+    return { delay_ms: backoff.delayMs(given.attempt as number, rnd, pushback) };
   };
 }
 
 function deadlineSteps(config: Record<string, number>) {
-  const parameters = camel<deadline.BudgetConfig>(config);
+  const policy = new deadline.Policy(camel<deadline.PolicyConfig>(config));
   return (given: Row): Row => {
     const left = (given.inbound_left_ms as number | null) ?? undefined;
     const want = (given.want_ms as number | null) ?? undefined;
-    const timeout = deadline.timeoutMs(left, want, parameters);
+    const timeout = policy.timeoutMs(left, want);
     return timeout === undefined ? { refuse: "DEADLINE_EXCEEDED" } : { timeout_ms: timeout };
   };
 }
@@ -120,8 +120,8 @@ for (const vector of vectors.filter((each) => !NOT_RUN.includes(each.kind))) {
 
 test("defaults are those of the vectors", () => {
   const configs = new Map(vectors.map((vector) => [vector.kind, vector.config]));
-  assert.deepEqual(camel(configs.get("breaker") ?? {}), breaker.DEFAULT_BREAKER);
-  assert.deepEqual(camel(configs.get("deadline") ?? {}), deadline.DEFAULT_BUDGET);
+  assert.deepEqual({ ...new deadline.Policy() }, camel(configs.get("deadline") ?? {}));
+  assert.deepEqual({ ...new retry.Backoff() }, camel(configs.get("backoff") ?? {}));
 });
 
 test("the reasons are those of the contract", () => {
