@@ -155,6 +155,9 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 	return nil
 }
 
+// ID is the worker's id, new for each worker: what a task's record names.
+func (w *Worker) ID() string { return w.id }
+
 // Stop drains the worker, as SIGTERM does: it takes no more attempts, and Run returns when those
 // that run are done.
 func (w *Worker) Stop() { w.stopOnce.Do(func() { close(w.stop) }) }
