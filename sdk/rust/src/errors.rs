@@ -36,7 +36,7 @@ pub fn reason(status: &Status) -> Option<ErrorReason> {
 
 /// How long to wait before trying again, when the status says so in `google.rpc.RetryInfo`.
 #[must_use]
-pub fn retry_delay(status: &Status) -> Option<Duration> {
+pub fn retry_after(status: &Status) -> Option<Duration> {
     let info: RetryInfo = detail(status, "google.rpc.RetryInfo")?;
     Duration::try_from(info.retry_delay?).ok()
 }
