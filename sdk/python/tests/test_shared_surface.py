@@ -31,7 +31,7 @@ _LINE = re.compile(
 
 
 def _listed() -> list[str]:
-    names = []
+    names: list[str] = []
     for entries in tomllib.loads(_SURFACE.read_text()).values():
         for canonical, entry in entries.items():
             if "python" in {*entry.get("only", ["python"])} - entry.get("absent", {}).keys():
@@ -60,7 +60,7 @@ def _defined(module: ModuleType) -> Iterator[str]:
     """Public names that the module itself defines; what it imports is not its own."""
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names = [node.name]
+            names: list[str] = [node.name]
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [each.id for each in targets if isinstance(each, ast.Name)]
@@ -87,7 +87,7 @@ def _keywords(function: Any) -> Iterator[str]:
     if not isinstance(function, EnumType) and not is_dataclass(function):
         # A plain class of the language's own, such as a TypedDict, has no signature to speak of.
         # Nor is a constructor without a documentation for users.
-        code = function.__init__ if isinstance(function, type) else function
+        code = vars(function).get("__init__") if isinstance(function, type) else function
         if inspect.isfunction(code) and code.__doc__:
             for each in inspect.signature(code).parameters.values():
                 if each.kind is each.KEYWORD_ONLY:
