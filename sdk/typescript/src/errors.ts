@@ -97,6 +97,6 @@ export function newError(
 }
 
 function infoOf(error: unknown) {
-  const info = detail(error, ErrorInfoSchema);
-  return info?.domain === DOMAIN ? info : undefined;
+  const found = error instanceof ConnectError ? error.findDetails(ErrorInfoSchema) : [];
+  return found.find((each) => each.domain === DOMAIN);
 }

@@ -6,7 +6,8 @@ arrive as they
 were; the functions here read the details that Plait adds.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -87,28 +88,28 @@ def status(error: BaseException) -> status_pb2.Status | None:
 
 
 def detail(error: BaseException, kind: type[M]) -> M | None:
-    """The first detail of one kind, such as google.rpc.BadRequest; None when there is none."""
-    found = status(error)
-    return None if found is None else _detail(found, kind)
+    """The first detail of one kind, such as google.rpc.BadRequest; None when there is none that can
+    be read."""
+    return next(_details(error, kind), None)
 
 
 def reason(error: BaseException) -> str | None:
     """Plait's reason, as in `Reason`; None for an error that is not Plait's own."""
-    info = detail(error, error_details_pb2.ErrorInfo)
-    return info.reason if info is not None and info.domain == DOMAIN else None
+    info = _info(error)
+    return info.reason if info is not None else None
 
 
 def metadata(error: BaseException) -> dict[str, str]:
     """The variable parts of Plait's message, such as "task"; empty for an error that is not Plait's
     own."""
-    info = detail(error, error_details_pb2.ErrorInfo)
-    return dict(info.metadata) if info is not None and info.domain == DOMAIN else {}
+    info = _info(error)
+    return dict(info.metadata) if info is not None else {}
 
 
 def retry_after(error: BaseException) -> float | None:
     """The seconds that google.rpc.RetryInfo asks to wait; None when it does not."""
     info = detail(error, error_details_pb2.RetryInfo)
-    if info is None:
+    if info is None or not info.HasField("retry_delay"):
         return None
     return info.retry_delay.seconds + info.retry_delay.nanos / 1e9
 
@@ -152,10 +153,18 @@ def _trailers(error: BaseException) -> list[tuple[str, str | bytes]]:
     return list((read() if read is not None else None) or ())
 
 
-def _detail(found: status_pb2.Status, kind: type[M]) -> M | None:
-    for packed in found.details:
+def _info(error: BaseException) -> error_details_pb2.ErrorInfo | None:
+    found = _details(error, error_details_pb2.ErrorInfo)
+    return next((info for info in found if info.domain == DOMAIN), None)
+
+
+def _details(error: BaseException, kind: type[M]) -> Iterator[M]:
+    """Details of one kind. What cannot be read is passed over: errors are read where things go
+    wrong already."""
+    found = status(error)
+    for packed in found.details if found is not None else ():
         made = kind()
-        # Answers False, and changes nothing, where the detail is of another kind.
-        if packed.Unpack(made):
-            return made
-    return None
+        with contextlib.suppress(DecodeError):
+            # Answers False, and changes nothing, where the detail is of another kind.
+            if packed.Unpack(made):
+                yield made
