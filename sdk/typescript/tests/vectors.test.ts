@@ -32,8 +32,33 @@ function camel<T>(config: Record<string, number>): T {
   return Object.fromEntries(entries) as T;
 }
 
+const OUTCOMES: readonly breaker.Outcome[] = ["success", "failure", "ignore"];
+
+/** What a step of each kind may say. More would be an operation that the driver does not know. */
+const SAID: Record<string, readonly string[]> = {
+  backoff: ["attempt", "rnd_ppm", "pushback_ms"],
+  breaker: ["op", "t", "gen", "outcome"],
+  deadline: ["inbound_left_ms", "want_ms"],
+  retry_budget: ["op"],
+};
+
 function unknown(given: Row): never {
-  throw new Error(`unknown op ${given.op}`);
+  throw new Error(`unknown op in ${JSON.stringify(given)}`);
+}
+
+/** A fresh machine of a kind, which takes no step that it does not know. */
+function machineOf(kind: string, config: Record<string, number>): (given: Row) => Row {
+  const [driver, said] = [DRIVERS[kind], SAID[kind]];
+  if (driver === undefined || said === undefined) {
+    throw new Error(`unknown kind ${kind}`);
+  }
+  const machine = driver(config);
+  return (given) => {
+    if (!Object.keys(given).every((each) => said.includes(each))) {
+      unknown(given);
+    }
+    return machine(given);
+  };
 }
 
 function breakerSteps(config: Record<string, number>) {
@@ -50,7 +75,7 @@ function breakerSteps(config: Record<string, number>) {
     if (given.op !== "report") {
       unknown(given);
     }
-    const outcome = given.outcome as breaker.Outcome;
+    const outcome = OUTCOMES.find((each) => each === given.outcome) ?? unknown(given);
     const counted = machine.report(now, given.gen as number, outcome);
     return { state: machine.state, counted };
   };
@@ -111,12 +136,22 @@ test("every kind is run or listed", () => {
 
 for (const vector of vectors.filter((each) => !NOT_RUN.includes(each.kind))) {
   test(`${vector.kind}: ${vector.name}`, () => {
-    const step = DRIVERS[vector.kind]?.(vector.config);
+    const step = machineOf(vector.kind, vector.config);
     for (const [number, { in: given, out }] of vector.steps.entries()) {
-      assert.deepEqual(step?.(given), out, `step ${number}`);
+      assert.deepEqual(step(given), out, `step ${number}`);
     }
   });
 }
+
+test("an unknown kind, operation or outcome is an error", () => {
+  assert.throws(() => machineOf("hedge", {}), /unknown kind/);
+  for (const vector of vectors.filter((each) => !NOT_RUN.includes(each.kind))) {
+    const step = machineOf(vector.kind, vector.config);
+    assert.throws(() => step({ op: "guess" }), /unknown op/);
+  }
+  const step = machineOf("breaker", {});
+  assert.throws(() => step({ op: "report", t: 0, gen: 0, outcome: "maybe" }), /unknown op/);
+});
 
 test("defaults are those of the vectors", () => {
   const configs = new Map(vectors.map((vector) => [vector.kind, vector.config]));
