@@ -1,8 +1,10 @@
 /**
  * Deadlines: one budget from the outermost caller to the last child, that never grows. A deadline
  * is a monotonic instant inside a process and the remaining time on the wire. The task that a
- * handler runs for is bounded by the broker; what is here tells how much time is left.
+ * handler runs for is bounded by the broker; what is here tells how much time is left, and sets
+ * limits for a piece of code.
  */
+import { limitAt } from "./limit.js";
 import { current } from "./run.js";
 
 /** Parameters of a policy, in milliseconds; what is left out is the default. */
@@ -46,10 +48,21 @@ export class Policy {
 }
 
 /**
- * Milliseconds left for the handler that runs, never below 0; undefined outside a handler, where
- * there is no deadline.
+ * Milliseconds left for the code that runs, never below 0; undefined where there is no deadline.
+ * Inside a handler this is what is left of the attempt, or of a `limit` inside it.
  */
 export function remainingMs(): number | undefined {
-  const run = current.getStore();
-  return run === undefined ? undefined : Math.max(0, run.deadline - performance.now());
+  const ends = [limitAt.getStore(), current.getStore()?.deadline];
+  const set = ends.filter((each) => each !== undefined);
+  return set.length > 0 ? Math.max(0, Math.min(...set) - performance.now()) : undefined;
+}
+
+/**
+ * Bounds the calls and submissions made inside `code` to so many milliseconds, as a timeout on each
+ * of them would. An earlier deadline stays. It interrupts nothing else. Answers what `code` does.
+ */
+export function limit<T>(ms: number, code: () => T): T {
+  const outer = limitAt.getStore();
+  const at = performance.now() + ms;
+  return limitAt.run(outer === undefined ? at : Math.min(at, outer), code);
 }

@@ -307,6 +307,28 @@ test("a worker that the broker will not have ends with its error", async () => {
   await assert.rejects(worker.run(), { code: Code.PermissionDenied });
 });
 
+for (const teller of ["ended", "stop"] as const) {
+  test(`what ends a started worker is told by ${teller}`, async () => {
+    const refused = event();
+    const [worker] = await open(
+      { echo: () => ({}) },
+      {},
+      async (read, say) => {
+        await greet(read, say);
+      },
+      async () => {
+        refused.happen();
+        throw new ConnectError("no more", Code.PermissionDenied);
+      },
+    );
+    assert.throws(() => worker.ended(), /does not run/);
+    await worker.start();
+    await refused.promise;
+    await assert.rejects(worker[teller](), { code: Code.PermissionDenied });
+    await worker.stop();
+  });
+}
+
 test("a broker that has forgotten the methods is told of them again", async () => {
   const [worker, pocket] = await open(
     { echo: () => ({}) },

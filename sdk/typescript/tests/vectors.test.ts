@@ -154,7 +154,7 @@ test("an unknown kind, operation or outcome is an error", () => {
 });
 
 test("defaults are those of the vectors", () => {
-  const configs = new Map(vectors.map((vector) => [vector.kind, vector.config]));
+  const configs = new Map(vectors.toReversed().map((vector) => [vector.kind, vector.config]));
   assert.deepEqual({ ...new deadline.Policy() }, camel(configs.get("deadline") ?? {}));
   assert.deepEqual({ ...new retry.Backoff() }, camel(configs.get("backoff") ?? {}));
 });
