@@ -102,7 +102,7 @@ func (v fieldPath) descriptor(t *testing.T) protoreflect.MessageDescriptor {
 	}
 	for level, number := range v.Numbers {
 		field := &descriptorpb.FieldDescriptorProto{
-			Name: proto.String("it"), Number: proto.Int32(int32(number)), //nolint:gosec // Of a vector.
+			Name: proto.String("it"), Number: proto.Int32(int32(number)),
 			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: kind.Enum(),
 		}
 		if level < len(v.Numbers)-1 {

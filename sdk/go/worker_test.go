@@ -94,7 +94,8 @@ func TestWorker_SaysWhoItIsAndAnswersAttempts(t *testing.T) {
 	s := startScript(t)
 	w := startWorker(t, s, same, WithName("echo"), WithVersion("v3"), WithConcurrency(7))
 	l, hello := s.attached(t, time.Minute)
-	if hello.GetWorker() != w.worker.ID() || hello.GetName() != "echo" || hello.GetVersion() != "v3" || hello.GetSlots() != 7 ||
+	if hello.GetWorker() != w.worker.ID() || hello.GetName() != "echo" ||
+		hello.GetVersion() != "v3" || hello.GetSlots() != 7 ||
 		hello.GetClient() != clientName ||
 		hello.GetMethods()[0] != testingv1.EchoService_Echo_FullMethodName {
 		t.Fatalf("hello = %v", hello)
