@@ -13,8 +13,8 @@ PROTOC := .tools/.protoc
 GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
-.PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system \
-        test-tidy system interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
+.PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system test-tidy \
+        system interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -69,7 +69,7 @@ build-dev: setup ## Build the binaries that tests run into build/dev
 test-python: setup build-dev ## Test the Python packages
 	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST)
 test-go: build-dev setup ## Test the Go modules, with the race detector
-	PLAIT_BIN=$(CURDIR)/build/dev go test -race $$(.ci/go_modules.sh)
+	PLAIT_BIN=$(CURDIR)/build/dev go test -race -count=1 $$(.ci/go_modules.sh)
 test-rust: build-dev setup ## Test the Rust crates
 	PLAIT_BIN=$(CURDIR)/build/dev cargo test --workspace --locked
 test-typescript: setup build-dev ## Test the TypeScript package

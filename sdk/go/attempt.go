@@ -33,6 +33,9 @@ func (a Attempt) TaskID() string { return taskID(a.run.task) }
 // has none.
 func (a Attempt) IdempotencyKey() string { return a.run.idempotencyKey() }
 
+// OrderingKey is the task's ordering key; "" for none.
+func (a Attempt) OrderingKey() string { return a.run.extra.GetOrderingKey() }
+
 // FencingToken grows with every attempt of the task. A store that remembers the highest token it
 // saw can refuse the writes of an attempt that was given up.
 func (a Attempt) FencingToken() uint64 { return a.run.token }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -36,6 +37,17 @@ func Reason(err error) plaitv1.ErrorReason {
 		return plaitv1.ErrorReason_ERROR_REASON_UNSPECIFIED
 	}
 	return plaitv1.ErrorReason(plaitv1.ErrorReason_value[reasonPrefix+info.GetReason()])
+}
+
+// RetryAfter is how long google.rpc.RetryInfo asks to wait, in a gRPC status anywhere in err's
+// chain, Plait's or anybody else's. It is not ok when there is none.
+func RetryAfter(err error) (delay time.Duration, ok bool) {
+	for _, detail := range status.Convert(err).Details() {
+		if info, is := detail.(*errdetails.RetryInfo); is && info.GetRetryDelay() != nil {
+			return info.GetRetryDelay().AsDuration(), true
+		}
+	}
+	return 0, false
 }
 
 func errorInfo(err error) *errdetails.ErrorInfo {

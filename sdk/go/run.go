@@ -12,7 +12,7 @@ import (
 
 // Run serves until ctx ends, Stop is called or the process gets SIGTERM or SIGINT; then it drains:
 // attempts that were not started go back to their queues, flows that wait for children are
-// unloaded, the rest has the grace to finish. A second signal ends it at once. It reconnects for
+// unloaded, the rest has the grace to finish. A second signal, or Stop, ends it at once. It reconnects for
 // ever. Its error is a contract that was refused, or what the drain had to cut off. A worker runs
 // once.
 func (w *Worker) Run(ctx context.Context) error {
@@ -65,6 +65,7 @@ func (w *Worker) drained(attached <-chan error, signals <-chan os.Signal) error 
 		w.cutOff()
 		return err
 	case <-signals:
+	case <-w.stopNow:
 	case <-grace.C:
 	}
 	if n := w.cutOff(); n > 0 {

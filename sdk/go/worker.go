@@ -53,9 +53,9 @@ type Worker struct {
 	started atomic.Bool
 	// Whether this stream brought more than a welcome. Of the goroutine that receives.
 	answered bool
-	// Closed by Stop.
-	stop     chan struct{}
-	stopOnce sync.Once
+	// Closed by the first and the second Stop.
+	stop, stopNow         chan struct{}
+	stopOnce, stopNowOnce sync.Once
 	// Closed by the first welcome.
 	attached     chan struct{}
 	attachedOnce sync.Once
@@ -86,6 +86,7 @@ func (c *Client) Worker(options ...WorkerOption) *Worker {
 	w := &Worker{
 		client: c, log: c.log, id: workerID(), slots: defaultConcurrency, grace: defaultGrace,
 		signals: defaultSignals, leases: newLeases(), stop: make(chan struct{}),
+		stopNow:  make(chan struct{}),
 		attached: make(chan struct{}),
 		peer:     &peer.Peer{Addr: brokerAddress(c.address)},
 	}
@@ -155,9 +156,21 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 	return nil
 }
 
+// ID is the worker's id, new for each worker: what a task's record names.
+func (w *Worker) ID() string { return w.id }
+
 // Stop drains the worker, as SIGTERM does: it takes no more attempts, and Run returns when those
-// that run are done.
-func (w *Worker) Stop() { w.stopOnce.Do(func() { close(w.stop) }) }
+// that run are done. A second call means now.
+func (w *Worker) Stop() {
+	first := false
+	w.stopOnce.Do(func() {
+		first = true
+		close(w.stop)
+	})
+	if !first {
+		w.stopNowOnce.Do(func() { close(w.stopNow) })
+	}
+}
 
 // Attached is closed when the worker is attached for the first time: its methods are known, and
 // tasks may come.

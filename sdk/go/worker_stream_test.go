@@ -203,3 +203,32 @@ func TestWorker_DrainCutsOffWhatOutlivesTheGrace(t *testing.T) {
 	}
 	_ = next(t, told)
 }
+
+func TestWorker_SecondStopDoesNotWaitForHandlers(t *testing.T) {
+	t.Parallel()
+	s := startScript(t)
+	hold := make(chan struct{})
+	defer close(hold)
+	running := make(chan struct{}, 1)
+	w := startWorker(
+		t,
+		s,
+		func(ctx context.Context, r *testingv1.EchoRequest) (*testingv1.EchoResponse, error) {
+			running <- struct{}{}
+			<-hold // It does not heed its context.
+			return same(ctx, r)
+		},
+		WithGrace(time.Hour),
+	)
+	l, _ := s.attached(t, time.Minute)
+	assign(t, l, echoAttempt(t, 1, 7, 70, "a"))
+	next(t, running)
+	w.worker.Stop()
+	until(t, l, func(m *plaitv1.AttachRequest) bool { return m.GetDrain() != nil })
+	w.worker.Stop()
+	w.worker.Stop() // A third one changes nothing.
+	err := next(t, w.ran).err
+	if err == nil || !strings.Contains(err.Error(), "1 attempts were cut off") {
+		t.Fatalf("err = %v", err)
+	}
+}

@@ -92,9 +92,10 @@ func echoAttempt(t *testing.T, sequence, task, token uint64, text string) *plait
 func TestWorker_SaysWhoItIsAndAnswersAttempts(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
-	startWorker(t, s, same, WithName("echo"), WithVersion("v3"), WithConcurrency(7))
+	w := startWorker(t, s, same, WithName("echo"), WithVersion("v3"), WithConcurrency(7))
 	l, hello := s.attached(t, time.Minute)
-	if hello.GetName() != "echo" || hello.GetVersion() != "v3" || hello.GetSlots() != 7 ||
+	if hello.GetWorker() != w.worker.ID() || hello.GetName() != "echo" ||
+		hello.GetVersion() != "v3" || hello.GetSlots() != 7 ||
 		hello.GetClient() != clientName ||
 		hello.GetMethods()[0] != testingv1.EchoService_Echo_FullMethodName {
 		t.Fatalf("hello = %v", hello)
@@ -184,7 +185,7 @@ func TestWorker_HandlerSeesWhatAGRPCServerWouldShow(t *testing.T) {
 			}
 			a, ok := AttemptFrom(ctx)
 			if !ok || a.Number() != 3 || a.TaskID() != "t0000000000000007" ||
-				a.IdempotencyKey() != "key" ||
+				a.IdempotencyKey() != "key" || a.OrderingKey() != "order" ||
 				a.FencingToken() != 70 {
 				t.Errorf("attempt = %v", a)
 			}
@@ -198,7 +199,7 @@ func TestWorker_HandlerSeesWhatAGRPCServerWouldShow(t *testing.T) {
 	l, _ := s.attached(t, time.Minute)
 	f := echoAttempt(t, 1, 7, 70, "a")
 	f.Extras = []*plaitv1.AttemptExtra{{
-		Attempt: 3, IdempotencyKey: "key",
+		Attempt: 3, IdempotencyKey: "key", OrderingKey: "order",
 		Metadata: []*plaitv1.Metadatum{{Key: "x-tenant", Value: []byte("blue")}},
 	}}
 	assign(t, l, f)

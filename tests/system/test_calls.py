@@ -54,7 +54,9 @@ async def test_another_client_has_the_result_by_its_id(mesh: Mesh, caller: Calle
 async def test_thousands_answer_in_the_order_of_their_requests(caller: Caller):
     payloads = [f"{number}".encode() for number in range(3000)]
     requests = (pb.EchoRequest(payload=payload) for payload in payloads)
-    answers = [answer.payload async for answer in caller.plait.map(caller.echo.Echo, requests)]
+    answers = [
+        answer.payload async for answer in caller.plait.call_many(caller.echo.Echo, requests)
+    ]
     assert answers == payloads
 
 
@@ -123,7 +125,7 @@ async def test_a_failure_arrives_byte_for_byte(caller: Caller, code: int):
     trailers = dict(failed.value.trailing_metadata())
     assert trailers == {
         "x-failed-by": "ledger 7",
-        errors.DETAILS_KEY: expected.SerializeToString(deterministic=True),
+        "grpc-status-details-bin": expected.SerializeToString(deterministic=True),
     }
     shown = await caller.get(task.id)
     assert shown.error == expected

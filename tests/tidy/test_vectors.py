@@ -1,5 +1,7 @@
-"""The shared vectors are what their reference computes."""
+"""The shared vectors are what their reference computes, and what the contract says."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,3 +17,18 @@ def test_the_resilience_vectors_agree_with_the_reference(root: Path):
     )
     assert result.returncode == 0, result.stdout
     assert ", 0 differences" in result.stdout
+
+
+def test_the_reasons_of_the_vectors_are_those_of_the_contract(root: Path):
+    """The gRPC code of a reason stands in the contract's comment, and nowhere else as data."""
+    text = (root / "proto/plait/v1/errors.proto").read_text()
+    said = re.findall(
+        r"// ([A-Z_]+)( with RetryInfo)?: .*\n(?: *//.*\n)* *ERROR_REASON_(\w+) = (\d+);", text
+    )
+    vectors = json.loads((root / "interop/vectors/error_codes.json").read_text())
+    assert vectors["reasons"] == [
+        {"reason": reason, "number": int(number), "code": code, "retry_info": bool(retry_info)}
+        for code, retry_info, reason, number in said
+    ]
+    numbers = re.findall(r"ERROR_REASON_\w+ = (\d+);", text)
+    assert len(numbers) == len(said) + 1, "a reason has no code in its comment"

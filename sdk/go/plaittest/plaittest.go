@@ -137,9 +137,11 @@ func (p *Plait) Connect(tb testing.TB, options ...plait.ClientOption) *plait.Cli
 func (p *Plait) Work(tb testing.TB, w *plait.Worker) {
 	tb.Helper()
 	ended := make(chan error, 1)
-	go func() { ended <- w.Run(context.WithoutCancel(tb.Context())) }()
+	ctx, stop := context.WithCancel(context.WithoutCancel(tb.Context()))
+	go func() { ended <- w.Run(ctx) }()
 	tb.Cleanup(func() {
-		w.Stop()
+		// Not by Stop: that would be the second one of a test that has called it.
+		stop()
 		if err := <-ended; err != nil {
 			tb.Errorf("the worker ended: %v", err)
 		}

@@ -26,7 +26,7 @@ async def test_the_window_bounds_what_is_taken_from_the_source(client, pocket):
 
     stub = stub_of(client)
     async with serve(client):
-        async for response in client.map(stub.Charge, source(), window=10):
+        async for response in client.call_many(stub.Charge, source(), window=10):
             number = int(response.receipt_id[2:])
             assert taken <= number + 10
     assert taken == 1000
@@ -42,7 +42,7 @@ async def test_a_slow_source_holds_up_no_result(client):
 
     seen = []
     async with serve(client):
-        async for response in client.map(stub_of(client).Charge, source()):
+        async for response in client.call_many(stub_of(client).Charge, source()):
             seen.append(response.receipt_id)
             go_on.set()
     assert seen == ["r-first", "r-second"]
@@ -55,7 +55,7 @@ async def test_an_error_of_the_source_is_raised(client):
 
     async with serve(client):
         with pytest.raises(ValueError, match="in the middle"):
-            async for _ in client.map(stub_of(client).Charge, source()):
+            async for _ in client.call_many(stub_of(client).Charge, source()):
                 pass
 
 
@@ -68,7 +68,7 @@ async def test_the_keys_of_many(client, pocket):
 
 async def test_results_that_are_not_read_are_forgotten(client, pocket):
     stub = stub_of(client)
-    results = client.map(stub.Charge, orders(5))
+    results = client.call_many(stub.Charge, orders(5))
     first = asyncio.ensure_future(anext(results))
     await pocket.until(lambda: len(pocket.tasks) == 5)
     async with serve(client):
@@ -77,7 +77,7 @@ async def test_results_that_are_not_read_are_forgotten(client, pocket):
     await results.aclose()
 
 
-@pytest.mark.parametrize("call", ["map", "submit_many"])
+@pytest.mark.parametrize("call", ["call_many", "submit_many"])
 async def test_a_window_of_nothing_is_refused(client, call):
     with pytest.raises(ValueError, match="window"):
         async for _ in getattr(client, call)(stub_of(client).Charge, orders(1), window=0):

@@ -54,7 +54,9 @@ async def test_equal_options_of_children_are_said_once(client, pocket):
 async def test_a_flow_fans_out_through_map(client):
     async def settle(stub, orders):
         requests = (shop.ChargeRequest(order_id=order) for order in orders)
-        return [each.receipt_id async for each in client.map(stub.Charge, requests, window=16)]
+        return [
+            each.receipt_id async for each in client.call_many(stub.Charge, requests, window=16)
+        ]
 
     async with serve_flow(client, settle, concurrency=2):
         answer = await stub_of(client).Settle(

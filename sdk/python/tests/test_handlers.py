@@ -14,7 +14,7 @@ from sdk.python.tests.contracts import shop
 from sdk.python.tests.shops import orders, receipt, serve, serve_sync, spin, stub_of
 
 import plait
-from plait import _slots, errors
+from plait import _slots, _statuses, errors
 
 
 async def call_error(client: plait.Client, **said: Any) -> grpc.aio.AioRpcError:
@@ -100,7 +100,7 @@ async def test_status_and_details_arrive_byte_for_byte(client):
         error = await call_error(client)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert error.details() == "no funds — žádné"
-    assert dict(error.trailing_metadata())[errors.DETAILS_KEY] == sent.SerializeToString()
+    assert dict(error.trailing_metadata())[_statuses.DETAILS_KEY] == sent.SerializeToString()
     assert errors.detail(error, error_details_pb2.ErrorInfo) == info
     assert errors.reason(error) is None
 

@@ -33,7 +33,7 @@ async def test_call_and_submit(client):
 async def test_bulk(client):
     async with serve(client):
         stub = stub_of(client)
-        got = [each.receipt_id async for each in client.map(stub.Charge, orders(5000))]
+        got = [each.receipt_id async for each in client.call_many(stub.Charge, orders(5000))]
     assert got == [f"r-{number}" for number in range(5000)]
 
 
@@ -144,7 +144,7 @@ async def test_plain_functions(client):
 
     async with serve_sync(client, charge):
         stub = stub_of(client)
-        got = [each.receipt_id async for each in client.map(stub.Charge, orders(500))]
+        got = [each.receipt_id async for each in client.call_many(stub.Charge, orders(500))]
     assert got == [f"r-{number}" for number in range(500)]
 
 

@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait import deadline, errors, retry
+from plait import _statuses, deadline, errors, retry
 
 
 def unavailable(wait_ms: int | None) -> grpc.aio.AioRpcError:
@@ -35,7 +35,7 @@ async def test_unavailable_is_tried_again():
 
 
 async def test_other_errors_are_not():
-    refused = errors.from_parts(3, "no", b"")
+    refused = _statuses.from_parts(3, "no", b"")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await attempts_of([refused, refused])
     assert caught.value is refused
@@ -64,6 +64,6 @@ def test_a_delay_is_within_its_bound(attempt, rnd_ppm, initial_ms, max_ms):
 
 @given(st.none() | st.integers(0, 10**9), st.none() | st.integers(0, 10**9))
 def test_a_timeout_is_never_extended(left_ms, want_ms):
-    timeout = deadline.Budget().timeout_ms(left_ms, want_ms)
+    timeout = deadline.Policy().timeout_ms(left_ms, want_ms)
     bounds = [each for each in (left_ms, want_ms, 300_000) if each is not None]
     assert timeout is None or 1 <= timeout <= min(bounds)

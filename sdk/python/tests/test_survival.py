@@ -33,7 +33,7 @@ async def test_calls_survive_kills_of_the_broker(mesh: Mesh):
     got = []
     async with mesh.connect() as client, serve(client, charge):
         stub = stub_of(client)
-        async for response in client.map(stub.Charge, orders(6000), window=1000):
+        async for response in client.call_many(stub.Charge, orders(6000), window=1000):
             got.append(response.receipt_id)
             if len(got) in (500, 3000):
                 await asyncio.to_thread(mesh.kill_broker)

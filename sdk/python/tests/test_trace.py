@@ -179,8 +179,8 @@ def test_configure_exports_by_otlp(name_in_environment):
 
 def test_without_an_endpoint_nothing_is_configured():
     program = (
-        "import plait.trace, sys; plait.trace.configure('shop');"
-        "assert not plait.trace.configured(); assert 'opentelemetry.sdk' not in sys.modules"
+        "import plait._spans, plait.trace, sys; plait.trace.configure('shop');"
+        "assert not plait._spans.configured(); assert 'opentelemetry.sdk' not in sys.modules"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=50)

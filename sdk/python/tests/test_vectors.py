@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from plait.breaker import Breaker, Config, Outcome
-from plait.deadline import Budget as DeadlineBudget
-from plait.retry import Backoff
-from plait.retry import Budget as RetryBudget
+from plait.deadline import Policy
+from plait.retry import Backoff, Budget
 
 _FILE = Path(__file__).parents[3] / "interop" / "vectors" / "resilience.json"
 _DOCUMENT = json.loads(_FILE.read_text())
@@ -37,7 +36,7 @@ class _BreakerDriver:
 
 class _BudgetDriver:
     def __init__(self, config: dict[str, int]) -> None:
-        self._budget = RetryBudget(**config)
+        self._budget = Budget(**config)
 
     def step(self, given: dict[str, Any]) -> dict[str, Any]:
         op = given["op"]
@@ -65,7 +64,7 @@ class _BackoffDriver:
 
 class _DeadlineDriver:
     def __init__(self, config: dict[str, int]) -> None:
-        self._budget = DeadlineBudget(**config)
+        self._budget = Policy(**config)
 
     def step(self, given: dict[str, Any]) -> dict[str, Any]:
         timeout = self._budget.timeout_ms(given["inbound_left_ms"], given["want_ms"])
@@ -78,6 +77,21 @@ _DRIVERS: dict[str, Any] = {
     "deadline": _DeadlineDriver,
     "retry_budget": _BudgetDriver,
 }
+
+
+# What a step of each kind may say. More would be an operation that the driver does not know.
+_SAID = {
+    "backoff": {"attempt", "rnd_ppm", "pushback_ms"},
+    "breaker": {"op", "t", "gen", "outcome"},
+    "deadline": {"inbound_left_ms", "want_ms"},
+    "retry_budget": {"op"},
+}
+
+
+def _step(kind: str, driver: Any, given: dict[str, Any]) -> Any:
+    if unknown := given.keys() - _SAID[kind]:
+        raise ValueError(f"unknown op: a {kind} knows no {sorted(unknown)}")
+    return driver.step(given)
 
 
 def test_every_kind_is_run_or_listed():
@@ -94,13 +108,20 @@ def test_every_kind_is_run_or_listed():
 def test_vector(vector):
     driver = _DRIVERS[vector["kind"]](vector["config"])
     for number, step in enumerate(vector["steps"]):
-        assert driver.step(step["in"]) == step["out"], f"step {number}"
+        assert _step(vector["kind"], driver, step["in"]) == step["out"], f"step {number}"
 
 
 def test_defaults_are_those_of_the_vectors():
     configs = {vector["kind"]: vector["config"] for vector in _DOCUMENT["vectors"]}
     assert Config(**configs["breaker"]) == Config()
-    assert DeadlineBudget(**configs["deadline"]) == DeadlineBudget()
+    assert Policy(**configs["deadline"]) == Policy()
+
+
+@pytest.mark.parametrize("kind", _DRIVERS)
+def test_an_unknown_op_is_an_error(kind):
+    config = next(each["config"] for each in _DOCUMENT["vectors"] if each["kind"] == kind)
+    with pytest.raises(ValueError, match="unknown op"):
+        _step(kind, _DRIVERS[kind](config), {"op": "guess"})
 
 
 def test_an_unknown_outcome_is_an_error():

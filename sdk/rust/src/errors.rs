@@ -21,10 +21,12 @@ pub const DOMAIN: &str = "plait";
 const PREFIX: &str = "ERROR_REASON_";
 const TYPE_PREFIX: &str = "type.googleapis.com/";
 
-/// The `ErrorInfo` of a status, Plait's or anybody else's.
+/// The `ErrorInfo` of a status: Plait's where it has one, else the first.
 #[must_use]
 pub fn error_info(status: &Status) -> Option<ErrorInfo> {
-    detail(status, "google.rpc.ErrorInfo")
+    let mut found: Vec<ErrorInfo> = details(status, "google.rpc.ErrorInfo");
+    let ours = found.iter().position(|info| info.domain == DOMAIN);
+    (!found.is_empty()).then(|| found.swap_remove(ours.unwrap_or(0)))
 }
 
 /// Why Plait refused; `None` when the status is not Plait's own.
@@ -36,9 +38,9 @@ pub fn reason(status: &Status) -> Option<ErrorReason> {
 
 /// How long to wait before trying again, when the status says so in `google.rpc.RetryInfo`.
 #[must_use]
-pub fn retry_delay(status: &Status) -> Option<Duration> {
-    let info: RetryInfo = detail(status, "google.rpc.RetryInfo")?;
-    Duration::try_from(info.retry_delay?).ok()
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    let found: Vec<RetryInfo> = details(status, "google.rpc.RetryInfo");
+    Duration::try_from(found.first()?.retry_delay?).ok()
 }
 
 /// A refusal of Plait: the code that belongs to `reason`, and an `ErrorInfo` with every variable part of the message
@@ -113,12 +115,14 @@ pub fn task_is_retried(code: Code) -> bool {
     )
 }
 
-fn detail<M: Message + Default>(status: &Status, name: &str) -> Option<M> {
-    let details = rpc::Status::decode(status.details()).ok()?.details;
-    let any = details
-        .into_iter()
-        .find(|any| any.type_url.rsplit('/').next() == Some(name))?;
-    M::decode(any.value.as_slice()).ok()
+/// The details of one kind, those that can be read.
+fn details<M: Message + Default>(status: &Status, name: &str) -> Vec<M> {
+    let details = rpc::Status::decode(status.details()).map(|status| status.details);
+    let found = details.unwrap_or_default().into_iter();
+    found
+        .filter(|any| any.type_url.rsplit('/').next() == Some(name))
+        .filter_map(|any| M::decode(any.value.as_slice()).ok())
+        .collect()
 }
 
 /// A status as it came inside a message.

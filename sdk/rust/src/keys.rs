@@ -185,6 +185,42 @@ mod tests {
         );
     }
 
+    /// The vectors that every language shares.
+    #[test]
+    fn every_vector_gives_its_text_or_an_error() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../interop/vectors/field_paths.json"
+        );
+        let document: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).expect("the vectors"))
+                .expect("JSON");
+        assert_eq!(document["schema"], 1);
+        let vectors = document["vectors"].as_array().expect("vectors");
+        assert!(vectors.len() >= 70);
+        for vector in vectors {
+            let name = &vector["name"];
+            assert_eq!(
+                vector.as_object().map(serde_json::Map::len),
+                Some(5),
+                "{name}"
+            );
+            let kind = vector["kind"].as_str().expect("a kind");
+            let kind = KeyKind::from_str_name(&format!("KEY_KIND_{kind}")).expect("a known kind");
+            let numbers: Vec<u32> =
+                serde_json::from_value(vector["numbers"].clone()).expect("numbers");
+            let hex = vector["message_hex"].as_str().expect("a message");
+            let message: Vec<u8> = (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex"))
+                .collect();
+            let read = text(&self::path(&numbers, kind), &message).ok();
+            let want = vector["text"].as_str().map(str::to_owned);
+            assert!(want.is_some() != (vector["error"] == true), "{name}");
+            assert_eq!(read, want, "{name}");
+        }
+    }
+
     /// A message with one field, encoded by prost.
     fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut message = Vec::new();

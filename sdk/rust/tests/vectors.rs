@@ -59,6 +59,21 @@ fn an_unknown_op_is_an_error() {
     )(&json!({"op": "no"}));
 }
 
+#[test]
+fn a_step_that_says_more_is_an_error() {
+    let config = json!({
+        "initial_ms": 1, "max_ms": 1, "multiplier_permille": 1, "jitter_low_permille": 1,
+        "jitter_high_permille": 1, "default_ms": 1, "hop_margin_ms": 1, "min_useful_ms": 1,
+    });
+    for kind in ["backoff", "deadline"] {
+        let mut machine = machine(kind, &config);
+        let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            machine(&json!({"op": "guess"}))
+        }));
+        assert!(refused.is_err(), "{kind} took an unknown operation");
+    }
+}
+
 type Machine = Box<dyn FnMut(&Value) -> Value>;
 
 fn machine(kind: &str, config: &Value) -> Machine {
@@ -68,6 +83,16 @@ fn machine(kind: &str, config: &Value) -> Machine {
         "backoff" => backoff(config),
         "deadline" => deadline(config),
         _ => panic!("unknown kind {kind:?}"),
+    }
+}
+
+/// Refuses a step that says more than its machine knows.
+fn only(step: &Value, known: &[&str]) {
+    for field in step.as_object().expect("a step").keys() {
+        assert!(
+            known.contains(&field.as_str()),
+            "unknown op: {field} in {step}"
+        );
     }
 }
 
@@ -89,6 +114,7 @@ fn breaker(config: &Value) -> Machine {
         half_open_max_ms: number(config, "half_open_max_ms"),
     });
     Box::new(move |step| {
+        only(step, &["op", "t", "gen", "outcome"]);
         let now = number(step, "t");
         match step["op"].as_str() {
             Some("acquire") => match breaker.acquire(now) {
@@ -128,6 +154,7 @@ fn budget(config: &Value) -> Machine {
         number(config, "token_ratio_permille"),
     );
     Box::new(move |step| {
+        only(step, &["op"]);
         match step["op"].as_str() {
             Some("may_retry") => {
                 return json!({"allow": budget.may_retry(), "tokens_milli": budget.tokens_milli()});
@@ -150,6 +177,7 @@ fn backoff(config: &Value) -> Machine {
         jitter_high_permille: number(config, "jitter_high_permille"),
     };
     Box::new(move |step| {
+        only(step, &["attempt", "rnd_ppm", "pushback_ms"]);
         if let Some(pushback) = step["pushback_ms"].as_i64() {
             return match Backoff::pushback(pushback) {
                 Some(delay) => json!({"delay_ms": delay}),
@@ -174,6 +202,7 @@ fn deadline(config: &Value) -> Machine {
         min_useful_ms: signed("min_useful_ms"),
     };
     Box::new(move |step| {
+        only(step, &["inbound_left_ms", "want_ms"]);
         match policy.timeout_ms(step["inbound_left_ms"].as_i64(), step["want_ms"].as_i64()) {
             Some(timeout) => json!({"timeout_ms": timeout}),
             None => json!({"refuse": "DEADLINE_EXCEEDED"}),

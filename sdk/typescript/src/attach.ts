@@ -14,7 +14,7 @@ import {
 import { Bell, pause } from "./bell.js";
 import { Reason, reason } from "./errors.js";
 import type { Holdings } from "./holdings.js";
-import { Reconnect } from "./retry.js";
+import { Reconnect } from "./reconnect.js";
 import type { Wire } from "./wire.js";
 
 /** What a broker answers to a worker that it will never take. */

@@ -3,35 +3,35 @@
  * is an argument in milliseconds from any monotonic origin, and changes of state happen inside
  * `acquire` and `report` only. One breaker serves one target and method group.
  */
-import { grow } from "./retry.js";
+import { grow } from "./growth.js";
 
 /** What a breaker lets through: everything, nothing, or a few probes. */
-export type BreakerState = "CLOSED" | "OPEN" | "HALF_OPEN";
+export type State = "CLOSED" | "OPEN" | "HALF_OPEN";
 
 /** How a call ended. `ignore` is not counted and gives a probe's permit back. */
-export type BreakerOutcome = "success" | "failure" | "ignore";
+export type Outcome = "success" | "failure" | "ignore";
 
-/** When a breaker opens and for how long. Times are in milliseconds. */
-export interface BreakerConfig {
+/** When a breaker opens and for how long, in milliseconds. What is left out is the default. */
+export interface Config {
   /** The sliding window in which calls are counted. Default 10,000. */
-  readonly windowMs: number;
+  readonly windowMs?: number;
   /** Slices of the window. Default 10. */
-  readonly buckets: number;
+  readonly buckets?: number;
   /** With fewer calls in the window it never opens. Default 20. */
-  readonly minCalls: number;
+  readonly minCalls?: number;
   /** The share of failures that opens it. Default 500. */
-  readonly failurePermille: number;
+  readonly failurePermille?: number;
   /** The first open time; doubles with each opening in a row. Default 5,000. */
-  readonly openMs: number;
+  readonly openMs?: number;
   /** The longest open time. Default 60,000. */
-  readonly openMaxMs: number;
+  readonly openMaxMs?: number;
   /** Permits out at once while half open. Default 3. */
-  readonly halfOpenProbes: number;
+  readonly halfOpenProbes?: number;
   /** Half open for longer opens it again, so that a stuck probe does not wedge it. Default 10,000. */
-  readonly halfOpenMaxMs: number;
+  readonly halfOpenMaxMs?: number;
 }
 
-export const DEFAULT_BREAKER: BreakerConfig = {
+const DEFAULT: Required<Config> = {
   windowMs: 10_000,
   buckets: 10,
   minCalls: 20,
@@ -44,8 +44,8 @@ export const DEFAULT_BREAKER: BreakerConfig = {
 
 /** The answer to `acquire`. */
 export type Permit =
-  | { readonly allow: true; readonly state: BreakerState; readonly generation: number }
-  | { readonly allow: false; readonly state: BreakerState; readonly retryAfterMs: number };
+  | { readonly allow: true; readonly state: State; readonly generation: number }
+  | { readonly allow: false; readonly state: State; readonly retryAfterMs: number };
 
 interface Bucket {
   readonly index: number;
@@ -55,8 +55,8 @@ interface Bucket {
 
 /** One breaker. */
 export class Breaker {
-  state: BreakerState = "CLOSED";
-  readonly #config: BreakerConfig;
+  state: State = "CLOSED";
+  readonly #config: Required<Config>;
   #generation = 0;
   #openings = 0;
   #buckets: Bucket[] = [];
@@ -66,8 +66,8 @@ export class Breaker {
   #good = 0;
   #bad = 0;
 
-  constructor(config: BreakerConfig = DEFAULT_BREAKER) {
-    this.#config = config;
+  constructor(config: Config = {}) {
+    this.#config = { ...DEFAULT, ...config };
   }
 
   /** Asks for permission to make a call. Every permit that is allowed must be reported. */
@@ -89,7 +89,7 @@ export class Breaker {
    * Tells how a call ended; answers whether it counted. A permit of another generation changes
    * nothing.
    */
-  report(now: number, generation: number, outcome: BreakerOutcome): boolean {
+  report(now: number, generation: number, outcome: Outcome): boolean {
     this.#advance(now);
     if (generation !== this.#generation || this.state === "OPEN") {
       return false;
@@ -127,7 +127,7 @@ export class Breaker {
     this.#openings += 1;
   }
 
-  #countProbe(now: number, outcome: BreakerOutcome): void {
+  #countProbe(now: number, outcome: Outcome): void {
     if (outcome === "failure") {
       this.#bad += 1;
     } else {
@@ -144,7 +144,7 @@ export class Breaker {
     }
   }
 
-  #countCall(now: number, outcome: BreakerOutcome): void {
+  #countCall(now: number, outcome: Outcome): void {
     const { windowMs, buckets, minCalls, failurePermille } = this.#config;
     const index = Math.floor(now / Math.floor(windowMs / buckets));
     this.#buckets = this.#buckets.filter((each) => each.index > index - buckets);

@@ -13,6 +13,7 @@ import {
 } from "@connectrpc/connect";
 import { runUnaryCall } from "@connectrpc/connect/protocol";
 import type { Core } from "./core.js";
+import { timeoutOfCall } from "./limit.js";
 import { optionsIn, type TaskOptions } from "./options.js";
 import { current } from "./run.js";
 
@@ -38,7 +39,7 @@ export class DurableTransport implements Transport {
     input: MessageInitShape<I>,
     contextValues?: ContextValues,
   ): Promise<UnaryResponse<I, O>> {
-    const timeout = timeoutMs !== undefined && timeoutMs > 0 ? timeoutMs : undefined;
+    const timeout = timeoutOfCall(timeoutMs !== undefined && timeoutMs > 0 ? timeoutMs : undefined);
     return runUnaryCall<I, O>({
       interceptors: this.interceptors,
       ...(signal && { signal }),

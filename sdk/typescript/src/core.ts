@@ -6,13 +6,14 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { TaskOptions as Sent } from "../gen/plait/v1/task_pb.js";
-import { closed } from "./errors.js";
 import { Flow } from "./flow.js";
+import { timeoutOfCall } from "./limit.js";
 import { Methods } from "./methods.js";
 import { sent, type TaskOptions } from "./options.js";
 import { current } from "./run.js";
 import { serialize } from "./serialize.js";
 import { Session } from "./session.js";
+import { closed } from "./statuses.js";
 import { Submission } from "./submission.js";
 import { SubmitSpan } from "./trace.js";
 import { Wire } from "./wire.js";
@@ -70,9 +71,11 @@ export class Core {
       blocking || flow !== undefined,
     );
     submission.span = new SubmitSpan(method.name, blocking);
+    const deadlineMs = timeoutOfCall(said.deadlineMs);
+    const bounded = deadlineMs === said.deadlineMs ? said : { ...said, deadlineMs };
     submission.idempotencyKey = said.key;
     submission.orderingKey = said.orderingKey;
-    submission.options = this.#options(said, submission.span.headers, flow);
+    submission.options = this.#options(bounded, submission.span.headers, flow);
     if (flow !== undefined) {
       submission.flow = flow;
       flow.childStarted(submission);

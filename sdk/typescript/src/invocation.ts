@@ -10,11 +10,12 @@ import {
 import { invokeUnaryImplementation } from "@connectrpc/connect/protocol";
 import { type Failure, FailureSchema } from "../gen/plait/v1/task_service_pb.js";
 import { Attempt, requestHeaders, submitted } from "./attempt.js";
-import { DETAILS_KEY, detailsOf, newError, Reason } from "./errors.js";
+import { newError, Reason } from "./errors.js";
 import { metadataOf } from "./headers.js";
 import { current, type Run } from "./run.js";
 import { serialize } from "./serialize.js";
 import { tooLarge } from "./session.js";
+import { DETAILS_KEY, detailsOf } from "./statuses.js";
 import { AttemptSpan } from "./trace.js";
 
 /** How an attempt ended: a response, or a failure. */

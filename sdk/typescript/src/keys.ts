@@ -11,22 +11,43 @@ type Raw = bigint | Uint8Array;
 
 /** The key in a serialized message, "" for none. Throws for bytes that are no message. */
 export function keyIn(payload: Uint8Array, path: KeyPath): string {
-  return textOf(find([payload], path.numbers), path.kind);
+  return textOf(find([payload], path.numbers, wireOf(path.kind)), path.kind);
+}
+
+/** How a kind's values are on the wire. */
+function wireOf(kind: KeyKind): WireType {
+  switch (kind) {
+    case KeyKind.STRING:
+    case KeyKind.BYTES:
+      return WireType.LengthDelimited;
+    case KeyKind.FIXED32:
+    case KeyKind.SFIXED32:
+      return WireType.Bit32;
+    case KeyKind.FIXED64:
+    case KeyKind.SFIXED64:
+      return WireType.Bit64;
+    default:
+      return WireType.Varint;
+  }
 }
 
 /** The last value; `parts` are the occurrences of the message it is in, which merge. */
-function find(parts: readonly Uint8Array[], numbers: readonly number[]): Raw | undefined {
-  const [number, ...rest] = numbers;
-  const values = parts.flatMap((part) => valuesOf(part, number));
+function find(
+  parts: readonly Uint8Array[],
+  [number, ...rest]: readonly number[],
+  wire: WireType,
+): Raw | undefined {
+  const wanted = rest.length > 0 ? WireType.LengthDelimited : wire;
+  const values = parts.flatMap((part) => valuesOf(part, number, wanted));
   if (rest.length === 0) {
     return values.at(-1);
   }
   const inner = values.filter((value) => value instanceof Uint8Array);
-  return inner.length > 0 ? find(inner, rest) : undefined;
+  return inner.length > 0 ? find(inner, rest, wire) : undefined;
 }
 
-/** Every occurrence of a field in a message. */
-function valuesOf(data: Uint8Array, wanted: number | undefined): Raw[] {
+/** Every occurrence of a field in a message: under another wire type it is unknown to any parser. */
+function valuesOf(data: Uint8Array, wanted: number | undefined, wantedWire: WireType): Raw[] {
   const reader = new BinaryReader(data);
   const found: Raw[] = [];
   while (reader.pos < reader.len) {
@@ -37,7 +58,7 @@ function valuesOf(data: Uint8Array, wanted: number | undefined): Raw[] {
     }
     // Those that are not wanted are read, too: skipping does not check them.
     const value = rawValue(reader, wire);
-    if (number === wanted) {
+    if (number === wanted && wire === wantedWire) {
       found.push(value);
     }
   }

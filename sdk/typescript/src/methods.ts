@@ -7,9 +7,10 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { KeyPath, MethodInfo } from "../gen/plait/v1/contract_service_pb.js";
 import { TaskOptionsSchema } from "../gen/plait/v1/task_pb.js";
 import { descriptorSet } from "./descriptors.js";
-import { closed, newError, Reason } from "./errors.js";
+import { newError, Reason } from "./errors.js";
 import { keyIn } from "./keys.js";
-import { retryConnection } from "./retry.js";
+import { retryConnection } from "./reconnect.js";
+import { closed } from "./statuses.js";
 import type { Submission } from "./submission.js";
 import type { Wire } from "./wire.js";
 

@@ -13,9 +13,10 @@ import {
   type SubmitStreamResponse,
 } from "../gen/plait/v1/task_service_pb.js";
 import { Bell, pause } from "./bell.js";
-import { closed, fromStatus, newError, Reason, reason } from "./errors.js";
+import { newError, Reason, reason } from "./errors.js";
 import { Outbox } from "./outbox.js";
-import { Reconnect } from "./retry.js";
+import { Reconnect } from "./reconnect.js";
+import { closed, fromStatus } from "./statuses.js";
 import type { Submission } from "./submission.js";
 import { Wanted } from "./wanted.js";
 import { CLIENT, FRAME_TASKS_MAX, type Wire } from "./wire.js";

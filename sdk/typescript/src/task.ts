@@ -3,8 +3,8 @@ import type { DescMessage, DescMethodUnary, MessageShape } from "@bufbuild/proto
 import type { ConnectError } from "@connectrpc/connect";
 import { type Task as Shown, TaskState as WireState } from "../gen/plait/v1/task_pb.js";
 import type { Core } from "./core.js";
-import { fromStatus } from "./errors.js";
 import { current } from "./run.js";
+import { fromStatus } from "./statuses.js";
 import type { Submission } from "./submission.js";
 
 /** Where a task is in its life. SUCCEEDED, FAILED, CANCELLED and EXPIRED are final. */

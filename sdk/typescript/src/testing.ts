@@ -9,96 +9,11 @@
  * The broker is PLAIT_BROKER, or plait-broker in the folder PLAIT_BIN or on PATH; the scheduler is
  * PLAIT_SCHEDULER, or plait-scheduler on PATH.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { closeSync, openSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-
-/** Until a process is ready, in milliseconds: Python imports much, on a machine that may be busy. */
-const START_MS = 60_000;
-/** Until a process that was asked to end is killed, in milliseconds. */
-const STOP_MS = 20_000;
-
-/** A process that says in a line of JSON on stdout that it is ready, and where it listens. */
-export class Process {
-  /** Where it listens; "" when it does not say. */
-  address = "";
-  readonly #child: ChildProcess;
-  readonly #ended: Promise<number | null>;
-
-  private constructor(
-    readonly name: string,
-    child: ChildProcess,
-    private readonly log: string,
-  ) {
-    this.#child = child;
-    this.#ended = new Promise((resolve) => child.once("close", resolve));
-  }
-
-  /**
-   * Starts a command and waits until it is ready; its stderr goes to `log`. `environment` is added
-   * to this process's. Rejects with the end of its log when it ends first, or after a minute.
-   */
-  static async start(
-    name: string,
-    [command, ...args]: readonly [string, ...string[]],
-    log: string,
-    environment: Record<string, string> = {},
-  ): Promise<Process> {
-    const errors = openSync(log, "a");
-    const env = { ...process.env, ...environment };
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", errors], env });
-    closeSync(errors);
-    await once(child, "spawn");
-    const started = new Process(name, child, log);
-    await started.#ready();
-    return started;
-  }
-
-  /** Asks it to end, and kills it when it does not; answers its exit code, null after a signal. */
-  async terminate(): Promise<number | null> {
-    this.#child.kill("SIGTERM");
-    const timer = setTimeout(() => this.#child.kill("SIGKILL"), STOP_MS);
-    const code = await this.#ended;
-    clearTimeout(timer);
-    return code;
-  }
-
-  /** Kills it, as kill -9 does. */
-  async kill(): Promise<void> {
-    this.#child.kill("SIGKILL");
-    await this.#ended;
-  }
-
-  async #ready(): Promise<void> {
-    const timer = setTimeout(() => this.#child.kill("SIGKILL"), START_MS);
-    // It is read to its end, or the process would stop at a full pipe one day.
-    const { stdout } = this.#child;
-    if (stdout === null) {
-      throw new TypeError("its stdout is no pipe");
-    }
-    const lines = createInterface(stdout);
-    const address = await new Promise<string | undefined>((resolve) => {
-      lines.on("line", (line) => {
-        const found = addressIn(line);
-        if (found !== undefined) {
-          resolve(found);
-        }
-      });
-      lines.once("close", () => resolve(undefined));
-    });
-    clearTimeout(timer);
-    if (address === undefined) {
-      await this.#ended;
-      const tail = readFileSync(this.log, "utf8").split("\n").slice(-20).join("\n");
-      throw new Error(`${this.name} ended before it was ready\n${tail}`);
-    }
-    this.address = address;
-  }
-}
+import { type Client, connect } from "./client.js";
+import { Process } from "./process.js";
 
 /** What a mesh is made of. */
 export interface MeshOptions {
@@ -113,8 +28,8 @@ export class Mesh {
   #address = "127.0.0.1:0";
 
   private constructor(
-    /** Where its data and its logs are. */
-    readonly folder: string,
+    /** Where its data and its logs are: broker.log and scheduler.log. */
+    readonly logs: string,
     private readonly options: MeshOptions,
   ) {}
 
@@ -136,17 +51,22 @@ export class Mesh {
     return this.#address;
   }
 
+  /** A client of it, as `connect` makes it; to be closed by the caller. */
+  connect(): Client {
+    return connect(this.#address);
+  }
+
   /** Starts the broker; after `killBroker` on the same port, with the same data. */
   async startBroker(): Promise<void> {
     const folder = process.env.PLAIT_BIN;
     const named = process.env.PLAIT_BROKER;
     const binary = named ?? (folder ? join(folder, "plait-broker") : "plait-broker");
-    const data = join(this.folder, "broker");
+    const data = join(this.logs, "broker");
     const more = this.options.brokerArguments ?? [];
     this.#broker = await Process.start(
       "broker",
       [binary, "--listen", this.#address, "--data-dir", data, ...more],
-      join(this.folder, "broker.log"),
+      join(this.logs, "broker.log"),
     );
     this.#address = this.#broker.address;
   }
@@ -163,26 +83,20 @@ export class Mesh {
     this.#scheduler = await Process.start(
       "scheduler",
       [binary, "--listen", "127.0.0.1:0", "--dev", "--broker", this.#address],
-      join(this.folder, "scheduler.log"),
+      join(this.logs, "scheduler.log"),
     );
+  }
+
+  /** Kills the scheduler, as kill -9 does. Known contracts go on. */
+  async killScheduler(): Promise<void> {
+    await this.#scheduler?.kill();
+    this.#scheduler = undefined;
   }
 
   /** Ends both and removes their data. */
   async stop(): Promise<void> {
     await this.#scheduler?.terminate();
     await this.#broker?.terminate();
-    await rm(this.folder, { recursive: true, force: true });
+    await rm(this.logs, { recursive: true, force: true });
   }
-}
-
-function addressIn(line: string): string | undefined {
-  try {
-    const said: unknown = JSON.parse(line);
-    if (typeof said === "object" && said !== null && "event" in said && said.event === "ready") {
-      return "address" in said ? String(said.address) : "";
-    }
-  } catch {
-    // A line for people.
-  }
-  return undefined;
 }

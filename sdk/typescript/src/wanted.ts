@@ -6,7 +6,7 @@ import {
   type Failure,
   type ResultFrame,
 } from "../gen/plait/v1/task_service_pb.js";
-import { fromParts } from "./errors.js";
+import { fromParts } from "./statuses.js";
 import type { Submission } from "./submission.js";
 
 /** Submissions by task number, and what the broker is still to be told about them. */

@@ -7,7 +7,7 @@ import { Bell } from "./bell.js";
 import type { Core } from "./core.js";
 import { descriptorSet } from "./descriptors.js";
 import { Holdings } from "./holdings.js";
-import { retryConnection } from "./retry.js";
+import { retryConnection } from "./reconnect.js";
 import { Registry } from "./served.js";
 import { CLIENT } from "./wire.js";
 
@@ -43,6 +43,8 @@ export class Worker {
   readonly #stopNow = deferred();
   readonly #attached = deferred();
   #stopping = false;
+  /** Whether nobody would hear of an error that ends it. */
+  #untold = false;
   #served: Promise<void> | undefined;
 
   /** Throws RangeError for a concurrency below 1. */
@@ -96,9 +98,25 @@ export class Worker {
     }
   }
 
-  /** Runs it in the background, without minding signals; resolves when it is attached. */
+  /**
+   * Runs it in the background, without minding signals; resolves when it is attached. What ends it
+   * after that is told by `ended`, or else by `stop`.
+   */
   async start(): Promise<void> {
     await Promise.race([this.#serve(), this.attached()]);
+    this.#untold = true;
+  }
+
+  /**
+   * Resolves when a worker that runs has ended, and rejects with what ended it: the broker will not
+   * have it any more. Throws when it does not run.
+   */
+  ended(): Promise<void> {
+    if (this.#served === undefined) {
+      throw new Error("the worker does not run; call run() or start() before");
+    }
+    this.#untold = false;
+    return this.#served;
   }
 
   /** Resolves when the worker was attached, and so its methods are known. */
@@ -106,15 +124,23 @@ export class Worker {
     return this.#attached.promise;
   }
 
-  /** Drains, and ends `run`; resolves when it has ended. A second call means now. */
+  /**
+   * Drains, and ends `run`; resolves when it has ended. A second call means now. Rejects with what
+   * ended a worker that was started, unless `ended` was asked.
+   */
   async stop(): Promise<void> {
     if (this.#stopping) {
       this.#stopNow.resolve();
     }
     this.#stopping = true;
     this.#stop.resolve();
-    // What went wrong is told by `run` or `start`.
-    await this.#served?.catch(() => undefined);
+    if (this.#untold) {
+      this.#untold = false;
+      await this.#served;
+    } else {
+      // What went wrong is told by `run`, `start` or `ended`.
+      await this.#served?.catch(() => undefined);
+    }
   }
 
   #serve(): Promise<void> {

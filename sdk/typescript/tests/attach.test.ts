@@ -5,6 +5,7 @@ import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { type AttachRequest, StopReason } from "../gen/plait/v1/worker_service_pb.js";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { attempt, connect, errors, type Worker, type WorkerOptions } from "../src/index.js";
+import * as statuses from "../src/statuses.js";
 import { event } from "./meshes.js";
 import { type AttachScript, Pocket } from "./pocket.js";
 
@@ -230,7 +231,7 @@ test("a response over the broker's limit is a failure", async () => {
       const { value } = await until(read, "outcomes");
       const [failure] = value.failures;
       assert.equal(failure?.code, Code.InvalidArgument);
-      const error = errors.fromParts(failure.code, failure.message, failure.details);
+      const error = statuses.fromParts(failure.code, failure.message, failure.details);
       assert.equal(errors.reason(error), errors.Reason.TOO_LARGE);
       assert.deepEqual(errors.metadata(error), { field: "response", size: "22", limit: "10" });
       told.happen();
@@ -305,6 +306,28 @@ test("a worker that the broker will not have ends with its error", async () => {
   });
   await assert.rejects(worker.run(), { code: Code.PermissionDenied });
 });
+
+for (const teller of ["ended", "stop"] as const) {
+  test(`what ends a started worker is told by ${teller}`, async () => {
+    const refused = event();
+    const [worker] = await open(
+      { echo: () => ({}) },
+      {},
+      async (read, say) => {
+        await greet(read, say);
+      },
+      async () => {
+        refused.happen();
+        throw new ConnectError("no more", Code.PermissionDenied);
+      },
+    );
+    assert.throws(() => worker.ended(), /does not run/);
+    await worker.start();
+    await refused.promise;
+    await assert.rejects(worker[teller](), { code: Code.PermissionDenied });
+    await worker.stop();
+  });
+}
 
 test("a broker that has forgotten the methods is told of them again", async () => {
   const [worker, pocket] = await open(

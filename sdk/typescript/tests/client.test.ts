@@ -7,7 +7,7 @@ import { Code as RpcCode } from "../gen/google/rpc/code_pb.js";
 import { BadRequestSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { connect, errors, isFinal, options, type Snapshot } from "../src/index.js";
-import { Process } from "../src/testing.js";
+import { Process } from "../src/process.js";
 import { refusal, Site } from "./meshes.js";
 
 const { method } = EchoService;
@@ -19,7 +19,7 @@ before(async () => {
   const worker = await Process.start(
     "echo-worker-go",
     [join(process.env.PLAIT_BIN ?? "", "echo-worker-go"), "--concurrency", "64"],
-    join(site.mesh.folder, "worker.log"),
+    join(site.mesh.logs, "worker.log"),
     { PLAIT_ADDRESS: site.mesh.address },
   );
   site.closing(() => worker.terminate());

@@ -11,6 +11,7 @@ import { headersOf, metadataOf } from "../src/headers.js";
 import { errors } from "../src/index.js";
 import { failureOf } from "../src/invocation.js";
 import { serialize } from "../src/serialize.js";
+import * as statuses from "../src/statuses.js";
 
 test("an error of Plait's own says why", () => {
   const variables = { method: "/a.B/C" };
@@ -35,7 +36,7 @@ test("an error that is passed on keeps its bytes", () => {
     create(MetadatumSchema, { key: "x-text", value: new TextEncoder().encode("žluť") }),
     create(MetadatumSchema, { key: "x-raw-bin", value: new Uint8Array([0, 1, 255]) }),
   ];
-  const failure = failureOf(errors.fromParts(9, "m", details, trailers));
+  const failure = failureOf(statuses.fromParts(9, "m", details, trailers));
   assert.equal(failure.code, 9);
   assert.equal(failure.message, "m");
   assert.deepEqual(new Uint8Array(failure.details), details);
@@ -47,7 +48,7 @@ test("an error that is passed on keeps its bytes", () => {
 
 test("details that cannot be read are passed on all the same", () => {
   const broken = new Uint8Array([0xff, 0xff]);
-  const error = errors.fromParts(3, "m", broken);
+  const error = statuses.fromParts(3, "m", broken);
   assert.deepEqual(error.details, []);
   assert.deepEqual(new Uint8Array(failureOf(error).details), broken);
 });
@@ -58,7 +59,7 @@ test("a handler's own details and trailers travel with its failure", () => {
     { desc: BadRequestSchema, value: violation },
   ]);
   const failure = failureOf(thrown, new Headers({ "x-two": "2", "grpc-status": "0" }));
-  const arrived = errors.fromParts(
+  const arrived = statuses.fromParts(
     failure.code,
     failure.message,
     failure.details,
@@ -75,9 +76,9 @@ test("what is no error of Connect's is UNKNOWN with its text", () => {
 });
 
 test("a number that is no code is UNKNOWN", () => {
-  assert.equal(errors.codeOf(16), Code.Unauthenticated);
-  assert.equal(errors.codeOf(0), Code.Unknown);
-  assert.equal(errors.codeOf(99), Code.Unknown);
+  assert.equal(statuses.codeOf(16), Code.Unauthenticated);
+  assert.equal(statuses.codeOf(0), Code.Unknown);
+  assert.equal(statuses.codeOf(99), Code.Unknown);
 });
 
 test("several values of a binary header stay several", () => {

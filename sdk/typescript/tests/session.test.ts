@@ -1,9 +1,11 @@
 /** The session of a submitter, against a broker that does what a test says. */
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
-import { type Client, connect, errors } from "../src/index.js";
+import { type Client, connect, deadline, errors } from "../src/index.js";
+import * as statuses from "../src/statuses.js";
 import { Pocket, type SubmitScript } from "./pocket.js";
 
 const { echo } = EchoService.method;
@@ -152,7 +154,7 @@ test("a broker that has forgotten the session is told everything in a new one", 
 });
 
 test("a method that the broker has forgotten is asked for anew, once", async () => {
-  const status = errors.newStatus(Code.FailedPrecondition, "METHOD_UNKNOWN", "who?");
+  const status = statuses.newStatus(Code.FailedPrecondition, "METHOD_UNKNOWN", "who?");
   const refuse: SubmitScript = async (read, say) => {
     await greet(read, say);
     for (;;) {
@@ -202,4 +204,34 @@ test("a request over the broker's limit is refused here", async () => {
     assert.deepEqual(errors.metadata(error), { field: "request", size: "203", limit: "100" });
     return true;
   });
+});
+
+test("a limit bounds what is called and submitted inside it", async () => {
+  const deadlines: number[] = [];
+  const [client] = await open(async (read, say) => {
+    await greet(read, say);
+    for (let number = 1n; number <= 4n; number++) {
+      const { options, common } = (await frame(read)).tasks ?? {};
+      const given = (common ?? options?.[0]?.options)?.deadline;
+      deadlines.push(given === undefined ? 0 : durationMs(given));
+      accept(say, number, number);
+    }
+    await stay(read);
+  });
+  assert.equal(deadline.remainingMs(), undefined);
+  await client.submit(echo, {});
+  await deadline.limit(60_000, async () => {
+    await client.submit(echo, {});
+    // An earlier deadline stays, whichever it is.
+    await deadline.limit(120_000, () => client.submit(echo, {}, { deadlineMs: 5_000 }));
+    const left = deadline.remainingMs();
+    assert.ok(left !== undefined && left > 0 && left <= 60_000);
+  });
+  const call = () => createClient(EchoService, client.channel()).echo({});
+  await assert.rejects(deadline.limit(50, call), { code: Code.DeadlineExceeded });
+  assert.equal(deadline.remainingMs(), undefined);
+  const [none, outer, own, short] = deadlines;
+  assert.deepEqual([none, own], [0, 5_000]);
+  assert.ok(outer !== undefined && outer > 5_000 && outer <= 60_000, `${outer}`);
+  assert.ok(short !== undefined && short > 0 && short <= 50, `${short}`);
 });

@@ -32,12 +32,37 @@ function camel<T>(config: Record<string, number>): T {
   return Object.fromEntries(entries) as T;
 }
 
+const OUTCOMES: readonly breaker.Outcome[] = ["success", "failure", "ignore"];
+
+/** What a step of each kind may say. More would be an operation that the driver does not know. */
+const SAID: Record<string, readonly string[]> = {
+  backoff: ["attempt", "rnd_ppm", "pushback_ms"],
+  breaker: ["op", "t", "gen", "outcome"],
+  deadline: ["inbound_left_ms", "want_ms"],
+  retry_budget: ["op"],
+};
+
 function unknown(given: Row): never {
-  throw new Error(`unknown op ${given.op}`);
+  throw new Error(`unknown op in ${JSON.stringify(given)}`);
+}
+
+/** A fresh machine of a kind, which takes no step that it does not know. */
+function machineOf(kind: string, config: Record<string, number>): (given: Row) => Row {
+  const [driver, said] = [DRIVERS[kind], SAID[kind]];
+  if (driver === undefined || said === undefined) {
+    throw new Error(`unknown kind ${kind}`);
+  }
+  const machine = driver(config);
+  return (given) => {
+    if (!Object.keys(given).every((each) => said.includes(each))) {
+      unknown(given);
+    }
+    return machine(given);
+  };
 }
 
 function breakerSteps(config: Record<string, number>) {
-  const machine = new breaker.Breaker(camel<breaker.BreakerConfig>(config));
+  const machine = new breaker.Breaker(camel<breaker.Config>(config));
   return (given: Row): Row => {
     const now = given.t as number;
     if (given.op === "acquire") {
@@ -50,14 +75,14 @@ function breakerSteps(config: Record<string, number>) {
     if (given.op !== "report") {
       unknown(given);
     }
-    const outcome = given.outcome as breaker.BreakerOutcome;
+    const outcome = OUTCOMES.find((each) => each === given.outcome) ?? unknown(given);
     const counted = machine.report(now, given.gen as number, outcome);
     return { state: machine.state, counted };
   };
 }
 
 function budgetSteps(config: Record<string, number>) {
-  const machine = new retry.RetryBudget(config.max_tokens, config.token_ratio_permille);
+  const machine = new retry.Budget(config.max_tokens, config.token_ratio_permille);
   return (given: Row): Row => {
     switch (given.op) {
       case "may_retry":
@@ -78,20 +103,20 @@ function budgetSteps(config: Record<string, number>) {
 }
 
 function backoffSteps(config: Record<string, number>) {
-  const parameters = camel<retry.BackoffConfig>(config);
+  const backoff = new retry.Backoff(camel<retry.BackoffConfig>(config));
   return (given: Row): Row => {
     const rnd = (given.rnd_ppm as number | undefined) ?? 0;
     const pushback = (given.pushback_ms as number | null | undefined) ?? undefined;
-    return { delay_ms: retry.delayMs(given.attempt as number, rnd, pushback, parameters) };
+    return { delay_ms: backoff.delayMs(given.attempt as number, rnd, pushback) };
   };
 }
 
 function deadlineSteps(config: Record<string, number>) {
-  const parameters = camel<deadline.BudgetConfig>(config);
+  const policy = new deadline.Policy(camel<deadline.PolicyConfig>(config));
   return (given: Row): Row => {
     const left = (given.inbound_left_ms as number | null) ?? undefined;
     const want = (given.want_ms as number | null) ?? undefined;
-    const timeout = deadline.timeoutMs(left, want, parameters);
+    const timeout = policy.timeoutMs(left, want);
     return timeout === undefined ? { refuse: "DEADLINE_EXCEEDED" } : { timeout_ms: timeout };
   };
 }
@@ -111,17 +136,27 @@ test("every kind is run or listed", () => {
 
 for (const vector of vectors.filter((each) => !NOT_RUN.includes(each.kind))) {
   test(`${vector.kind}: ${vector.name}`, () => {
-    const step = DRIVERS[vector.kind]?.(vector.config);
+    const step = machineOf(vector.kind, vector.config);
     for (const [number, { in: given, out }] of vector.steps.entries()) {
-      assert.deepEqual(step?.(given), out, `step ${number}`);
+      assert.deepEqual(step(given), out, `step ${number}`);
     }
   });
 }
 
+test("an unknown kind, operation or outcome is an error", () => {
+  assert.throws(() => machineOf("hedge", {}), /unknown kind/);
+  for (const vector of vectors.filter((each) => !NOT_RUN.includes(each.kind))) {
+    const step = machineOf(vector.kind, vector.config);
+    assert.throws(() => step({ op: "guess" }), /unknown op/);
+  }
+  const step = machineOf("breaker", {});
+  assert.throws(() => step({ op: "report", t: 0, gen: 0, outcome: "maybe" }), /unknown op/);
+});
+
 test("defaults are those of the vectors", () => {
-  const configs = new Map(vectors.map((vector) => [vector.kind, vector.config]));
-  assert.deepEqual(camel(configs.get("breaker") ?? {}), breaker.DEFAULT_BREAKER);
-  assert.deepEqual(camel(configs.get("deadline") ?? {}), deadline.DEFAULT_BUDGET);
+  const configs = new Map(vectors.toReversed().map((vector) => [vector.kind, vector.config]));
+  assert.deepEqual({ ...new deadline.Policy() }, camel(configs.get("deadline") ?? {}));
+  assert.deepEqual({ ...new retry.Backoff() }, camel(configs.get("backoff") ?? {}));
 });
 
 test("the reasons are those of the contract", () => {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plait import breaker, deadline, errors, retry, testing, trace
     from plait._attempt import Attempt, attempt
-    from plait._options import options
+    from plait._options import CallOptions, options
     from plait._task import Snapshot, Task, TaskState
     from plait.client import Client, connect
     from plait.worker import Worker
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "CallOptions",
     "Client",
     "Snapshot",
     "Task",
@@ -46,6 +47,7 @@ __all__ = [
 
 _HOMES = {
     "Attempt": "plait._attempt",
+    "CallOptions": "plait._options",
     "Client": "plait.client",
     "Snapshot": "plait._task",
     "Task": "plait._task",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 
-from plait import _options, _run, deadline, errors, trace
+from plait import _options, _run, _spans, _statuses
 from plait._flow import Flow
+from plait._limit import timeout_of_call
 from plait._methods import Methods
 from plait._options import Options
 from plait._session import Session
@@ -130,7 +131,7 @@ class DurableMethod(_UnaryUnary[Q, R]):
     ) -> "DurableCall[Q, R]":
         channel = self._channel
         said = _options.current.get()
-        timeout = deadline.timeout_of_call(timeout)
+        timeout = timeout_of_call(timeout)
         if metadata is not None or timeout is not None:
             said = said.for_call(metadata, timeout)
         if timeout is not None and timeout <= 0:
@@ -152,12 +153,12 @@ class DurableMethod(_UnaryUnary[Q, R]):
             self.encode(request),
             awaited=blocking or flow is not None,
         )
-        headers: trace.Headers = ()
-        if trace.configured():
-            submission.span = trace.SubmitSpan(submission.method.name, to_result=blocking)
+        headers: _spans.Headers = ()
+        if _spans.configured():
+            submission.span = _spans.SubmitSpan(submission.method.name, to_result=blocking)
             headers = submission.span.headers
         else:
-            headers = trace.headers()
+            headers = _spans.headers()
         submission.idempotency_key = said.key
         submission.ordering_key = said.ordering_key
         submission.options = _task_options(said, flow, headers)
@@ -234,7 +235,7 @@ class DurableCall(grpc.aio.UnaryUnaryCall[Q, R]):
             return False
         self._cancelled = True
         code = grpc.StatusCode.CANCELLED.value[0]
-        self._end(errors.from_parts(code, "Locally cancelled by application!", b""))
+        self._end(_statuses.from_parts(code, "Locally cancelled by application!", b""))
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
@@ -282,7 +283,7 @@ class DurableCall(grpc.aio.UnaryUnaryCall[Q, R]):
 
 def _deadline_exceeded() -> grpc.aio.AioRpcError:
     code = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-    return errors.from_parts(code, "Deadline Exceeded", b"")
+    return _statuses.from_parts(code, "Deadline Exceeded", b"")
 
 
 def flow_of(core: Core) -> Flow | None:
@@ -297,7 +298,7 @@ def flow_of(core: Core) -> Flow | None:
 
 
 def _task_options(
-    said: Options, flow: Flow | None, headers: trace.Headers
+    said: Options, flow: Flow | None, headers: _spans.Headers
 ) -> task_pb2.TaskOptions | None:
     if said is _options.NONE:
         if flow is not None:

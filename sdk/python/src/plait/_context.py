@@ -6,7 +6,7 @@ from typing import Any, NoReturn, cast
 
 import grpc
 
-from plait import errors
+from plait import _statuses, errors
 from plait._attempt import invocation_metadata
 from plait._run import Run
 from plait.v1 import task_pb2, task_service_pb2
@@ -173,7 +173,7 @@ def failure_of(
     made = task_service_pb2.Failure(code=code.value[0], message=details)
     for key, value in trailers:
         raw = value if isinstance(value, bytes) else value.encode()
-        if key == errors.DETAILS_KEY:
+        if key == _statuses.DETAILS_KEY:
             made.details = raw
         elif not key.startswith("grpc-"):
             made.trailers.append(task_pb2.Metadatum(key=key, value=raw))

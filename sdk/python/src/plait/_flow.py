@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from plait.v1 import task_pb2
 
 if TYPE_CHECKING:
+    from plait._spans import Headers
     from plait._submission import Submission
-    from plait.trace import Headers
 
 
 class Flow:

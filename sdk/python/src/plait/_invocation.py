@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from plait import _run, errors, trace
+from plait import _run, _spans, _statuses, errors
 from plait._attempt import Attempt, metadata_value
 from plait._context import HandlerContext, SyncContext, failure_of, plait_failure
 from plait._run import Run
@@ -43,7 +43,7 @@ class Invocation:
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._waits_for: Any = None
         self._timer: asyncio.TimerHandle | None = None
-        self._span: trace.AttemptSpan | None = None
+        self._span: _spans.AttemptSpan | None = None
 
     def begin(self) -> "Outcome | None":
         """Runs a coroutine function until it waits for the first time; None when it does."""
@@ -104,12 +104,12 @@ class Invocation:
         run = self.run
         _run.current.set(run)
         if run.extra is not None and run.extra.metadata:
-            trace.continue_from(
+            _spans.continue_from(
                 (each.key, metadata_value(each.key, each.value)) for each in run.extra.metadata
             )
-        if trace.configured():
+        if _spans.configured():
             here = Attempt(run)
-            self._span = trace.AttemptSpan(
+            self._span = _spans.AttemptSpan(
                 run.served.name, run.served.queue, here.task_id, here.number
             )
         if time.monotonic() >= run.deadline:
@@ -152,10 +152,10 @@ class Invocation:
         failure = outcome[1]
         if self.run.stopped:
             verdict = self.run.verdict
-            code = errors.code_of(verdict.code) if verdict else grpc.StatusCode.CANCELLED
+            code = _statuses.code_of(verdict.code) if verdict else grpc.StatusCode.CANCELLED
             self._span.finished(code, verdict.message if verdict else "the attempt was stopped")
         elif failure is not None:
-            self._span.finished(errors.code_of(failure.code), failure.message)
+            self._span.finished(_statuses.code_of(failure.code), failure.message)
         else:
             self._span.finished(grpc.StatusCode.OK, "")
 

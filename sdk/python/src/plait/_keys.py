@@ -26,6 +26,16 @@ _WIRE_FIXED32: Final = 5
 
 _NESTING_MAX: Final = 100
 
+# How a kind's values are on the wire; that of the others is a varint.
+_WIRES: Final[dict[int, int]] = {
+    contract_service_pb2.KEY_KIND_STRING: _WIRE_BYTES,
+    contract_service_pb2.KEY_KIND_BYTES: _WIRE_BYTES,
+    contract_service_pb2.KEY_KIND_FIXED32: _WIRE_FIXED32,
+    contract_service_pb2.KEY_KIND_SFIXED32: _WIRE_FIXED32,
+    contract_service_pb2.KEY_KIND_FIXED64: _WIRE_FIXED64,
+    contract_service_pb2.KEY_KIND_SFIXED64: _WIRE_FIXED64,
+}
+
 
 def by_descriptor(path: KeyPath, descriptor: Descriptor) -> Extractor:
     """A function that takes a message of this type and answers its key, "" for none.
@@ -58,29 +68,34 @@ def by_numbers(path: KeyPath) -> Callable[[bytes], str]:
     """
     numbers = tuple(path.numbers)
     kind = path.kind
-    return lambda payload: _text(_find([memoryview(payload)], numbers), kind)
+    wire = _WIRES.get(kind, _WIRE_VARINT)
+    return lambda payload: _text(_find([memoryview(payload)], numbers, wire), kind)
 
 
-def _find(parts: list[memoryview], numbers: tuple[int, ...]) -> bytes | int | None:
+def _find(parts: list[memoryview], numbers: tuple[int, ...], wire: int) -> bytes | int | None:
     """The last value of the field; `parts` are the occurrences of the message it is in, which
     merge."""
     number, rest = numbers[0], numbers[1:]
-    values = [value for part in parts for value in _values(part, number)]
+    tag = number << 3 | (_WIRE_BYTES if rest else wire)
+    values = [value for part in parts for value in _values(part, tag)]
     if not rest:
         last = values[-1] if values else None
         return bytes(last) if isinstance(last, memoryview) else last
     inner = [value for value in values if isinstance(value, memoryview)]
-    return _find(inner, rest) if inner else None
+    return _find(inner, rest, wire) if inner else None
 
 
 def _values(data: memoryview, wanted: int) -> list[memoryview | int]:
-    """Every occurrence of a field in a message."""
+    """Every occurrence of a field in a message, by its tag: under another wire type the field is
+    unknown, as to any parser."""
     found: list[memoryview | int] = []
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
+        if tag >> 3 == 0:
+            raise DecodeError(f"field number 0 before byte {at}")
         value, at = _value(data, at, tag, 0)
-        if tag >> 3 == wanted and value is not None:
+        if tag == wanted and value is not None:
             found.append(value)
     return found
 

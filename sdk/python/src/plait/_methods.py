@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from plait import _keys, errors, retry
+from plait import _keys, _statuses, errors, retry
 from plait._descriptors import descriptor_set, find_method
 from plait._submission import Submission
 from plait.v1 import contract_service_pb2, contract_service_pb2_grpc, task_pb2
@@ -174,7 +174,7 @@ class Methods:
 
     def _wait(self, submission: Submission) -> None:
         if self._closed:
-            submission.finish(b"", errors.closed())
+            submission.finish(b"", _statuses.closed())
             return
         method = submission.method
         method.waiting.append(submission)
@@ -190,12 +190,12 @@ class Methods:
         except grpc.aio.AioRpcError as raised:
             error = raised
         except asyncio.CancelledError:
-            error = errors.closed()
+            error = _statuses.closed()
             raise
         except Exception as raised:
             # A fault of ours: nobody may wait for ever because of it.
             _log.exception("cannot resolve %s", method.path)
-            error = errors.from_parts(grpc.StatusCode.INTERNAL.value[0], repr(raised), b"")
+            error = _statuses.from_parts(grpc.StatusCode.INTERNAL.value[0], repr(raised), b"")
         finally:
             method.resolving = None
             waiting, method.waiting = method.waiting, []
@@ -234,7 +234,7 @@ class Methods:
         for info in answer.methods:
             if info.method == path:
                 return info
-        raise errors.from_parts(
+        raise _statuses.from_parts(
             grpc.StatusCode.INTERNAL.value[0], f"the announcement's answer lacks {path}", b""
         )
 

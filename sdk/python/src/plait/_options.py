@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import TypeAlias, TypedDict, Unpack
 
-from plait.deadline import seconds_of
+from plait._limit import seconds_of
 from plait.v1 import task_pb2
 
 MetadataLike: TypeAlias = Iterable[tuple[str, str | bytes]]

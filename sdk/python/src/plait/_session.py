@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import grpc
 
-from plait import errors
+from plait import _statuses, errors
 from plait._outbox import Outbox
 from plait._streams import end_task, read
 from plait._submission import Submission
@@ -63,7 +63,7 @@ class Session:
     def submit(self, submission: Submission) -> None:
         """Queues a submission; it is sent with those that wait, as soon as the line is free."""
         if self._closed:
-            submission.finish(b"", errors.closed())
+            submission.finish(b"", _statuses.closed())
             return
         size = len(submission.payload)
         if self.payload_bytes_max and size > self.payload_bytes_max:
@@ -75,7 +75,7 @@ class Session:
     def want(self, submission: Submission) -> None:
         """Asks for the result of a task that was accepted."""
         if self._closed:
-            submission.finish(b"", errors.closed())
+            submission.finish(b"", _statuses.closed())
             return
         submission.awaited = True
         if submission.flow is not None:
@@ -101,7 +101,7 @@ class Session:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._fail_all(errors.closed())
+        self._fail_all(_statuses.closed())
 
     def _wake(self) -> None:
         if self._task is None:
@@ -118,7 +118,7 @@ class Session:
         _log.error("the session ended", exc_info=task.exception())
         self._closed = True
         self._fail_all(
-            errors.from_parts(grpc.StatusCode.INTERNAL.value[0], repr(task.exception()), b"")
+            _statuses.from_parts(grpc.StatusCode.INTERNAL.value[0], repr(task.exception()), b"")
         )
 
     async def _run(self) -> None:

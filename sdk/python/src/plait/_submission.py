@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from plait._flow import Flow
     from plait._methods import Method
-    from plait.trace import SubmitSpan
+    from plait._spans import SubmitSpan
     from plait.v1 import task_pb2
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import grpc
 
-from plait import errors
+from plait import _statuses
 from plait._submission import Submission
 from plait.v1 import task_service_pb2
 
@@ -108,4 +108,4 @@ def _error(failure: task_service_pb2.Failure) -> grpc.aio.AioRpcError:
         (each.key, each.value if each.key.endswith("-bin") else each.value.decode(errors="replace"))
         for each in failure.trailers
     )
-    return errors.from_parts(failure.code, failure.message, failure.details, trailers)
+    return _statuses.from_parts(failure.code, failure.message, failure.details, trailers)

@@ -8,7 +8,7 @@ inside `acquire` and `report` only. One breaker serves one target and method gro
 from dataclasses import dataclass
 from enum import StrEnum
 
-from plait.retry import grow
+from plait._growth import grow
 
 
 class State(StrEnum):

@@ -17,10 +17,10 @@ import grpc
 from plait import _options, _wire
 from plait._bulk import pipeline
 from plait._channel import Core, DurableChannel, DurableMethod
+from plait._limit import timeout_of_call
 from plait._options import CallOptions, Options
 from plait._submission import Submission
 from plait._task import Task, number_of
-from plait.deadline import timeout_of_call
 from plait.v1 import task_service_pb2_grpc
 from plait.worker import DEFAULT_GRACE_S, Worker
 
@@ -131,7 +131,7 @@ class Client:
                 await submission.wait_accepted()
                 yield self._handle(submission, durable)
 
-    async def map(
+    async def call_many(
         self,
         method: "grpc.aio.UnaryUnaryMultiCallable[Q, R]",
         requests: Iterable[Q] | AsyncIterable[Q],

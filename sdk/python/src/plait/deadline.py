@@ -9,15 +9,15 @@ of code.
 import contextlib
 import time
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 
+from plait._limit import limit_at, seconds_of
 from plait._run import current
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Policy:
     """The timeout of an outgoing call, in milliseconds. It never outlives what came in."""
 
     default_ms: int = 30_000
@@ -42,17 +42,13 @@ class Budget:
         return None if timeout < self.min_useful_ms else timeout
 
 
-# What `limit` set, as a monotonic instant.
-_limit: ContextVar[float | None] = ContextVar("plait_deadline", default=None)
-
-
 def remaining() -> float | None:
     """Seconds left for the code that runs, never below 0; None where there is no deadline.
 
     Inside a handler this is what is left of the attempt, or of a `limit` inside it.
     """
     run = current.get()
-    ends = [each for each in (_limit.get(), run.deadline if run else None) if each is not None]
+    ends = [each for each in (limit_at.get(), run.deadline if run else None) if each is not None]
     return max(0.0, min(ends) - time.monotonic()) if ends else None
 
 
@@ -63,29 +59,9 @@ def limit(seconds: float | timedelta) -> Iterator[None]:
     It bounds calls, and interrupts nothing else: that is what `asyncio.timeout` does.
     """
     at = time.monotonic() + seconds_of(seconds)
-    outer = _limit.get()
-    token = _limit.set(at if outer is None else min(at, outer))
+    outer = limit_at.get()
+    token = limit_at.set(at if outer is None else min(at, outer))
     try:
         yield
     finally:
-        _limit.reset(token)
-
-
-def timeout_of_call(wanted: float | None) -> float | None:
-    """Seconds for a durable call: the shorter of what its caller wants and what `limit` leaves;
-    None: no bound.
-
-    A handler's own deadline is no bound of its children: a flow that is run again finds them where
-    they were, and the
-    broker keeps them within the parent's remainder.
-    """
-    at = _limit.get()
-    if at is None:
-        return wanted
-    left = max(0.0, at - time.monotonic())
-    return left if wanted is None else min(wanted, left)
-
-
-def seconds_of(duration: float | timedelta) -> float:
-    """Seconds, from seconds or a timedelta."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+        limit_at.reset(token)

@@ -6,7 +6,8 @@ arrive as they
 were; the functions here read the details that Plait adds.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -14,12 +15,11 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from plait._statuses import DETAILS_KEY, from_parts
+
 DOMAIN: Final = "plait"
-DETAILS_KEY: Final = "grpc-status-details-bin"
 
 M = TypeVar("M", bound=Message)
-
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Reason(StrEnum):
@@ -88,35 +88,30 @@ def status(error: BaseException) -> status_pb2.Status | None:
 
 
 def detail(error: BaseException, kind: type[M]) -> M | None:
-    """The first detail of one kind, such as google.rpc.BadRequest; None when there is none."""
-    found = status(error)
-    return None if found is None else _detail(found, kind)
+    """The first detail of one kind, such as google.rpc.BadRequest; None when there is none that can
+    be read."""
+    return next(_details(error, kind), None)
 
 
 def reason(error: BaseException) -> str | None:
     """Plait's reason, as in `Reason`; None for an error that is not Plait's own."""
-    info = detail(error, error_details_pb2.ErrorInfo)
-    return info.reason if info is not None and info.domain == DOMAIN else None
+    info = _info(error)
+    return info.reason if info is not None else None
 
 
 def metadata(error: BaseException) -> dict[str, str]:
     """The variable parts of Plait's message, such as "task"; empty for an error that is not Plait's
     own."""
-    info = detail(error, error_details_pb2.ErrorInfo)
-    return dict(info.metadata) if info is not None and info.domain == DOMAIN else {}
+    info = _info(error)
+    return dict(info.metadata) if info is not None else {}
 
 
 def retry_after(error: BaseException) -> float | None:
     """The seconds that google.rpc.RetryInfo asks to wait; None when it does not."""
     info = detail(error, error_details_pb2.RetryInfo)
-    if info is None:
+    if info is None or not info.HasField("retry_delay"):
         return None
     return info.retry_delay.seconds + info.retry_delay.nanos / 1e9
-
-
-def code_of(number: int) -> grpc.StatusCode:
-    """The gRPC code with this number; UNKNOWN for a number that is none."""
-    return _CODES.get(number, grpc.StatusCode.UNKNOWN)
 
 
 def new(
@@ -151,22 +146,6 @@ def from_status(refusal: status_pb2.Status) -> grpc.aio.AioRpcError:
     return from_parts(refusal.code, refusal.message, details)
 
 
-def from_parts(
-    code: int, message: str, details: bytes, trailers: tuple[tuple[str, str | bytes], ...] = ()
-) -> grpc.aio.AioRpcError:
-    """An error from a code, a message, the bytes of grpc-status-details-bin and other trailing
-    metadata."""
-    extra = ((DETAILS_KEY, details),) if details else ()
-    return grpc.aio.AioRpcError(
-        code_of(code), grpc.aio.Metadata(), grpc.aio.Metadata(*trailers, *extra), details=message
-    )
-
-
-def closed() -> grpc.aio.AioRpcError:
-    """What a call on a closed client gets."""
-    return from_parts(grpc.StatusCode.CANCELLED.value[0], "the client is closed", b"")
-
-
 def _trailers(error: BaseException) -> list[tuple[str, str | bytes]]:
     if not isinstance(error, grpc.RpcError):
         return []
@@ -174,10 +153,18 @@ def _trailers(error: BaseException) -> list[tuple[str, str | bytes]]:
     return list((read() if read is not None else None) or ())
 
 
-def _detail(found: status_pb2.Status, kind: type[M]) -> M | None:
-    for packed in found.details:
+def _info(error: BaseException) -> error_details_pb2.ErrorInfo | None:
+    found = _details(error, error_details_pb2.ErrorInfo)
+    return next((info for info in found if info.domain == DOMAIN), None)
+
+
+def _details(error: BaseException, kind: type[M]) -> Iterator[M]:
+    """Details of one kind. What cannot be read is passed over: errors are read where things go
+    wrong already."""
+    found = status(error)
+    for packed in found.details if found is not None else ():
         made = kind()
-        # Answers False, and changes nothing, where the detail is of another kind.
-        if packed.Unpack(made):
-            return made
-    return None
+        with contextlib.suppress(DecodeError):
+            # Answers False, and changes nothing, where the detail is of another kind.
+            if packed.Unpack(made):
+                yield made

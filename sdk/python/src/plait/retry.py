@@ -14,19 +14,10 @@ import grpc
 import tenacity
 
 from plait import errors
+from plait._growth import grow
 from plait._wire import RECONNECT_MAX_S, RECONNECT_MIN_S
 
 NO_RETRY: Final = -1
-
-
-def grow(start: int, factor_permille: int, steps: int, cap: int) -> int:
-    """`start` multiplied by a factor `steps` times, floored and capped at each step."""
-    value = min(start, cap)
-    for _ in range(steps):
-        if value >= cap:
-            break
-        value = min(value * factor_permille // 1000, cap)
-    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from typing import Final, Self
 from plait import client
 from plait._processes import Process, find_broker
 
-START_S: Final = 30.0
-STOP_S: Final = 15.0
+_START_S: Final = 30.0
+_STOP_S: Final = 15.0
 
 
 class Mesh:
@@ -77,7 +77,7 @@ class Mesh:
         listen = self._address or "127.0.0.1:0"
         command = [str(find_broker()), "--listen", listen, "--data-dir", str(self.data_dir)]
         self._broker = self._start("broker", [*command, *self._broker_arguments])
-        self._address = self._broker.wait_ready(START_S)
+        self._address = self._broker.wait_ready(_START_S)
 
     def kill_broker(self) -> None:
         """Kills the broker, as kill -9 does."""
@@ -89,7 +89,7 @@ class Mesh:
         """Starts the scheduler; it is ready when the broker listens to it."""
         command = [sys.executable, "-m", "plait_scheduler", "--listen", "127.0.0.1:0", "--dev"]
         self._scheduler = self._start("scheduler", [*command, "--broker", self.address])
-        self._scheduler.wait_ready(START_S)
+        self._scheduler.wait_ready(_START_S)
 
     def kill_scheduler(self) -> None:
         """Kills the scheduler, as kill -9 does. Known contracts go on."""
@@ -123,6 +123,6 @@ class Mesh:
     def _stop(self) -> None:
         for process in (self._scheduler, self._broker):
             if process is not None:
-                process.terminate(STOP_S)
+                process.terminate(_STOP_S)
         self._scheduler = self._broker = None
         self._exit.close()

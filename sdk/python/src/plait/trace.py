@@ -1,32 +1,12 @@
-"""Trace context through submissions and attempts, and the spans of docs/protocol.md §7.
+"""Tracing: exports the spans of docs/protocol.md §7, which the SDK makes once a tracer is set.
 
-Only opentelemetry-api is needed until `configure` is called. Without a tracer the context is passed
-on as it came and
-no span is made.
+Only opentelemetry-api is needed until `configure` is called. A program that sets a tracer provider
+of its own needs nothing of this.
 """
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
 
-import grpc
-from opentelemetry import context, trace
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-import plait
-
-if TYPE_CHECKING:
-    from plait._submission import Submission
-
-Headers = tuple[tuple[str, str], ...]
-
-_SYSTEM: Final = "plait"
-_PROPAGATOR: Final = TraceContextTextMapPropagator()
-_HEADERS: Final = frozenset(_PROPAGATOR.fields)
-
-# Loads the provider that OTEL_PYTHON_TRACER_PROVIDER names, if it does.
-trace.get_tracer_provider()
-_tracer = trace.get_tracer("plait", plait.__version__)
+from opentelemetry import trace
 
 
 def configure(service_name: str) -> None:
@@ -50,98 +30,3 @@ def configure(service_name: str) -> None:
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-
-
-def configured() -> bool:
-    """Whether spans are made: whether a tracer provider was set."""
-    try:
-        # Asked once a task, and the public function looks into the environment each time.
-        return trace._TRACER_PROVIDER is not None
-    except AttributeError:
-        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-
-
-def headers() -> Headers:
-    """traceparent and tracestate of the context that is current; empty when there is none."""
-    if not trace.get_current_span().get_span_context().is_valid:
-        return ()
-    return _inject(None)
-
-
-class SubmitSpan:
-    """The span of a submission, and the headers that its task carries."""
-
-    __slots__ = ("_span", "_to_result", "headers")
-
-    def __init__(self, method: str, *, to_result: bool) -> None:
-        """`method` is "package.Service/Method"; `to_result`: the span ends with the result, not
-        with acceptance."""
-        attributes = {"messaging.system": _SYSTEM, "messaging.operation.type": "send"}
-        self._span = _tracer.start_span(
-            f"submit {method}", kind=trace.SpanKind.PRODUCER, attributes=attributes
-        )
-        self._to_result = to_result
-        self.headers = _inject(trace.set_span_in_context(self._span))
-
-    def accepted(self, submission: "Submission") -> None:
-        """The task is durable."""
-        if not self._to_result:
-            self.finished(submission)
-
-    def finished(self, submission: "Submission") -> None:
-        """The submission is over."""
-        span = self._span
-        if not span.is_recording():
-            return
-        info = submission.method.info
-        if info is not None:
-            span.set_attribute("messaging.destination.name", info.queue)
-        if submission.number:
-            span.set_attribute("messaging.message.id", f"t{submission.number:016x}")
-        error = submission.error
-        if error is not None:
-            span.set_status(trace.StatusCode.ERROR, error.details() or "")
-        span.end()
-
-
-class AttemptSpan:
-    """The span of a handler."""
-
-    __slots__ = ("_span",)
-
-    def __init__(self, method: str, queue: str, task: str, number: int) -> None:
-        """Starts under the context that is current, which is the submitter's."""
-        attributes: dict[str, str | int] = {
-            "messaging.system": _SYSTEM,
-            "messaging.operation.type": "process",
-            "messaging.destination.name": queue,
-            "messaging.message.id": task,
-            "plait.attempt.number": number,
-            "rpc.system.name": "grpc",
-            "rpc.method": method,
-        }
-        self._span = _tracer.start_span(
-            f"attempt {method}", kind=trace.SpanKind.CONSUMER, attributes=attributes
-        )
-        context.attach(trace.set_span_in_context(self._span))
-
-    def finished(self, code: grpc.StatusCode, message: str) -> None:
-        """The handler ended."""
-        self._span.set_attribute("rpc.status_code", code.value[0])
-        if code is not grpc.StatusCode.OK:
-            self._span.set_status(trace.StatusCode.ERROR, message)
-        self._span.end()
-
-
-def continue_from(metadata: Iterable[tuple[str, str | bytes]]) -> None:
-    """Makes the context that a task carries the current one. To be called in a context of the
-    handler's own."""
-    carrier = {key: value for key, value in metadata if key in _HEADERS and isinstance(value, str)}
-    if carrier:
-        context.attach(_PROPAGATOR.extract(carrier))
-
-
-def _inject(where: context.Context | None) -> Headers:
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier, context=where)
-    return tuple(carrier.items())

@@ -133,7 +133,7 @@ async def _synced(address: str) -> bool:
 async def _bulk(client: plait.Client, call: Any, request: Any, count: int, window: int) -> float:
     """Seconds for so many tasks, from the first submission to the last result."""
     begin = time.perf_counter()
-    async for _ in client.map(call, (request for _ in range(count)), window=window):
+    async for _ in client.call_many(call, (request for _ in range(count)), window=window):
         pass
     return time.perf_counter() - begin
 

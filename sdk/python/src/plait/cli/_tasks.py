@@ -6,7 +6,7 @@ from typing import Any
 import click
 import grpc
 
-from plait import errors
+from plait import _statuses
 from plait.cli._api import Api, describe, exit_code, say
 from plait.cli._command import Exit, Stop, split_method
 from plait.cli._output import age, line, span
@@ -142,7 +142,7 @@ def _watch_line(task: task_pb2.Task) -> str:
 def _error(task: task_pb2.Task) -> str:
     if not task.HasField("error"):
         return ""
-    return f"{errors.code_of(task.error.code).name}: {task.error.message}"
+    return f"{_statuses.code_of(task.error.code).name}: {task.error.message}"
 
 
 async def _text(api: Api, task: task_pb2.Task) -> str:
