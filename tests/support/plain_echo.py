@@ -3,9 +3,9 @@
     python tests/support/plain_echo.py --listen 127.0.0.1:0 --journal FILE
 
 It has a readiness line, server reflection and grpc.health.v1; SIGUSR1 makes it NOT_SERVING, SIGUSR2
-SERVING again. What there is to know of an attempt it reads from the metadata. The journal has a line
-for each call when it begins and when it ends, with the code; `--busy N` refuses what is over N calls
-at once with RESOURCE_EXHAUSTED.
+SERVING again. What there is to know of an attempt it reads from the metadata. The journal has a
+line for each call when it begins, when it is cancelled and when it ends; `--busy N` refuses what is
+over N calls at once with RESOURCE_EXHAUSTED.
 """
 
 import argparse
@@ -73,7 +73,7 @@ class Echo:
         self, name: str, handler: Callable[..., Awaitable[Any]], response: Any
     ) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
-            metadata = {key: value for key, value in context.invocation_metadata()}
+            metadata = dict(context.invocation_metadata())
             with self._entry(name, metadata):
                 if self._busy and self._running > self._busy:
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "there is no more room")
@@ -174,7 +174,8 @@ async def serve(options: argparse.Namespace) -> None:
         pool.Add(file)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((Echo(pool, options.journal, options.busy).handlers(),))
-    reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server, pool)
+    if options.reflection:
+        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server, pool)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     port = server.add_insecure_port(options.listen)
@@ -208,6 +209,7 @@ def main() -> None:
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--journal", type=Path)
     parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--no-reflection", dest="reflection", action="store_false")
     asyncio.run(serve(parser.parse_args()))
 
 

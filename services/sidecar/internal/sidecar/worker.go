@@ -77,8 +77,11 @@ func (w *worker) serve(ctx context.Context, failed chan error) error {
 	}
 }
 
-// awaitOpen waits until the gate lets something through, and says so when it has to wait.
+// awaitOpen waits until the gate lets something through, and says so when that takes a while.
 func (w *worker) awaitOpen(ctx context.Context) gate.Mode {
+	if mode, _, changed, _ := w.gate.Mode(); mode == gate.Paused {
+		await(ctx, changed, settle)
+	}
 	said := ""
 	for {
 		mode, reason, changed, retry := w.gate.Mode()

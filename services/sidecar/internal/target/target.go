@@ -15,8 +15,9 @@ import (
 const (
 	// responseBytesMax is far over what the broker takes, so that it is the broker who refuses.
 	responseBytesMax = 64 << 20
-	// A server beside us is back soon after it came up: 50 ms to 1 s between two tries.
-	reconnectMin, reconnectMax = 50 * time.Millisecond, time.Second
+	// A server beside us is found soon after it came up: from 50 ms to 1 s between two tries.
+	reconnectFirst = 50 * time.Millisecond
+	reconnectSlow  = time.Second
 )
 
 // Dial makes a connection, which is opened with the first use.
@@ -35,7 +36,7 @@ func Dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(responseBytesMax)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
-				BaseDelay: reconnectMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax,
+				BaseDelay: reconnectFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectSlow,
 			},
 			MinConnectTimeout: 5 * time.Second,
 		}))
