@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -22,12 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc_tools
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from grpc_tools import protoc
 
 ROOT = Path(__file__).parents[2]
 SERVICE = "testing.v1.EchoService"
@@ -36,12 +35,11 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 def descriptors() -> descriptor_pb2.FileDescriptorSet:
     """The contract with all that it imports, straight from its source."""
-    own = Path(next(iter(grpc_tools.__path__))) / "_proto"
     with tempfile.NamedTemporaryFile() as out:
-        command = ["protoc", f"-I{ROOT / 'proto'}", f"-I{ROOT / 'third_party'}", f"-I{own}"]
-        command += ["--include_imports", f"--descriptor_set_out={out.name}"]
-        if protoc.main([*command, "testing/v1/echo.proto"]) != 0:
-            raise RuntimeError("the contract does not compile")
+        command = [sys.executable, "-m", "grpc_tools.protoc", "--include_imports"]
+        command += [f"-I{ROOT / 'proto'}", f"-I{ROOT / 'third_party'}"]
+        command += [f"--descriptor_set_out={out.name}", "testing/v1/echo.proto"]
+        subprocess.run(command, check=True)
         return descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes())
 
 

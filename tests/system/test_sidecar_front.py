@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from testing.v1 import echo_pb2 as pb
 from testing.v1 import echo_pb2_grpc
@@ -111,14 +111,23 @@ async def test_a_deadline_holds(front: Front):
 
 @pytest.mark.parametrize("path", [f"/{SERVICE}/Nothing", "/other.v1.Service/Echo", "/odd"])
 async def test_what_it_does_not_know_is_unimplemented(front: Front, path: str):
+    call = front.channel.unary_unary(
+        path,
+        request_serializer=pb.EchoRequest.SerializeToString,
+        response_deserializer=pb.EchoResponse.FromString,
+    )
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await front.channel.unary_unary(path)(b"", timeout=25)
+        await call(pb.EchoRequest(), timeout=25)
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_it_has_its_own_health(front: Front):
-    health = health_pb2_grpc.HealthStub(front.channel)
-    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=25)
+    check = front.channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    answer = await check(health_pb2.HealthCheckRequest(), timeout=25)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
