@@ -119,7 +119,8 @@ class Echo:
         if request.trailer:
             trailers += (("x-failed-by", request.trailer),)
         (code,) = [each for each in grpc.StatusCode if each.value[0] == request.code]
-        return await context.abort(code, request.message, trailers)  # type: ignore[no-any-return]
+        await context.abort(code, request.message, trailers)
+        raise AssertionError("abort raises")
 
     async def Sleep(self, request: Any, context: Any, metadata: dict[str, Any]) -> dict[str, Any]:
         await lapse(request.duration)

@@ -107,29 +107,29 @@ func TestOverlay_WhatCannotBeReadIsNamed(t *testing.T) {
 		return "services:\n testing.v1.EchoService:\n  methods:\n   Echo:\n    task:\n     " + text
 	}
 	const path = "p.yaml:6: services.testing.v1.EchoService.methods.Echo.task."
-	for text, want := range map[string]string{
-		"":                                         "p.yaml is empty",
-		"services: [":                              "p.yaml: yaml: ",
-		"services: 1":                              "p.yaml:1: services is no mapping; known in it: " + echoService,
-		"service: {}":                              "p.yaml:1: service is not known; known here: services",
-		"services: {other.S: {}}":                  "p.yaml:1: services.other.S is not known; known here: " + echoService,
-		task("que: a"):                             path + "que is not known; known here: queue, deadline, attempt_timeout, ",
-		task("queue: 7"):                           path + "queue is 7, which is no text; put it in quotes",
-		task("queue: ~"):                           path + "queue is no value of kind string",
-		task("queue: {a: b}"):                      path + "queue is no value of kind string",
-		task("queue: a\n     queue: b"):            "task.queue is there twice",
-		task("priority: high"):                     path + `priority is "high", not a value of kind int32`,
-		task("priority: 3000000000"):               path + `priority is "3000000000", not a value of kind int32`,
-		task("deadline: 10"):                       path + "deadline is no duration such as 250ms, 10s, 5m or 1h",
-		task("deadline: {hours: 1}"):               path + "deadline.hours is not known; known here: seconds, nanos",
-		task("delivery: ONCE"):                     path + `delivery is "ONCE"; known here: DELIVERY_UNSPECIFIED, `,
-		task("retry: 3"):                           path + "retry is no mapping; known in it: max_attempts, ",
-		task("retry: {retryable_codes: ABORTED}"):  path + "retry.retryable_codes is no list",
-		task("dead_letter: {enabled: yes please}"): path + "dead_letter.enabled is ",
+	for _, c := range []struct{ text, want string }{
+		{"", "p.yaml is empty"},
+		{"services: [", "p.yaml: yaml: "},
+		{"services: 1", "p.yaml:1: services is no mapping; known in it: testing."},
+		{"service: {}", "p.yaml:1: service is not known; known here: services"},
+		{"services: {other.S: {}}", "1: services.other.S is not known; known here: testing."},
+		{task("que: a"), path + "que is not known; known here: queue, "},
+		{task("queue: 7"), path + "queue is 7, which is no text; put it in quotes"},
+		{task("queue: ~"), path + "queue is no value of kind string"},
+		{task("queue: {a: b}"), path + "queue is no value of kind string"},
+		{task("queue: a\n     queue: b"), "task.queue is there twice"},
+		{task("priority: high"), path + `priority is "high", not a value of kind int32`},
+		{task("priority: 3000000000"), path + `priority is "3000000000", not a value of kind int32`},
+		{task("deadline: 10"), path + "deadline is no duration such as 250ms, 10s, 5m or 1h"},
+		{task("deadline: {hours: 1}"), path + "deadline.hours is not known; known here: seconds, nanos"},
+		{task("delivery: ONCE"), path + `delivery is "ONCE"; known here: DELIVERY_UNSPECIFIED, `},
+		{task("retry: 3"), path + "retry is no mapping; known in it: max_attempts, "},
+		{task("retry: {retryable_codes: ABORTED}"), path + "retry.retryable_codes is no list"},
+		{task("dead_letter: {enabled: yes please}"), path + "dead_letter.enabled is "},
 	} {
-		err := overlay(echoSet(), []string{echoService}, "p.yaml", []byte(text))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s\n got: %v\nwant: %s", text, err, want)
+		err := overlay(echoSet(), []string{echoService}, "p.yaml", []byte(c.text))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s\n got: %v\nwant: %s", c.text, err, c.want)
 		}
 	}
 }
