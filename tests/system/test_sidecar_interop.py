@@ -21,6 +21,8 @@ SOAK = (
     "--soak_overall_timeout_seconds=40",
     "--soak_per_iteration_max_acceptable_latency_ms=20000",
 )
+# A stream may be over before the client has sent what it wanted to, and then it says only that.
+REFUSED = r"FullDuplexCall is a streaming method|has error EOF while sending"
 POLICIES = f"""
 services:
   {SERVICE}:
@@ -105,10 +107,10 @@ async def test_a_service_that_the_server_lacks_is_unimplemented(suite: Suite):
     ("case", "says"),
     [
         # The unary half of the case passes; then it opens a stream.
-        ("status_code_and_message", r"FullDuplexCall is a streaming method"),
+        ("status_code_and_message", REFUSED),
         # The request's metadata arrive at the server; a response's own go nowhere, as everywhere.
         ("custom_metadata", r"Expected exactly one header from server"),
-        ("ping_pong", r"FullDuplexCall is a streaming method"),
+        ("ping_pong", REFUSED),
         ("server_streaming", r"StreamingOutputCall is a streaming method"),
     ],
 )
