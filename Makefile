@@ -13,8 +13,9 @@ PROTOC := .tools/.protoc
 GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
-.PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system test-tidy \
-        system interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci clean help
+.PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system \
+        test-tidy system interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci \
+        clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -115,6 +116,5 @@ ci: ## What CI runs
 clean: ## Remove what was built; the tools stay
 	cargo clean --quiet
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-
 help: ## Print this
 	@awk -f .ci/help.awk $(MAKEFILE_LIST)

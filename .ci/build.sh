@@ -30,6 +30,13 @@ if [ "$profile" = dev ]; then
   go build -o "build/$profile/echo-worker-go" ./interop/drivers/go
   .ci/typescript.sh build
   ln -sf "$PWD/interop/drivers/typescript/dist/main.js" "build/$profile/echo-worker-typescript"
+  # The interop suite of grpc-go, as its authors wrote it, for the sidecar.
+  (
+    cd .ci/tools/interop
+    export GOWORK=off
+    go build -o "$OLDPWD/build/$profile/grpc-interop-client" google.golang.org/grpc/interop/client
+    go build -o "$OLDPWD/build/$profile/grpc-interop-server" ./server
+  )
 fi
 
 if [ "${2:-}" = bench ]; then

@@ -24,7 +24,8 @@ var marshalRequest = proto.MarshalOptions{Deterministic: true}
 // on the stack of Invoke.
 type call struct {
 	callSettings
-	method  *method
+	method *method
+	// nil when the request came as a Payload.
 	message proto.Message
 	payload []byte
 	await   bool
@@ -38,11 +39,10 @@ type call struct {
 
 // prepare reads everything that a submission needs from the caller's side.
 func (call *call) prepare(ctx context.Context, c *Channel, path string, args any) error {
-	message, ok := args.(proto.Message)
-	if !ok {
-		return status.Errorf(codes.Internal, "the request is a %T, not a protobuf message", args)
+	if err := checkMessage("request", args); err != nil {
+		return err
 	}
-	call.message = message
+	call.message, _ = args.(proto.Message)
 	if err := ctx.Err(); err != nil {
 		return status.FromContextError(err).Err()
 	}
@@ -51,7 +51,7 @@ func (call *call) prepare(ctx context.Context, c *Channel, path string, args any
 		return err
 	}
 	call.method = m
-	if call.payload, err = marshalRequest.Marshal(message); err != nil {
+	if call.payload, _, err = payloadOf(args, marshalRequest); err != nil {
 		return status.Errorf(codes.Internal, "marshal the request: %v", err)
 	}
 	if !c.detached {
@@ -83,7 +83,7 @@ func (call *call) readKey(given string, isGiven bool, path *keyPath, name string
 		return given, nil
 	}
 	if !isGiven {
-		text, err := path.text(call.message.ProtoReflect())
+		text, err := call.keyText(path)
 		if err != nil {
 			return "", err
 		}
@@ -93,6 +93,13 @@ func (call *call) readKey(given string, isGiven bool, path *keyPath, name string
 		return "", keyMissing(call.method.path, name, path.path)
 	}
 	return given, nil
+}
+
+func (call *call) keyText(path *keyPath) (string, error) {
+	if call.message == nil {
+		return path.payloadText(call.payload)
+	}
+	return path.text(call.message.ProtoReflect())
 }
 
 // submission makes what is queued. It may be made twice, when the broker forgot the method.
@@ -171,7 +178,7 @@ func (call *call) accepted(task uint64) {
 }
 
 // result takes what came of the task.
-func (call *call) result(w *wait, reply proto.Message) error {
+func (call *call) result(w *wait, reply any) error {
 	if w.failure != nil {
 		call.trailer = trailerOf(w.failure)
 		return withTrailer(w.failure)
@@ -179,8 +186,8 @@ func (call *call) result(w *wait, reply proto.Message) error {
 	return unmarshalResponse(w.payload, reply, call.task)
 }
 
-func unmarshalResponse(payload []byte, response proto.Message, task uint64) error {
-	if err := proto.Unmarshal(payload, response); err != nil {
+func unmarshalResponse(payload []byte, response any, task uint64) error {
+	if err := setPayload(response, payload); err != nil {
 		return status.Errorf(codes.Internal, "unmarshal the response of %s: %v", taskID(task), err)
 	}
 	return nil

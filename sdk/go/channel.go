@@ -6,7 +6,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
@@ -79,9 +78,8 @@ func (c *Channel) submit(ctx context.Context, call *call) error {
 }
 
 func (c *Channel) callAndWait(ctx context.Context, call *call, reply any) error {
-	message, ok := reply.(proto.Message)
-	if !ok {
-		return status.Errorf(codes.Internal, "the response is a %T, not a protobuf message", reply)
+	if err := checkMessage("response", reply); err != nil {
+		return err
 	}
 	call.await = true
 	return c.untilKnown(ctx, call, func(sub *submission) error {
@@ -92,7 +90,7 @@ func (c *Channel) callAndWait(ctx context.Context, call *call, reply any) error 
 		if err != nil {
 			return err
 		}
-		return call.result(&sub.wait, message)
+		return call.result(&sub.wait, reply)
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
@@ -32,7 +33,8 @@ type Client struct {
 	dial    []grpc.DialOption
 	log     *slog.Logger
 	// nil: the global one.
-	ownTracer trace.Tracer
+	ownTracer   trace.Tracer
+	descriptors Descriptors
 
 	conn      *grpc.ClientConn
 	tasks     plaitv1.TaskServiceClient
@@ -62,6 +64,12 @@ func WithTracerProvider(provider trace.TracerProvider) ClientOption {
 	return func(c *Client) { c.ownTracer = tracerOf(provider) }
 }
 
+// WithDescriptors says what the services are made of that the program serves or calls without being
+// linked with their generated code, by [Payload]. Default: the files that the program is linked with.
+func WithDescriptors(descriptors Descriptors) ClientOption {
+	return func(c *Client) { c.descriptors = descriptors }
+}
+
 // Connect makes a client. It does not wait for the broker: calls do, each within its own deadline,
 // and a broker that restarts is reconnected to. ctx bounds nothing but Connect itself. The caller
 // closes the client.
@@ -69,7 +77,9 @@ func Connect(ctx context.Context, options ...ClientOption) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c := &Client{address: os.Getenv(addressEnv), log: slog.Default()}
+	c := &Client{
+		address: os.Getenv(addressEnv), log: slog.Default(), descriptors: protoregistry.GlobalFiles,
+	}
 	if c.address == "" {
 		c.address = defaultAddress
 	}
@@ -82,7 +92,7 @@ func Connect(ctx context.Context, options ...ClientOption) (*Client, error) {
 	}
 	c.conn = conn
 	c.tasks = plaitv1.NewTaskServiceClient(conn)
-	c.contracts = newContracts(conn, c.log)
+	c.contracts = newContracts(conn, c.descriptors, c.log)
 	c.session = newSession(conn, c.log)
 	return c, nil
 }

@@ -28,18 +28,19 @@ type method struct {
 
 // contracts makes methods known to the broker and remembers what it said of them.
 type contracts struct {
-	conn    *grpc.ClientConn
-	service plaitv1.ContractServiceClient
-	log     *slog.Logger
-	known   sync.RWMutex
-	methods map[string]*method
+	conn        *grpc.ClientConn
+	service     plaitv1.ContractServiceClient
+	descriptors Descriptors
+	log         *slog.Logger
+	known       sync.RWMutex
+	methods     map[string]*method
 	// Holds a token while somebody asks: concurrent first calls of a method would all announce it.
 	asking chan struct{}
 }
 
-func newContracts(conn *grpc.ClientConn, log *slog.Logger) *contracts {
+func newContracts(conn *grpc.ClientConn, descriptors Descriptors, log *slog.Logger) *contracts {
 	return &contracts{
-		conn: conn, service: plaitv1.NewContractServiceClient(conn), log: log,
+		conn: conn, service: plaitv1.NewContractServiceClient(conn), descriptors: descriptors, log: log,
 		methods: map[string]*method{}, asking: make(chan struct{}, 1),
 	}
 }
@@ -146,7 +147,7 @@ func (c *contracts) ask(ctx context.Context, path string) (*method, error) {
 
 // announce tells the broker a service's contract and returns once its policies are in force.
 func (c *contracts) announce(ctx context.Context, service string) ([]*plaitv1.MethodInfo, error) {
-	sd, err := serviceDescriptor(service)
+	sd, err := serviceDescriptor(c.descriptors, service)
 	if err != nil {
 		return nil, methodUnknown("/" + service + "/*")
 	}

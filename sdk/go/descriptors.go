@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
@@ -15,9 +14,14 @@ import (
 // contract.
 const wellKnown = "google/protobuf/"
 
-// serviceDescriptor finds a service among the files that this program is linked with.
-func serviceDescriptor(service string) (protoreflect.ServiceDescriptor, error) {
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+// Descriptors finds a descriptor by its full name; *protoregistry.Files is one.
+type Descriptors interface {
+	FindDescriptorByName(protoreflect.FullName) (protoreflect.Descriptor, error)
+}
+
+// serviceDescriptor finds a service.
+func serviceDescriptor(known Descriptors, service string) (protoreflect.ServiceDescriptor, error) {
+	d, err := known.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
 		return nil, fmt.Errorf("find the descriptor of %s: %w", service, err)
 	}

@@ -44,12 +44,12 @@ func (w *Worker) invoke(a *attempt) (payload []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	message, ok := response.(proto.Message)
+	payload, ok, err := payloadOf(response, proto.MarshalOptions{})
 	if !ok {
 		return nil, status.Errorf(codes.Internal,
 			"the handler answered a %T, not a protobuf message", response)
 	}
-	if payload, err = proto.Marshal(message); err != nil {
+	if err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal the response: %v", err)
 	}
 	if limit := w.leases.payloadLimit(); limit > 0 && uint64(len(payload)) > limit {
@@ -60,11 +60,10 @@ func (w *Worker) invoke(a *attempt) (payload []byte, err error) {
 
 // decode fills the handler's request.
 func (a *attempt) decode(request any) error {
-	message, ok := request.(proto.Message)
-	if !ok {
-		return status.Errorf(codes.Internal, "the request is a %T, not a protobuf message", request)
+	if err := checkMessage("request", request); err != nil {
+		return err
 	}
-	if err := proto.Unmarshal(a.payload, message); err != nil {
+	if err := setPayload(request, a.payload); err != nil {
 		return status.Errorf(codes.Internal, "unmarshal the request: %v", err)
 	}
 	a.payload = nil

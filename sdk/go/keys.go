@@ -15,6 +15,7 @@ import (
 type keyPath struct {
 	path    string
 	numbers []protoreflect.FieldNumber
+	kind    plaitv1.KeyKind
 	// fields is the path resolved for the message type seen last; a method has one request type, so
 	// it is resolved once.
 	fields atomic.Pointer[resolvedPath]
@@ -29,7 +30,7 @@ func newKeyPath(p *plaitv1.KeyPath) *keyPath {
 	if len(p.GetNumbers()) == 0 {
 		return nil
 	}
-	k := &keyPath{path: p.GetPath()}
+	k := &keyPath{path: p.GetPath(), kind: p.GetKind()}
 	for _, n := range p.GetNumbers() {
 		number := min(n, uint32(protowire.MaxValidNumber)) // So that it cannot become another one.
 		k.numbers = append(k.numbers, protoreflect.FieldNumber(number))

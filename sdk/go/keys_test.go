@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 
@@ -122,7 +123,7 @@ func TestKeys_NoPathIsNoKey(t *testing.T) {
 
 func TestDescriptors_HoldTheImportsInOrderWithoutTheWellKnown(t *testing.T) {
 	t.Parallel()
-	sd, err := serviceDescriptor(testingv1.EchoService_ServiceDesc.ServiceName)
+	sd, err := serviceDescriptor(protoregistry.GlobalFiles, testingv1.EchoService_ServiceDesc.ServiceName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func TestDescriptors_HoldTheImportsInOrderWithoutTheWellKnown(t *testing.T) {
 func TestDescriptors_OfWhatIsNoServiceAreAnError(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"testing.v1.Nothing", "testing.v1.EchoRequest"} {
-		if _, err := serviceDescriptor(name); err == nil {
+		if _, err := serviceDescriptor(protoregistry.GlobalFiles, name); err == nil {
 			t.Errorf("%s has a descriptor", name)
 		}
 	}

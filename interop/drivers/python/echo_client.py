@@ -67,7 +67,7 @@ class Driver:
                 await self._submit(request.id, request.submit, answer)
             case "call_many":
                 method, requests = self._bulk(request.call_many)
-                async for response in self._mesh.map(method, requests):
+                async for response in self._mesh.call_many(method, requests):
                     answer.responses.append(response.SerializeToString())
             case "submit_many":
                 method, requests = self._bulk(request.submit_many)

@@ -1,0 +1,73 @@
+package forward
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"plait.dev/plait"
+	"plait.dev/sidecar/internal/contract"
+)
+
+// Front takes plain unary calls and makes each a durable one: the client's deadline, metadata and
+// trace become the task's, and the client gets the task's answer or failure.
+type Front struct {
+	channel grpc.ClientConnInterface
+	methods map[string]bool
+	left    map[string]bool
+}
+
+// NewFront makes a front for the methods of a contract.
+func NewFront(channel grpc.ClientConnInterface, c *contract.Contract) *Front {
+	f := &Front{channel: channel, methods: map[string]bool{}, left: map[string]bool{}}
+	for _, service := range c.Services {
+		for _, method := range service.Methods {
+			f.methods["/"+service.Name+"/"+method] = true
+		}
+	}
+	for _, path := range c.LeftOut {
+		f.left["/"+path] = true
+	}
+	return f
+}
+
+// Handle is a handler for grpc.UnknownServiceHandler, of a server whose codec is [Codec].
+func (f *Front) Handle(_ any, stream grpc.ServerStream) error {
+	path, _ := grpc.MethodFromServerStream(stream)
+	switch {
+	case f.left[path]:
+		return status.Errorf(codes.Unimplemented,
+			"%s is a streaming method; a durable task has one request and one response", path)
+	case !f.methods[path]:
+		return status.Errorf(codes.Unimplemented, "the sidecar does not know the method %s", path)
+	}
+	var request, response plait.Payload
+	if err := stream.RecvMsg(&request); err != nil {
+		return err
+	}
+	var header, trailer metadata.MD
+	err := f.channel.Invoke(incoming(stream.Context()), path, &request, &response,
+		grpc.Header(&header), grpc.Trailer(&trailer))
+	if len(header) > 0 {
+		if err := stream.SetHeader(header); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		stream.SetTrailer(trailer)
+		return Bare(err, trailer)
+	}
+	return stream.SendMsg(&response)
+}
+
+// incoming makes what the client sent what is submitted. Keys of gRPC and of Plait itself are left
+// out by the channel.
+func incoming(ctx context.Context) context.Context {
+	md, _ := metadata.FromIncomingContext(ctx)
+	ctx = propagation.TraceContext{}.Extract(ctx, carrier(md))
+	return metadata.NewOutgoingContext(ctx, md)
+}
