@@ -11,20 +11,25 @@ import {
   toBinary,
 } from "@bufbuild/protobuf";
 import { sizeDelimitedDecodeStream, sizeDelimitedEncode } from "@bufbuild/protobuf/wire";
-import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
-import { type CallOptions, type Client as Stub, ConnectError, createClient } from "@connectrpc/connect";
+import { AnySchema, type Duration, durationMs } from "@bufbuild/protobuf/wkt";
+import {
+  type CallOptions,
+  ConnectError,
+  createClient,
+  type Client as Stub,
+} from "@connectrpc/connect";
 import { type Client, connect, errors, options, type Task, type TaskOptions } from "@plait/sdk";
+import { StatusSchema } from "@plait/sdk/gen/google/rpc/status_pb.js";
 import {
   type Bulk,
-  type CallOptions as Said,
   type ClientRequest,
   ClientRequestSchema,
   type ClientResponse,
   ClientResponseSchema,
+  type CallOptions as Said,
   type Submission,
 } from "@plait/sdk/gen/plait/conformance/v1/client_driver_pb.js";
 import { TaskState } from "@plait/sdk/gen/plait/v1/task_pb.js";
-import { StatusSchema } from "@plait/sdk/gen/google/rpc/status_pb.js";
 import { EchoService } from "@plait/sdk/gen/testing/v1/echo_pb.js";
 
 type Method = DescMethodUnary<DescMessage, DescMessage>;
@@ -88,7 +93,11 @@ class Driver {
     }
   }
 
-  async #call({ method: name, request, options: said }: Submission, answer: ClientResponse, signal: AbortSignal) {
+  async #call(
+    { method: name, request, options: said }: Submission,
+    answer: ClientResponse,
+    signal: AbortSignal,
+  ) {
     const method = methodOf(name);
     const call = this.#stub[method.localName as keyof Stub<typeof EchoService>] as unknown as Call;
     const response = await call(fromBinary(method.input, request), {
@@ -100,7 +109,11 @@ class Driver {
     answer.responses.push(toBinary(method.output, response as MessageShape<DescMessage>));
   }
 
-  async #submit(id: bigint, { method: name, request, options: said }: Submission, answer: ClientResponse) {
+  async #submit(
+    id: bigint,
+    { method: name, request, options: said }: Submission,
+    answer: ClientResponse,
+  ) {
     const method = methodOf(name);
     const words = { ...wordsOf(said), headers: said?.metadata ?? {} };
     const task = await this.#mesh.submit(method, fromBinary(method.input, request), words);
@@ -160,11 +173,11 @@ function wordsOf(said: Said | undefined): TaskOptions {
 
 /** Writes an error as a caller sees it. */
 function fillError(answer: ClientResponse, error: ConnectError): void {
-  const details = errors.detailsOf(error);
-  answer.error =
-    details.length > 0
-      ? fromBinary(StatusSchema, details)
-      : create(StatusSchema, { code: error.code, message: error.rawMessage });
+  const incoming = error.details.filter((detail) => "type" in detail);
+  const details = incoming.map(({ type, value }) =>
+    create(AnySchema, { typeUrl: `type.googleapis.com/${type}`, value }),
+  );
+  answer.error = create(StatusSchema, { code: error.code, message: error.rawMessage, details });
   answer.reason = errors.reason(error) ?? "";
   for (const [key, value] of error.metadata) {
     if (key.startsWith("x-")) {
