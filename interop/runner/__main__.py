@@ -3,7 +3,7 @@
 python -m interop.runner                                   everything
 python -m interop.runner --clients go --workers rust       one pair
 python -m interop.runner --case 'errors/*'                 some cases
-python -m interop.runner --write                           interop/RESULTS.md too
+python -m interop.runner --write                           interop/RESULTS.md, FEATURES.md too
 """
 
 import argparse
@@ -23,6 +23,7 @@ from interop.runner.report import Result
 from interop.runner.steps import Run
 
 LANGUAGES = ("python", "go", "rust", "typescript")
+WORKERS = (*LANGUAGES, "sidecar")
 AT_ONCE = 16
 """Cases that run side by side."""
 MESHES_AT_ONCE = 2
@@ -37,7 +38,9 @@ def main() -> int:
         return 2
     pairs = [(client, worker) for worker in options.workers for client in options.clients]
     if options.ring:
-        pairs = list(zip(LANGUAGES, (*LANGUAGES[1:], LANGUAGES[0]), strict=True))
+        pairs = list(
+            zip((*LANGUAGES, "python"), (*LANGUAGES[1:], "python", "sidecar"), strict=True)
+        )
     results = asyncio.run(run(pairs, cases))
     verdict = report.judge(results, report.load_known())
     for result in verdict.unexpected:
@@ -46,17 +49,21 @@ def main() -> int:
         print(f"PASSED, though expected to fail: {known.case} {known.client} -> {known.worker}")
     print(report.matrix(verdict))
     if options.write:
-        report.RESULTS.write_text(report.page(verdict))
+        report.write(verdict)
     return 0 if verdict.ok else 1
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="interop", description=__doc__)
     parser.add_argument("--clients", nargs="+", choices=LANGUAGES, default=LANGUAGES)
-    parser.add_argument("--workers", nargs="+", choices=LANGUAGES, default=LANGUAGES)
-    parser.add_argument("--ring", action="store_true", help="each language with the next")
+    parser.add_argument("--workers", nargs="+", choices=WORKERS, default=WORKERS)
+    parser.add_argument(
+        "--ring", action="store_true", help="each language with the next, and the sidecar"
+    )
     parser.add_argument("--case", default="*", help="a pattern of names, as the shell's")
-    parser.add_argument("--write", action="store_true", help="write interop/RESULTS.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write interop/RESULTS.md and each FEATURES.md"
+    )
     return parser.parse_args()
 
 

@@ -34,13 +34,21 @@ class Driver:
 
     language: str
     command: tuple[str, ...]
+    server: tuple[str, ...] = ()
+    """The plain server that the worker stands before; (): none."""
 
 
 def driver(language: str) -> Driver:
-    """The driver of a language. `--client` makes it a client; otherwise it is a worker."""
+    """The driver of a language, or the sidecar before a server that knows nothing of Plait.
+
+    `--client` makes a language's driver a client; otherwise it is a worker.
+    """
     if language == "python":
         script = str(ROOT / "interop/drivers/python/echo_worker.py")
         return Driver(language, (sys.executable, script))
+    if language == "sidecar":
+        script = str(ROOT / "interop/drivers/plain/plain_echo.py")
+        return Driver(language, (str(binaries() / "plait-sidecar"),), (sys.executable, script))
     return Driver(language, (str(binaries() / f"echo-worker-{language}"),))
 
 
@@ -174,6 +182,7 @@ class Mesh:
         self._env = {"XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
         self._broker: Process | None = None
         self._scheduler: Process | None = None
+        self._server: Process | None = None
         self._workers: list[Process] = []
         self._channel: grpc.aio.Channel | None = None
 
@@ -195,7 +204,7 @@ class Mesh:
         """Ends everything."""
         if self._channel is not None:
             await self._channel.close()
-        for process in (*self._workers, self._scheduler, self._broker):
+        for process in (*self._workers, self._server, self._scheduler, self._broker):
             if process is not None:
                 await process.kill()
 
@@ -221,7 +230,12 @@ class Mesh:
 
     async def start_worker(self) -> None:
         """Starts one more worker and waits until it is attached."""
-        self._workers.append(await self._start(self._spec.command, self._spec.language))
+        command = self._spec.command
+        if self._spec.server:
+            if self._server is None:
+                self._server = await self._start(self._spec.server, "server")
+            command += ("--target", self._server.ready["address"])
+        self._workers.append(await self._start(command, "worker"))
 
     async def kill_workers(self) -> None:
         """kill -9 to all of them."""

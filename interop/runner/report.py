@@ -1,13 +1,20 @@
 """What came of a run: a matrix on the terminal, and in interop/RESULTS.md."""
 
+import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-RESULTS = Path(__file__).parents[1] / "RESULTS.md"
-KNOWN = Path(__file__).parents[1] / "known.yaml"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "interop/RESULTS.md"
+KNOWN = ROOT / "interop/known.yaml"
+HOMES = {
+    **{language: ROOT / f"sdk/{language}" for language in ("python", "go", "rust", "typescript")},
+    "sidecar": ROOT / "services/sidecar",
+}
+"""Where the FEATURES.md of each is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A failure that is expected, and why. It is run all the same, and told when it passes."""
+    """Failures that are expected, and why; `case` is a pattern. They are run all the same, and told
+    when all of them pass."""
 
     case: str
     why: str
@@ -33,7 +41,8 @@ class Known:
     def covers(self, result: Result) -> bool:
         """Whether it is this one's."""
         pairs = ((self.client, result.client), (self.worker, result.worker))
-        return self.case == result.case and all(mine in ("*", its) for mine, its in pairs)
+        named = fnmatch.fnmatch(result.case, self.case)
+        return named and all(mine in ("*", its) for mine, its in pairs)
 
 
 def load_known(path: Path = KNOWN) -> list[Known]:
@@ -112,7 +121,50 @@ def page(verdict: Verdict) -> str:
         "",
     ]
     lines += [
-        f"- `{result.case}`, {result.client} to {result.worker}: {result.failure}"
-        for result in verdict.expected
+        f"- `{case}`, {', '.join(pairs)}: {why}" for case, pairs, why in _together(verdict.expected)
     ] or ["None."]
     return "\n".join(lines) + "\n"
+
+
+def _together(failed: Sequence[Result]) -> list[tuple[str, list[str], str]]:
+    """Cases that fail, with the pairs with which they do, and the first one's words."""
+    return [
+        (
+            case,
+            [f"{each.client} to {each.worker}" for each in failed if each.case == case],
+            next(str(each.failure) for each in failed if each.case == case),
+        )
+        for case in _in_order(result.case for result in failed)
+    ]
+
+
+def features(verdict: Verdict, language: str) -> str:
+    """FEATURES.md of an SDK: the cases that pass with every peer, by suite."""
+    lines = [
+        "# Features",
+        "",
+        "Written by `make interop`: of the conformance cases of each suite, those that pass with",
+        "every peer. What fails, and why: [the results](../../interop/RESULTS.md).",
+        "",
+        "| suite | as client | as worker |",
+        "|---|---|---|",
+    ]
+    for suite in _in_order(result.case.partition("/")[0] for result in verdict.results):
+        here = [each for each in verdict.results if each.case.startswith(f"{suite}/")]
+        client = _share([each for each in here if each.client == language])
+        worker = _share([each for each in here if each.worker == language])
+        lines.append(f"| {suite} | {client} | {worker} |")
+    return "\n".join(lines) + "\n"
+
+
+def _share(results: Sequence[Result]) -> str:
+    cases = _in_order(result.case for result in results)
+    failed = {result.case for result in results if result.failure is not None}
+    return f"{len(cases) - len(failed)} of {len(cases)}" if cases else "-"
+
+
+def write(verdict: Verdict) -> None:
+    """Writes interop/RESULTS.md and each FEATURES.md."""
+    RESULTS.write_text(page(verdict))
+    for language, home in HOMES.items():
+        (home / "FEATURES.md").write_text(features(verdict, language))

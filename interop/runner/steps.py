@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CASE_S = 60.0
 """No case takes longer; what hangs is a failure."""
 LOOK_S = 0.02
+FINAL = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 STEP_KINDS = (
     "call", "submit", "call_many", "submit_many", "result", "state", "watch", "cancel", "abandon",
     "await", "until", "task", "pause", "resume", "worker", "broker",
@@ -165,19 +166,18 @@ class Run:
         """Looks at a task until it is as wanted."""
         wanted = dict(wanted)
         name = wanted.pop("task")
-        while True:
-            if await self._is(name, wanted):
-                return
+        while wrong := list(judge.within(wanted, found := await self._found(name), name)):
+            if found["state"] in FINAL:
+                raise Failed("; ".join(wrong))
             await asyncio.sleep(LOOK_S)
 
-    async def _is(self, name: str, wanted: dict[str, Any]) -> bool:
+    async def _found(self, name: str) -> dict[str, Any]:
         found = messages.plain(await self._read(name))
         found["state"] = found["state"].removeprefix(judge.STATE_PREFIX)
-        return not list(judge.within(wanted, found, name))
+        return found
 
     async def _task(self, step: dict[str, Any]) -> None:
-        found = messages.plain(await self._read(step["task"]))
-        found["state"] = found["state"].removeprefix(judge.STATE_PREFIX)
+        found = await self._found(step["task"])
         if wrong := list(judge.within(step["expect"], found, "task")):
             raise Failed("; ".join(wrong))
 

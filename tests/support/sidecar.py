@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.mesh import Mesh, binaries
+from tests.support.mesh import ROOT, Mesh, binaries
 from tests.support.processes import Process
 
-_SERVER = Path(__file__).with_name("plain_echo.py")
+_SERVER = ROOT / "interop/drivers/plain/plain_echo.py"
 
 
 @dataclass

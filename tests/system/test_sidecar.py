@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from interop.drivers.plain import plain_echo
 from plait.v1 import contract_service_pb2 as contracts
 from testing.v1 import echo_pb2 as pb
-from tests.support import plain_echo
 from tests.support.mesh import Caller, Mesh
 from tests.support.sidecar import Plain, start_sidecar
 from tests.system.contracts import resolve

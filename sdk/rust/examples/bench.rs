@@ -108,6 +108,13 @@ impl EchoService for Echo {
         Err(unserved())
     }
 
+    async fn scalars(
+        &self,
+        _: Request<pb::ScalarsRequest>,
+    ) -> Result<Response<pb::ScalarsResponse>, Status> {
+        Err(unserved())
+    }
+
     async fn inspect(
         &self,
         _: Request<pb::InspectRequest>,

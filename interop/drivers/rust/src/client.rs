@@ -238,10 +238,9 @@ fn fill_error(answer: &mut api::ClientResponse, status: &Status) {
     answer.error = Some(found.unwrap_or_else(plain));
     if let Some(reason) = errors::reason(status) {
         let name = reason.as_str_name();
-        answer.reason = name
-            .strip_prefix("ERROR_REASON_")
+        name.strip_prefix("ERROR_REASON_")
             .unwrap_or(name)
-            .to_owned();
+            .clone_into(&mut answer.reason);
     }
     for entry in status.metadata().iter() {
         if let KeyAndValueRef::Ascii(key, value) = entry

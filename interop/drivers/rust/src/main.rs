@@ -27,6 +27,11 @@ async fn main() -> anyhow::Result<()> {
     if options.client {
         return client::drive().await;
     }
+    // Before anybody is told that it is ready: whoever waits for that may stop it at once.
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let tracing = plait::trace::configure("echo-rust")?;
     let mesh = plait::Plait::connect().await?;
     let service = echo::Echo::new(EchoServiceClient::new(mesh.channel()))?;
@@ -41,10 +46,6 @@ async fn main() -> anyhow::Result<()> {
         return Ok(worker.wait().await?);
     }
     println!("{{\"event\":\"ready\"}}");
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
     tokio::select! {
         ended = worker.ended() => {
             ended?;

@@ -198,6 +198,14 @@ impl EchoService for Echo {
         Err(status)
     }
 
+    async fn scalars(
+        &self,
+        request: Request<pb::ScalarsRequest>,
+    ) -> Result<Response<pb::ScalarsResponse>, Status> {
+        let values = request.into_inner().values;
+        Ok(Response::new(pb::ScalarsResponse { values }))
+    }
+
     async fn sleep(
         &self,
         request: Request<pb::SleepRequest>,

@@ -1,6 +1,6 @@
 """testing.v1.EchoService as somebody writes it who never heard of Plait: grpcio and the contract.
 
-    python tests/support/plain_echo.py --listen 127.0.0.1:0 --journal FILE
+    python interop/drivers/plain/plain_echo.py --listen 127.0.0.1:0 --journal FILE
 
 It has a readiness line, server reflection and grpc.health.v1; SIGUSR1 makes it NOT_SERVING, SIGUSR2
 SERVING again. What there is to know of an attempt it reads from the metadata. The journal has a
@@ -28,7 +28,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SERVICE = "testing.v1.EchoService"
 DETAILS_KEY = "grpc-status-details-bin"
 
@@ -133,6 +133,9 @@ class Echo:
     async def Once(self, request: Any, context: Any, metadata: dict[str, Any]) -> dict[str, Any]:
         await lapse(request.duration)
         return {}
+
+    async def Scalars(self, request: Any, context: Any, metadata: dict[str, Any]) -> dict[str, Any]:
+        return {"values": request.values} if request.HasField("values") else {}
 
     async def Inspect(self, request: Any, context: Any, metadata: dict[str, Any]) -> dict[str, Any]:
         left_ms = int(context.time_remaining() * 1000)
