@@ -37,6 +37,8 @@ LOST_S = 60.0
 SETTLE_S = 120.0
 BATCH = 2000
 
+ALL = len(LANGUAGES)
+
 
 async def freeze(rounds: int, folder: Path) -> Outcome:
     """Each round stops one process, waits until that is felt, and lets it go on."""
@@ -79,14 +81,15 @@ async def _pause(
     victim: str, mesh: Mesh, caller: Caller, traffic: Traffic, worker: Process
 ) -> None:
     if victim == "worker":
-        before = await attached_workers(caller)
+        # After a pause of the broker some are still on their way back.
+        await eventually(lambda: attached_workers(caller), lambda count: count == ALL, LOST_S)
         worker.send(signal.SIGSTOP)
         try:
-            await eventually(lambda: attached_workers(caller), lambda count: count < before, LOST_S)
+            await eventually(lambda: attached_workers(caller), lambda count: count < ALL, LOST_S)
             await traffic.progress(20)
         finally:
             worker.send(signal.SIGCONT)
-        await eventually(lambda: attached_workers(caller), lambda count: count >= before, LOST_S)
+        await eventually(lambda: attached_workers(caller), lambda count: count == ALL, LOST_S)
         return
     process = mesh.broker if victim == "broker" else mesh.scheduler
     assert process is not None

@@ -76,7 +76,7 @@ func TestLoad_ByReflectionOfEitherVersion(t *testing.T) {
 			if names := c.Names(); !slices.Equal(names, []string{echoService}) {
 				t.Errorf("services %v: all but grpc.* were wanted", names)
 			}
-			if n := len(c.Services[0].Methods); n != 7 || len(c.LeftOut) != 0 {
+			if n := len(c.Services[0].Methods); n != 8 || len(c.LeftOut) != 0 {
 				t.Errorf("%d methods, %v left out", n, c.LeftOut)
 			}
 		})
