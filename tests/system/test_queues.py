@@ -47,6 +47,7 @@ async def test_queues_say_what_they_hold_and_who_serves_them(caller: Caller):
     assert list(echo.methods) == [
         "/testing.v1.EchoService/Echo",
         "/testing.v1.EchoService/Inspect",
+        "/testing.v1.EchoService/Scalars",
     ]
     counts = {each.state: each.count for each in echo.counts}
     assert counts[task_pb2.TASK_STATE_SUCCEEDED] >= 1
