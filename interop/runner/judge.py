@@ -90,10 +90,13 @@ def one_or_more(value: Any) -> list[Any]:
 
 
 def within(wanted: Any, found: Any, where: str) -> Iterator[str]:
-    """Where a value does not hold all that is wanted. A mapping may hold more; {$any: true} is
-    anything that is there, {$least: n} and {$most: n} bound a number or seconds."""
+    """Where a value does not hold all that is wanted.
+
+    A mapping may hold more. {$any: true} is anything that is there, {$begins: text} begins with it,
+    {$least: n} and {$most: n} bound a number or seconds.
+    """
     if isinstance(wanted, dict):
-        if bounds := wanted.keys() & {"$any", "$least", "$most", "$not"}:
+        if bounds := wanted.keys() & {"$any", "$begins", "$least", "$most"}:
             yield from _bounds(wanted, bounds, found, where)
             return
         for key, value in wanted.items():
@@ -109,11 +112,11 @@ def within(wanted: Any, found: Any, where: str) -> Iterator[str]:
 
 
 def _bounds(wanted: dict[str, Any], bounds: set[str], found: Any, where: str) -> Iterator[str]:
-    if found is None and bounds != {"$not"}:
+    if found is None:
         yield f"{where} is not there"
         return
-    if "$not" in wanted and found == wanted["$not"]:
-        yield f"{where} is {_short(found)}"
+    if not str(found).startswith(wanted.get("$begins", "")):
+        yield f"{where} is {_short(found)}, and does not begin with {wanted['$begins']}"
     number = float(str(found).removesuffix("s")) if bounds & {"$least", "$most"} else 0.0
     if "$least" in wanted and number < wanted["$least"]:
         yield f"{where} is {found}, less than {wanted['$least']}"

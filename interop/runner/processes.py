@@ -136,7 +136,9 @@ class Client:
         env = {"PLAIT_ADDRESS": address}
         return cls(await spawn(command, env, log, asyncio.subprocess.PIPE))
 
-    def ask(self, request: api.ClientRequest) -> tuple[int, asyncio.Future[api.ClientResponse]]:
+    async def ask(
+        self, request: api.ClientRequest
+    ) -> tuple[int, asyncio.Future[api.ClientResponse]]:
         """Sends a request under the next id; the answer comes when it comes."""
         self._next += 1
         request.id = self._next
@@ -144,6 +146,7 @@ class Client:
         self._waiting[request.id] = answer
         assert self._child.stdin is not None
         self._child.stdin.write(wire.framed(request))
+        await self._child.stdin.drain()
         return request.id, answer
 
     async def close(self) -> None:

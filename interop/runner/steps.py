@@ -25,7 +25,7 @@ LOOK_S = 0.02
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 STEP_KINDS = (
     "call", "submit", "call_many", "submit_many", "result", "state", "watch", "cancel", "abandon",
-    "await", "until", "task", "pause", "resume", "worker", "broker",
+    "await", "until", "task", "children", "pause", "resume", "worker", "broker",
 )  # fmt: skip
 STEP_FIELDS = {*STEP_KINDS, "as", "request", "raw", "requests", "options", "expect", "count"}
 
@@ -86,6 +86,8 @@ class Run:
                 await self._until(step["until"])
             case "task":
                 await self._task(step)
+            case "children":
+                await self._children(step)
             case "pause" | "resume":
                 await self._queue(kind, step[kind])
             case "worker" | "broker":
@@ -113,7 +115,8 @@ class Run:
             before = self._known(step[kind])
             method, payload = before.method, before.request
             getattr(request, kind).id = before.id
-        asked = Asked(*self._client.ask(request), method, payload, time.monotonic())
+        began = time.monotonic()
+        asked = Asked(*await self._client.ask(request), method, payload, began)
         asked.answer.add_done_callback(lambda _: setattr(asked, "took", time.monotonic()))
         self._asked[step.get("as", str(number))] = asked
         if "expect" in step or "as" not in step or kind == "submit":
@@ -172,13 +175,26 @@ class Run:
             await asyncio.sleep(LOOK_S)
 
     async def _found(self, name: str) -> dict[str, Any]:
-        found = messages.plain(await self._read(name))
-        found["state"] = found["state"].removeprefix(judge.STATE_PREFIX)
-        return found
+        return _shown(await self._read(name))
 
     async def _task(self, step: dict[str, Any]) -> None:
         found = await self._found(step["task"])
         if wrong := list(judge.within(step["expect"], found, "task")):
+            raise Failed("; ".join(wrong))
+
+    async def _children(self, step: dict[str, Any]) -> None:
+        """Looks at every child of a flow."""
+        flow = await self._read(step["children"])
+        request = tasks_api.ListTasksRequest(filter=f"parent = {flow.id}")
+        children = (await self._mesh.tasks().ListTasks(request)).tasks
+        if not children:
+            raise Failed("there are none")
+        wrong = [
+            line
+            for child in children
+            for line in judge.within(step["expect"], _shown(child), f"child {child.id}")
+        ]
+        if wrong:
             raise Failed("; ".join(wrong))
 
     async def _queue(self, kind: str, name: str) -> None:
@@ -200,3 +216,12 @@ class Run:
             self._mesh.signal_workers(signals[how])
             return
         await doings[what, how]()
+
+
+def _shown(task: task_pb2.Task) -> dict[str, Any]:
+    """A task as cases have it."""
+    found = messages.plain(task)
+    found["state"] = found["state"].removeprefix(judge.STATE_PREFIX)
+    # Times are those of the run; what can be expected is how long it may take in all.
+    found["budget_s"] = task.expire_time.ToSeconds() - task.create_time.ToSeconds()
+    return found

@@ -80,6 +80,8 @@ def test_what_comes_back_is_compared_with_what_was_sent() -> None:
         ({"a": 5}, {"a": "5"}, True),
         (-0.0, 0.0, False),
         ({"$any": True}, None, False),
+        ({"$begins": "00-"}, "00-a", True),
+        ({"$begins": "00-"}, "01-a", False),
         ({"$least": 2, "$most": 3}, "2.5s", True),
         ({"$least": 2}, 1, False),
         ({"$most": 2}, 3, False),

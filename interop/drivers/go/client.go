@@ -75,6 +75,7 @@ func (d *driver) take(ctx context.Context, request *conformancev1.ClientRequest)
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		delete(d.running, request.GetId())
 		if _, err := protodelim.MarshalTo(d.out, answer); err != nil {
 			fmt.Fprintln(os.Stderr, "echo-worker-go:", err)
 			os.Exit(1)
@@ -113,7 +114,9 @@ func (d *driver) do(
 	case *conformancev1.ClientRequest_Abandon:
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.running[action.Abandon.GetId()]()
+		if giveUp := d.running[action.Abandon.GetId()]; giveUp != nil {
+			giveUp()
+		}
 		return nil
 	}
 	return status.Error(codes.Unimplemented, "the driver does not know the action")

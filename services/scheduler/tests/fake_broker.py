@@ -111,10 +111,10 @@ class FakeBroker(
         assert self._stream is not None
         self._stream.put_nowait(None)
 
-    async def announce(
+    def announce(
         self, descriptor_set: bytes, services: list[str], validate_only: bool = False
-    ) -> control_pb.DecideContractRequest:
-        """Announces a contract and returns what was decided."""
+    ) -> asyncio.Future[control_pb.DecideContractRequest]:
+        """Announces a contract; what is returned will be what was decided."""
         number = next(self._numbers)
         announced = control_pb.ContractAnnounced(
             announcement=number,
@@ -128,7 +128,7 @@ class FakeBroker(
         decision = asyncio.get_running_loop().create_future()
         self.state.decisions[number] = decision
         self.tell(control_pb.ObserveResponse(contract_announced=announced))
-        return await decision
+        return decision
 
     def attach(self, worker: str, slots: int, methods: tuple[str, ...] = ("/s.S/M",)) -> None:
         attached = control_pb.WorkerAttached(

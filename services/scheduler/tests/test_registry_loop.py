@@ -1,6 +1,5 @@
 """Announced contracts are answered, recorded, and survive whoever dies meanwhile."""
 
-import asyncio
 from typing import Any, TypeVar
 
 import grpc
@@ -171,23 +170,19 @@ async def test_a_turn_that_fails_does_not_end_the_loop(
     broker: FakeBroker, scheduler: RunningScheduler
 ):
     broker.failures["GetContract"] = [grpc.StatusCode.INTERNAL]
-    async with asyncio.TaskGroup() as group:
-        first = group.create_task(broker.announce(PLAIN, [SERVICE]))
-        await asyncio.sleep(0)
-        decision = await broker.announce(PLAIN, [SERVICE])
-        assert decision.policies
-        assert not first.done()
-        # What was not decided is told to the next observer.
-        broker.end_stream()
-    assert first.result().policies
+    first = broker.announce(PLAIN, [SERVICE])
+    decision = await broker.announce(PLAIN, [SERVICE])
+    assert decision.policies
+    assert not first.done()
+    # What was not decided is told to the next observer.
+    broker.end_stream()
+    assert (await first).policies
 
 
 async def test_contracts_announced_while_nobody_observes_are_decided_later(broker: FakeBroker):
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(broker.announce(PLAIN, [SERVICE]))
-        await asyncio.sleep(0)
-        async with RunningScheduler(broker.address):
-            assert (await waiting).policies
+    waiting = broker.announce(PLAIN, [SERVICE])
+    async with RunningScheduler(broker.address):
+        assert (await waiting).policies
 
 
 async def test_a_scheduler_that_was_killed_goes_on_where_it_was(broker: FakeBroker):

@@ -111,6 +111,7 @@ impl Driver {
         if let Err(status) = done {
             fill_error(&mut answer, &status);
         }
+        self.locked().running.remove(&id);
         answer
     }
 
