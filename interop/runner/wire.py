@@ -1,8 +1,10 @@
 """Messages with their size before them as a varint, as client drivers read and write them."""
 
 import asyncio
+import io
 from typing import TypeVar
 
+from google.protobuf import proto
 from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
@@ -10,13 +12,9 @@ M = TypeVar("M", bound=Message)
 
 def framed(message: Message) -> bytes:
     """A message with its size before it."""
-    data = message.SerializeToString()
-    size, head = len(data), bytearray()
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + data
+    out = io.BytesIO()
+    proto.serialize_length_prefixed(message, out)
+    return out.getvalue()
 
 
 async def read(stream: asyncio.StreamReader, message: M) -> M | None:

@@ -4,11 +4,12 @@ standard input, and answers on standard output (plait.conformance.v1)."""
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import grpc
-from google.protobuf import duration_pb2, message_factory
+from google.protobuf import duration_pb2, message_factory, proto
 from google.rpc import status_pb2
 
 import plait
@@ -56,7 +57,9 @@ class Driver:
         except Exception as error:
             answer.error.code = grpc.StatusCode.INTERNAL.value[0]
             answer.error.message = f"the driver: {error!r}"
-        self._out.write(framed(answer))
+        framed = io.BytesIO()
+        proto.serialize_length_prefixed(answer, framed)
+        self._out.write(framed.getvalue())
         self._out.flush()
 
     async def _do(self, request: api.ClientRequest, answer: api.ClientResponse) -> None:
@@ -146,16 +149,6 @@ def fill_error(answer: api.ClientResponse, error: grpc.aio.AioRpcError) -> None:
     for key, value in error.trailing_metadata() or ():
         if key.startswith("x-"):
             answer.trailers[key] = str(value)
-
-
-def framed(answer: Message) -> bytes:
-    """A message with its size before it."""
-    data = answer.SerializeToString()
-    size, head = len(data), bytearray()
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes((*head, size)) + data
 
 
 async def read(stream: asyncio.StreamReader) -> api.ClientRequest | None:
