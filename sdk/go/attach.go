@@ -73,15 +73,29 @@ func (w *Worker) attach(life, serving context.Context, conn *grpc.ClientConn) er
 }
 
 func (w *Worker) announce(ctx context.Context) error {
-	infos, err := w.client.contracts.announceUntil(ctx, w.services)
+	answers, err := w.client.contracts.announceUntil(ctx, w.services)
 	if err != nil {
 		return err
 	}
+	infos := map[string]*plaitv1.MethodInfo{}
+	w.contracts, w.routes, w.routed = nil, nil, nil
+	for _, answer := range answers {
+		if digest := answer.GetDigest(); digest != "" {
+			w.contracts = append(w.contracts, digest)
+		}
+		for _, info := range answer.GetMethods() {
+			infos[info.GetMethod()] = info
+		}
+	}
 	for _, m := range w.methods {
-		for _, info := range infos {
-			if info.GetMethod() == m.path {
-				m.queue = info.GetQueue()
-			}
+		info := infos[m.path]
+		m.queue = info.GetQueue()
+		routes := info.GetServedRoutes()
+		if len(routes) == 0 {
+			routes = []string{m.path}
+		}
+		for _, route := range routes {
+			w.routes, w.routed = append(w.routes, route), append(w.routed, m)
 		}
 	}
 	return nil
@@ -129,10 +143,7 @@ func (w *Worker) open(
 	hello := &plaitv1.WorkerHello{
 		Worker: w.id, Name: wireText(w.name, peopleBytesMax), Slots: count32(w.slots),
 		Version: wireText(w.version, peopleBytesMax), Client: clientName,
-		Held: w.leases.hello(),
-	}
-	for _, m := range w.methods {
-		hello.Methods = append(hello.Methods, m.path)
+		Held: w.leases.hello(), Methods: w.routes, Contracts: w.contracts,
 	}
 	// An error of Send is only io.EOF; Recv has the reason.
 	_ = stream.Send(&plaitv1.AttachRequest{Message: &plaitv1.AttachRequest_Hello{Hello: hello}})
@@ -301,10 +312,10 @@ func (w *Worker) receive(f *plaitv1.AttemptFrame) error {
 		if i < len(f.GetMethodIndex()) {
 			index = f.GetMethodIndex()[i]
 		}
-		if int(index) >= len(w.methods) {
+		if int(index) >= len(w.routed) {
 			return status.Errorf(codes.Internal, "the broker sent an attempt of method %d", index)
 		}
-		a.worker, a.method = w, w.methods[index]
+		a.worker, a.method = w, w.routed[index]
 		a.task, a.token, a.payload = f.GetTasks()[i], f.GetTokens()[i], f.GetPayloads()[i]
 		if i < len(f.GetTimeoutMs()) {
 			left := min(f.GetTimeoutMs()[i], timeoutMsMax)

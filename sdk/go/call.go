@@ -109,7 +109,7 @@ func (call *call) submission(ctx context.Context) (*submission, error) {
 		return nil, err
 	}
 	sub := &submission{
-		method: call.method.path, payload: call.payload, options: options,
+		method: call.method.path, route: call.method.route, payload: call.payload, options: options,
 		key: call.key, orderingKey: call.orderingKey, await: call.await || call.parent != nil,
 	}
 	sub.size = len(sub.payload) + len(sub.key) + len(sub.orderingKey)

@@ -1,6 +1,7 @@
 package plait
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,13 +13,16 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
 
 // method is what a submitter knows of a method's policy.
 type method struct {
-	path  string
+	path string
+	// What its submissions name, so that only workers that can take them do.
+	route string
 	queue string
 	// Span name, and the attribute rpc.method.
 	spanName string
@@ -123,19 +127,29 @@ func (c *contracts) remember(path string, m *method) {
 }
 
 func (c *contracts) ask(ctx context.Context, path string) (*method, error) {
-	question := &plaitv1.ResolveMethodsRequest{Methods: []string{path}}
-	answer, err := c.service.ResolveMethods(ctx, question)
-	if err != nil {
-		return nil, err
-	}
-	if info := methodInfo(answer.GetMethods(), path); info != nil {
-		return info, nil
-	}
 	service, _, ok := splitMethod(path)
 	if !ok {
 		return nil, invalid("method", "is no \"/package.Service/Method\": "+path)
 	}
-	infos, err := c.announce(ctx, service)
+	// Under the contract that this program has, if it has one, so that its tasks go to workers that
+	// know what it knows. Else, or while nobody can decide on it, under the one in force.
+	var refused error
+	if sd, err := serviceDescriptor(c.descriptors, service); err == nil {
+		answer, err := c.announce(ctx, sd, false)
+		if Reason(err) != plaitv1.ErrorReason_ERROR_REASON_SCHEDULER_UNAVAILABLE {
+			return answeredMethod(answer.GetMethods(), path, err)
+		}
+		refused = err
+	}
+	question := &plaitv1.ResolveMethodsRequest{Methods: []string{path}}
+	answer, err := c.service.ResolveMethods(ctx, question)
+	if err == nil && len(answer.GetMethods()) == 0 {
+		err = refused
+	}
+	return answeredMethod(answer.GetMethods(), path, err)
+}
+
+func answeredMethod(infos []*plaitv1.MethodInfo, path string, err error) (*method, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -145,36 +159,34 @@ func (c *contracts) ask(ctx context.Context, path string) (*method, error) {
 	return nil, methodUnknown(path)
 }
 
-// announce tells the broker a service's contract and returns once its policies are in force.
-func (c *contracts) announce(ctx context.Context, service string) ([]*plaitv1.MethodInfo, error) {
-	sd, err := serviceDescriptor(c.descriptors, service)
-	if err != nil {
-		return nil, methodUnknown("/" + service + "/*")
-	}
+// announce tells the broker a service's contract and returns once it may be used.
+func (c *contracts) announce(
+	ctx context.Context, sd protoreflect.ServiceDescriptor, forWorker bool,
+) (*plaitv1.AnnounceContractResponse, error) {
 	set, err := descriptorSet(sd)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	answer, err := c.service.AnnounceContract(ctx, &plaitv1.AnnounceContractRequest{
-		DescriptorSet: set, Services: []string{service},
+	return c.service.AnnounceContract(ctx, &plaitv1.AnnounceContractRequest{
+		DescriptorSet: set, Services: []string{string(sd.FullName())}, ForWorker: forWorker,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return answer.GetMethods(), nil
 }
 
 // announceUntil announces until it is answered for good, for a worker that can do nothing before.
 func (c *contracts) announceUntil(
 	ctx context.Context, services []string,
-) ([]*plaitv1.MethodInfo, error) {
-	var all []*plaitv1.MethodInfo
+) ([]*plaitv1.AnnounceContractResponse, error) {
+	var all []*plaitv1.AnnounceContractResponse
 	var pause pauser
 	for _, service := range services {
+		sd, err := serviceDescriptor(c.descriptors, service)
+		if err != nil {
+			return nil, fmt.Errorf("announce %s: %w", service, methodUnknown("/"+service+"/*"))
+		}
 		for {
-			infos, err := c.announce(ctx, service)
+			answer, err := c.announce(ctx, sd, true)
 			if err == nil {
-				all = append(all, infos...)
+				all = append(all, answer)
 				break
 			}
 			if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
@@ -198,6 +210,7 @@ func methodInfo(infos []*plaitv1.MethodInfo, path string) *method {
 		if info.GetMethod() == path {
 			return &method{
 				path:           path,
+				route:          cmp.Or(info.GetRoute(), path),
 				queue:          info.GetQueue(),
 				spanName:       "submit " + path[1:],
 				idempotencyKey: newKeyPath(info.GetIdempotencyKey()),

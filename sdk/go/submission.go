@@ -8,7 +8,9 @@ import (
 
 // submission is one task on its way to the broker and, when its result is wanted, back.
 type submission struct {
-	method  string
+	method string
+	// What a frame names for the method.
+	route   string
 	payload []byte
 	// "" for none.
 	key, orderingKey string
@@ -103,27 +105,27 @@ func (f *frame) message(now time.Time) *plaitv1.SubmitStreamRequest {
 }
 
 func (f *frame) setMethods(tasks *plaitv1.SubmitFrame) {
-	first := f.submissions[0].method
+	first := f.submissions[0].route
 	tasks.Methods = append(tasks.Methods, first)
 	for i, sub := range f.submissions {
-		if sub.method == first && tasks.MethodIndex == nil {
+		if sub.route == first && tasks.MethodIndex == nil {
 			continue
 		}
 		if tasks.MethodIndex == nil {
 			tasks.MethodIndex = make([]uint32, len(f.submissions))
 		}
-		tasks.MethodIndex[i] = methodIndex(tasks, sub.method)
+		tasks.MethodIndex[i] = methodIndex(tasks, sub.route)
 	}
 }
 
-// methodIndex finds or adds a method. A frame has few methods, so it is searched in line.
-func methodIndex(tasks *plaitv1.SubmitFrame, path string) uint32 {
+// methodIndex finds or adds a route. A frame has few, so it is searched in line.
+func methodIndex(tasks *plaitv1.SubmitFrame, route string) uint32 {
 	for i, m := range tasks.Methods {
-		if m == path {
+		if m == route {
 			return count32(i)
 		}
 	}
-	tasks.Methods = append(tasks.Methods, path)
+	tasks.Methods = append(tasks.Methods, route)
 	return count32(len(tasks.Methods) - 1)
 }
 

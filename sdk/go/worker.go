@@ -45,6 +45,10 @@ type Worker struct {
 	only         []string
 	methods      []*servedMethod
 	services     []string
+	// What the broker calls what it serves, and the method of each; and digests of what it announced.
+	routes    []string
+	routed    []*servedMethod
+	contracts []string
 
 	leases  *leases
 	runners *runners

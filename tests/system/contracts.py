@@ -32,7 +32,10 @@ async def announce(
 ) -> dict[str, pb.MethodInfo]:
     """Announces a contract and returns what is in force then, by method."""
     request = pb.AnnounceContractRequest(
-        descriptor_set=contract, services=services, validate_only=validate_only
+        descriptor_set=contract,
+        services=services,
+        validate_only=validate_only,
+        for_worker=True,
     )
     async with grpc.aio.insecure_channel(address) as channel:
         stub: pb_grpc.ContractServiceAsyncStub = pb_grpc.ContractServiceStub(channel)

@@ -743,6 +743,12 @@ pub struct ContractAnnounced {
     /// SHA-256 of descriptor_set, in hexadecimal.
     #[prost(string, tag = "5")]
     pub digest: ::prost::alloc::string::String,
+    /// As in AnnounceContractRequest.
+    #[prost(bool, tag = "6")]
+    pub for_worker: bool,
+    /// As in AnnounceContractRequest.
+    #[prost(bool, tag = "7")]
+    pub replace: bool,
 }
 /// A worker attached.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -759,12 +765,15 @@ pub struct WorkerAttached {
     /// Name and version of its SDK.
     #[prost(string, tag = "4")]
     pub client: ::prost::alloc::string::String,
-    /// Full method paths it serves.
+    /// The routes it serves: method paths, some with "@" and a number.
     #[prost(string, repeated, tag = "5")]
     pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Attempts it can run at once.
     #[prost(uint32, tag = "6")]
     pub slots: u32,
+    /// Digests of the contracts that it announced.
+    #[prost(string, repeated, tag = "7")]
+    pub contracts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A worker is gone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -876,6 +885,10 @@ pub struct DecideContractRequest {
     /// Why it is refused; unset: accepted.
     #[prost(message, optional, tag = "3")]
     pub refusal: ::core::option::Option<super::super::super::google::rpc::Status>,
+    /// Those of the services that are accepted beside the contract in force, whose policies stay: only routes are taken
+    /// from theirs.
+    #[prost(string, repeated, tag = "4")]
+    pub beside_services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The verdict is durable and in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -446,13 +446,23 @@ pub struct AnnounceContractRequest {
     /// Checks and registers nothing.
     #[prost(bool, tag = "3")]
     pub validate_only: bool,
+    /// Whether a worker is about to serve it. What only a submitter has announced is never in force in place of a contract
+    /// that was announced before; its tasks are routed all the same.
+    #[prost(bool, tag = "4")]
+    pub for_worker: bool,
+    /// Puts it in force, although attached workers serve a later version: going back is a decision.
+    #[prost(bool, tag = "5")]
+    pub replace: bool,
 }
-/// The contract is in force.
+/// The contract is in force, or beside the one that is.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AnnounceContractResponse {
-    /// The policies of all methods of the services.
+    /// The policies of all methods of the services, and their routes under this contract.
     #[prost(message, repeated, tag = "1")]
     pub methods: ::prost::alloc::vec::Vec<MethodInfo>,
+    /// Digest of this contract: SHA-256 of the descriptor set, in hexadecimal; for WorkerHello.contracts.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
 }
 /// Methods by name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -495,6 +505,13 @@ pub struct MethodInfo {
     /// Digest of the contract it comes from: SHA-256 of the descriptor set, in hexadecimal.
     #[prost(string, tag = "8")]
     pub contract: ::prost::alloc::string::String,
+    /// What SubmitFrame.methods says for it, so that only workers that know every field of this contract's request and
+    /// response take the task; "": the method. A route is the method, or the method with "@" and a number.
+    #[prost(string, tag = "9")]
+    pub route: ::prost::alloc::string::String,
+    /// What WorkerHello.methods says for it: the routes whose tasks a worker of this contract can take. None: the method.
+    #[prost(string, repeated, tag = "10")]
+    pub served_routes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A field of a request, for programs with and without descriptors.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2970,7 +2987,8 @@ pub struct WorkerHello {
     /// Name and version of the SDK: "plait-rust/0.1.0".
     #[prost(string, tag = "4")]
     pub client: ::prost::alloc::string::String,
-    /// Full method paths it serves; AttemptFrame.method_index points into it. At least one, each known to the broker.
+    /// The routes it serves, MethodInfo.served_routes of its methods; AttemptFrame.method_index points into it. At least
+    /// one, each known to the broker.
     #[prost(string, repeated, tag = "5")]
     pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// How many attempts it can run at once. At least 1.
@@ -2979,6 +2997,9 @@ pub struct WorkerHello {
     /// Attempts that it still holds from before the broker restarted. The broker answers in the welcome which are lost.
     #[prost(message, repeated, tag = "7")]
     pub held: ::prost::alloc::vec::Vec<HeldLease>,
+    /// Digests of the contracts that it announced.
+    #[prost(string, repeated, tag = "8")]
+    pub contracts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// An attempt that a worker holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3130,7 +3151,7 @@ pub struct AttemptFrame {
     /// The fencing token of each attempt; grows with every lease of the task.
     #[prost(uint64, repeated, tag = "3")]
     pub tokens: ::prost::alloc::vec::Vec<u64>,
-    /// Index of the method in WorkerHello.methods. Empty: 0 for all.
+    /// Index of the route in WorkerHello.methods. Empty: 0 for all.
     #[prost(uint32, repeated, tag = "4")]
     pub method_index: ::prost::alloc::vec::Vec<u32>,
     /// The serialized request of each.

@@ -79,6 +79,10 @@ pub(crate) struct Attachment {
     starter: Starter,
     wish: watch::Receiver<Wish>,
     attached: watch::Sender<bool>,
+    /// What it serves, as the broker wants it named.
+    routes: Vec<String>,
+    /// Digests of what it announced.
+    contracts: Vec<String>,
     /// When a drain that was asked for is over, finished or not.
     give_up: Option<Instant>,
 }
@@ -97,6 +101,8 @@ impl Attachment {
             starter,
             wish,
             attached,
+            routes: Vec::new(),
+            contracts: Vec::new(),
             give_up: None,
         }
     }
@@ -147,23 +153,30 @@ impl Attachment {
             methods = client.contracts().announce(descriptors, services) => methods?,
             () = wished(self.wish.clone(), Wish::Drain) => return Ok(false),
         };
-        let served = self.plan.methods.iter().map(|(path, handler)| {
+        let (methods, digest) = methods;
+        let mut served = Vec::new();
+        self.routes.clear();
+        self.contracts = vec![digest];
+        for (path, handler) in &self.plan.methods {
             let method = methods.iter().find(|method| *method.path == **path);
             let method = method.ok_or_else(|| {
                 Status::internal(format!(
                     "the broker's answer to the announcement lacks {path}"
                 ))
             })?;
-            let uri = path
+            let uri: Uri = path
                 .parse()
                 .map_err(|_| Status::internal("a method that is no path"))?;
-            Ok(Served {
-                method: Arc::clone(method),
-                uri,
-                handler: Arc::clone(handler),
-            })
-        });
-        self.starter.serve(served.collect::<Result<_, Status>>()?);
+            for route in &method.served_routes {
+                self.routes.push(route.clone());
+                served.push(Served {
+                    method: Arc::clone(method),
+                    uri: uri.clone(),
+                    handler: Arc::clone(handler),
+                });
+            }
+        }
+        self.starter.serve(served);
         Ok(true)
     }
 
@@ -244,7 +257,6 @@ impl Attachment {
             name,
             version,
             slots,
-            methods,
             ..
         } = &self.plan;
         WorkerHello {
@@ -252,12 +264,13 @@ impl Attachment {
             name: name.clone(),
             version: version.clone(),
             client: CLIENT.to_owned(),
-            methods: methods.iter().map(|(path, _)| path.clone()).collect(),
+            methods: self.routes.clone(),
             slots: *slots,
             held: held
                 .into_iter()
                 .map(|Lease { task, token }| HeldLease { task, token })
                 .collect(),
+            contracts: self.contracts.clone(),
         }
     }
 

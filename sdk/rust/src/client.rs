@@ -74,7 +74,8 @@ impl Builder {
     }
 
     /// A serialized `FileDescriptorSet`. With the descriptor of a method, this client makes the method known before its
-    /// first task where no worker did so yet. May be given more than once.
+    /// first task where no worker did so yet, and its tasks go to any worker that knows what it knows; without, they go
+    /// as those of the contract in force. May be given more than once.
     pub fn descriptors(mut self, set: impl Into<Bytes>) -> Self {
         self.sets.push(set.into());
         self

@@ -4,7 +4,9 @@ use crate::clock;
 use crate::descriptors::Descriptors;
 use crate::errors::{self, ErrorReason};
 use crate::pb::v1::contract_service_client::ContractServiceClient;
-use crate::pb::v1::{AnnounceContractRequest, KeyPath, MethodInfo, ResolveMethodsRequest};
+use crate::pb::v1::{
+    AnnounceContractRequest, AnnounceContractResponse, KeyPath, MethodInfo, ResolveMethodsRequest,
+};
 use crate::retry::Backoff;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -32,6 +34,10 @@ pub(crate) async fn pause(attempt: u32) {
 pub(crate) struct Method {
     /// "/package.Service/Method".
     pub(crate) path: Arc<str>,
+    /// What its submissions name, so that only workers that can take them do.
+    pub(crate) route: Arc<str>,
+    /// What a worker of it names in its hello.
+    pub(crate) served_routes: Vec<String>,
     /// The queue its tasks wait in.
     pub(crate) queue: String,
     pub(crate) idempotency_key: Option<KeyPath>,
@@ -48,7 +54,16 @@ impl Method {
 
 impl From<MethodInfo> for Method {
     fn from(info: MethodInfo) -> Self {
-        let path = info.method.into();
+        let path: Arc<str> = info.method.into();
+        let or_path = |route: &str| match route {
+            "" => Arc::clone(&path),
+            route => Arc::from(route),
+        };
+        let route = or_path(&info.route);
+        let served_routes = match info.served_routes.is_empty() {
+            true => vec![path.to_string()],
+            false => info.served_routes,
+        };
         let MethodInfo {
             queue,
             idempotency_key,
@@ -58,6 +73,8 @@ impl From<MethodInfo> for Method {
         } = info;
         Self {
             path,
+            route,
+            served_routes,
             queue,
             idempotency_key,
             ordering_key,
@@ -119,13 +136,30 @@ impl Contracts {
         if let Some(method) = self.known(path) {
             return Ok(method);
         }
-        let methods = vec![path.to_owned()];
-        let answer = retry(|| self.ask(methods.clone())).await?;
+        let answer = retry(|| self.find(path)).await?;
         self.learn(answer);
-        if self.known(path).is_none() {
-            self.announce_service_of(path).await?;
-        }
         self.known(path).ok_or_else(|| unknown(path))
+    }
+
+    /// What the broker says of a method: under the contract that this program has, if it has one, so that its tasks go
+    /// to workers that know what it knows. Else, or while nobody can decide on it, under the one in force.
+    async fn find(&self, path: &str) -> Result<Vec<MethodInfo>, Status> {
+        let mut parts = path.trim_start_matches('/').split('/');
+        let service = parts.next().unwrap_or_default().to_owned();
+        if self.descriptors.service(&service).is_none() {
+            return self.ask(vec![path.to_owned()]).await;
+        }
+        let request = self.announcement(&self.descriptors, &[service])?;
+        match self.announce_once(request).await {
+            Err(status) if errors::reason(&status) == Some(ErrorReason::SchedulerUnavailable) => {
+                let known = self.ask(vec![path.to_owned()]).await?;
+                match known.is_empty() {
+                    true => Err(status),
+                    false => Ok(known),
+                }
+            }
+            answer => Ok(answer?.methods),
+        }
     }
 
     async fn ask(&self, methods: Vec<String>) -> Result<Vec<MethodInfo>, Status> {
@@ -134,40 +168,37 @@ impl Contracts {
         Ok(client.resolve_methods(request).await?.into_inner().methods)
     }
 
-    async fn announce_service_of(&self, path: &str) -> Result<(), Status> {
-        let service = path
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        if self.descriptors.service(service).is_none() {
-            return Err(unknown(path));
-        }
-        self.announce(&self.descriptors, &[service.to_owned()])
-            .await
-            .map(drop)
+    fn announcement(
+        &self,
+        descriptors: &Descriptors,
+        services: &[String],
+    ) -> Result<AnnounceContractRequest, Status> {
+        Ok(AnnounceContractRequest {
+            descriptor_set: descriptors.set_of(services)?,
+            services: services.to_vec(),
+            ..AnnounceContractRequest::default()
+        })
     }
 
-    /// Announces services; answers when their policies are in force. UNAVAILABLE is tried again, for ever.
+    async fn announce_once(
+        &self,
+        request: AnnounceContractRequest,
+    ) -> Result<AnnounceContractResponse, Status> {
+        let mut client = ContractServiceClient::new(self.transport.clone());
+        Ok(client.announce_contract(request).await?.into_inner())
+    }
+
+    /// Announces the services of a worker; answers with their methods and the contract's digest when it may serve
+    /// them. UNAVAILABLE is tried again, for ever.
     pub(crate) async fn announce(
         &self,
         descriptors: &Descriptors,
         services: &[String],
-    ) -> Result<Vec<Arc<Method>>, Status> {
-        let request = AnnounceContractRequest {
-            descriptor_set: descriptors.set_of(services)?,
-            services: services.to_vec(),
-            validate_only: false,
-        };
-        let announce = || async {
-            let mut client = ContractServiceClient::new(self.transport.clone());
-            Ok(client
-                .announce_contract(request.clone())
-                .await?
-                .into_inner()
-                .methods)
-        };
-        Ok(self.learn(retry(announce).await?))
+    ) -> Result<(Vec<Arc<Method>>, String), Status> {
+        let mut request = self.announcement(descriptors, services)?;
+        request.for_worker = true;
+        let answer = retry(|| self.announce_once(request.clone())).await?;
+        Ok((self.learn(answer.methods), answer.digest))
     }
 
     fn learn(&self, methods: Vec<MethodInfo>) -> Vec<Arc<Method>> {

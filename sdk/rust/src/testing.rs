@@ -7,7 +7,7 @@ use crate::attempt::{Attempt, Facts, Lease};
 use crate::clock;
 use crate::contracts::Method;
 use crate::flow;
-use crate::pb::v1::AttemptExtra;
+use crate::pb::v1::{AttemptExtra, MethodInfo};
 use crate::task::TaskId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,13 +90,10 @@ impl TestAttempt {
     }
 
     fn start(self) -> Attempt {
-        let method = Method {
-            path: self.method.into(),
-            queue: String::new(),
-            idempotency_key: None,
-            ordering_key: None,
-            limit_key: None,
-        };
+        let method = Method::from(MethodInfo {
+            method: self.method,
+            ..MethodInfo::default()
+        });
         Attempt::new(Facts {
             lease: self.lease,
             extra: Some(Box::new(self.extra)),

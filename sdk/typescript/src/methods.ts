@@ -7,7 +7,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { KeyPath, MethodInfo } from "../gen/plait/v1/contract_service_pb.js";
 import { TaskOptionsSchema } from "../gen/plait/v1/task_pb.js";
 import { descriptorSet } from "./descriptors.js";
-import { newError, Reason } from "./errors.js";
+import { newError, Reason, reason } from "./errors.js";
 import { keyIn } from "./keys.js";
 import { retryConnection } from "./reconnect.js";
 import { closed } from "./statuses.js";
@@ -28,6 +28,11 @@ export class Method {
   constructor(readonly desc: DescMethodUnary) {
     this.name = `${desc.parent.typeName}/${desc.name}`;
     this.path = `/${this.name}`;
+  }
+
+  /** What its submissions name, so that only workers that can take them do. */
+  get route(): string {
+    return this.info?.route || this.path;
   }
 
   /** Sets the keys that were not given, from the request. Answers what is wrong, if anything. */
@@ -158,19 +163,29 @@ export class Methods {
     }
   }
 
-  /** The broker's answer; the contract is announced where the broker does not know it. */
+  /**
+   * The broker's answer under the contract that this program has, so that its tasks go to workers
+   * that know what it knows; under the one in force while nobody can decide on this one.
+   */
   async #ask(method: Method, signal: AbortSignal): Promise<MethodInfo> {
     const { contracts } = this.#wire;
-    const known = await contracts.resolveMethods({ methods: [method.path] }, { signal });
-    if (known.methods[0] !== undefined) {
-      return known.methods[0];
-    }
     const service = method.desc.parent;
-    const announced = await contracts.announceContract(
-      { descriptorSet: descriptorSet([service]), services: [service.typeName] },
-      { signal },
-    );
-    const info = announced.methods.find((each) => each.method === method.path);
+    const request = { descriptorSet: descriptorSet([service]), services: [service.typeName] };
+    let methods: readonly MethodInfo[];
+    try {
+      methods = (await contracts.announceContract(request, { signal })).methods;
+    } catch (thrown) {
+      const error = ConnectError.from(thrown);
+      if (reason(error) !== Reason.SCHEDULER_UNAVAILABLE) {
+        throw error;
+      }
+      const known = await contracts.resolveMethods({ methods: [method.path] }, { signal });
+      if (known.methods.length === 0) {
+        throw error;
+      }
+      methods = known.methods;
+    }
+    const info = methods.find((each) => each.method === method.path);
     if (info === undefined) {
       throw new ConnectError(`the announcement's answer lacks ${method.path}`, Code.Internal);
     }

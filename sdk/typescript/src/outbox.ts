@@ -178,10 +178,10 @@ function sizeOf(submission: Submission, common: TaskOptions | undefined): number
 
 function methodsOf(batch: readonly Submission[]): { methods: string[]; methodIndex: number[] } {
   const index = new Map<string, number>();
-  const methodIndex = batch.map(({ method: { path } }) => {
-    const known = index.get(path);
+  const methodIndex = batch.map(({ method: { route } }) => {
+    const known = index.get(route);
     if (known === undefined) {
-      index.set(path, index.size);
+      index.set(route, index.size);
       return index.size - 1;
     }
     return known;

@@ -8,7 +8,7 @@ import type { Core } from "./core.js";
 import { descriptorSet } from "./descriptors.js";
 import { Holdings } from "./holdings.js";
 import { retryConnection } from "./reconnect.js";
-import { Registry } from "./served.js";
+import { Registry, type Served } from "./served.js";
 import { CLIENT } from "./wire.js";
 
 /** Handlers at once: enough for whole frames, and one that waits is cheap. */
@@ -156,22 +156,24 @@ export class Worker {
 
   async #work(): Promise<void> {
     const { concurrency = CONCURRENCY, name = this.id, version = "" } = this.#options;
-    const served = [...this.#registry.methods.values()];
+    const served: Served[] = [];
+    const hello = {
+      worker: this.id,
+      name: name.slice(0, TEXT_MAX),
+      version: version.slice(0, TEXT_MAX),
+      client: CLIENT,
+      slots: concurrency,
+      methods: [] as string[],
+      contracts: [] as string[],
+    };
     const bell = new Bell();
     const holdings = new Holdings(served, concurrency, this.#core, () => bell.ring());
     const attachment = new Attachment({
       wire: this.#core.wire,
       holdings,
       bell,
-      hello: {
-        worker: this.id,
-        name: name.slice(0, TEXT_MAX),
-        version: version.slice(0, TEXT_MAX),
-        client: CLIENT,
-        methods: served.map((each) => each.path),
-        slots: concurrency,
-      },
-      prepare: (signal) => this.#announce(signal),
+      hello,
+      prepare: (signal) => this.#announce(hello, served, signal),
       attached: () => this.#attached.resolve(),
     });
     const stream = attachment.run();
@@ -194,20 +196,31 @@ export class Worker {
     attachment.cut();
   }
 
-  /** Makes the methods known, and learns their queues. */
-  async #announce(signal: AbortSignal): Promise<void> {
+  /** Makes the methods known, and learns their queues and routes; `served` is by route, as is the hello. */
+  async #announce(
+    hello: { methods: string[]; contracts: string[] },
+    served: Served[],
+    signal: AbortSignal,
+  ): Promise<void> {
     const services = [...this.#registry.services.values()];
     const request = {
       descriptorSet: descriptorSet(services),
       services: services.map((each) => each.typeName).sort(),
+      forWorker: true,
     };
     const { contracts } = this.#core.wire;
     const call = () => contracts.announceContract(request, { signal });
     const answer = await retryConnection(call, signal);
-    for (const info of answer.methods) {
-      const served = this.#registry.methods.get(info.method.slice(1));
-      if (served !== undefined) {
-        served.queue = info.queue;
+    const infos = new Map(answer.methods.map((info) => [info.method, info]));
+    hello.methods.length = served.length = 0;
+    hello.contracts = answer.digest === "" ? [] : [answer.digest];
+    for (const each of this.#registry.methods.values()) {
+      const info = infos.get(each.path);
+      each.queue = info?.queue ?? "";
+      const routes = info?.servedRoutes.length ? info.servedRoutes : [each.path];
+      for (const route of routes) {
+        hello.methods.push(route);
+        served.push(each);
       }
     }
   }

@@ -130,6 +130,7 @@ async fn declare(channel: Channel) -> Result<()> {
             descriptor_set: Bytes::from_static(b"bench"),
             services: vec!["bench.Echo".to_owned()],
             validate_only: false,
+            ..pb::AnnounceContractRequest::default()
         };
         ContractServiceClient::new(channel)
             .announce_contract(request)
@@ -144,6 +145,7 @@ async fn declare(channel: Channel) -> Result<()> {
                 announcement: announced.announcement,
                 policies: vec![policy()],
                 refusal: None,
+                ..control::DecideContractRequest::default()
             };
             control.decide_contract(decision).await?;
             break;

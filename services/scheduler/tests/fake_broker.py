@@ -112,7 +112,13 @@ class FakeBroker(
         self._stream.put_nowait(None)
 
     def announce(
-        self, descriptor_set: bytes, services: list[str], validate_only: bool = False
+        self,
+        descriptor_set: bytes,
+        services: list[str],
+        validate_only: bool = False,
+        *,
+        for_worker: bool = True,
+        replace: bool = False,
     ) -> asyncio.Future[control_pb.DecideContractRequest]:
         """Announces a contract; what is returned will be what was decided."""
         number = next(self._numbers)
@@ -122,6 +128,8 @@ class FakeBroker(
             services=services,
             validate_only=validate_only,
             digest=hashlib.sha256(descriptor_set).hexdigest(),
+            for_worker=for_worker,
+            replace=replace,
         )
         self.state.pending[number] = announced
         decision: asyncio.Future[control_pb.DecideContractRequest]
@@ -130,9 +138,19 @@ class FakeBroker(
         self.tell(control_pb.ObserveResponse(contract_announced=announced))
         return decision
 
-    def attach(self, worker: str, slots: int, methods: tuple[str, ...] = ("/s.S/M",)) -> None:
+    def attach(
+        self,
+        worker: str,
+        slots: int,
+        methods: tuple[str, ...] = ("/s.S/M",),
+        contracts: tuple[str, ...] = (),
+    ) -> None:
         attached = control_pb.WorkerAttached(
-            worker=worker, name=f"name-{worker}", slots=slots, methods=methods
+            worker=worker,
+            name=f"name-{worker}",
+            slots=slots,
+            methods=methods,
+            contracts=contracts,
         )
         self.state.workers[worker] = attached
         self.tell(control_pb.ObserveResponse(worker_attached=attached))

@@ -35,7 +35,10 @@ struct Driver {
 /// Does what is asked until the end of standard input, each request in a task of its own, so that answers come as they
 /// are ready.
 pub(crate) async fn drive() -> anyhow::Result<()> {
-    let mesh = Plait::connect().await?;
+    let mesh = Plait::builder()
+        .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
+        .connect()
+        .await?;
     let driver = Driver {
         mesh: mesh.clone(),
         made: Arc::default(),

@@ -15,7 +15,7 @@ from plait._submission import Submission
 from plait.v1 import contract_service_pb2, contract_service_pb2_grpc, task_pb2
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ class Method:
         # How keys are read from messages, by type; the bytes serve where a type does not fit.
         self._extractors: dict[type, tuple[_keys.Extractor | None, ...]] = {}
         self._has_keys = False
+
+    @property
+    def route(self) -> str:
+        """What its submissions name, so that only workers that can take them do."""
+        return (self.info.route if self.info else "") or self.path
 
     @property
     def name(self) -> str:
@@ -206,27 +211,41 @@ class Methods:
                     self.submit(submission, None)
 
     async def _ask(self, path: str) -> contract_service_pb2.MethodInfo:
-        """The broker's answer for a method; its contract is announced where the broker does not
-        know it."""
-        request = contract_service_pb2.ResolveMethodsRequest(methods=[path])
+        """The broker's answer for a method: under the contract that this program has, if any, so
+        that its tasks go to workers that know what it knows. Else, or while nobody can decide on
+        it, under the one in force."""
+        descriptor = find_method(path)
         async for trial in retry.connection():
             with trial:
-                answer = await self._stub.ResolveMethods(request, wait_for_ready=True)
-                if answer.methods:
-                    return answer.methods[0]
-                return await self._announce(path)
+                try:
+                    if descriptor is not None:
+                        return await self._announce(path, descriptor.containing_service)
+                except grpc.aio.AioRpcError as error:
+                    if errors.reason(error) != errors.Reason.SCHEDULER_UNAVAILABLE:
+                        raise
+                    info = await self._resolve_known(path)
+                    if info is None:
+                        raise
+                    return info
+                info = await self._resolve_known(path)
+                if info is None:
+                    raise errors.new(
+                        grpc.StatusCode.FAILED_PRECONDITION,
+                        errors.Reason.METHOD_UNKNOWN,
+                        f"no contract declares {path}, and this program has no descriptor of it",
+                        {"method": path},
+                    )
+                return info
         raise AssertionError("retrying ends with an answer or an error")
 
-    async def _announce(self, path: str) -> contract_service_pb2.MethodInfo:
-        descriptor = find_method(path)
-        if descriptor is None:
-            raise errors.new(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                errors.Reason.METHOD_UNKNOWN,
-                f"no contract declares {path}, and this program has no descriptor of it",
-                {"method": path},
-            )
-        service = descriptor.containing_service
+    async def _resolve_known(self, path: str) -> contract_service_pb2.MethodInfo | None:
+        request = contract_service_pb2.ResolveMethodsRequest(methods=[path])
+        answer = await self._stub.ResolveMethods(request, wait_for_ready=True)
+        return answer.methods[0] if answer.methods else None
+
+    async def _announce(
+        self, path: str, service: "ServiceDescriptor"
+    ) -> contract_service_pb2.MethodInfo:
         request = contract_service_pb2.AnnounceContractRequest(
             descriptor_set=descriptor_set([service]), services=[service.full_name]
         )

@@ -148,11 +148,11 @@ def _size(submission: Submission, common: task_pb2.TaskOptions | None) -> int:
 def _put_methods(frame: task_service_pb2.SubmitFrame, batch: list[Submission]) -> None:
     first = batch[0].method
     if all(each.method is first for each in batch):
-        frame.methods.append(first.path)
+        frame.methods.append(first.route)
         return
     index: dict[str, int] = {}
     frame.method_index.extend(
-        [index.setdefault(each.method.path, len(index)) for each in batch],
+        [index.setdefault(each.method.route, len(index)) for each in batch],
     )
     frame.methods.extend(index)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from plait._attach import Attachment
 from plait._channel import Core
 from plait._descriptors import descriptor_set, find_service
 from plait._holdings import Holdings
-from plait._served import Registry
+from plait._served import Registry, Served
 from plait._signals import stopping
 from plait._threads import Threads
 from plait._wire import CLIENT
@@ -123,8 +124,7 @@ class Worker:
         if self._started:
             raise RuntimeError("a worker runs once")
         self._started = True
-        served = list(self._registry.methods.values())
-        plain = any(not each.is_async for each in served)
+        plain = any(not each.is_async for each in self._registry.methods.values())
         slots = self._concurrency or (_default_threads() if plain else DEFAULT_CONCURRENCY)
         threads = Threads(slots, asyncio.get_running_loop()) if plain else None
         hello = worker_service_pb2.WorkerHello(
@@ -132,13 +132,14 @@ class Worker:
             name=self._name,
             version=self._version,
             client=CLIENT,
-            methods=[each.path for each in served],
             slots=slots,
         )
         attachment = Attachment(self._channel, hello, self._attached)
+        served: list[Served] = []
         holdings = Holdings(served, slots, threads, self._core, attachment.wake)
         holdings.peer = self._peer
-        stream = asyncio.create_task(attachment.run(holdings, self._announce), name="plait-attach")
+        announce = functools.partial(self._announce, hello, served)
+        stream = asyncio.create_task(attachment.run(holdings, announce), name="plait-attach")
         try:
             await _first(stream, self._stop.wait())
             if not stream.done():
@@ -169,21 +170,33 @@ class Worker:
             stream.cancel()
             await asyncio.wait([stream])
 
-    async def _announce(self) -> None:
-        """Makes the methods known, and learns their queues."""
+    async def _announce(self, hello: worker_service_pb2.WorkerHello, served: list[Served]) -> None:
+        """Makes the methods known, and learns their queues and routes. `served` is by route, as the
+        hello is.
+        """
         services = [find_service(name) for name in sorted(self._registry.services)]
         found = [each for each in services if each is not None]
         request = contract_service_pb2.AnnounceContractRequest(
-            descriptor_set=descriptor_set(found), services=[each.full_name for each in found]
+            descriptor_set=descriptor_set(found),
+            services=[each.full_name for each in found],
+            for_worker=True,
         )
         stub = contract_service_pb2_grpc.ContractServiceStub(self._channel)
+        answer = contract_service_pb2.AnnounceContractResponse()
         async for trial in retry.connection():
             with trial:
                 answer = await stub.AnnounceContract(request, wait_for_ready=True)
-                for info in answer.methods:
-                    served = self._registry.methods.get(info.method.lstrip("/"))
-                    if served is not None:
-                        served.queue = info.queue
+        infos = {info.method: info for info in answer.methods}
+        routes = []
+        served.clear()
+        for each in self._registry.methods.values():
+            info = infos.get(each.path, contract_service_pb2.MethodInfo())
+            each.queue = info.queue
+            for route in info.served_routes or [each.path]:
+                routes.append(route)
+                served.append(each)
+        hello.methods[:] = routes
+        hello.contracts[:] = [answer.digest] if answer.digest else []
 
 
 async def _first(*waits: Any) -> None:

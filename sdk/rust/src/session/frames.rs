@@ -113,7 +113,7 @@ impl Batch {
         self.frame.methods = columns
             .methods
             .iter()
-            .map(|method| method.path.to_string())
+            .map(|method| method.route.to_string())
             .collect();
         if columns.methods.len() > 1 {
             self.frame.method_index = columns.method_index;
@@ -132,7 +132,7 @@ impl Batch {
 
 impl Columns {
     fn add_method(&mut self, method: Arc<Method>) {
-        let same = |known: &Arc<Method>| known.path == method.path;
+        let same = |known: &Arc<Method>| known.route == method.route;
         let index = match self.methods.last() {
             Some(last) if same(last) => self.methods.len() - 1,
             _ => self.methods.iter().position(same).unwrap_or_else(|| {
@@ -180,6 +180,8 @@ pub(crate) mod tests {
     pub(crate) fn method(path: &str) -> Arc<Method> {
         Arc::new(Method {
             path: path.into(),
+            route: path.into(),
+            served_routes: vec![path.into()],
             queue: "echo".into(),
             idempotency_key: None,
             ordering_key: None,

@@ -31,6 +31,7 @@ pub(crate) async fn decide(broker: Channel, observing: oneshot::Sender<()>) -> R
                 announcement: announced.announcement,
                 policies: policies(&announced),
                 refusal: None,
+                ..DecideContractRequest::default()
             };
             control.decide_contract(verdict).await?;
         }
@@ -132,6 +133,7 @@ fn policy(
             deadline: Duration::from_millis(deadline).try_into().ok(),
             attempt_timeout: Duration::from_millis(attempt_timeout).try_into().ok(),
             contract: digest.to_owned(),
+            ..MethodInfo::default()
         }),
         deadline_ms: deadline,
         attempt_timeout_ms: attempt_timeout,
@@ -157,6 +159,7 @@ fn policy(
         rate_by_key: false,
         concurrency_limit: limits.limit.unwrap_or_default().unsigned_abs(),
         concurrency_per_key: limits.per_key_limit.unwrap_or_default().unsigned_abs(),
+        ..MethodPolicy::default()
     }
 }
 

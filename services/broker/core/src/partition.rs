@@ -221,7 +221,16 @@ impl Partition {
             .collect()
     }
 
-    /// The policy of a method.
+    /// The routes of a method that tasks were or are sent by: its path, and its path with "@" and a number.
+    pub fn routes(&self, method: &str) -> Vec<Arc<str>> {
+        let methods = &self.state.methods;
+        let routes = methods.routes_of(method).iter();
+        routes
+            .map(|route| Arc::clone(&methods.policy(*route).method))
+            .collect()
+    }
+
+    /// The policy of a method, or of one of its routes.
     pub fn policy(&self, method: &str) -> Option<&MethodPolicy> {
         self.state
             .methods

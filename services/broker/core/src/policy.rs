@@ -14,10 +14,16 @@ impl CodeSet {
     }
 }
 
+/// The method of a route: a route is a method's path, or the path with "@" and a number. Tasks of one method that not
+/// every worker of it can take are told apart by their routes.
+pub fn method_of(route: &str) -> &str {
+    route.split_once('@').map_or(route, |(method, _)| method)
+}
+
 /// The compiled policy of one method. Every field is decided; nothing is a default here.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MethodPolicy {
-    /// Full path, "/package.Service/Method".
+    /// Full path, "/package.Service/Method", or a further [route](method_of) of it.
     pub method: Arc<str>,
     /// The queue its tasks wait in.
     pub queue: Arc<str>,

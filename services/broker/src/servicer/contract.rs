@@ -18,6 +18,13 @@ use crate::status::{Refused, invalid, too_large};
 /// Where contracts are kept in the key-value space; one entry a service, a serialized GetContractResponse.
 pub(super) const PREFIX: &str = "contracts/";
 
+/// Where is kept which routes a version of a contract has, by service and digest; each a serialized GetContractResponse
+/// without descriptors.
+pub(super) const VERSIONS_PREFIX: &str = "contract-versions/";
+
+/// Versions of a service that are kept; languages encode one contract in different ways.
+pub(super) const VERSIONS_MAX: usize = 128;
+
 /// A descriptor set that is larger describes something else than a service.
 const DESCRIPTOR_BYTES_MAX: usize = 1 << 20;
 
@@ -30,6 +37,16 @@ const METHODS_MAX: usize = 1000;
 /// The key of a service's contract.
 pub(super) fn key(service: &str) -> String {
     format!("{PREFIX}{service}")
+}
+
+/// The prefix of the keys of a service's versions.
+pub(super) fn versions(service: &str) -> String {
+    format!("{VERSIONS_PREFIX}{service}/")
+}
+
+/// The key of a version.
+pub(super) fn version_key(service: &str, digest: &str) -> String {
+    format!("{VERSIONS_PREFIX}{service}/{digest}")
 }
 
 /// Whether a method path belongs to a service.
@@ -59,6 +76,27 @@ pub(super) fn record(
     record.encode_to_vec().into()
 }
 
+/// What is kept of a version: what tells it from the contract in force.
+pub(super) fn version_record(
+    announced: &ContractAnnounced,
+    service: &str,
+    infos: &[pb::MethodInfo],
+) -> Bytes {
+    let own = infos.iter().filter(|info| serves(service, &info.method));
+    let methods = own.map(|info| pb::MethodInfo {
+        method: info.method.clone(),
+        route: info.route.clone(),
+        served_routes: info.served_routes.clone(),
+        ..pb::MethodInfo::default()
+    });
+    let record = pb::GetContractResponse {
+        methods: methods.collect(),
+        digest: announced.digest.clone(),
+        ..pb::GetContractResponse::default()
+    };
+    record.encode_to_vec().into()
+}
+
 /// The service.
 #[derive(Debug, Clone)]
 pub struct Contracts {
@@ -71,25 +109,57 @@ impl Contracts {
         Self { context }
     }
 
-    /// What is in force if exactly this contract was accepted for all the services.
-    async fn known(&self, services: &[String], digest: &str) -> Result<Option<Infos>, Status> {
+    /// What is known of exactly this contract, if it was accepted for all the services.
+    async fn known(&self, services: &[String], digest: &str) -> Result<Option<Known>, Status> {
         let (services, digest) = (services.to_vec(), digest.to_owned());
         let known = move |partition: &mut Partition, _| {
-            let mut infos = Vec::new();
+            let mut known = Known {
+                methods: Vec::new(),
+                in_force: true,
+            };
             for service in &services {
-                let contract = stored(partition, service)?;
-                if contract.digest != digest {
-                    return None;
-                }
-                infos.extend(contract.methods);
+                let in_force = stored(partition, service).filter(|now| now.digest == digest);
+                known.in_force &= in_force.is_some();
+                let methods = version(partition, service, &digest);
+                known
+                    .methods
+                    .extend(methods.or_else(|| Some(in_force?.methods))?);
             }
-            Some(infos)
+            Some(known)
         };
         Ok(self.context.partition.query(known).await?)
     }
 }
 
 type Infos = Vec<pb::MethodInfo>;
+
+/// A contract that was accepted before.
+#[derive(Debug)]
+struct Known {
+    methods: Infos,
+    /// Whether it is in force for all the services.
+    in_force: bool,
+}
+
+/// The methods of a version: policies as they are in force now, routes as they are under that version.
+fn version(partition: &Partition, service: &str, digest: &str) -> Option<Infos> {
+    let (value, _) = partition.kv_get(&version_key(service, digest))?;
+    let version = pb::GetContractResponse::decode(value).ok()?;
+    let methods = version.methods.into_iter();
+    Some(methods.map(|info| routed(partition, info)).collect())
+}
+
+/// A method with its policy as it is in force now, and the routes given.
+pub(super) fn routed(partition: &Partition, given: pb::MethodInfo) -> pb::MethodInfo {
+    match info_of(partition, &given.method) {
+        Some(current) => pb::MethodInfo {
+            route: given.route,
+            served_routes: given.served_routes,
+            ..current
+        },
+        None => given,
+    }
+}
 
 /// A contract on record, its methods as they are in force now.
 fn stored(partition: &Partition, service: &str) -> Option<pb::GetContractResponse> {
@@ -119,18 +189,37 @@ impl ContractService for Contracts {
         request.services.sort_unstable();
         request.services.dedup();
         let digest = digest(&request.descriptor_set);
-        if let Some(methods) = self.known(&request.services, &digest).await? {
-            return Ok(Response::new(pb::AnnounceContractResponse { methods }));
-        }
-        // A copy: a slice would keep the whole request.
-        let set = Bytes::copy_from_slice(&request.descriptor_set);
+        let known = self.known(&request.services, &digest).await?;
+        let answer = |methods| {
+            let digest = digest.clone();
+            Ok(Response::new(pb::AnnounceContractResponse {
+                methods,
+                digest,
+            }))
+        };
+        // Only a worker or an operator can put another contract that is known in force again.
+        let wanted = request.for_worker || request.replace || request.validate_only;
         let hub = &self.context.hub;
-        let waiting = hub.announce(set, request.services, request.validate_only, digest);
+        let known = match known {
+            Some(known) if known.in_force || !wanted => return answer(known.methods),
+            Some(known) if !hub.is_observed() && !request.replace => return answer(known.methods),
+            known => known.filter(|_| !request.replace && !request.validate_only),
+        };
+        let announced = ContractAnnounced {
+            announcement: 0,
+            // A copy: a slice would keep the whole request.
+            descriptor_set: Bytes::copy_from_slice(&request.descriptor_set),
+            services: request.services,
+            validate_only: request.validate_only,
+            digest: digest.clone(),
+            for_worker: request.for_worker,
+            replace: request.replace,
+        };
+        let waiting = hub.announce(announced);
         let waiting = waiting.ok_or_else(|| undecided("too many contracts wait for a decision"))?;
         match tokio::time::timeout(self.context.limits.decision_timeout, waiting).await {
-            Ok(Ok(verdict)) => Ok(Response::new(pb::AnnounceContractResponse {
-                methods: verdict?,
-            })),
+            Ok(Ok(verdict)) => answer(verdict?),
+            _ if known.is_some() => answer(known.map_or_else(Vec::new, |known| known.methods)),
             _ if hub.is_observed() => Err(undecided("the scheduler did not decide in time").into()),
             _ => Err(undecided("no scheduler runs, and the contract is new").into()),
         }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream;
 use plait::pb::control::v1 as pb;
 use plait::pb::control::v1::control_service_server::ControlService;
 use plait::pb::control::v1::observe_response::Event;
 use plait::pb::v1::{ErrorReason, MethodInfo};
+use plait_broker_core::Partition;
 use plait_broker_core::command::Command;
 use plait_broker_core::effect::Reply;
+use plait_broker_core::policy::MethodPolicy;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Code, Request, Response, Status};
@@ -17,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use super::contract;
 use super::figures;
 use super::hub::{Hub, Verdict};
+use super::routes;
 use super::{Answers, Context, times};
 use crate::policy;
 use crate::status::{Refused, invalid};
@@ -39,54 +43,94 @@ impl Control {
         Self { context }
     }
 
-    /// Puts accepted policies in force, and then the contract on record. Both are durable on return.
+    /// Puts accepted policies in force unless they are beside others, and then the contract on record. All is durable
+    /// on return.
     async fn accept(
         &self,
         announced: &pb::ContractAnnounced,
         policies: Vec<pb::MethodPolicy>,
+        beside: Vec<String>,
     ) -> Result<Vec<MethodInfo>, Status> {
         let mut compiled = Vec::with_capacity(policies.len());
         for (index, policy) in policies.iter().enumerate() {
             let field = format!("policies[{index}]");
-            let policy = policy::compiled(policy);
-            let policy = policy.ok_or_else(|| invalid(&field, "it names no method"))?;
-            if !announced
-                .services
-                .iter()
-                .any(|service| contract::serves(service, &policy.method))
-            {
-                let problem = format!("{} is no method of the announced services", policy.method);
-                return Err(invalid(field, problem).into());
-            }
-            compiled.push(policy);
+            compiled.push(compiled_for(announced, &field, policy)?);
         }
-        let infos: Vec<MethodInfo> = policies
-            .into_iter()
-            .filter_map(|policy| policy.info)
-            .collect();
+        let infos = policies.into_iter().filter_map(|policy| policy.info);
+        let infos: Vec<MethodInfo> = infos.collect();
         if announced.validate_only {
             return Ok(infos);
         }
         let partition = &self.context.partition;
-        let apply = |tag| Command::ApplyPolicies {
-            tag,
-            policies: compiled,
-        };
-        partition.call(0, apply).await?;
+        let (given, aside) = (infos.clone(), beside.clone());
+        let routed = partition.query(move |p, _| routes::routed(p, &given, compiled, &aside));
+        let (policies, infos) = routed.await?;
+        partition
+            .call(0, |tag| Command::ApplyPolicies { tag, policies })
+            .await?;
         for service in &announced.services {
-            let value = contract::record(announced, service, &infos);
-            let key = Arc::from(contract::key(service));
-            let bytes = value.len();
-            let put = |tag| Command::KvPut {
-                tag,
-                key,
-                value,
-                expected: None,
-            };
-            partition.call(bytes, put).await?;
+            if !beside.contains(service) {
+                let value = contract::record(announced, service, &infos);
+                self.put(contract::key(service), value).await?;
+            }
+            self.keep_version(announced, service, &infos).await?;
         }
         Ok(infos)
     }
+
+    /// Keeps which routes a version has; the oldest versions go.
+    async fn keep_version(
+        &self,
+        announced: &pb::ContractAnnounced,
+        service: &str,
+        infos: &[MethodInfo],
+    ) -> Result<(), Status> {
+        let prefix = contract::versions(service);
+        let list = move |p: &mut Partition, _| p.kv_list(&prefix, "", contract::VERSIONS_MAX + 1);
+        let mut kept = self.context.partition.query(list).await?;
+        let key = contract::version_key(service, &announced.digest);
+        kept.retain(|(known, ..)| **known != *key);
+        kept.sort_unstable_by_key(|(.., version)| *version);
+        let over = (kept.len() + 1).saturating_sub(contract::VERSIONS_MAX);
+        for (key, ..) in kept.drain(..over) {
+            let delete = |tag| Command::KvDelete {
+                tag,
+                key,
+                expected: None,
+            };
+            self.context.partition.call(0, delete).await?;
+        }
+        self.put(key, contract::version_record(announced, service, infos))
+            .await
+    }
+
+    async fn put(&self, key: String, value: Bytes) -> Result<(), Status> {
+        let (key, bytes) = (Arc::from(key), value.len());
+        let put = |tag| Command::KvPut {
+            tag,
+            key,
+            value,
+            expected: None,
+        };
+        self.context.partition.call(bytes, put).await?;
+        Ok(())
+    }
+}
+
+/// A policy of the announced services.
+fn compiled_for(
+    announced: &pb::ContractAnnounced,
+    field: &str,
+    policy: &pb::MethodPolicy,
+) -> Result<MethodPolicy, Refused> {
+    let policy = policy::compiled(policy).ok_or_else(|| invalid(field, "it names no method"))?;
+    let mut services = announced.services.iter();
+    if !services.any(|service| contract::serves(service, &policy.method)) {
+        let problem = format!("{} is no method of the announced services", policy.method);
+        return Err(invalid(field, problem));
+    }
+    routes::check(field, &policy)?;
+    Ok(policy)
 }
 
 #[tonic::async_trait]
@@ -138,7 +182,10 @@ impl ControlService for Control {
         })?;
         let verdict: Verdict = match request.refusal {
             Some(refusal) if refusal.code != 0 => Err(Refused::relayed(refusal)),
-            _ => Ok(self.accept(&announced, request.policies).await?),
+            _ => {
+                let accept = self.accept(&announced, request.policies, request.beside_services);
+                Ok(accept.await?)
+            }
         };
         self.context.hub.decided(announcement, &verdict);
         Ok(Response::new(pb::DecideContractResponse {}))

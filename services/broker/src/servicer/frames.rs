@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plait::pb::v1 as pb;
 use plait_broker_core::command::{SubmitOptions, SubmitTask};
+use plait_broker_core::policy::method_of;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::options;
-use super::validate::{column, method_path};
+use super::validate::{column, route};
 use crate::limits::Limits;
 use crate::status::{Refused, invalid, too_large};
 
@@ -27,7 +28,7 @@ impl Methods {
         if let Some(known) = self.known.get(&method) {
             return Ok(Arc::clone(known));
         }
-        method_path("tasks.methods", &method)?;
+        route("tasks.methods", &method)?;
         if self.known.len() >= METHODS_MAX {
             self.known.clear();
         }
@@ -175,7 +176,7 @@ impl Rows<'_> {
             .as_ref()
             .is_some_and(|options| options.parent.is_some());
         let digest = match idempotency_key.is_some() || is_child {
-            true => digest(&method, &request),
+            true => digest(method_of(&method), &request),
             false => 0,
         };
         Ok(SubmitTask {

@@ -48,7 +48,16 @@ pub(super) fn checked(first: Option<pb::AttachRequest>, limits: &Limits) -> Resu
         ));
     }
     for (index, method) in hello.methods.iter().enumerate() {
-        validate::method_path(&format!("hello.methods[{index}]"), method)?;
+        validate::route(&format!("hello.methods[{index}]"), method)?;
+    }
+    if hello.contracts.len() > METHODS_MAX {
+        return Err(invalid(
+            "hello.contracts",
+            format!("at most {METHODS_MAX} contracts"),
+        ));
+    }
+    for (index, contract) in hello.contracts.iter().enumerate() {
+        validate::digest(&format!("hello.contracts[{index}]"), contract)?;
     }
     if !(1..=SLOTS_MAX).contains(&hello.slots) {
         return Err(invalid(
@@ -90,6 +99,7 @@ impl Hello {
             client: hello.client,
             methods: hello.methods,
             slots: hello.slots,
+            contracts: hello.contracts,
         };
         (attach, attached)
     }

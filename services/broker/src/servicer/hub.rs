@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use plait::pb::control::v1::observe_response::Event;
 use plait::pb::control::v1::{ContractAnnounced, ObserveResponse, WorkerAttached, WorkerDetached};
 use plait::pb::v1::MethodInfo;
@@ -137,18 +136,17 @@ impl Hub {
     /// Announces a contract to the scheduler. The same contract announced twice is decided once. None: too many wait.
     pub(super) fn announce(
         &self,
-        descriptor_set: Bytes,
-        services: Vec<String>,
-        validate_only: bool,
-        digest: String,
+        announced: ContractAnnounced,
     ) -> Option<oneshot::Receiver<Verdict>> {
         let (caller, verdict) = oneshot::channel();
         let mut state = self.lock();
         let same = state.waiting.values_mut().find(|waiting| {
-            let known = &waiting.announced;
-            known.digest == digest
-                && known.services == services
-                && known.validate_only == validate_only
+            let announcement = waiting.announced.announcement;
+            let same = ContractAnnounced {
+                announcement,
+                ..announced.clone()
+            };
+            waiting.announced == same
         });
         if let Some(waiting) = same {
             waiting.callers.retain(|caller| !caller.is_closed());
@@ -166,10 +164,7 @@ impl Hub {
         let announcement = state.number();
         let announced = ContractAnnounced {
             announcement,
-            descriptor_set,
-            services,
-            validate_only,
-            digest,
+            ..announced
         };
         let waiting = Waiting {
             announced: announced.clone(),

@@ -21,6 +21,9 @@ const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of values in one page, so that an answer stays below the length that clients take.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
+/// What is the broker's own.
+const OWN: [&str; 2] = [contract::PREFIX, contract::VERSIONS_PREFIX];
+
 /// The service.
 #[derive(Debug, Clone)]
 pub struct KeyValues {
@@ -45,10 +48,10 @@ fn check_key(key: &str) -> Result<(), Refused> {
 /// The broker's own keys are written by deciding on contracts only.
 fn check_writable(key: &str) -> Result<(), Refused> {
     check_key(key)?;
-    if key.starts_with(contract::PREFIX) {
+    if OWN.iter().any(|prefix| key.starts_with(prefix)) {
         return Err(invalid(
             "key",
-            format!("keys under {} are the broker's own", contract::PREFIX),
+            format!("keys under {} are the broker's own", OWN.join(" and ")),
         ));
     }
     Ok(())

@@ -17,6 +17,7 @@ mod options;
 mod outcomes;
 mod pages;
 mod results;
+mod routes;
 mod split;
 mod submit_stream;
 mod task;

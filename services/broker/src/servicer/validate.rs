@@ -18,6 +18,27 @@ pub(super) fn full_column(field: &str, len: usize, count: usize) -> Result<(), R
     Err(invalid(field, format!("{len} entries for {count} items")))
 }
 
+/// A contract's digest: 64 hexadecimal digits.
+pub(super) fn digest(field: &str, digest: &str) -> Result<(), Refused> {
+    let sound = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+    if sound {
+        return Ok(());
+    }
+    Err(invalid(field, "it is no SHA-256 in hexadecimal"))
+}
+
+/// "/package.Service/Method", or that with "@" and a number from 2.
+pub(super) fn route(field: &str, route: &str) -> Result<(), Refused> {
+    let number = |text: &str| {
+        text.parse::<u32>()
+            .is_ok_and(|n| n > 1 && n.to_string() == text)
+    };
+    match route.split_once('@') {
+        Some((method, digits)) if number(digits) => method_path(field, method),
+        _ => method_path(field, route),
+    }
+}
+
 /// "/package.Service/Method".
 pub(super) fn method_path(field: &str, path: &str) -> Result<(), Refused> {
     const BYTES_MAX: usize = 512;

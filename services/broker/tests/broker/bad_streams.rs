@@ -255,6 +255,7 @@ async fn unary_calls_are_checked() {
         descriptor_set: vec![1].into(),
         services: vec!["a/b".to_owned()],
         validate_only: false,
+        ..pb::AnnounceContractRequest::default()
     };
     let status = contracts.announce_contract(announce).await.unwrap_err();
     check(&status, "INVALID_REQUEST", "services[0]");

@@ -13,6 +13,7 @@ fn announcement(set: &'static str, validate_only: bool) -> pb::AnnounceContractR
         descriptor_set: Bytes::from_static(set.as_bytes()),
         services: vec!["test.Echo".to_owned()],
         validate_only,
+        ..pb::AnnounceContractRequest::default()
     }
 }
 
@@ -33,6 +34,7 @@ async fn decide(
         announcement,
         policies,
         refusal: None,
+        ..control::DecideContractRequest::default()
     };
     broker.control().decide_contract(request).await.map(drop)
 }
@@ -133,6 +135,7 @@ async fn a_refusal_comes_with_the_scheduler_s_details() {
             announcement,
             policies: Vec::new(),
             refusal: Some(refusal),
+            ..control::DecideContractRequest::default()
         };
         broker.control().decide_contract(decision).await.unwrap();
     };

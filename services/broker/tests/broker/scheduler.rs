@@ -29,6 +29,7 @@ async fn workers_are_seen_coming_and_going() {
         client: "test/0".to_owned(),
         methods: vec![ECHO.to_owned()],
         slots: 8,
+        ..control::WorkerAttached::default()
     };
     assert_eq!(found, expected);
     let _after = Worker::attach(&broker, "after").await;

@@ -55,7 +55,12 @@ class Scheduler:
         work = WorkInFlight(self._channel)
         reviewer = Reviewer(Contracts(self._channel), records, work, now_ms)
         self._registry = RegistryLoop(
-            RegistryConfig(self._id, settings.dev), control, reviewer, records, now_ms
+            RegistryConfig(self._id, settings.dev),
+            control,
+            reviewer,
+            records,
+            self._directory.contracts_of,
+            now_ms,
         )
         self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
         self._standby = Standby(StandbyConfig(), self._key_value)

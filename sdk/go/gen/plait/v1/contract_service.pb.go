@@ -119,7 +119,12 @@ type AnnounceContractRequest struct {
 	// Full names of the services announced.
 	Services []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
 	// Checks and registers nothing.
-	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Whether a worker is about to serve it. What only a submitter has announced is never in force in place of a contract
+	// that was announced before; its tasks are routed all the same.
+	ForWorker bool `protobuf:"varint,4,opt,name=for_worker,json=forWorker,proto3" json:"for_worker,omitempty"`
+	// Puts it in force, although attached workers serve a later version: going back is a decision.
+	Replace       bool `protobuf:"varint,5,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -175,11 +180,27 @@ func (x *AnnounceContractRequest) GetValidateOnly() bool {
 	return false
 }
 
-// The contract is in force.
+func (x *AnnounceContractRequest) GetForWorker() bool {
+	if x != nil {
+		return x.ForWorker
+	}
+	return false
+}
+
+func (x *AnnounceContractRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+// The contract is in force, or beside the one that is.
 type AnnounceContractResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policies of all methods of the services.
-	Methods       []*MethodInfo `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	// The policies of all methods of the services, and their routes under this contract.
+	Methods []*MethodInfo `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	// Digest of this contract: SHA-256 of the descriptor set, in hexadecimal; for WorkerHello.contracts.
+	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +240,13 @@ func (x *AnnounceContractResponse) GetMethods() []*MethodInfo {
 		return x.Methods
 	}
 	return nil
+}
+
+func (x *AnnounceContractResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
 }
 
 // Methods by name.
@@ -331,7 +359,12 @@ type MethodInfo struct {
 	// Time for one attempt.
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
 	// Digest of the contract it comes from: SHA-256 of the descriptor set, in hexadecimal.
-	Contract      string `protobuf:"bytes,8,opt,name=contract,proto3" json:"contract,omitempty"`
+	Contract string `protobuf:"bytes,8,opt,name=contract,proto3" json:"contract,omitempty"`
+	// What SubmitFrame.methods says for it, so that only workers that know every field of this contract's request and
+	// response take the task; "": the method. A route is the method, or the method with "@" and a number.
+	Route string `protobuf:"bytes,9,opt,name=route,proto3" json:"route,omitempty"`
+	// What WorkerHello.methods says for it: the routes whose tasks a worker of this contract can take. None: the method.
+	ServedRoutes  []string `protobuf:"bytes,10,rep,name=served_routes,json=servedRoutes,proto3" json:"served_routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -420,6 +453,20 @@ func (x *MethodInfo) GetContract() string {
 		return x.Contract
 	}
 	return ""
+}
+
+func (x *MethodInfo) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *MethodInfo) GetServedRoutes() []string {
+	if x != nil {
+		return x.ServedRoutes
+	}
+	return nil
 }
 
 // A field of a request, for programs with and without descriptors.
@@ -774,17 +821,21 @@ var File_plait_v1_contract_service_proto protoreflect.FileDescriptor
 
 const file_plait_v1_contract_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fplait/v1/contract_service.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\"\x81\x01\n" +
+	"\x1fplait/v1/contract_service.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\"\xba\x01\n" +
 	"\x17AnnounceContractRequest\x12%\n" +
 	"\x0edescriptor_set\x18\x01 \x01(\fR\rdescriptorSet\x12\x1a\n" +
 	"\bservices\x18\x02 \x03(\tR\bservices\x12#\n" +
-	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"J\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12\x1d\n" +
+	"\n" +
+	"for_worker\x18\x04 \x01(\bR\tforWorker\x12\x18\n" +
+	"\areplace\x18\x05 \x01(\bR\areplace\"b\n" +
 	"\x18AnnounceContractResponse\x12.\n" +
-	"\amethods\x18\x01 \x03(\v2\x14.plait.v1.MethodInfoR\amethods\"1\n" +
+	"\amethods\x18\x01 \x03(\v2\x14.plait.v1.MethodInfoR\amethods\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"1\n" +
 	"\x15ResolveMethodsRequest\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\"H\n" +
 	"\x16ResolveMethodsResponse\x12.\n" +
-	"\amethods\x18\x01 \x03(\v2\x14.plait.v1.MethodInfoR\amethods\"\xf3\x02\n" +
+	"\amethods\x18\x01 \x03(\v2\x14.plait.v1.MethodInfoR\amethods\"\xae\x03\n" +
 	"\n" +
 	"MethodInfo\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x14\n" +
@@ -794,7 +845,10 @@ const file_plait_v1_contract_service_proto_rawDesc = "" +
 	"\tlimit_key\x18\x05 \x01(\v2\x11.plait.v1.KeyPathR\blimitKey\x125\n" +
 	"\bdeadline\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12B\n" +
 	"\x0fattempt_timeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0eattemptTimeout\x12\x1a\n" +
-	"\bcontract\x18\b \x01(\tR\bcontract\"^\n" +
+	"\bcontract\x18\b \x01(\tR\bcontract\x12\x14\n" +
+	"\x05route\x18\t \x01(\tR\x05route\x12#\n" +
+	"\rserved_routes\x18\n" +
+	" \x03(\tR\fservedRoutes\"^\n" +
 	"\aKeyPath\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\anumbers\x18\x02 \x03(\rR\anumbers\x12%\n" +

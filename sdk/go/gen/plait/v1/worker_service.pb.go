@@ -296,12 +296,15 @@ type WorkerHello struct {
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Name and version of the SDK: "plait-rust/0.1.0".
 	Client string `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
-	// Full method paths it serves; AttemptFrame.method_index points into it. At least one, each known to the broker.
+	// The routes it serves, MethodInfo.served_routes of its methods; AttemptFrame.method_index points into it. At least
+	// one, each known to the broker.
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	// How many attempts it can run at once. At least 1.
 	Slots uint32 `protobuf:"varint,6,opt,name=slots,proto3" json:"slots,omitempty"`
 	// Attempts that it still holds from before the broker restarted. The broker answers in the welcome which are lost.
-	Held          []*HeldLease `protobuf:"bytes,7,rep,name=held,proto3" json:"held,omitempty"`
+	Held []*HeldLease `protobuf:"bytes,7,rep,name=held,proto3" json:"held,omitempty"`
+	// Digests of the contracts that it announced.
+	Contracts     []string `protobuf:"bytes,8,rep,name=contracts,proto3" json:"contracts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +384,13 @@ func (x *WorkerHello) GetSlots() uint32 {
 func (x *WorkerHello) GetHeld() []*HeldLease {
 	if x != nil {
 		return x.Held
+	}
+	return nil
+}
+
+func (x *WorkerHello) GetContracts() []string {
+	if x != nil {
+		return x.Contracts
 	}
 	return nil
 }
@@ -1117,7 +1127,7 @@ type AttemptFrame struct {
 	Tasks []uint64 `protobuf:"varint,2,rep,packed,name=tasks,proto3" json:"tasks,omitempty"`
 	// The fencing token of each attempt; grows with every lease of the task.
 	Tokens []uint64 `protobuf:"varint,3,rep,packed,name=tokens,proto3" json:"tokens,omitempty"`
-	// Index of the method in WorkerHello.methods. Empty: 0 for all.
+	// Index of the route in WorkerHello.methods. Empty: 0 for all.
 	MethodIndex []uint32 `protobuf:"varint,4,rep,packed,name=method_index,json=methodIndex,proto3" json:"method_index,omitempty"`
 	// The serialized request of each.
 	Payloads [][]byte `protobuf:"bytes,5,rep,name=payloads,proto3" json:"payloads,omitempty"`
@@ -1644,7 +1654,7 @@ const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\asuspend\x18\a \x01(\v2\x16.plait.v1.SuspendFrameH\x00R\asuspend\x120\n" +
 	"\x06resize\x18\b \x01(\v2\x16.plait.v1.WorkerResizeH\x00R\x06resize\x12-\n" +
 	"\x05drain\x18\t \x01(\v2\x15.plait.v1.WorkerDrainH\x00R\x05drainB\t\n" +
-	"\amessage\"\xc4\x01\n" +
+	"\amessage\"\xe2\x01\n" +
 	"\vWorkerHello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1652,7 +1662,8 @@ const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\x06client\x18\x04 \x01(\tR\x06client\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x14\n" +
 	"\x05slots\x18\x06 \x01(\rR\x05slots\x12'\n" +
-	"\x04held\x18\a \x03(\v2\x13.plait.v1.HeldLeaseR\x04held\"5\n" +
+	"\x04held\x18\a \x03(\v2\x13.plait.v1.HeldLeaseR\x04held\x12\x1c\n" +
+	"\tcontracts\x18\b \x03(\tR\tcontracts\"5\n" +
 	"\tHeldLease\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\"\xa3\x01\n" +

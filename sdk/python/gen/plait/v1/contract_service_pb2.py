@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fplait/v1/contract_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\"\x81\x01\n\x17\x41nnounceContractRequest\x12%\n\x0e\x64\x65scriptor_set\x18\x01 \x01(\x0cR\rdescriptorSet\x12\x1a\n\x08services\x18\x02 \x03(\tR\x08services\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\"J\n\x18\x41nnounceContractResponse\x12.\n\x07methods\x18\x01 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods\"1\n\x15ResolveMethodsRequest\x12\x18\n\x07methods\x18\x01 \x03(\tR\x07methods\"H\n\x16ResolveMethodsResponse\x12.\n\x07methods\x18\x01 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods\"\xf3\x02\n\nMethodInfo\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x14\n\x05queue\x18\x02 \x01(\tR\x05queue\x12:\n\x0fidempotency_key\x18\x03 \x01(\x0b\x32\x11.plait.v1.KeyPathR\x0eidempotencyKey\x12\x34\n\x0cordering_key\x18\x04 \x01(\x0b\x32\x11.plait.v1.KeyPathR\x0borderingKey\x12.\n\tlimit_key\x18\x05 \x01(\x0b\x32\x11.plait.v1.KeyPathR\x08limitKey\x12\x35\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64\x65\x61\x64line\x12\x42\n\x0f\x61ttempt_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x61ttemptTimeout\x12\x1a\n\x08\x63ontract\x18\x08 \x01(\tR\x08\x63ontract\"^\n\x07KeyPath\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n\x07numbers\x18\x02 \x03(\rR\x07numbers\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x11.plait.v1.KeyKindR\x04kind\".\n\x12GetContractRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"\x84\x01\n\x13GetContractResponse\x12%\n\x0e\x64\x65scriptor_set\x18\x01 \x01(\x0cR\rdescriptorSet\x12\x16\n\x06\x64igest\x18\x02 \x01(\tR\x06\x64igest\x12.\n\x07methods\x18\x03 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods\"R\n\x14ListContractsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"x\n\x15ListContractsResponse\x12\x37\n\tcontracts\x18\x01 \x03(\x0b\x32\x19.plait.v1.ContractSummaryR\tcontracts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"s\n\x0f\x43ontractSummary\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x16\n\x06\x64igest\x18\x02 \x01(\tR\x06\x64igest\x12.\n\x07methods\x18\x03 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods*\xf1\x01\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKEY_KIND_STRING\x10\x01\x12\x12\n\x0eKEY_KIND_BYTES\x10\x02\x12\x10\n\x0cKEY_KIND_INT\x10\x03\x12\x11\n\rKEY_KIND_UINT\x10\x04\x12\x11\n\rKEY_KIND_SINT\x10\x05\x12\x11\n\rKEY_KIND_BOOL\x10\x06\x12\x14\n\x10KEY_KIND_FIXED32\x10\x07\x12\x14\n\x10KEY_KIND_FIXED64\x10\x08\x12\x15\n\x11KEY_KIND_SFIXED32\x10\t\x12\x15\n\x11KEY_KIND_SFIXED64\x10\n2\xdf\x02\n\x0f\x43ontractService\x12Y\n\x10\x41nnounceContract\x12!.plait.v1.AnnounceContractRequest\x1a\".plait.v1.AnnounceContractResponse\x12S\n\x0eResolveMethods\x12\x1f.plait.v1.ResolveMethodsRequest\x1a .plait.v1.ResolveMethodsResponse\x12J\n\x0bGetContract\x12\x1c.plait.v1.GetContractRequest\x1a\x1d.plait.v1.GetContractResponse\x12P\n\rListContracts\x12\x1e.plait.v1.ListContractsRequest\x1a\x1f.plait.v1.ListContractsResponseB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fplait/v1/contract_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\"\xba\x01\n\x17\x41nnounceContractRequest\x12%\n\x0e\x64\x65scriptor_set\x18\x01 \x01(\x0cR\rdescriptorSet\x12\x1a\n\x08services\x18\x02 \x03(\tR\x08services\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12\x1d\n\nfor_worker\x18\x04 \x01(\x08R\tforWorker\x12\x18\n\x07replace\x18\x05 \x01(\x08R\x07replace\"b\n\x18\x41nnounceContractResponse\x12.\n\x07methods\x18\x01 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods\x12\x16\n\x06\x64igest\x18\x02 \x01(\tR\x06\x64igest\"1\n\x15ResolveMethodsRequest\x12\x18\n\x07methods\x18\x01 \x03(\tR\x07methods\"H\n\x16ResolveMethodsResponse\x12.\n\x07methods\x18\x01 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods\"\xae\x03\n\nMethodInfo\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x14\n\x05queue\x18\x02 \x01(\tR\x05queue\x12:\n\x0fidempotency_key\x18\x03 \x01(\x0b\x32\x11.plait.v1.KeyPathR\x0eidempotencyKey\x12\x34\n\x0cordering_key\x18\x04 \x01(\x0b\x32\x11.plait.v1.KeyPathR\x0borderingKey\x12.\n\tlimit_key\x18\x05 \x01(\x0b\x32\x11.plait.v1.KeyPathR\x08limitKey\x12\x35\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64\x65\x61\x64line\x12\x42\n\x0f\x61ttempt_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x61ttemptTimeout\x12\x1a\n\x08\x63ontract\x18\x08 \x01(\tR\x08\x63ontract\x12\x14\n\x05route\x18\t \x01(\tR\x05route\x12#\n\rserved_routes\x18\n \x03(\tR\x0cservedRoutes\"^\n\x07KeyPath\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n\x07numbers\x18\x02 \x03(\rR\x07numbers\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x11.plait.v1.KeyKindR\x04kind\".\n\x12GetContractRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"\x84\x01\n\x13GetContractResponse\x12%\n\x0e\x64\x65scriptor_set\x18\x01 \x01(\x0cR\rdescriptorSet\x12\x16\n\x06\x64igest\x18\x02 \x01(\tR\x06\x64igest\x12.\n\x07methods\x18\x03 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods\"R\n\x14ListContractsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"x\n\x15ListContractsResponse\x12\x37\n\tcontracts\x18\x01 \x03(\x0b\x32\x19.plait.v1.ContractSummaryR\tcontracts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"s\n\x0f\x43ontractSummary\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x16\n\x06\x64igest\x18\x02 \x01(\tR\x06\x64igest\x12.\n\x07methods\x18\x03 \x03(\x0b\x32\x14.plait.v1.MethodInfoR\x07methods*\xf1\x01\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKEY_KIND_STRING\x10\x01\x12\x12\n\x0eKEY_KIND_BYTES\x10\x02\x12\x10\n\x0cKEY_KIND_INT\x10\x03\x12\x11\n\rKEY_KIND_UINT\x10\x04\x12\x11\n\rKEY_KIND_SINT\x10\x05\x12\x11\n\rKEY_KIND_BOOL\x10\x06\x12\x14\n\x10KEY_KIND_FIXED32\x10\x07\x12\x14\n\x10KEY_KIND_FIXED64\x10\x08\x12\x15\n\x11KEY_KIND_SFIXED32\x10\t\x12\x15\n\x11KEY_KIND_SFIXED64\x10\n2\xdf\x02\n\x0f\x43ontractService\x12Y\n\x10\x41nnounceContract\x12!.plait.v1.AnnounceContractRequest\x1a\".plait.v1.AnnounceContractResponse\x12S\n\x0eResolveMethods\x12\x1f.plait.v1.ResolveMethodsRequest\x1a .plait.v1.ResolveMethodsResponse\x12J\n\x0bGetContract\x12\x1c.plait.v1.GetContractRequest\x1a\x1d.plait.v1.GetContractResponse\x12P\n\rListContracts\x12\x1e.plait.v1.ListContractsRequest\x1a\x1f.plait.v1.ListContractsResponseB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,30 +33,30 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.v1.contract_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z$plait.dev/plait/gen/plait/v1;plaitv1'
-  _globals['_KEYKIND']._serialized_start=1387
-  _globals['_KEYKIND']._serialized_end=1628
+  _globals['_KEYKIND']._serialized_start=1527
+  _globals['_KEYKIND']._serialized_end=1768
   _globals['_ANNOUNCECONTRACTREQUEST']._serialized_start=78
-  _globals['_ANNOUNCECONTRACTREQUEST']._serialized_end=207
-  _globals['_ANNOUNCECONTRACTRESPONSE']._serialized_start=209
-  _globals['_ANNOUNCECONTRACTRESPONSE']._serialized_end=283
-  _globals['_RESOLVEMETHODSREQUEST']._serialized_start=285
-  _globals['_RESOLVEMETHODSREQUEST']._serialized_end=334
-  _globals['_RESOLVEMETHODSRESPONSE']._serialized_start=336
-  _globals['_RESOLVEMETHODSRESPONSE']._serialized_end=408
-  _globals['_METHODINFO']._serialized_start=411
-  _globals['_METHODINFO']._serialized_end=782
-  _globals['_KEYPATH']._serialized_start=784
-  _globals['_KEYPATH']._serialized_end=878
-  _globals['_GETCONTRACTREQUEST']._serialized_start=880
-  _globals['_GETCONTRACTREQUEST']._serialized_end=926
-  _globals['_GETCONTRACTRESPONSE']._serialized_start=929
-  _globals['_GETCONTRACTRESPONSE']._serialized_end=1061
-  _globals['_LISTCONTRACTSREQUEST']._serialized_start=1063
-  _globals['_LISTCONTRACTSREQUEST']._serialized_end=1145
-  _globals['_LISTCONTRACTSRESPONSE']._serialized_start=1147
-  _globals['_LISTCONTRACTSRESPONSE']._serialized_end=1267
-  _globals['_CONTRACTSUMMARY']._serialized_start=1269
-  _globals['_CONTRACTSUMMARY']._serialized_end=1384
-  _globals['_CONTRACTSERVICE']._serialized_start=1631
-  _globals['_CONTRACTSERVICE']._serialized_end=1982
+  _globals['_ANNOUNCECONTRACTREQUEST']._serialized_end=264
+  _globals['_ANNOUNCECONTRACTRESPONSE']._serialized_start=266
+  _globals['_ANNOUNCECONTRACTRESPONSE']._serialized_end=364
+  _globals['_RESOLVEMETHODSREQUEST']._serialized_start=366
+  _globals['_RESOLVEMETHODSREQUEST']._serialized_end=415
+  _globals['_RESOLVEMETHODSRESPONSE']._serialized_start=417
+  _globals['_RESOLVEMETHODSRESPONSE']._serialized_end=489
+  _globals['_METHODINFO']._serialized_start=492
+  _globals['_METHODINFO']._serialized_end=922
+  _globals['_KEYPATH']._serialized_start=924
+  _globals['_KEYPATH']._serialized_end=1018
+  _globals['_GETCONTRACTREQUEST']._serialized_start=1020
+  _globals['_GETCONTRACTREQUEST']._serialized_end=1066
+  _globals['_GETCONTRACTRESPONSE']._serialized_start=1069
+  _globals['_GETCONTRACTRESPONSE']._serialized_end=1201
+  _globals['_LISTCONTRACTSREQUEST']._serialized_start=1203
+  _globals['_LISTCONTRACTSREQUEST']._serialized_end=1285
+  _globals['_LISTCONTRACTSRESPONSE']._serialized_start=1287
+  _globals['_LISTCONTRACTSRESPONSE']._serialized_end=1407
+  _globals['_CONTRACTSUMMARY']._serialized_start=1409
+  _globals['_CONTRACTSUMMARY']._serialized_end=1524
+  _globals['_CONTRACTSERVICE']._serialized_start=1771
+  _globals['_CONTRACTSERVICE']._serialized_end=2122
 # @@protoc_insertion_point(module_scope)

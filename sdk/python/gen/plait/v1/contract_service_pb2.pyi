@@ -88,10 +88,18 @@ class AnnounceContractRequest(_message.Message):
     DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    FOR_WORKER_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     descriptor_set: _builtins.bytes
     """A serialized google.protobuf.FileDescriptorSet with all imports, without google/protobuf/*."""
     validate_only: _builtins.bool
     """Checks and registers nothing."""
+    for_worker: _builtins.bool
+    """Whether a worker is about to serve it. What only a submitter has announced is never in force in place of a contract
+    that was announced before; its tasks are routed all the same.
+    """
+    replace: _builtins.bool
+    """Puts it in force, although attached workers serve a later version: going back is a decision."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full names of the services announced."""
@@ -102,10 +110,12 @@ class AnnounceContractRequest(_message.Message):
         descriptor_set: _builtins.bytes = ...,
         services: _abc.Iterable[_builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
+        for_worker: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor_set", b"descriptor_set", "services", b"services", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor_set", b"descriptor_set", "for_worker", b"for_worker", "replace", b"replace", "services", b"services", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -113,23 +123,27 @@ Global___AnnounceContractRequest: _TypeAlias = AnnounceContractRequest  # noqa: 
 
 @_typing.final
 class AnnounceContractResponse(_message.Message):
-    """The contract is in force."""
+    """The contract is in force, or beside the one that is."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     METHODS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest of this contract: SHA-256 of the descriptor set, in hexadecimal; for WorkerHello.contracts."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodInfo]:
-        """The policies of all methods of the services."""
+        """The policies of all methods of the services, and their routes under this contract."""
 
     def __init__(
         self,
         *,
         methods: _abc.Iterable[Global___MethodInfo] | None = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["methods", b"methods"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "methods", b"methods"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,12 +211,18 @@ class MethodInfo(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     ATTEMPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     CONTRACT_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    SERVED_ROUTES_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """"/package.Service/Method"."""
     queue: _builtins.str
     """Its queue."""
     contract: _builtins.str
     """Digest of the contract it comes from: SHA-256 of the descriptor set, in hexadecimal."""
+    route: _builtins.str
+    """What SubmitFrame.methods says for it, so that only workers that know every field of this contract's request and
+    response take the task; "": the method. A route is the method, or the method with "@" and a number.
+    """
     @_builtins.property
     def idempotency_key(self) -> Global___KeyPath:
         """Where the idempotency key is in the request; unset: none."""
@@ -223,6 +243,10 @@ class MethodInfo(_message.Message):
     def attempt_timeout(self) -> _duration_pb2.Duration:
         """Time for one attempt."""
 
+    @_builtins.property
+    def served_routes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What WorkerHello.methods says for it: the routes whose tasks a worker of this contract can take. None: the method."""
+
     def __init__(
         self,
         *,
@@ -234,10 +258,12 @@ class MethodInfo(_message.Message):
         deadline: _duration_pb2.Duration | None = ...,
         attempt_timeout: _duration_pb2.Duration | None = ...,
         contract: _builtins.str = ...,
+        route: _builtins.str = ...,
+        served_routes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "limit_key", b"limit_key", "ordering_key", b"ordering_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "contract", b"contract", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "limit_key", b"limit_key", "method", b"method", "ordering_key", b"ordering_key", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "contract", b"contract", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "limit_key", b"limit_key", "method", b"method", "ordering_key", b"ordering_key", "queue", b"queue", "route", b"route", "served_routes", b"served_routes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -140,6 +140,7 @@ class WorkerHello(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    CONTRACTS_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Chosen by the worker once per process: 1 to 64 of [A-Za-z0-9._:-]. A second stream under the same id
     ends the first.
@@ -154,11 +155,17 @@ class WorkerHello(_message.Message):
     """How many attempts it can run at once. At least 1."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Full method paths it serves; AttemptFrame.method_index points into it. At least one, each known to the broker."""
+        """The routes it serves, MethodInfo.served_routes of its methods; AttemptFrame.method_index points into it. At least
+        one, each known to the broker.
+        """
 
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldLease]:
         """Attempts that it still holds from before the broker restarted. The broker answers in the welcome which are lost."""
+
+    @_builtins.property
+    def contracts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of the contracts that it announced."""
 
     def __init__(
         self,
@@ -170,10 +177,11 @@ class WorkerHello(_message.Message):
         methods: _abc.Iterable[_builtins.str] | None = ...,
         slots: _builtins.int = ...,
         held: _abc.Iterable[Global___HeldLease] | None = ...,
+        contracts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "held", b"held", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "contracts", b"contracts", "held", b"held", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -552,7 +560,7 @@ class AttemptFrame(_message.Message):
 
     @_builtins.property
     def method_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Index of the method in WorkerHello.methods. Empty: 0 for all."""
+        """Index of the route in WorkerHello.methods. Empty: 0 for all."""
 
     @_builtins.property
     def payloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:

@@ -43,10 +43,11 @@ async def push(
     *,
     reason: str | None,
 ) -> Exit:
-    """Announces, as a worker does. With a reason, whatever it breaks."""
+    """Announces, to be in force whatever workers serve. With a reason, whatever it breaks."""
     if reason is not None and not reason.strip():
         raise Stop(Exit.USAGE, "--allow needs a reason, which is kept with the decision")
     request = _announcement(files, includes, services)
+    request.replace = True
     if reason is not None:
         await _reviews.allow(api, request, reason)
     try:

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/v1/contract_service.proto.
  */
 export const file_plait_v1_contract_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch9wbGFpdC92MS9jb250cmFjdF9zZXJ2aWNlLnByb3RvEghwbGFpdC52MSJaChdBbm5vdW5jZUNvbnRyYWN0UmVxdWVzdBIWCg5kZXNjcmlwdG9yX3NldBgBIAEoDBIQCghzZXJ2aWNlcxgCIAMoCRIVCg12YWxpZGF0ZV9vbmx5GAMgASgIIkEKGEFubm91bmNlQ29udHJhY3RSZXNwb25zZRIlCgdtZXRob2RzGAEgAygLMhQucGxhaXQudjEuTWV0aG9kSW5mbyIoChVSZXNvbHZlTWV0aG9kc1JlcXVlc3QSDwoHbWV0aG9kcxgBIAMoCSI/ChZSZXNvbHZlTWV0aG9kc1Jlc3BvbnNlEiUKB21ldGhvZHMYASADKAsyFC5wbGFpdC52MS5NZXRob2RJbmZvIpkCCgpNZXRob2RJbmZvEg4KBm1ldGhvZBgBIAEoCRINCgVxdWV1ZRgCIAEoCRIqCg9pZGVtcG90ZW5jeV9rZXkYAyABKAsyES5wbGFpdC52MS5LZXlQYXRoEicKDG9yZGVyaW5nX2tleRgEIAEoCzIRLnBsYWl0LnYxLktleVBhdGgSJAoJbGltaXRfa2V5GAUgASgLMhEucGxhaXQudjEuS2V5UGF0aBIrCghkZWFkbGluZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIyCg9hdHRlbXB0X3RpbWVvdXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIY29udHJhY3QYCCABKAkiSQoHS2V5UGF0aBIMCgRwYXRoGAEgASgJEg8KB251bWJlcnMYAiADKA0SHwoEa2luZBgDIAEoDjIRLnBsYWl0LnYxLktleUtpbmQiJQoSR2V0Q29udHJhY3RSZXF1ZXN0Eg8KB3NlcnZpY2UYASABKAkiZAoTR2V0Q29udHJhY3RSZXNwb25zZRIWCg5kZXNjcmlwdG9yX3NldBgBIAEoDBIOCgZkaWdlc3QYAiABKAkSJQoHbWV0aG9kcxgDIAMoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8iPQoUTGlzdENvbnRyYWN0c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiXgoVTGlzdENvbnRyYWN0c1Jlc3BvbnNlEiwKCWNvbnRyYWN0cxgBIAMoCzIZLnBsYWl0LnYxLkNvbnRyYWN0U3VtbWFyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiWQoPQ29udHJhY3RTdW1tYXJ5Eg8KB3NlcnZpY2UYASABKAkSDgoGZGlnZXN0GAIgASgJEiUKB21ldGhvZHMYAyADKAsyFC5wbGFpdC52MS5NZXRob2RJbmZvKvEBCgdLZXlLaW5kEhgKFEtFWV9LSU5EX1VOU1BFQ0lGSUVEEAASEwoPS0VZX0tJTkRfU1RSSU5HEAESEgoOS0VZX0tJTkRfQllURVMQAhIQCgxLRVlfS0lORF9JTlQQAxIRCg1LRVlfS0lORF9VSU5UEAQSEQoNS0VZX0tJTkRfU0lOVBAFEhEKDUtFWV9LSU5EX0JPT0wQBhIUChBLRVlfS0lORF9GSVhFRDMyEAcSFAoQS0VZX0tJTkRfRklYRUQ2NBAIEhUKEUtFWV9LSU5EX1NGSVhFRDMyEAkSFQoRS0VZX0tJTkRfU0ZJWEVENjQQCjLfAgoPQ29udHJhY3RTZXJ2aWNlElkKEEFubm91bmNlQ29udHJhY3QSIS5wbGFpdC52MS5Bbm5vdW5jZUNvbnRyYWN0UmVxdWVzdBoiLnBsYWl0LnYxLkFubm91bmNlQ29udHJhY3RSZXNwb25zZRJTCg5SZXNvbHZlTWV0aG9kcxIfLnBsYWl0LnYxLlJlc29sdmVNZXRob2RzUmVxdWVzdBogLnBsYWl0LnYxLlJlc29sdmVNZXRob2RzUmVzcG9uc2USSgoLR2V0Q29udHJhY3QSHC5wbGFpdC52MS5HZXRDb250cmFjdFJlcXVlc3QaHS5wbGFpdC52MS5HZXRDb250cmFjdFJlc3BvbnNlElAKDUxpc3RDb250cmFjdHMSHi5wbGFpdC52MS5MaXN0Q29udHJhY3RzUmVxdWVzdBofLnBsYWl0LnYxLkxpc3RDb250cmFjdHNSZXNwb25zZUImWiRwbGFpdC5kZXYvcGxhaXQvZ2VuL3BsYWl0L3YxO3BsYWl0djFiBnByb3RvMw", [file_google_protobuf_duration]);
+  fileDesc("Ch9wbGFpdC92MS9jb250cmFjdF9zZXJ2aWNlLnByb3RvEghwbGFpdC52MSJ/ChdBbm5vdW5jZUNvbnRyYWN0UmVxdWVzdBIWCg5kZXNjcmlwdG9yX3NldBgBIAEoDBIQCghzZXJ2aWNlcxgCIAMoCRIVCg12YWxpZGF0ZV9vbmx5GAMgASgIEhIKCmZvcl93b3JrZXIYBCABKAgSDwoHcmVwbGFjZRgFIAEoCCJRChhBbm5vdW5jZUNvbnRyYWN0UmVzcG9uc2USJQoHbWV0aG9kcxgBIAMoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8SDgoGZGlnZXN0GAIgASgJIigKFVJlc29sdmVNZXRob2RzUmVxdWVzdBIPCgdtZXRob2RzGAEgAygJIj8KFlJlc29sdmVNZXRob2RzUmVzcG9uc2USJQoHbWV0aG9kcxgBIAMoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8ivwIKCk1ldGhvZEluZm8SDgoGbWV0aG9kGAEgASgJEg0KBXF1ZXVlGAIgASgJEioKD2lkZW1wb3RlbmN5X2tleRgDIAEoCzIRLnBsYWl0LnYxLktleVBhdGgSJwoMb3JkZXJpbmdfa2V5GAQgASgLMhEucGxhaXQudjEuS2V5UGF0aBIkCglsaW1pdF9rZXkYBSABKAsyES5wbGFpdC52MS5LZXlQYXRoEisKCGRlYWRsaW5lGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjIKD2F0dGVtcHRfdGltZW91dBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghjb250cmFjdBgIIAEoCRINCgVyb3V0ZRgJIAEoCRIVCg1zZXJ2ZWRfcm91dGVzGAogAygJIkkKB0tleVBhdGgSDAoEcGF0aBgBIAEoCRIPCgdudW1iZXJzGAIgAygNEh8KBGtpbmQYAyABKA4yES5wbGFpdC52MS5LZXlLaW5kIiUKEkdldENvbnRyYWN0UmVxdWVzdBIPCgdzZXJ2aWNlGAEgASgJImQKE0dldENvbnRyYWN0UmVzcG9uc2USFgoOZGVzY3JpcHRvcl9zZXQYASABKAwSDgoGZGlnZXN0GAIgASgJEiUKB21ldGhvZHMYAyADKAsyFC5wbGFpdC52MS5NZXRob2RJbmZvIj0KFExpc3RDb250cmFjdHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIl4KFUxpc3RDb250cmFjdHNSZXNwb25zZRIsCgljb250cmFjdHMYASADKAsyGS5wbGFpdC52MS5Db250cmFjdFN1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlkKD0NvbnRyYWN0U3VtbWFyeRIPCgdzZXJ2aWNlGAEgASgJEg4KBmRpZ2VzdBgCIAEoCRIlCgdtZXRob2RzGAMgAygLMhQucGxhaXQudjEuTWV0aG9kSW5mbyrxAQoHS2V5S2luZBIYChRLRVlfS0lORF9VTlNQRUNJRklFRBAAEhMKD0tFWV9LSU5EX1NUUklORxABEhIKDktFWV9LSU5EX0JZVEVTEAISEAoMS0VZX0tJTkRfSU5UEAMSEQoNS0VZX0tJTkRfVUlOVBAEEhEKDUtFWV9LSU5EX1NJTlQQBRIRCg1LRVlfS0lORF9CT09MEAYSFAoQS0VZX0tJTkRfRklYRUQzMhAHEhQKEEtFWV9LSU5EX0ZJWEVENjQQCBIVChFLRVlfS0lORF9TRklYRUQzMhAJEhUKEUtFWV9LSU5EX1NGSVhFRDY0EAoy3wIKD0NvbnRyYWN0U2VydmljZRJZChBBbm5vdW5jZUNvbnRyYWN0EiEucGxhaXQudjEuQW5ub3VuY2VDb250cmFjdFJlcXVlc3QaIi5wbGFpdC52MS5Bbm5vdW5jZUNvbnRyYWN0UmVzcG9uc2USUwoOUmVzb2x2ZU1ldGhvZHMSHy5wbGFpdC52MS5SZXNvbHZlTWV0aG9kc1JlcXVlc3QaIC5wbGFpdC52MS5SZXNvbHZlTWV0aG9kc1Jlc3BvbnNlEkoKC0dldENvbnRyYWN0EhwucGxhaXQudjEuR2V0Q29udHJhY3RSZXF1ZXN0Gh0ucGxhaXQudjEuR2V0Q29udHJhY3RSZXNwb25zZRJQCg1MaXN0Q29udHJhY3RzEh4ucGxhaXQudjEuTGlzdENvbnRyYWN0c1JlcXVlc3QaHy5wbGFpdC52MS5MaXN0Q29udHJhY3RzUmVzcG9uc2VCJlokcGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC92MTtwbGFpdHYxYgZwcm90bzM", [file_google_protobuf_duration]);
 
 /**
  * Services and what they are made of.
@@ -42,6 +42,21 @@ export type AnnounceContractRequest = Message<"plait.v1.AnnounceContractRequest"
    * @generated from field: bool validate_only = 3;
    */
   validateOnly: boolean;
+
+  /**
+   * Whether a worker is about to serve it. What only a submitter has announced is never in force in place of a contract
+   * that was announced before; its tasks are routed all the same.
+   *
+   * @generated from field: bool for_worker = 4;
+   */
+  forWorker: boolean;
+
+  /**
+   * Puts it in force, although attached workers serve a later version: going back is a decision.
+   *
+   * @generated from field: bool replace = 5;
+   */
+  replace: boolean;
 };
 
 /**
@@ -52,17 +67,24 @@ export const AnnounceContractRequestSchema: GenMessage<AnnounceContractRequest> 
   messageDesc(file_plait_v1_contract_service, 0);
 
 /**
- * The contract is in force.
+ * The contract is in force, or beside the one that is.
  *
  * @generated from message plait.v1.AnnounceContractResponse
  */
 export type AnnounceContractResponse = Message<"plait.v1.AnnounceContractResponse"> & {
   /**
-   * The policies of all methods of the services.
+   * The policies of all methods of the services, and their routes under this contract.
    *
    * @generated from field: repeated plait.v1.MethodInfo methods = 1;
    */
   methods: MethodInfo[];
+
+  /**
+   * Digest of this contract: SHA-256 of the descriptor set, in hexadecimal; for WorkerHello.contracts.
+   *
+   * @generated from field: string digest = 2;
+   */
+  digest: string;
 };
 
 /**
@@ -175,6 +197,21 @@ export type MethodInfo = Message<"plait.v1.MethodInfo"> & {
    * @generated from field: string contract = 8;
    */
   contract: string;
+
+  /**
+   * What SubmitFrame.methods says for it, so that only workers that know every field of this contract's request and
+   * response take the task; "": the method. A route is the method, or the method with "@" and a number.
+   *
+   * @generated from field: string route = 9;
+   */
+  route: string;
+
+  /**
+   * What WorkerHello.methods says for it: the routes whose tasks a worker of this contract can take. None: the method.
+   *
+   * @generated from field: repeated string served_routes = 10;
+   */
+  servedRoutes: string[];
 };
 
 /**

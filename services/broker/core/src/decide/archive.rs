@@ -76,7 +76,7 @@ impl Partition {
         let task = &image.task;
         Some(TaskView {
             id,
-            method: Arc::clone(&policy.method),
+            method: Arc::clone(&self.state.methods.get(number).path),
             queue: Arc::clone(&self.state.methods.queue_of(number).name),
             state: image.state,
             priority: task.priority,

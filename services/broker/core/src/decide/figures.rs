@@ -3,6 +3,7 @@
 use crate::effect::TaskState;
 use crate::ids::Millis;
 use crate::partition::{Figures, MethodFigures, Partition, QueueFigures, WorkerFigures};
+use crate::state::methods::Tally;
 use std::sync::Arc;
 
 impl Partition {
@@ -69,24 +70,14 @@ impl Partition {
     }
 
     fn method_figures(&mut self) -> Vec<MethodFigures> {
-        let mut figures = Vec::new();
-        let methods = &mut self.state.methods;
-        for number in methods.by_path.values() {
-            let method = &mut methods.methods[*number as usize];
-            let tally = std::mem::take(&mut method.tally);
-            let told = tally.submitted > 0
-                || tally.retried > 0
-                || tally.outcomes.iter().any(|count| *count > 0);
-            if told {
-                figures.push(MethodFigures {
-                    method: Arc::clone(&method.policy.method),
-                    submitted: tally.submitted,
-                    outcomes: tally.outcomes,
-                    retried: tally.retried,
-                    busy_ms: tally.busy_ms,
-                });
-            }
-        }
-        figures
+        let tallies = self.state.methods.take_tallies();
+        let figures = |(method, tally): (Arc<str>, Tally)| MethodFigures {
+            method,
+            submitted: tally.submitted,
+            outcomes: tally.outcomes,
+            retried: tally.retried,
+            busy_ms: tally.busy_ms,
+        };
+        tallies.into_iter().map(figures).collect()
     }
 }

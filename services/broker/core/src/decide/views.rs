@@ -62,7 +62,7 @@ impl Partition {
         let ran = timeline::last_worker(task, &state.leases, &state.names);
         TaskView {
             id: task.id,
-            method: Arc::clone(&policy.method),
+            method: Arc::clone(&state.methods.get(task.method).path),
             queue: Arc::clone(&state.methods.queue_of(task.method).name),
             state: self.shown(task),
             priority: task.priority,
@@ -156,10 +156,9 @@ impl Partition {
                 workers.insert(*worker);
             }
         }
-        let mut names: Vec<Arc<str>> = methods()
-            .map(|method| Arc::clone(&method.policy.method))
-            .collect();
+        let mut names: Vec<Arc<str>> = methods().map(|method| Arc::clone(&method.path)).collect();
         names.sort_unstable();
+        names.dedup();
         QueueView {
             name: Arc::clone(&queue.name),
             paused: queue.paused.clone(),

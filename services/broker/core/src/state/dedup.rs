@@ -1,4 +1,5 @@
-//! Idempotency keys: the task that a key of a method stands for.
+//! Idempotency keys: the task that a key of a method stands for. A task is kept under its route, and looked for under all
+//! routes of its method.
 //!
 //! A key is remembered for as long as its task is, and the task is kept until its retention and the key's window are
 //! both over. So a key never outlives its task as a lock, and never answers with a task that is gone. Keys of tasks
@@ -10,7 +11,7 @@ use super::table::TaskTable;
 use super::task::Task;
 use crate::ids::{Millis, TaskId};
 
-/// Tasks by (method, idempotency key).
+/// Tasks by (route, idempotency key).
 #[derive(Debug, Default)]
 pub(crate) struct Dedup {
     slots: SlotTable,
@@ -26,18 +27,19 @@ pub(crate) enum First {
 }
 
 impl State {
-    /// The task that the key stands for now, wherever it is.
-    pub(crate) fn first_of(
-        &self,
-        method: u32,
-        key: &str,
-        hash: KeyHash,
-        now: Millis,
-    ) -> Option<First> {
-        if let Some(slot) = self.dedup.find(&self.tasks, method, key, hash, now) {
+    /// The task that the key stands for now, wherever it is: a key is the method's, by whatever route its task goes.
+    pub(crate) fn first_of(&self, method: u32, key: &str, now: Millis) -> Option<First> {
+        let routes = self.methods.routes(method).iter();
+        let mut found = routes.filter_map(|route| self.first_by(*route, key, now));
+        found.next()
+    }
+
+    fn first_by(&self, route: u32, key: &str, now: Millis) -> Option<First> {
+        let hash = self.dedup.hash(route, key);
+        if let Some(slot) = self.dedup.find(&self.tasks, route, key, hash, now) {
             return Some(First::Kept(slot));
         }
-        let path = &self.methods.policy(method).method;
+        let path = &self.methods.policy(route).method;
         let (task, digest) = self.archives.keys.find(path, key, now)?;
         Some(First::Archived(task, digest))
     }

@@ -6,7 +6,7 @@ use super::slab::NONE;
 use super::table::TaskTable;
 use super::task::flag;
 use crate::effect::TaskState;
-use crate::policy::MethodPolicy;
+use crate::policy::{MethodPolicy, method_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -16,9 +16,16 @@ pub(crate) const PRIORITY_MAX: u8 = 9;
 const PRIORITIES: usize = PRIORITY_MAX as usize + 1;
 const STATES: usize = 10;
 
-/// One method.
+/// One method, or one route of a method that has several. Each has tasks and ready lists of its own; what people see and
+/// what keys stand for is the method.
 #[derive(Debug)]
 pub(crate) struct Method {
+    /// The method, without what tells the route.
+    pub(crate) path: Arc<str>,
+    /// The method's first route, which stands for all of them.
+    family: u32,
+    /// All routes of the method; kept by the first.
+    routes: Vec<u32>,
     pub(crate) policy: MethodPolicy,
     pub(crate) queue: u32,
     ready: [List; PRIORITIES],
@@ -40,6 +47,23 @@ pub(crate) struct Tally {
     pub(crate) busy_ms: u64,
 }
 
+impl Tally {
+    fn is_empty(&self) -> bool {
+        let ended = self.outcomes.iter().any(|count| *count > 0);
+        self.submitted == 0 && self.retried == 0 && !ended
+    }
+
+    /// Counts what another route of the method counted.
+    fn add(&mut self, other: &Self) {
+        self.submitted += other.submitted;
+        self.retried += other.retried;
+        self.busy_ms += other.busy_ms;
+        for (sum, count) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *sum += count;
+        }
+    }
+}
+
 /// One queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -55,6 +79,8 @@ pub(crate) struct Queue {
 pub(crate) struct Methods {
     pub(crate) methods: Vec<Method>,
     pub(crate) by_path: BTreeMap<Arc<str>, u32>,
+    /// The first route of each method.
+    families: BTreeMap<Arc<str>, u32>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) by_name: BTreeMap<Arc<str>, u32>,
     /// Ready lists that were empty and are not any more; taken by the dispatcher.
@@ -71,8 +97,12 @@ impl Methods {
         let Some(&number) = self.by_path.get(&policy.method) else {
             let number = self.methods.len() as u32;
             self.by_path.insert(Arc::clone(&policy.method), number);
+            let (path, family) = self.family(&policy.method, number);
             self.queues[queue as usize].methods.insert(number);
             self.methods.push(Method {
+                path,
+                family,
+                routes: Vec::new(),
                 policy,
                 queue,
                 ready: [List::default(); PRIORITIES],
@@ -81,6 +111,7 @@ impl Methods {
                 dead_letters: 0,
                 tally: Tally::default(),
             });
+            self.methods[family as usize].routes.push(number);
             return;
         };
         let method = &mut self.methods[number as usize];
@@ -94,6 +125,56 @@ impl Methods {
             self.queues[queue as usize].unfinished += unfinished;
             self.wake_method(number);
         }
+    }
+
+    /// The method of a new route, and its first route, which may be the new one.
+    fn family(&mut self, route: &Arc<str>, number: u32) -> (Arc<str>, u32) {
+        let method = method_of(route);
+        if let Some((path, first)) = self.families.get_key_value(method) {
+            return (Arc::clone(path), *first);
+        }
+        let whole = method.len() == route.len();
+        let path = if whole {
+            Arc::clone(route)
+        } else {
+            Arc::from(method)
+        };
+        self.families.insert(Arc::clone(&path), number);
+        (path, number)
+    }
+
+    /// The route that stands for all of its method.
+    pub(crate) fn family_of(&self, number: u32) -> u32 {
+        self.get(number).family
+    }
+
+    /// The routes of the method that this is a route of, itself included.
+    pub(crate) fn routes(&self, number: u32) -> &[u32] {
+        &self.get(self.family_of(number)).routes
+    }
+
+    /// The routes of a method by its path.
+    pub(crate) fn routes_of(&self, method: &str) -> &[u32] {
+        self.families
+            .get(method)
+            .map_or(&[], |first| self.routes(*first))
+    }
+
+    /// What happened since this was asked for last, by method, where anything did.
+    pub(crate) fn take_tallies(&mut self) -> Vec<(Arc<str>, Tally)> {
+        let mut found = Vec::new();
+        for first in self.families.values() {
+            let mut sum = Tally::default();
+            let routes = self.methods[*first as usize].routes.clone();
+            for route in routes {
+                let tally = std::mem::take(&mut self.methods[route as usize].tally);
+                sum.add(&tally);
+            }
+            if !sum.is_empty() {
+                found.push((Arc::clone(&self.methods[*first as usize].path), sum));
+            }
+        }
+        found
     }
 
     fn queue_or_new(&mut self, name: &Arc<str>) -> u32 {

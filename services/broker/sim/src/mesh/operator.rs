@@ -59,6 +59,7 @@ impl Operator {
             descriptor_set: vec![1].into(),
             services: vec!["sim.v1.S".to_owned()],
             validate_only: false,
+            ..pb::AnnounceContractRequest::default()
         });
         let deciding = async {
             while let Some(event) = in_time(events.message()).await? {
@@ -69,6 +70,7 @@ impl Operator {
                     announcement: announced.announcement,
                     policies: policies::sent(self.plan.brief),
                     refusal: None,
+                    ..control::DecideContractRequest::default()
                 };
                 in_time(scheduler.decide_contract(decision)).await?;
                 return Ok(());

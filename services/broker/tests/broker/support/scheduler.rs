@@ -88,6 +88,7 @@ impl Scheduler {
             descriptor_set,
             services,
             validate_only: false,
+            ..pb::AnnounceContractRequest::default()
         };
         let mut contracts = broker.contracts();
         let announcing = contracts.announce_contract(request);
@@ -97,6 +98,7 @@ impl Scheduler {
                 announcement,
                 policies,
                 refusal: None,
+                ..control::DecideContractRequest::default()
             };
             broker.control().decide_contract(decision).await.unwrap();
         };

@@ -13,6 +13,7 @@ from plait_scheduler.broker.policies import to_method_policy
 from plait_scheduler.broker.retry import bounded
 from plait_scheduler.domain.events import Event
 from plait_scheduler.domain.policy import MethodPolicy
+from plait_scheduler.domain.routes import Routes
 
 
 class Control:
@@ -41,12 +42,21 @@ class Control:
         finally:
             call.cancel()
 
-    async def accept(self, announcement: int, policies: Sequence[MethodPolicy]) -> None:
-        """Puts the policies of an announced contract in force, durably."""
+    async def accept(
+        self,
+        announcement: int,
+        policies: Sequence[MethodPolicy],
+        routes: Routes,
+        beside: Sequence[str],
+    ) -> None:
+        """Puts the policies of an announced contract in force, durably, but for those of services
+        that are `beside` another contract: of these only the routes are taken.
+        """
         await self._decide(
             pb.DecideContractRequest(
                 announcement=announcement,
-                policies=[to_method_policy(policy) for policy in policies],
+                policies=[to_method_policy(each, routes.get(each.method)) for each in policies],
+                beside_services=beside,
             )
         )
 

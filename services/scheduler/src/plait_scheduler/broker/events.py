@@ -40,6 +40,8 @@ def _announced(message: pb.ContractAnnounced) -> ContractAnnounced:
         services=tuple(message.services),
         validate_only=message.validate_only,
         digest=message.digest,
+        for_worker=message.for_worker,
+        replace=message.replace,
     )
 
 
@@ -51,6 +53,7 @@ def _attached(message: pb.WorkerAttached) -> WorkerAttached:
         client=message.client,
         methods=tuple(message.methods),
         slots=message.slots,
+        contracts=tuple(message.contracts),
     )
 
 

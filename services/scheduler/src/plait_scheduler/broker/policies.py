@@ -4,6 +4,7 @@ from plait.control.v1 import control_service_pb2 as pb
 from plait.v1 import contract_service_pb2 as contract_pb
 from plait_scheduler.broker.events import to_duration
 from plait_scheduler.domain.policy import KeyKind, KeyPath, MethodPolicy
+from plait_scheduler.domain.routes import Route
 
 _KINDS = {
     KeyKind.STRING: contract_pb.KEY_KIND_STRING,
@@ -19,11 +20,11 @@ _KINDS = {
 }
 
 
-def to_method_policy(policy: MethodPolicy) -> pb.MethodPolicy:
+def to_method_policy(policy: MethodPolicy, route: Route | None = None) -> pb.MethodPolicy:
     """The policy as the broker enforces it."""
     rate = policy.rate_limit
     return pb.MethodPolicy(
-        info=to_method_info(policy),
+        info=to_method_info(policy, route),
         deadline_ms=policy.deadline_ms,
         attempt_timeout_ms=policy.attempt_timeout_ms,
         max_attempts=policy.retry.max_attempts,
@@ -45,7 +46,7 @@ def to_method_policy(policy: MethodPolicy) -> pb.MethodPolicy:
     )
 
 
-def to_method_info(policy: MethodPolicy) -> contract_pb.MethodInfo:
+def to_method_info(policy: MethodPolicy, route: Route | None = None) -> contract_pb.MethodInfo:
     """What submitters and workers need to know of it."""
     return contract_pb.MethodInfo(
         method=policy.method,
@@ -56,6 +57,8 @@ def to_method_info(policy: MethodPolicy) -> contract_pb.MethodInfo:
         deadline=to_duration(policy.deadline_ms),
         attempt_timeout=to_duration(policy.attempt_timeout_ms),
         contract=policy.contract,
+        route=route.route if route else "",
+        served_routes=route.served if route else (),
     )
 
 

@@ -8,12 +8,15 @@ from typing import TypeVar
 import msgspec
 
 from plait_scheduler.broker.key_value import ABSENT, Entry, KeyValue, VersionMismatchError
+from plait_scheduler.domain.routes import Route
 
 RECORD_PREFIX = "scheduler/contracts/"
 ALLOWANCE_PREFIX = "scheduler/contracts-allowed/"
 # For as long as a person needs from writing a reason to announcing the contract.
 ALLOWANCE_MS = 10 * 60 * 1000
 HISTORY_MAX = 100
+# Programs of four languages, and some ways to build each.
+DIGESTS_MAX = 16
 # A value of the key space may have 1 MiB.
 RECORD_BYTES_MAX = 512 * 1024
 OVERRIDDEN_MAX = 20
@@ -43,7 +46,7 @@ class Decision(msgspec.Struct, frozen=True):
     digest: str
     # What it declares, apart from how its files are encoded: languages differ in that.
     fingerprint: str
-    # 1 for the first contract of the service, one more each time that it declares something else.
+    # 1 for the first contract of the service, one more for each that declares something new.
     version: int
     # When it was decided on, in milliseconds since 1970.
     decide_time_ms: int
@@ -53,6 +56,16 @@ class Decision(msgspec.Struct, frozen=True):
     tolerated: tuple[str, ...] = ()
     # Who allowed that and why; None: nobody had to.
     allowed: Allowance | None = None
+    # How its tasks find workers, by method.
+    routes: dict[str, Route] = {}
+    # Other digests of the same: languages encode files in different ways. The latest ones.
+    digests: tuple[str, ...] = ()
+    # Whether it was accepted beside the one in force, and has not been in force since.
+    beside: bool = False
+
+    def has(self, digest: str) -> bool:
+        """Whether it is known by this digest."""
+        return digest == self.digest or digest in self.digests
 
 
 class ContractRecord(Decision, frozen=True):
@@ -62,10 +75,26 @@ class ContractRecord(Decision, frozen=True):
 
     # Newest first, without the one in force.
     history: tuple[Decision, ...] = ()
+    # The highest version there ever was.
+    latest: int = 0
 
     def decisions(self) -> tuple[Decision, ...]:
-        """All of them, newest first."""
+        """All of them, the one in force first and then newest first."""
         return (_decision(self), *self.history)
+
+    def version_of(self, fingerprint: str) -> int | None:
+        """The version that declares this; None: none of those that are kept."""
+        known = (each.version for each in self.decisions() if each.fingerprint == fingerprint)
+        return next(known, None)
+
+    def versions_of(self, digests: Iterable[str]) -> set[int]:
+        """The versions that are known by these digests."""
+        wanted = set(digests)
+        return {each.version for each in self.decisions() if wanted & {each.digest, *each.digests}}
+
+    def next_version(self) -> int:
+        """The number of the next version."""
+        return 1 + max(self.latest, *(each.version for each in self.decisions()))
 
 
 class Records:
@@ -79,16 +108,17 @@ class Records:
         return _decoded(await self._key_value.get(RECORD_PREFIX + service), ContractRecord)
 
     async def add(self, service: str, decision: Decision) -> bool:
-        """Makes a decision the one in force. Its version is set here. False where others write
-        again and again; that loses no decision of theirs.
+        """Makes a decision the one in force, or one beside it. False where others write again and
+        again; that loses no decision of theirs.
         """
         key = RECORD_PREFIX + service
         for _ in range(SWAPS_MAX):
             entry = await self._key_value.get(key)
             before = _decoded(entry, ContractRecord)
-            if before is not None and before.digest == decision.digest:
+            after = _following(before, decision)
+            if after == before:
                 return True
-            value = _fitting(_following(before, decision))
+            value = _fitting(after)
             try:
                 await self._key_value.put(key, value, entry.version if entry else ABSENT)
             except VersionMismatchError:
@@ -121,17 +151,53 @@ def shortened(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _following(before: ContractRecord | None, decision: Decision) -> ContractRecord:
-    fields = msgspec.structs.asdict(decision)
     if before is None:
-        return ContractRecord(**{**fields, "version": 1})
-    if before.fingerprint == decision.fingerprint:
-        # The same in the words of another language: who allowed it, stays.
-        kept = {"version": before.version, "history": before.history}
-        if decision.allowed is None:
-            kept |= {"tolerated": before.tolerated, "allowed": before.allowed}
-        return ContractRecord(**{**fields, **kept})
-    history = before.decisions()[: HISTORY_MAX - 1]
-    return ContractRecord(**{**fields, "version": before.version + 1, "history": history})
+        return _record(decision, (), decision.version)
+    latest = max(before.latest, before.version, decision.version)
+    now = _decision(before)
+    if now.fingerprint == decision.fingerprint:
+        return _record(_same(now, decision), before.history, latest)
+    known = [each for each in before.history if each.fingerprint == decision.fingerprint]
+    if not decision.beside:
+        digests = _digests(decision.digest, *known)
+        taken = msgspec.structs.replace(decision, digests=digests)
+        # What was beside others until now is in the history once.
+        history = (now, *(each for each in before.history if not (each in known and each.beside)))
+        return _record(taken, history, latest)
+    if known:
+        history = tuple(
+            _same(each, decision) if each is known[0] else each for each in before.history
+        )
+        return _record(now, history, latest)
+    return _record(now, (decision, *before.history), latest)
+
+
+def _record(decision: Decision, history: tuple[Decision, ...], latest: int) -> ContractRecord:
+    fields = {name: getattr(decision, name) for name in Decision.__struct_fields__}
+    return ContractRecord(**fields, history=history[: HISTORY_MAX - 1], latest=latest)
+
+
+def _same(known: Decision, again: Decision) -> Decision:
+    """A known contract in the words of another language: when it was decided and who allowed it,
+    stays.
+    """
+    if known.has(again.digest) and known.routes and again.allowed is None:
+        return known
+    allowed = again if again.allowed else known
+    return msgspec.structs.replace(
+        known,
+        digest=again.digest,
+        digests=_digests(again.digest, known),
+        routes=known.routes or again.routes,
+        tolerated=allowed.tolerated,
+        allowed=allowed.allowed,
+    )
+
+
+def _digests(but: str, *known: Decision) -> tuple[str, ...]:
+    """All digests of decisions on one contract, the latest of each first, but for one."""
+    found = dict.fromkeys(digest for each in known for digest in (each.digest, *each.digests))
+    return tuple(digest for digest in found if digest != but)[:DIGESTS_MAX]
 
 
 def _fitting(record: ContractRecord) -> bytes:

@@ -4,7 +4,7 @@ The same for an announcement and for a question, so that what `plait contract ch
 happens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.work import WorkInFlight
 from plait_scheduler.contracts.records import Records
-from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
+from plait_scheduler.descriptors.contract_reader import ContractReadError
 from plait_scheduler.domain.contract import Contract
 from plait_scheduler.domain.registry import Invalid, Review, compare_with, review
 
@@ -30,7 +30,7 @@ class Reviewed:
 class Reviewer:
     """Reviews contracts. It keeps no state, so that reviews may run side by side.
 
-    Raises ContractReadError for what is no contract; other errors are grpc.aio.AioRpcError.
+    Errors are grpc.aio.AioRpcError.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Reviewer:
         self._log = structlog.get_logger("reviewer")
 
     async def review(
-        self, descriptor_set: bytes, services: Sequence[str], digest: str, *, look_seconds: float
+        self, contract: Contract, *, look_seconds: float, beside: Set[str] = frozenset()
     ) -> Reviewed:
         """Says what an announcement would be told now, after a look at the work in flight that
-        takes so long at most.
+        takes so long at most. Services that are `beside` what is in force are not compared with it.
         """
-        contract = read_contract(descriptor_set, services, digest)
         in_force = await self._in_force(contract)
         known = await self._known(contract, in_force)
-        compared = compare_with(contract, in_force, known)
+        replaced = {name: old for name, old in in_force.items() if name not in beside}
+        compared = compare_with(contract, replaced, known)
         if isinstance(compared, Invalid):
             return Reviewed(contract, in_force, compared)
         work = await self._work.of(compared.wanted(), look_seconds)

@@ -57,3 +57,8 @@ class Change:
     # Whether an earlier contract may come back with it: a change of what only sources and JSON
     # know, which was an addition on the way forth.
     reversible: bool = False
+
+    @property
+    def breaks_bytes(self) -> bool:
+        """Whether bytes of the one are not read by the other."""
+        return self.effect is Effect.REFUSED and not self.reversible

@@ -104,8 +104,7 @@ def _messages(
         if name not in new.messages:
             continue
         for change in message_changes(old, new, name):
-            breaks = change.effect is Effect.REFUSED and not change.reversible
-            yield replace(change, look=Look(tuple(paths))) if breaks else change
+            yield replace(change, look=Look(tuple(paths))) if change.breaks_bytes else change
 
 
 def _kept(before: ServiceShape, after: ServiceShape) -> Iterator[MethodShape]:

@@ -9,6 +9,7 @@ from plait_scheduler.domain.events import (
     WorkerDetached,
     WorkerFigures,
 )
+from plait_scheduler.domain.routes import method_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,16 @@ class Directory:
         found = [
             entry
             for entry in self._workers.values()
-            if not method or method in entry.attached.methods
+            if not method or method in map(method_of, entry.attached.methods)
         ]
         return sorted(found, key=lambda entry: (entry.attached.name, entry.attached.worker))
+
+    def contracts_of(self, service: str) -> set[str]:
+        """Digests of the contracts that workers of a service announced."""
+        prefix = f"/{service}/"
+        attached = (entry.attached for entry in self._workers.values())
+        serving = (each for each in attached if any(m.startswith(prefix) for m in each.methods))
+        return {digest for each in serving for digest in each.contracts}
 
     def group_of(self, worker: str) -> str:
         """Names what a worker serves: the same for those that can take one another's work."""

@@ -17,6 +17,10 @@ class ContractAnnounced:
     validate_only: bool
     # SHA-256 of the descriptor set, in hexadecimal.
     digest: str
+    # Whether a worker is about to serve it.
+    for_worker: bool = False
+    # Whether it is to be in force whatever is served.
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,12 @@ class WorkerAttached:
     version: str
     # Name and version of its SDK.
     client: str
-    # Full method paths that it serves.
+    # Routes that it serves: full method paths, some with "@" and a version.
     methods: tuple[str, ...]
     # Attempts that it can run at once.
     slots: int
+    # Digests of the contracts that it announced.
+    contracts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

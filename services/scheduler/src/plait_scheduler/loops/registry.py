@@ -1,7 +1,7 @@
 """The registry loop: answers announced contracts and keeps their history in the key space."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -10,14 +10,13 @@ from google.rpc import status_pb2
 from plait import errors
 from plait_scheduler.broker import refusals
 from plait_scheduler.broker.control import Control
-from plait_scheduler.contracts.records import Allowance, Decision, Records, shortened
-from plait_scheduler.contracts.reviewer import Reviewed, Reviewer
-from plait_scheduler.descriptors.contract_reader import ContractReadError
-from plait_scheduler.domain.change import Effect
+from plait_scheduler.contracts.case import Case, as_kept, docket
+from plait_scheduler.contracts.records import Allowance, Decision, Records
+from plait_scheduler.contracts.reviewer import Reviewer
+from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
 from plait_scheduler.domain.contract import Contract
 from plait_scheduler.domain.events import ContractAnnounced
 from plait_scheduler.domain.registry import Invalid, Review
-from plait_scheduler.domain.words import sentence
 from plait_scheduler.loops.loop import Counts, Loop
 
 # Announcements that wait here; more wait in the broker, which stops reading for us.
@@ -53,14 +52,17 @@ class RegistryLoop(Loop):
         control: Control,
         reviewer: Reviewer,
         records: Records,
+        attached: Callable[[str], Iterable[str]],
         now_ms: Callable[[], int],
     ) -> None:
+        """`attached` are the digests that attached workers of a service announced."""
         config.validate()
         super().__init__()
         self._config = config
         self._control = control
         self._reviewer = reviewer
         self._records = records
+        self._attached = attached
         self._now_ms = now_ms
         self._inbox: asyncio.Queue[ContractAnnounced] = asyncio.Queue(INBOX_MAX)
         self._next: ContractAnnounced | None = None
@@ -92,12 +94,8 @@ class RegistryLoop(Loop):
 
     async def _decide(self, announced: ContractAnnounced) -> Counts:
         try:
-            reviewed = await self._reviewer.review(
-                announced.descriptor_set,
-                announced.services,
-                announced.digest,
-                look_seconds=LOOK_SECONDS,
-            )
+            contract = read_contract(announced.descriptor_set, announced.services, announced.digest)
+            case = await self._case(announced, contract)
         except grpc.aio.AioRpcError:
             raise
         except ContractReadError as error:
@@ -110,51 +108,56 @@ class RegistryLoop(Loop):
                 announced.services, f"a fault of ours: {error!r}"
             )
             return await self._refuse(announced, refusal, "crashed")
-        match reviewed.verdict:
+        match case.reviewed.verdict:
             case Invalid(violations):
                 refusal = refusals.policy_invalid(announced.services, violations)
                 return await self._refuse(announced, refusal, "invalid")
             case Review() as review:
-                return await self._judge(announced, reviewed, review)
+                return await self._judge(case, review)
 
-    async def _judge(
-        self, announced: ContractAnnounced, reviewed: Reviewed, review: Review
-    ) -> Counts:
+    async def _case(self, announced: ContractAnnounced, contract: Contract) -> Case:
+        """What there is to decide on."""
+        dockets = {}
+        for service in contract.services:
+            record = await self._records.of(service.name)
+            attached = self._attached(service.name)
+            dockets[service.name] = docket(announced, contract, service, record, attached)
+        beside = {name for name, one in dockets.items() if one.is_beside}
+        reviewed = await self._reviewer.review(contract, look_seconds=LOOK_SECONDS, beside=beside)
+        return Case(announced, dockets, reviewed)
+
+    async def _judge(self, case: Case, review: Review) -> Counts:
         """Refuses what has problems that nobody has allowed."""
-        overridden = {service: _problems(review, service) for service in review.findings}
+        announced = case.announced
+        problems = case.problems(review)
         allowed: dict[str, Allowance] = {}
-        for service in (each for each, texts in overridden.items() if texts):
+        for service in problems:
             leave = await self._records.allowance(service, announced.digest, self._now_ms())
             if leave is not None:
                 allowed[service] = leave
             elif not self._config.tolerant:
-                refusal = refusals.contract_incompatible(announced.services, review.problems)
+                refusal = refusals.contract_incompatible(
+                    announced.services, [each for found in problems.values() for each in found]
+                )
                 return await self._refuse(announced, refusal, "incompatible")
-        decisions = self._decisions(reviewed.contract, overridden, allowed)
-        return await self._accept(announced, review, decisions)
-
-    def _decisions(
-        self,
-        contract: Contract,
-        overridden: dict[str, tuple[str, ...]],
-        allowed: dict[str, Allowance],
-    ) -> dict[str, Decision]:
-        return {
+        decisions = {
             service.name: Decision(
-                digest=contract.digest,
-                fingerprint=contract.fingerprint(service),
-                version=0,
+                digest=announced.digest,
+                fingerprint=case.reviewed.contract.fingerprint(service),
+                version=case.dockets[service.name].version,
                 decide_time_ms=self._now_ms(),
                 scheduler=self._config.scheduler,
-                tolerated=overridden.get(service.name, ()),
+                tolerated=as_kept(problems.get(service.name, ())),
                 allowed=allowed.get(service.name),
+                routes=case.routes(service),
+                beside=case.dockets[service.name].is_beside,
             )
-            for service in contract.services
+            for service in case.reviewed.contract.services
         }
+        return await self._accept(case, review, decisions)
 
-    async def _accept(
-        self, announced: ContractAnnounced, review: Review, decisions: dict[str, Decision]
-    ) -> Counts:
+    async def _accept(self, case: Case, review: Review, decisions: dict[str, Decision]) -> Counts:
+        announced = case.announced
         overridden = [text for each in decisions.values() for text in each.tolerated]
         if overridden:
             self._log.warning(
@@ -165,7 +168,9 @@ class RegistryLoop(Loop):
             for service, decision in decisions.items():
                 if not await self._records.add(service, decision):
                     self._log.warning("contract.record.contended", service=service)
-        await self._control.accept(announced.announcement, review.policies)
+        routes = {path: one for each in decisions.values() for path, one in each.routes.items()}
+        kept = [name for name, one in case.dockets.items() if one.keeps_policies]
+        await self._control.accept(announced.announcement, review.policies, routes, kept)
         if not announced.validate_only:
             for service in (each for each, one in decisions.items() if one.allowed):
                 await self._records.forget_allowance(service)
@@ -175,6 +180,7 @@ class RegistryLoop(Loop):
             digest=announced.digest,
             methods=len(review.policies),
             validate_only=announced.validate_only,
+            standing={name: one.standing.value for name, one in case.dockets.items()},
         )
         return {"accepted": 1, "tolerated": len(overridden)}
 
@@ -184,12 +190,3 @@ class RegistryLoop(Loop):
         await self._control.refuse(announced.announcement, refusal)
         self._log.info("contract.refused", services=announced.services, why=refusal.message)
         return {why: 1}
-
-
-def _problems(review: Review, service: str) -> tuple[str, ...]:
-    """What would refuse a service, as it is kept."""
-    return shortened(
-        f"{finding.change.subject}: {sentence(finding)}"
-        for finding in review.findings[service]
-        if finding.effect is not Effect.HARMLESS
-    )

@@ -19,7 +19,7 @@ from plait_scheduler.broker.events import to_duration
 from plait_scheduler.broker.policies import to_method_info
 from plait_scheduler.contracts.records import ALLOWANCE_MS, Allowance, Decision, Records
 from plait_scheduler.contracts.reviewer import Reviewer
-from plait_scheduler.descriptors.contract_reader import ContractReadError
+from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
 from plait_scheduler.domain.change import Effect
 from plait_scheduler.domain.registry import Invalid
 from plait_scheduler.domain.work import Affected, Finding
@@ -68,15 +68,11 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         await _check_services(request.services, context)
         digest = hashlib.sha256(request.descriptor_set).hexdigest()
         try:
-            async with self._one:
-                reviewed = await self._reviewer.review(
-                    request.descriptor_set,
-                    request.services,
-                    digest,
-                    look_seconds=LOOK_SECONDS,
-                )
+            contract = read_contract(request.descriptor_set, request.services, digest)
         except ContractReadError as error:
             await _refuse(context, refusals.contract_unreadable(request.services, str(error)))
+        async with self._one:
+            reviewed = await self._reviewer.review(contract, look_seconds=LOOK_SECONDS)
         verdict = reviewed.verdict
         if isinstance(verdict, Invalid):
             await _refuse(context, refusals.policy_invalid(request.services, verdict.violations))

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from plait.control.v1 import directory_service_pb2 as pb
 from plait.control.v1 import directory_service_pb2_grpc as pb_grpc
 from plait_scheduler.domain.directory import Directory, WorkerEntry
+from plait_scheduler.domain.routes import method_of
 
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
@@ -63,7 +64,7 @@ def _worker(entry: WorkerEntry) -> pb.Worker:
         name=entry.attached.name,
         version=entry.attached.version,
         client=entry.attached.client,
-        methods=entry.attached.methods,
+        methods=dict.fromkeys(map(method_of, entry.attached.methods)),
         slots=entry.slots,
         window=figures.window if figures else 0,
         in_flight=figures.in_flight if figures else 0,

@@ -214,7 +214,11 @@ type ContractAnnounced struct {
 	// Only a verdict is wanted.
 	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// SHA-256 of descriptor_set, in hexadecimal.
-	Digest        string `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	// As in AnnounceContractRequest.
+	ForWorker bool `protobuf:"varint,6,opt,name=for_worker,json=forWorker,proto3" json:"for_worker,omitempty"`
+	// As in AnnounceContractRequest.
+	Replace       bool `protobuf:"varint,7,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +288,20 @@ func (x *ContractAnnounced) GetDigest() string {
 	return ""
 }
 
+func (x *ContractAnnounced) GetForWorker() bool {
+	if x != nil {
+		return x.ForWorker
+	}
+	return false
+}
+
+func (x *ContractAnnounced) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
 // A worker attached.
 type WorkerAttached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -295,10 +313,12 @@ type WorkerAttached struct {
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Name and version of its SDK.
 	Client string `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
-	// Full method paths it serves.
+	// The routes it serves: method paths, some with "@" and a number.
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Attempts it can run at once.
-	Slots         uint32 `protobuf:"varint,6,opt,name=slots,proto3" json:"slots,omitempty"`
+	Slots uint32 `protobuf:"varint,6,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Digests of the contracts that it announced.
+	Contracts     []string `protobuf:"bytes,7,rep,name=contracts,proto3" json:"contracts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +393,13 @@ func (x *WorkerAttached) GetSlots() uint32 {
 		return x.Slots
 	}
 	return 0
+}
+
+func (x *WorkerAttached) GetContracts() []string {
+	if x != nil {
+		return x.Contracts
+	}
+	return nil
 }
 
 // A worker is gone.
@@ -802,9 +829,12 @@ type DecideContractRequest struct {
 	// The compiled policies of all methods of the services; empty with a refusal.
 	Policies []*MethodPolicy `protobuf:"bytes,2,rep,name=policies,proto3" json:"policies,omitempty"`
 	// Why it is refused; unset: accepted.
-	Refusal       *status.Status `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Refusal *status.Status `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// Those of the services that are accepted beside the contract in force, whose policies stay: only routes are taken
+	// from theirs.
+	BesideServices []string `protobuf:"bytes,4,rep,name=beside_services,json=besideServices,proto3" json:"beside_services,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DecideContractRequest) Reset() {
@@ -854,6 +884,13 @@ func (x *DecideContractRequest) GetPolicies() []*MethodPolicy {
 func (x *DecideContractRequest) GetRefusal() *status.Status {
 	if x != nil {
 		return x.Refusal
+	}
+	return nil
+}
+
+func (x *DecideContractRequest) GetBesideServices() []string {
+	if x != nil {
+		return x.BesideServices
 	}
 	return nil
 }
@@ -1263,20 +1300,24 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x0fworker_attached\x18\x02 \x01(\v2 .plait.control.v1.WorkerAttachedH\x00R\x0eworkerAttached\x12K\n" +
 	"\x0fworker_detached\x18\x03 \x01(\v2 .plait.control.v1.WorkerDetachedH\x00R\x0eworkerDetached\x125\n" +
 	"\afigures\x18\x04 \x01(\v2\x19.plait.control.v1.FiguresH\x00R\afiguresB\a\n" +
-	"\x05event\"\xb7\x01\n" +
+	"\x05event\"\xf0\x01\n" +
 	"\x11ContractAnnounced\x12\"\n" +
 	"\fannouncement\x18\x01 \x01(\x04R\fannouncement\x12%\n" +
 	"\x0edescriptor_set\x18\x02 \x01(\fR\rdescriptorSet\x12\x1a\n" +
 	"\bservices\x18\x03 \x03(\tR\bservices\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x16\n" +
-	"\x06digest\x18\x05 \x01(\tR\x06digest\"\x9e\x01\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x1d\n" +
+	"\n" +
+	"for_worker\x18\x06 \x01(\bR\tforWorker\x12\x18\n" +
+	"\areplace\x18\a \x01(\bR\areplace\"\xbc\x01\n" +
 	"\x0eWorkerAttached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
 	"\x06client\x18\x04 \x01(\tR\x06client\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x14\n" +
-	"\x05slots\x18\x06 \x01(\rR\x05slots\"@\n" +
+	"\x05slots\x18\x06 \x01(\rR\x05slots\x12\x1c\n" +
+	"\tcontracts\x18\a \x03(\tR\tcontracts\"@\n" +
 	"\x0eWorkerDetached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xee\x01\n" +
@@ -1307,11 +1348,12 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\tsubmitted\x18\x02 \x01(\x04R\tsubmitted\x12\x1a\n" +
 	"\boutcomes\x18\x03 \x03(\x04R\boutcomes\x12\x18\n" +
 	"\aretried\x18\x04 \x01(\x04R\aretried\x12\x17\n" +
-	"\abusy_ms\x18\x05 \x01(\x04R\x06busyMs\"\xa5\x01\n" +
+	"\abusy_ms\x18\x05 \x01(\x04R\x06busyMs\"\xce\x01\n" +
 	"\x15DecideContractRequest\x12\"\n" +
 	"\fannouncement\x18\x01 \x01(\x04R\fannouncement\x12:\n" +
 	"\bpolicies\x18\x02 \x03(\v2\x1e.plait.control.v1.MethodPolicyR\bpolicies\x12,\n" +
-	"\arefusal\x18\x03 \x01(\v2\x12.google.rpc.StatusR\arefusal\"\x18\n" +
+	"\arefusal\x18\x03 \x01(\v2\x12.google.rpc.StatusR\arefusal\x12'\n" +
+	"\x0fbeside_services\x18\x04 \x03(\tR\x0ebesideServices\"\x18\n" +
 	"\x16DecideContractResponse\"\x87\x06\n" +
 	"\fMethodPolicy\x12(\n" +
 	"\x04info\x18\x01 \x01(\v2\x14.plait.v1.MethodInfoR\x04info\x12\x1f\n" +

@@ -104,6 +104,8 @@ class ContractAnnounced(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    FOR_WORKER_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     announcement: _builtins.int
     """Names the announcement in DecideContract."""
     descriptor_set: _builtins.bytes
@@ -112,6 +114,10 @@ class ContractAnnounced(_message.Message):
     """Only a verdict is wanted."""
     digest: _builtins.str
     """SHA-256 of descriptor_set, in hexadecimal."""
+    for_worker: _builtins.bool
+    """As in AnnounceContractRequest."""
+    replace: _builtins.bool
+    """As in AnnounceContractRequest."""
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full names of the services announced."""
@@ -124,10 +130,12 @@ class ContractAnnounced(_message.Message):
         services: _abc.Iterable[_builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
         digest: _builtins.str = ...,
+        for_worker: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "descriptor_set", b"descriptor_set", "digest", b"digest", "services", b"services", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "descriptor_set", b"descriptor_set", "digest", b"digest", "for_worker", b"for_worker", "replace", b"replace", "services", b"services", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,6 +153,7 @@ class WorkerAttached(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    CONTRACTS_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Its id."""
     name: _builtins.str
@@ -157,7 +166,11 @@ class WorkerAttached(_message.Message):
     """Attempts it can run at once."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Full method paths it serves."""
+        """The routes it serves: method paths, some with "@" and a number."""
+
+    @_builtins.property
+    def contracts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of the contracts that it announced."""
 
     def __init__(
         self,
@@ -168,10 +181,11 @@ class WorkerAttached(_message.Message):
         client: _builtins.str = ...,
         methods: _abc.Iterable[_builtins.str] | None = ...,
         slots: _builtins.int = ...,
+        contracts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "contracts", b"contracts", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,6 +404,7 @@ class DecideContractRequest(_message.Message):
     ANNOUNCEMENT_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    BESIDE_SERVICES_FIELD_NUMBER: _builtins.int
     announcement: _builtins.int
     """The announcement."""
     @_builtins.property
@@ -400,16 +415,23 @@ class DecideContractRequest(_message.Message):
     def refusal(self) -> _status_pb2.Status:
         """Why it is refused; unset: accepted."""
 
+    @_builtins.property
+    def beside_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of the services that are accepted beside the contract in force, whose policies stay: only routes are taken
+        from theirs.
+        """
+
     def __init__(
         self,
         *,
         announcement: _builtins.int = ...,
         policies: _abc.Iterable[Global___MethodPolicy] | None = ...,
         refusal: _status_pb2.Status | None = ...,
+        beside_services: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "policies", b"policies", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "beside_services", b"beside_services", "policies", b"policies", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ use crate::command::{Submit, SubmitOptions, SubmitTask};
 use crate::effect::Error;
 use crate::ids::{Millis, TaskId};
 use crate::live::held::RunKey;
+use crate::policy::method_of;
 use crate::record::{Acceptance, Blob, ChildKey, NewTask, Refusal};
 use crate::state::dedup::First;
 use crate::state::methods::PRIORITY_MAX;
@@ -142,7 +143,7 @@ impl Partition {
             }
             if diverged {
                 let parent = child.flow;
-                let child = memo::describe(&task.method, &child.key).into();
+                let child = memo::describe(method_of(&task.method), &child.key).into();
                 return Err(Error::FlowDiverged { parent, child });
             }
             if !crate::mutant::is(crate::mutant::Mutant::DeadlineWidened) {
@@ -151,11 +152,12 @@ impl Partition {
         }
         let mut keyed = None;
         if let Some(key) = key_of(&task.idempotency_key) {
-            let hash = self.state.dedup.hash(method, key);
-            if let Some(known) = self.duplicate(draft, task, method, key, hash, now)? {
+            let family = self.state.methods.family_of(method);
+            let hash = self.state.dedup.hash(family, key);
+            if let Some(known) = self.duplicate(draft, task, family, key, hash, now)? {
                 return Ok(Verdict::Existing(known));
             }
-            keyed = Some((hash, method));
+            keyed = Some((hash, family));
         }
         self.check_room(draft, method)?;
         draft.accept(child.as_ref(), keyed, self.state.methods.get(method).queue);
@@ -202,7 +204,7 @@ impl Partition {
             let first = &draft.tasks[*at as usize];
             (first.id, first.digest == task.digest)
         } else {
-            match self.state.first_of(method, key, hash, now) {
+            match self.state.first_of(method, key, now) {
                 Some(First::Kept(slot)) => {
                     let first = &self.state.tasks[slot];
                     let digest = first.rare.as_ref().map_or(0, |rare| rare.digest);
@@ -303,7 +305,7 @@ fn check_priority(options: Option<&SubmitOptions>) -> Result<(), Error> {
 fn check_keys(task: &SubmitTask, policy: &crate::policy::MethodPolicy) -> Result<(), Error> {
     let missing = |key| {
         Err(Error::KeyMissing {
-            method: Arc::clone(&policy.method),
+            method: Arc::from(method_of(&policy.method)),
             key,
         })
     };

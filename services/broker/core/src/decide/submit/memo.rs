@@ -33,8 +33,7 @@ impl Partition {
         let Some(key) = key_of(&task.idempotency_key) else {
             return true;
         };
-        let hash = self.state.dedup.hash(method, key);
-        self.state.first_of(method, key, hash, now).is_none()
+        self.state.first_of(method, key, now).is_none()
     }
 
     /// What a task is as a child call, if it is one.
