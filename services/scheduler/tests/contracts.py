@@ -70,9 +70,9 @@ def orders_set(task: str = "", defaults: str = "", messages: str = MESSAGES) -> 
     )
 
 
-def orders(task: str = "", defaults: str = "") -> Contract:
+def orders(task: str = "", defaults: str = "", messages: str = MESSAGES) -> Contract:
     """The same, read."""
-    return read_contract(orders_set(task, defaults), [SERVICE], "digest")
+    return read_contract(orders_set(task, defaults, messages), [SERVICE], "digest")
 
 
 def source(source: str, *services: str, digest: str = "digest") -> Contract:

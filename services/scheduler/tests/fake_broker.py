@@ -209,7 +209,7 @@ class FakeBroker(
             await context.abort_with_status(_conflict("nobody waits"))
         assert announced is not None
         if not request.HasField("refusal") and not announced.validate_only:
-            for service in announced.services:
+            for service in set(announced.services) - set(request.beside_services):
                 self.state.contracts[service] = contract_pb.GetContractResponse(
                     descriptor_set=announced.descriptor_set,
                     digest=announced.digest,

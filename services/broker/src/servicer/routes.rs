@@ -67,17 +67,23 @@ pub(super) fn routed(
             None => routes.extend(known),
         }
         let policy = current.unwrap_or(own);
-        let each = |method| MethodPolicy {
-            method,
-            ..policy.clone()
-        };
-        policies.extend(routes.into_iter().map(each));
+        policies.extend(routes.iter().filter_map(|route| by_route(&policy, route)));
     }
     let told = |info: &MethodInfo| match is_beside(&info.method) {
         true => contract::routed(partition, info.clone()),
         false => info.clone(),
     };
     (policies, infos.iter().map(told).collect())
+}
+
+/// A policy under the name of a route, in its source too, which is what the log keeps.
+fn by_route(policy: &MethodPolicy, route: &Arc<str>) -> Option<MethodPolicy> {
+    if policy.method == *route {
+        return Some(policy.clone());
+    }
+    let mut source = policy::source(policy).ok()?;
+    source.info.as_mut()?.method = route.to_string();
+    policy::compiled(&source)
 }
 
 fn info(policy: &MethodPolicy) -> MethodInfo {

@@ -29,4 +29,5 @@ mod sessions;
 mod support;
 mod tasks;
 mod unary;
+mod versions;
 mod workers;

@@ -16,5 +16,6 @@ mod redriven_children;
 mod residency;
 mod restart;
 mod retries;
+mod routes;
 mod sessions;
 mod workers;

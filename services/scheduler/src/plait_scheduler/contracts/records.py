@@ -178,24 +178,17 @@ def _record(decision: Decision, history: tuple[Decision, ...], latest: int) -> C
 
 
 def _same(known: Decision, again: Decision) -> Decision:
-    """A known contract in the words of another language: when it was decided and who allowed it,
-    stays.
+    """A known contract in the words of another language: what was decided, when, and who allowed
+    it, stays.
     """
-    if known.has(again.digest) and known.routes and again.allowed is None:
+    if known.has(again.digest) and known.routes:
         return known
-    allowed = again if again.allowed else known
-    return msgspec.structs.replace(
-        known,
-        digest=again.digest,
-        digests=_digests(again.digest, known),
-        routes=known.routes or again.routes,
-        tolerated=allowed.tolerated,
-        allowed=allowed.allowed,
-    )
+    digests = _digests(known.digest, again, known)
+    return msgspec.structs.replace(known, digests=digests, routes=known.routes or again.routes)
 
 
 def _digests(but: str, *known: Decision) -> tuple[str, ...]:
-    """All digests of decisions on one contract, the latest of each first, but for one."""
+    """All digests of decisions on one contract, the latest first, but for one."""
     found = dict.fromkeys(digest for each in known for digest in (each.digest, *each.digests))
     return tuple(digest for digest in found if digest != but)[:DIGESTS_MAX]
 
