@@ -194,23 +194,25 @@ async def test_a_later_contract_stays_in_force_while_it_is_served(fresh: Mesh):
         return await command("contract", "show", SERVICE, address=fresh.address)
 
     older = await fresh.start_worker("python")
-    assert "version 1" in await in_force()
+    assert "version 1, 1 worker," in await in_force()
     newer = await later.worker()
-    assert "version 2" in await in_force()
+    said = await in_force()
+    assert "version 2, 1 worker," in said
+    assert "beside it version 1, 1 worker" in said
     # One of the earlier version comes again, as in a rolling restart.
     await older.terminate()
     older = await fresh.start_worker("go")
-    assert "version 2" in await in_force()
+    assert "  version 2" in await in_force()
     # None of the later one is left: whoever comes now brings back its own.
     await newer.terminate()
     await older.terminate()
     await fresh.start_worker("rust")
-    assert "version 1" in await in_force()
+    assert "  version 1" in await in_force()
     # An operator decides, whatever is served.
     await later.push()
-    assert "version 2" in await in_force()
+    assert "  version 2" in await in_force()
     await fresh.start_worker("typescript")
-    assert "version 1" in await in_force()
+    assert "  version 1" in await in_force()
 
 
 async def test_tasks_that_a_break_was_allowed_for_wait_for_their_own_workers(fresh: Mesh):

@@ -286,6 +286,7 @@ def test_a_contract_that_changes_is_checked_allowed_and_logged(run, tmp_path):
     assert lines[0].split() == [
         "DECIDED",
         "VERSION",
+        "WORKERS",
         "CONTRACT",
         "BROKE",
         "ALLOWED",

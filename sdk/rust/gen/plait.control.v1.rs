@@ -135,7 +135,8 @@ pub struct ContractDecision {
     /// SHA-256 of the descriptor set, in hexadecimal.
     #[prost(string, tag = "1")]
     pub digest: ::prost::alloc::string::String,
-    /// 1 for the first contract of the service, one more each time that it declares something else.
+    /// 1 for the first contract of the service, one more for each that declares something new; one that comes back keeps
+    /// its own.
     #[prost(int64, tag = "2")]
     pub version: i64,
     /// When it was accepted.
@@ -156,6 +157,12 @@ pub struct ContractDecision {
     /// When that was.
     #[prost(message, optional, tag = "8")]
     pub allow_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether another contract stayed in force.
+    #[prost(bool, tag = "9")]
+    pub beside: bool,
+    /// Attached workers that announced it.
+    #[prost(uint32, tag = "10")]
+    pub workers: u32,
 }
 /// What a change means for those who use the contract in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -78,7 +78,12 @@ class Scheduler:
         servicers = Servicers(
             DirectoryServicer(self._directory, lambda: self._connected),
             ContractReviewServicer(
-                reviewer, records, lambda: self._connected, now_ms, tolerant=settings.dev
+                reviewer,
+                records,
+                lambda: self._connected,
+                self._directory.contracts_of,
+                now_ms,
+                tolerant=settings.dev,
             ),
         )
         self._server = Server(servicers, settings.dev)

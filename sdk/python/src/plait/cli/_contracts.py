@@ -81,13 +81,17 @@ async def show(api: Api, service: str) -> Exit:
     """What is in force, and how it came to be."""
     request = contract_service_pb2.GetContractRequest(service=service)
     contract = await api.contracts.GetContract(request, timeout=api.timeout)
-    decision = (await _reviews.decisions(api, service))[0]
+    decision, *others = await _reviews.decisions(api, service)
     lines = [service, *_reviews.decision_lines(decision)]
+    served = {each.version: each for each in others if each.workers}
+    served.pop(decision.version, None)
+    lines += [_reviews.beside_line(each) for _, each in sorted(served.items(), reverse=True)]
     lines += [f"  {each.method.lstrip('/')}" for each in contract.methods]
     value = {
         "service": service,
         "methods": [as_dict(each) for each in contract.methods],
         "decision": as_dict(decision),
+        "beside": [as_dict(each) for each in served.values()],
     }
     api.output.data(value, "\n".join(lines))
     return Exit.OK

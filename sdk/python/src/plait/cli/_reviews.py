@@ -23,7 +23,7 @@ _GROUPS = (
     (pb.CHANGE_EFFECT_NEEDS_DRAIN, "needs work drained"),
     (pb.CHANGE_EFFECT_HARMLESS, "harmless"),
 )
-_LOG_COLUMNS = ("DECIDED", "VERSION", "CONTRACT", "BROKE", "ALLOWED BY", "REASON")
+_LOG_COLUMNS = ("DECIDED", "VERSION", "WORKERS", "CONTRACT", "BROKE", "ALLOWED BY", "REASON")
 _COUNTED_EXACTLY = 10_000
 
 
@@ -105,8 +105,9 @@ def is_breaking(answer: pb.ReviewContractResponse) -> bool:
 
 def decision_lines(decision: pb.ContractDecision) -> list[str]:
     """One decision, for people."""
+    decided = f"decided {_when(decision.decide_time)}"
     lines = [
-        f"  version {decision.version}, decided {_when(decision.decide_time)}",
+        f"  version {decision.version}, {_workers(decision)}, {decided}",
         f"  contract {decision.digest}",
     ]
     if decision.reason:
@@ -115,6 +116,15 @@ def decision_lines(decision: pb.ContractDecision) -> list[str]:
     elif decision.overridden:
         lines.append("  tolerated in development")
     return lines + [f"    {each}" for each in decision.overridden]
+
+
+def beside_line(decision: pb.ContractDecision) -> str:
+    """A version that is served beside the one in force, for people."""
+    return f"  beside it version {decision.version}, {_workers(decision)}"
+
+
+def _workers(decision: pb.ContractDecision) -> str:
+    return f"{decision.workers} worker{'' if decision.workers == 1 else 's'}"
 
 
 def _summary(review: pb.ServiceReview) -> str:
@@ -157,7 +167,8 @@ def _state(state: "task_pb2.TaskState.ValueType") -> str:
 def _row(decision: pb.ContractDecision) -> tuple[str, ...]:
     return (
         _when(decision.decide_time),
-        str(decision.version),
+        f"{decision.version}{' beside' if decision.beside else ''}",
+        str(decision.workers or ""),
         decision.digest[:12],
         str(len(decision.overridden) or ""),
         decision.allowed_by,

@@ -78,12 +78,15 @@ class Directory:
         ]
         return sorted(found, key=lambda entry: (entry.attached.name, entry.attached.worker))
 
-    def contracts_of(self, service: str) -> set[str]:
-        """Digests of the contracts that workers of a service announced."""
+    def contracts_of(self, service: str) -> list[tuple[str, ...]]:
+        """For each worker of a service, the digests of the contracts that it announced."""
         prefix = f"/{service}/"
         attached = (entry.attached for entry in self._workers.values())
-        serving = (each for each in attached if any(m.startswith(prefix) for m in each.methods))
-        return {digest for each in serving for digest in each.contracts}
+        return [
+            each.contracts
+            for each in attached
+            if any(route.startswith(prefix) for route in each.methods)
+        ]
 
     def group_of(self, worker: str) -> str:
         """Names what a worker serves: the same for those that can take one another's work."""

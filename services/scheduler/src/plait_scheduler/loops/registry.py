@@ -1,7 +1,7 @@
 """The registry loop: answers announced contracts and keeps their history in the key space."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -52,10 +52,10 @@ class RegistryLoop(Loop):
         control: Control,
         reviewer: Reviewer,
         records: Records,
-        attached: Callable[[str], Iterable[str]],
+        attached: Callable[[str], Iterable[Sequence[str]]],
         now_ms: Callable[[], int],
     ) -> None:
-        """`attached` are the digests that attached workers of a service announced."""
+        """`attached`: for each attached worker of a service, the digests that it announced."""
         config.validate()
         super().__init__()
         self._config = config
@@ -120,7 +120,7 @@ class RegistryLoop(Loop):
         dockets = {}
         for service in contract.services:
             record = await self._records.of(service.name)
-            attached = self._attached(service.name)
+            attached = [each for found in self._attached(service.name) for each in found]
             dockets[service.name] = docket(announced, contract, service, record, attached)
         beside = {name for name, one in dockets.items() if one.is_beside}
         reviewed = await self._reviewer.review(contract, look_seconds=LOOK_SECONDS, beside=beside)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -48,6 +48,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         reviewer: Reviewer,
         records: Records,
         connected: Callable[[], bool],
+        attached: Callable[[str], Iterable[Sequence[str]]],
         now_ms: Callable[[], int],
         *,
         tolerant: bool,
@@ -55,6 +56,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         self._reviewer = reviewer
         self._records = records
         self._connected = connected
+        self._attached = attached
         self._now_ms = now_ms
         self._tolerant = tolerant
         # A look at the work in flight costs the broker something; decisions do not wait for it.
@@ -118,7 +120,13 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         await _check_services([request.service], context)
         record = await self._records.of(request.service)
         decisions = record.decisions() if record else ()
-        return pb.ListContractDecisionsResponse(decisions=[_decision(each) for each in decisions])
+        attached = [set(each) for each in self._attached(request.service)]
+        answers = []
+        for decision in decisions:
+            digests = {decision.digest, *decision.digests}
+            workers = sum(bool(each & digests) for each in attached)
+            answers.append(_decision(decision, workers))
+        return pb.ListContractDecisionsResponse(decisions=answers)
 
     async def _check_connected(self, context: Context) -> None:
         if not self._connected():
@@ -175,7 +183,7 @@ def _work(affected: Affected) -> pb.AffectedWork:
     )
 
 
-def _decision(decision: Decision) -> pb.ContractDecision:
+def _decision(decision: Decision, workers: int) -> pb.ContractDecision:
     allowed = decision.allowed
     return pb.ContractDecision(
         digest=decision.digest,
@@ -186,6 +194,8 @@ def _decision(decision: Decision) -> pb.ContractDecision:
         reason=allowed.reason if allowed else "",
         allowed_by=allowed.allowed_by if allowed else "",
         allow_time=_timestamp(allowed.allow_time_ms) if allowed else None,
+        beside=decision.beside,
+        workers=workers,
     )
 
 

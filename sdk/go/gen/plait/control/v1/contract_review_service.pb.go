@@ -729,7 +729,8 @@ type ContractDecision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the descriptor set, in hexadecimal.
 	Digest string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
-	// 1 for the first contract of the service, one more each time that it declares something else.
+	// 1 for the first contract of the service, one more for each that declares something new; one that comes back keeps
+	// its own.
 	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// When it was accepted.
 	DecideTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=decide_time,json=decideTime,proto3" json:"decide_time,omitempty"`
@@ -742,7 +743,11 @@ type ContractDecision struct {
 	// Who allowed it: "user@host".
 	AllowedBy string `protobuf:"bytes,7,opt,name=allowed_by,json=allowedBy,proto3" json:"allowed_by,omitempty"`
 	// When that was.
-	AllowTime     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=allow_time,json=allowTime,proto3" json:"allow_time,omitempty"`
+	AllowTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=allow_time,json=allowTime,proto3" json:"allow_time,omitempty"`
+	// Whether another contract stayed in force.
+	Beside bool `protobuf:"varint,9,opt,name=beside,proto3" json:"beside,omitempty"`
+	// Attached workers that announced it.
+	Workers       uint32 `protobuf:"varint,10,opt,name=workers,proto3" json:"workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -833,6 +838,20 @@ func (x *ContractDecision) GetAllowTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ContractDecision) GetBeside() bool {
+	if x != nil {
+		return x.Beside
+	}
+	return false
+}
+
+func (x *ContractDecision) GetWorkers() uint32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
 var File_plait_control_v1_contract_review_service_proto protoreflect.FileDescriptor
 
 const file_plait_control_v1_contract_review_service_proto_rawDesc = "" +
@@ -881,7 +900,7 @@ const file_plait_control_v1_contract_review_service_proto_rawDesc = "" +
 	"\x1cListContractDecisionsRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"a\n" +
 	"\x1dListContractDecisionsResponse\x12@\n" +
-	"\tdecisions\x18\x01 \x03(\v2\".plait.control.v1.ContractDecisionR\tdecisions\"\xb1\x02\n" +
+	"\tdecisions\x18\x01 \x03(\v2\".plait.control.v1.ContractDecisionR\tdecisions\"\xe3\x02\n" +
 	"\x10ContractDecision\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -895,7 +914,10 @@ const file_plait_control_v1_contract_review_service_proto_rawDesc = "" +
 	"\n" +
 	"allowed_by\x18\a \x01(\tR\tallowedBy\x129\n" +
 	"\n" +
-	"allow_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tallowTime*\x83\x01\n" +
+	"allow_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tallowTime\x12\x16\n" +
+	"\x06beside\x18\t \x01(\bR\x06beside\x12\x18\n" +
+	"\aworkers\x18\n" +
+	" \x01(\rR\aworkers*\x83\x01\n" +
 	"\fChangeEffect\x12\x1d\n" +
 	"\x19CHANGE_EFFECT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16CHANGE_EFFECT_HARMLESS\x10\x01\x12\x1d\n" +

@@ -389,16 +389,24 @@ class ContractDecision(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ALLOWED_BY_FIELD_NUMBER: _builtins.int
     ALLOW_TIME_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """SHA-256 of the descriptor set, in hexadecimal."""
     version: _builtins.int
-    """1 for the first contract of the service, one more each time that it declares something else."""
+    """1 for the first contract of the service, one more for each that declares something new; one that comes back keeps
+    its own.
+    """
     scheduler: _builtins.str
     """The scheduler that did."""
     reason: _builtins.str
     """Why it was allowed; "": it was not necessary, or development tolerated it."""
     allowed_by: _builtins.str
     """Who allowed it: "user@host"."""
+    beside: _builtins.bool
+    """Whether another contract stayed in force."""
+    workers: _builtins.int
+    """Attached workers that announced it."""
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -422,10 +430,12 @@ class ContractDecision(_message.Message):
         reason: _builtins.str = ...,
         allowed_by: _builtins.str = ...,
         allow_time: _timestamp_pb2.Timestamp | None = ...,
+        beside: _builtins.bool = ...,
+        workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allow_time", b"allow_time", "decide_time", b"decide_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_time", b"allow_time", "allowed_by", b"allowed_by", "decide_time", b"decide_time", "digest", b"digest", "overridden", b"overridden", "reason", b"reason", "scheduler", b"scheduler", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_time", b"allow_time", "allowed_by", b"allowed_by", "beside", b"beside", "decide_time", b"decide_time", "digest", b"digest", "overridden", b"overridden", "reason", b"reason", "scheduler", b"scheduler", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
