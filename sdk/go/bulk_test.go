@@ -176,7 +176,7 @@ func TestSubmitMany_UnknownMethodIsAnnouncedAndSubmittedAgain(t *testing.T) {
 	if got := next(t, done); got.err != nil || !slices.Equal(got.response, []string{taskID(9)}) {
 		t.Fatalf("got %v", got)
 	}
-	if len(s.announcements()) != 1 {
+	if len(s.announcements()) != 2 {
 		t.Fatalf("announced %v", s.announcements())
 	}
 }

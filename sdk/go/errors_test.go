@@ -106,7 +106,7 @@ func TestSession_FrameThatCannotBeMarshalledFailsAloneAndOnce(t *testing.T) {
 	t.Parallel()
 	s := startScript(t)
 	client := connect(t, s.address)
-	broken := &submission{method: "\xff", await: true}
+	broken := &submission{route: "\xff", await: true}
 	if err := client.session.enqueue(broken); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestSession_LargeRequestsGoInSmallerFrames(t *testing.T) {
 	now := time.Now()
 	s := &session{frameTasksMax: frameTasksMax, sequence: 1}
 	for range 5 {
-		s.queue.push(&submission{method: "m", size: frameBytesMax / 2})
+		s.queue.push(&submission{route: "m", size: frameBytesMax / 2})
 	}
 	for _, want := range []int{2, 2, 1} {
 		if f := s.nextFrame(now); len(f.submissions) != want {
