@@ -7,7 +7,7 @@ It enforces nothing. What the real broker does with decisions is tested with the
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -46,6 +46,7 @@ class State:
     )
     workers: dict[str, control_pb.WorkerAttached] = field(default_factory=dict)
     windows: asyncio.Queue[dict[str, int]] = field(default_factory=asyncio.Queue)
+    gates: asyncio.Queue[list[control_pb.MethodGate]] = field(default_factory=asyncio.Queue)
 
 
 class FakeBroker(
@@ -160,8 +161,13 @@ class FakeBroker(
         detached = control_pb.WorkerDetached(worker=worker, reason="closed")
         self.tell(control_pb.ObserveResponse(worker_detached=detached))
 
-    def figures(self, *workers: control_pb.WorkerFigures, interval_ms: int = 1000) -> None:
-        figures = control_pb.Figures(workers=workers)
+    def figures(
+        self,
+        *workers: control_pb.WorkerFigures,
+        interval_ms: int = 1000,
+        methods: Sequence[control_pb.MethodFigures] = (),
+    ) -> None:
+        figures = control_pb.Figures(workers=workers, methods=methods)
         figures.interval.FromMilliseconds(interval_ms)
         self.tell(control_pb.ObserveResponse(figures=figures))
 
@@ -226,6 +232,13 @@ class FakeBroker(
         self.state.windows.put_nowait(windows)
         unknown = [worker for worker in windows if worker not in self.state.workers]
         return control_pb.SetWindowsResponse(unknown=unknown)
+
+    async def SetGates(
+        self, request: control_pb.SetGatesRequest, context: Context
+    ) -> control_pb.SetGatesResponse:
+        await self._fail("SetGates", context)
+        self.state.gates.put_nowait(list(request.gates))
+        return control_pb.SetGatesResponse()
 
     async def AnnounceContract(
         self, request: contract_pb.AnnounceContractRequest, context: Context

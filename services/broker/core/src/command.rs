@@ -8,6 +8,17 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// How many attempts of a method may begin until the next word. It is not durable: whoever set it sets it again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Full path.
+    pub method: Arc<str>,
+    /// Attempts that may begin; `None`: any number.
+    pub permits: Option<u32>,
+    /// How long this holds, ms; then any number may begin.
+    pub valid_ms: u64,
+}
+
 /// One request, or one thing that happened outside.
 #[derive(Debug)]
 pub enum Command {
@@ -99,6 +110,8 @@ pub enum Command {
         value: Bytes,
         expected: Option<u64>,
     },
+    /// Let only some attempts of methods begin; answered by `Reply::Unknown`.
+    SetGates { tag: ReplyTag, gates: Vec<Gate> },
     /// Remove a key; answered by `Reply::Done`.
     KvDelete {
         tag: ReplyTag,

@@ -102,6 +102,10 @@ pub struct MethodFigures {
     pub submitted: u64,
     /// Attempts by gRPC code.
     pub outcomes: [u64; 17],
+    /// Those of them that began since the method's gate was set last.
+    pub fresh: [u64; 17],
+    /// Attempts that may begin; `None`: any number.
+    pub permits: Option<u32>,
     /// Put back for a retry.
     pub retried: u64,
     /// Dispatch to outcome, ms, summed.

@@ -10,7 +10,7 @@ use plait::pb::control::v1::control_service_server::ControlService;
 use plait::pb::control::v1::observe_response::Event;
 use plait::pb::v1::{ErrorReason, MethodInfo};
 use plait_broker_core::Partition;
-use plait_broker_core::command::Command;
+use plait_broker_core::command::{Command, Gate};
 use plait_broker_core::effect::Reply;
 use plait_broker_core::policy::MethodPolicy;
 use tokio::sync::mpsc;
@@ -205,6 +205,29 @@ impl ControlService for Control {
             _ => Vec::new(),
         };
         Ok(Response::new(pb::SetWindowsResponse { unknown }))
+    }
+
+    async fn set_gates(
+        &self,
+        request: Request<pb::SetGatesRequest>,
+    ) -> Result<Response<pb::SetGatesResponse>, Status> {
+        let mut gates = Vec::new();
+        for (index, gate) in request.into_inner().gates.into_iter().enumerate() {
+            let field = format!("gates[{index}].valid_for");
+            let valid_for = gate.valid_for.as_ref();
+            let valid_ms = valid_for.map_or(Ok(0), |held| times::millis(&field, held))?;
+            gates.push(Gate {
+                method: Arc::from(gate.method.as_str()),
+                permits: gate.permits,
+                valid_ms,
+            });
+        }
+        let set = |tag| Command::SetGates { tag, gates };
+        let unknown = match self.context.partition.call(0, set).await? {
+            Reply::Unknown(names) => names.iter().map(|name| name.to_string()).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Response::new(pb::SetGatesResponse { unknown }))
     }
 }
 

@@ -47,6 +47,8 @@ fn method(figures: MethodFigures) -> pb::MethodFigures {
         method: figures.method.to_string(),
         submitted: figures.submitted,
         outcomes: figures.outcomes.to_vec(),
+        fresh_outcomes: figures.fresh.to_vec(),
+        permits: figures.permits,
         retried: figures.retried,
         busy_ms: figures.busy_ms,
     }

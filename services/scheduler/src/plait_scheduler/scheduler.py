@@ -13,16 +13,19 @@ from plait_scheduler.broker.channel import open_channel
 from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.key_value import KeyValue
+from plait_scheduler.broker.policy_book import PolicyBook
 from plait_scheduler.broker.work import WorkInFlight
 from plait_scheduler.contracts.records import Records
 from plait_scheduler.contracts.reviewer import Reviewer
 from plait_scheduler.domain.directory import Directory
 from plait_scheduler.domain.events import ContractAnnounced, Event, Figures
 from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
+from plait_scheduler.loops.breaker import BreakerLoop
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
 from plait_scheduler.loops.standby import CLAIM_KEY, Standby, StandbyConfig
 from plait_scheduler.server import Server, Servicers
+from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.settings import Settings
@@ -61,8 +64,11 @@ class Scheduler:
             records,
             self._directory.contracts_of,
             now_ms,
+            lambda: self._policies.forget(),
         )
         self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
+        self._policies = PolicyBook(Contracts(self._channel))
+        self._breaker = BreakerLoop(control, self._policies)
         self._standby = Standby(StandbyConfig(), self._key_value)
         self._observer = Observer(
             ObserverConfig(self._id, settings.figures_interval_ms),
@@ -77,6 +83,7 @@ class Scheduler:
         )
         servicers = Servicers(
             DirectoryServicer(self._directory, lambda: self._connected),
+            BreakerServicer(self._breaker.gates, lambda: self._connected),
             ContractReviewServicer(
                 reviewer,
                 records,
@@ -100,7 +107,7 @@ class Scheduler:
         self._log.info("listening", address=self._address, broker=self._settings.broker)
         try:
             async with asyncio.TaskGroup() as group:
-                loops = (self._observer, self._registry, self._allocator)
+                loops = (self._observer, self._registry, self._allocator, self._breaker)
                 running = [group.create_task(loop.run()) for loop in loops]
                 await stopping.wait()
                 await self._drain()
@@ -119,6 +126,7 @@ class Scheduler:
             async with asyncio.timeout(self._settings.drain_ms / 1000):
                 await self._registry.finish()
                 await self._allocator.finish()
+                await self._breaker.finish()
         if self._connected:
             await self._take_leave()
 
@@ -139,6 +147,7 @@ class Scheduler:
         self._directory.reset()
         self._registry.reset()
         self._allocator.reset()
+        self._breaker.reset()
         await self._key_value.put(ADDRESS_KEY, self._address.encode())
         self._connected = True
         await self._server.set_serving(True)
@@ -158,3 +167,4 @@ class Scheduler:
             await self._registry.add(event)
         elif isinstance(event, Figures):
             self._allocator.add(event)
+            self._breaker.add(event)

@@ -1,4 +1,4 @@
-"""The scheduler's own port: health, the directory, reviews, and reflection in development."""
+"""The scheduler's own port: health, directory, breakers, reviews, and reflection in development."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,22 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
 from plait.control.v1 import (
+    breaker_service_pb2,
+    breaker_service_pb2_grpc,
     contract_review_service_pb2,
     contract_review_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
 )
 from plait_scheduler.broker.rpc_spans import RpcTracerProvider
+from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 
+BREAKERS = breaker_service_pb2.DESCRIPTOR.services_by_name["BreakerService"].full_name
 DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
 REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
+OURS = (BREAKERS, DIRECTORY, REVIEWS)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -39,6 +44,7 @@ class Servicers:
     """What is served."""
 
     directory: DirectoryServicer
+    breakers: BreakerServicer
     reviews: ContractReviewServicer
 
 
@@ -59,11 +65,15 @@ class Server:
         directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server(
             servicers.directory, self._server
         )
+        breaker_service_pb2_grpc.add_BreakerServiceServicer_to_server(
+            servicers.breakers, self._server
+        )
         contract_review_service_pb2_grpc.add_ContractReviewServiceServicer_to_server(
             servicers.reviews, self._server
         )
         if dev:
-            names = [DIRECTORY, REVIEWS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+            health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+            names = [*OURS, health_name]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
 
     async def start(self, listen: str) -> str:
@@ -77,7 +87,7 @@ class Server:
 
     async def set_serving(self, serving: bool) -> None:
         """What health checks are told from now on."""
-        for name in ("", DIRECTORY, REVIEWS):
+        for name in ("", *OURS):
             await self._health.set(name, _SERVING if serving else _NOT_SERVING)
 
     async def drain(self) -> None:

@@ -11,6 +11,7 @@ import plait
 # Groups and commands with their help, so that none of their modules is needed to list them.
 _COMMANDS = {
     "bench": "Measure throughput and latency.",
+    "breaker": "Breakers of methods: list.",
     "call": "Run a method as a durable task and wait for its result.",
     "contract": "Contracts: list, push, check.",
     "dev": "Start broker, scheduler and workers on this machine.",

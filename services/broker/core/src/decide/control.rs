@@ -1,8 +1,9 @@
 //! Commands of operators and of the scheduler: policies, pauses, windows, redrives, keys.
 
-use crate::command::Command;
+use crate::command::{Command, Gate};
 use crate::effect::{Effect, Error, Reply};
 use crate::ids::{Millis, ReplyTag};
+use crate::live::alarms::Alarm;
 use crate::partition::{Partition, Step};
 use crate::record::Record;
 use bytes::Bytes;
@@ -29,6 +30,7 @@ impl Partition {
                 (tag, Ok(Reply::Done))
             }
             Command::SetWindows { tag, windows } => (tag, Ok(self.set_windows(windows))),
+            Command::SetGates { tag, gates } => (tag, Ok(self.set_gates(gates, now))),
             Command::KvPut {
                 tag,
                 key,
@@ -70,6 +72,36 @@ impl Partition {
             }
         }
         Reply::Unknown(unknown)
+    }
+
+    fn set_gates(&mut self, gates: Vec<Gate>, now: Millis) -> Reply {
+        let mut unknown = Vec::new();
+        // Tokens grow, so those granted from now on are above.
+        let since = self.next_token();
+        for gate in gates {
+            let Some(method) = self.state.methods.find(&gate.method) else {
+                unknown.push(gate.method);
+                continue;
+            };
+            let until = now.saturating_add(gate.valid_ms);
+            let number = self
+                .state
+                .methods
+                .set_gate(method, gate.permits, since, until);
+            if gate.permits.is_some() {
+                self.live.alarms.set(until, Alarm::Gate(number));
+            }
+        }
+        Reply::Unknown(unknown)
+    }
+
+    /// A gate was to be set again by now, if it was not.
+    pub(super) fn gate_over(&mut self, number: u32, now: Millis) {
+        let gate = self.state.methods.gate(number);
+        if gate.permits.is_some() && gate.until <= now {
+            let since = self.next_token();
+            self.state.methods.set_gate(number, None, since, now);
+        }
     }
 
     fn kv_put(

@@ -114,12 +114,16 @@ impl Partition {
                 if self.live.workers.slab[worker].room() == 0 {
                     return taken;
                 }
+                if self.state.methods.is_barred(method) {
+                    break;
+                }
                 taken += 1;
                 self.state.methods.remove_ready(&mut self.state.tasks, slot);
                 let grace = u64::from(crate::mutant::is(crate::mutant::Mutant::ExpiredStarts));
                 if self.state.tasks[slot].expire_at + grace <= now {
                     overdue.push(slot);
                 } else {
+                    self.state.methods.take_permit(method);
                     self.grant(slot, worker, position, now);
                 }
             }
@@ -127,18 +131,23 @@ impl Partition {
         taken
     }
 
-    fn grant(&mut self, slot: u32, worker: u32, method: u32, now: Millis) {
-        self.live.tokens += 1;
-        debug_assert!(
-            self.live.tokens < 1 << COUNTER_BITS,
-            "the counter stays below the epoch"
-        );
+    /// The token of the next attempt.
+    pub(crate) fn next_token(&self) -> Token {
         let epoch = if crate::mutant::is(crate::mutant::Mutant::TokenWithoutEpoch) {
             0
         } else {
             self.config.epoch
         };
-        let token = Token(epoch << COUNTER_BITS | self.live.tokens);
+        Token(epoch << COUNTER_BITS | (self.live.tokens + 1))
+    }
+
+    fn grant(&mut self, slot: u32, worker: u32, method: u32, now: Millis) {
+        let token = self.next_token();
+        self.live.tokens += 1;
+        debug_assert!(
+            self.live.tokens < 1 << COUNTER_BITS,
+            "the counter stays below the epoch"
+        );
         let task = &self.state.tasks[slot];
         let attempt = u32::from(task.attempt) + 1;
         let policy = self.state.methods.policy(task.method);

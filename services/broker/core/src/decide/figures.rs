@@ -71,12 +71,17 @@ impl Partition {
 
     fn method_figures(&mut self) -> Vec<MethodFigures> {
         let tallies = self.state.methods.take_tallies();
+        let methods = &self.state.methods;
         let figures = |(method, tally): (Arc<str>, Tally)| MethodFigures {
-            method,
             submitted: tally.submitted,
             outcomes: tally.outcomes,
+            fresh: tally.fresh,
+            permits: methods
+                .find(&method)
+                .and_then(|number| methods.gate(number).permits),
             retried: tally.retried,
             busy_ms: tally.busy_ms,
+            method,
         };
         tallies.into_iter().map(figures).collect()
     }

@@ -124,9 +124,10 @@ impl Partition {
     pub(crate) fn tally(&mut self, slot: u32, code: u32, now: Millis) {
         let task = &self.state.tasks[slot];
         let busy_ms = now.saturating_sub(task.started_at().unwrap_or(now));
-        let tally = &mut self.state.methods.methods[task.method as usize].tally;
-        tally.outcomes[(code as usize).min(16)] += 1;
-        tally.busy_ms += busy_ms;
+        let (method, token) = (task.method, task.token());
+        self.state
+            .methods
+            .count_outcome(method, token, code, busy_ms);
         let holder = self
             .state
             .leases

@@ -154,6 +154,7 @@ impl Partition {
             match self.live.alarms.pop(now) {
                 Some(Alarm::Reattach) => self.reattach_over(now, step),
                 Some(Alarm::Held(number)) => self.held_for_long(number, now, step),
+                Some(Alarm::Gate(method)) => self.gate_over(method, now),
                 Some(Alarm::Session(session)) => {
                     if self.is_idle(session, now) {
                         idle.push(session);

@@ -10,6 +10,8 @@ pub(crate) enum Alarm {
     Reattach,
     /// A held call had its time.
     Held(u64),
+    /// A gate was not set again in time; of the method with this number.
+    Gate(u32),
     /// A session may have been idle for too long.
     Session(SessionId),
 }

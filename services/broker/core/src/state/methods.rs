@@ -6,6 +6,7 @@ use super::slab::NONE;
 use super::table::TaskTable;
 use super::task::flag;
 use crate::effect::TaskState;
+use crate::ids::{Millis, Token};
 use crate::policy::{MethodPolicy, method_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,6 +37,19 @@ pub(crate) struct Method {
     pub(crate) dead_letters: u64,
     /// What happened since figures were taken last.
     pub(crate) tally: Tally,
+    /// How many of its attempts may begin; the one of the first route holds for all.
+    gate: Gate,
+}
+
+/// What bars a method while its breaker is open. It ends with the process.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    /// Attempts that may begin; `None`: any number.
+    pub(crate) permits: Option<u32>,
+    /// The first token of attempts that begin under it.
+    since: Token,
+    /// When it is over.
+    pub(crate) until: Millis,
 }
 
 /// Sums for the figures.
@@ -43,8 +57,20 @@ pub(crate) struct Method {
 pub(crate) struct Tally {
     pub(crate) submitted: u64,
     pub(crate) outcomes: [u64; 17],
+    /// Those of attempts that began since the gate was set last.
+    pub(crate) fresh: [u64; 17],
     pub(crate) retried: u64,
     pub(crate) busy_ms: u64,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            permits: None,
+            since: Token(0),
+            until: 0,
+        }
+    }
 }
 
 impl Tally {
@@ -58,7 +84,9 @@ impl Tally {
         self.submitted += other.submitted;
         self.retried += other.retried;
         self.busy_ms += other.busy_ms;
-        for (sum, count) in self.outcomes.iter_mut().zip(other.outcomes) {
+        let outcomes = self.outcomes.iter_mut().zip(other.outcomes);
+        let fresh = self.fresh.iter_mut().zip(other.fresh);
+        for (sum, count) in outcomes.chain(fresh) {
             *sum += count;
         }
     }
@@ -110,6 +138,7 @@ impl Methods {
                 counts: [0; STATES],
                 dead_letters: 0,
                 tally: Tally::default(),
+                gate: Gate::default(),
             });
             self.methods[family as usize].routes.push(number);
             return;
@@ -170,7 +199,8 @@ impl Methods {
                 let tally = std::mem::take(&mut self.methods[route as usize].tally);
                 sum.add(&tally);
             }
-            if !sum.is_empty() {
+            // A gate is told of as long as there is one.
+            if !sum.is_empty() || self.gate(*first).permits.is_some() {
                 found.push((Arc::clone(&self.methods[*first as usize].path), sum));
             }
         }
@@ -249,6 +279,61 @@ impl Methods {
     pub(crate) fn is_paused(&self, number: u32) -> bool {
         self.queue_of(number).paused.is_some()
             && !crate::mutant::is(crate::mutant::Mutant::PausedDispatches)
+            || self.is_barred(number)
+    }
+
+    /// Whether no attempt of the method may begin.
+    pub(crate) fn is_barred(&self, number: u32) -> bool {
+        self.gate(number).permits == Some(0)
+    }
+
+    pub(crate) fn gate(&self, number: u32) -> &Gate {
+        &self.get(self.family_of(number)).gate
+    }
+
+    /// An attempt of the method begins.
+    pub(crate) fn take_permit(&mut self, number: u32) {
+        let family = self.family_of(number);
+        if let Some(left) = &mut self.methods[family as usize].gate.permits {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// Sets how many attempts of a method may begin, by whatever route. The number that stands for it.
+    pub(crate) fn set_gate(
+        &mut self,
+        number: u32,
+        permits: Option<u32>,
+        since: Token,
+        until: Millis,
+    ) -> u32 {
+        let family = self.family_of(number);
+        let gate = &mut self.methods[family as usize].gate;
+        // Said again, it goes on.
+        let again = gate.permits.is_none() && permits.is_none();
+        gate.until = until;
+        if again {
+            return family;
+        }
+        gate.permits = permits;
+        gate.since = since;
+        for route in self.routes(family).to_vec() {
+            self.methods[route as usize].tally.fresh = [0; 17];
+            if permits != Some(0) {
+                self.wake_method(route);
+            }
+        }
+        family
+    }
+
+    /// An attempt ended.
+    pub(crate) fn count_outcome(&mut self, number: u32, token: Token, code: u32, busy_ms: u64) {
+        let fresh = token >= self.gate(number).since;
+        let tally = &mut self.methods[number as usize].tally;
+        let code = (code as usize).min(16);
+        tally.outcomes[code] += 1;
+        tally.fresh[code] += u64::from(fresh);
+        tally.busy_ms += busy_ms;
     }
 
     /// One task more in a state.

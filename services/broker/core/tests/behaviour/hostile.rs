@@ -263,6 +263,9 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (text(), any::<u32>()).prop_map(move |(worker, window)| {
             Command::SetWindows { tag, windows: vec![(worker, window)] }
         }),
+        1 => (text(), any::<Option<u32>>(), any::<u64>()).prop_map(move |(method, permits, valid_ms)| {
+            Command::SetGates { tag, gates: vec![Gate { method, permits, valid_ms }] }
+        }),
         3 => Just(()).prop_map(|()| Command::Tick),
     ]
 }

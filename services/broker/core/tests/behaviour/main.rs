@@ -6,6 +6,7 @@ mod cancellation;
 mod deadlines;
 mod dedup;
 mod flows;
+mod gates;
 mod harness;
 mod hostile;
 mod lifecycle;

@@ -35,7 +35,10 @@ fn what_people_see_is_the_method() {
     assert_eq!(&*h.view(id).method, METHOD);
     let now = h.now;
     let queues = h.partition.queues(now);
-    let mut methods: Vec<_> = queues.iter().flat_map(|queue| queue.methods.clone()).collect();
+    let mut methods: Vec<_> = queues
+        .iter()
+        .flat_map(|queue| queue.methods.clone())
+        .collect();
     methods.sort_unstable();
     assert_eq!(methods, [name(METHOD), name(OTHER)]);
     let figures = h.partition.take_figures(now).methods;
@@ -59,7 +62,11 @@ fn a_key_is_the_method_s_by_whatever_route() {
     assert_eq!(accepted.tasks[0], first.0);
     assert_eq!(accepted.tasks[3], accepted.tasks[2]);
     assert_eq!(accepted.existing, [0, 3]);
-    let refused: Vec<u32> = accepted.refusals.iter().map(|refusal| refusal.index).collect();
+    let refused: Vec<u32> = accepted
+        .refusals
+        .iter()
+        .map(|refusal| refusal.index)
+        .collect();
     assert_eq!(refused, [1]);
     h.restart();
     h.apply(Command::SessionOpened {

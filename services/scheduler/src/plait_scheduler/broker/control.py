@@ -12,6 +12,7 @@ from plait_scheduler.broker.events import to_duration, to_event
 from plait_scheduler.broker.policies import to_method_policy
 from plait_scheduler.broker.retry import bounded
 from plait_scheduler.domain.events import Event
+from plait_scheduler.domain.gates import Gate
 from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.domain.routes import Routes
 
@@ -72,6 +73,19 @@ class Control:
             ]
         )
         response = await self._stub.SetWindows(request, timeout=CALL_SECONDS)
+        return list(response.unknown)
+
+    async def set_gates(self, gates: Sequence[Gate]) -> Sequence[str]:
+        """Sets how many attempts of methods may begin; returns the methods that are not known."""
+        request = pb.SetGatesRequest(
+            gates=[
+                pb.MethodGate(
+                    method=gate.method, permits=gate.permits, valid_for=to_duration(gate.valid_ms)
+                )
+                for gate in gates
+            ]
+        )
+        response = await self._stub.SetGates(request, timeout=CALL_SECONDS)
         return list(response.unknown)
 
     async def _decide(self, request: pb.DecideContractRequest) -> None:

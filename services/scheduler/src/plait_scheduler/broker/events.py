@@ -7,6 +7,7 @@ from plait_scheduler.domain.events import (
     ContractAnnounced,
     Event,
     Figures,
+    MethodFigures,
     WorkerAttached,
     WorkerDetached,
     WorkerFigures,
@@ -72,5 +73,13 @@ def _figures(message: pb.Figures) -> Figures:
                 busy_ms=worker.busy_ms,
             )
             for worker in message.workers
+        ),
+        methods=tuple(
+            MethodFigures(
+                method=method.method,
+                fresh_outcomes=tuple(method.fresh_outcomes),
+                permits=method.permits if method.HasField("permits") else None,
+            )
+            for method in message.methods
         ),
     )

@@ -81,6 +81,18 @@ class WorkerFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class MethodFigures:
+    """One method in one interval."""
+
+    # Full path.
+    method: str
+    # Attempts that ended, by gRPC code, of those that began since the method's gate was set last.
+    fresh_outcomes: tuple[int, ...] = ()
+    # Attempts that its gate lets begin; None: any number.
+    permits: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What was counted since the figures before."""
 
@@ -88,6 +100,8 @@ class Figures:
     interval_ms: int
     # Every attached worker.
     workers: tuple[WorkerFigures, ...]
+    # The methods of which anything happened, and those with a gate.
+    methods: tuple[MethodFigures, ...] = ()
 
 
 Event = ContractAnnounced | WorkerAttached | WorkerDetached | Figures

@@ -751,7 +751,11 @@ type MethodFigures struct {
 	// Attempts that were put back for a retry.
 	Retried uint64 `protobuf:"varint,4,opt,name=retried,proto3" json:"retried,omitempty"`
 	// Time from dispatch to outcome, in milliseconds, summed.
-	BusyMs        uint64 `protobuf:"varint,5,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
+	BusyMs uint64 `protobuf:"varint,5,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
+	// As outcomes, of attempts that began since the method's gate was set last.
+	FreshOutcomes []uint64 `protobuf:"varint,6,rep,packed,name=fresh_outcomes,json=freshOutcomes,proto3" json:"fresh_outcomes,omitempty"`
+	// Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures.
+	Permits       *uint32 `protobuf:"varint,7,opt,name=permits,proto3,oneof" json:"permits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -821,6 +825,176 @@ func (x *MethodFigures) GetBusyMs() uint64 {
 	return 0
 }
 
+func (x *MethodFigures) GetFreshOutcomes() []uint64 {
+	if x != nil {
+		return x.FreshOutcomes
+	}
+	return nil
+}
+
+func (x *MethodFigures) GetPermits() uint32 {
+	if x != nil && x.Permits != nil {
+		return *x.Permits
+	}
+	return 0
+}
+
+// Gates of methods.
+type SetGatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One entry a method.
+	Gates         []*MethodGate `protobuf:"bytes,1,rep,name=gates,proto3" json:"gates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGatesRequest) Reset() {
+	*x = SetGatesRequest{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGatesRequest) ProtoMessage() {}
+
+func (x *SetGatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGatesRequest.ProtoReflect.Descriptor instead.
+func (*SetGatesRequest) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetGatesRequest) GetGates() []*MethodGate {
+	if x != nil {
+		return x.Gates
+	}
+	return nil
+}
+
+// How many attempts of a method may begin. While none may, its READY tasks are PARKED.
+type MethodGate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full method path.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Attempts that may begin from now on; unset: any number.
+	Permits *uint32 `protobuf:"varint,2,opt,name=permits,proto3,oneof" json:"permits,omitempty"`
+	// How long it holds; then any number may begin.
+	ValidFor      *durationpb.Duration `protobuf:"bytes,3,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MethodGate) Reset() {
+	*x = MethodGate{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MethodGate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MethodGate) ProtoMessage() {}
+
+func (x *MethodGate) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MethodGate.ProtoReflect.Descriptor instead.
+func (*MethodGate) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MethodGate) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *MethodGate) GetPermits() uint32 {
+	if x != nil && x.Permits != nil {
+		return *x.Permits
+	}
+	return 0
+}
+
+func (x *MethodGate) GetValidFor() *durationpb.Duration {
+	if x != nil {
+		return x.ValidFor
+	}
+	return nil
+}
+
+// They are set.
+type SetGatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Methods that are not known.
+	Unknown       []string `protobuf:"bytes,1,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGatesResponse) Reset() {
+	*x = SetGatesResponse{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGatesResponse) ProtoMessage() {}
+
+func (x *SetGatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGatesResponse.ProtoReflect.Descriptor instead.
+func (*SetGatesResponse) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetGatesResponse) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
 // A verdict on a contract.
 type DecideContractRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -839,7 +1013,7 @@ type DecideContractRequest struct {
 
 func (x *DecideContractRequest) Reset() {
 	*x = DecideContractRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1025,7 @@ func (x *DecideContractRequest) String() string {
 func (*DecideContractRequest) ProtoMessage() {}
 
 func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1038,7 @@ func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractRequest.ProtoReflect.Descriptor instead.
 func (*DecideContractRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{9}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DecideContractRequest) GetAnnouncement() uint64 {
@@ -904,7 +1078,7 @@ type DecideContractResponse struct {
 
 func (x *DecideContractResponse) Reset() {
 	*x = DecideContractResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1090,7 @@ func (x *DecideContractResponse) String() string {
 func (*DecideContractResponse) ProtoMessage() {}
 
 func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1103,7 @@ func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractResponse.ProtoReflect.Descriptor instead.
 func (*DecideContractResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{10}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
 }
 
 // A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -979,7 +1153,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1165,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1178,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{11}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MethodPolicy) GetInfo() *v1.MethodInfo {
@@ -1151,7 +1325,7 @@ type SetWindowsRequest struct {
 
 func (x *SetWindowsRequest) Reset() {
 	*x = SetWindowsRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1337,7 @@ func (x *SetWindowsRequest) String() string {
 func (*SetWindowsRequest) ProtoMessage() {}
 
 func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1350,7 @@ func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsRequest.ProtoReflect.Descriptor instead.
 func (*SetWindowsRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{12}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetWindowsRequest) GetWindows() []*WorkerWindow {
@@ -1199,7 +1373,7 @@ type WorkerWindow struct {
 
 func (x *WorkerWindow) Reset() {
 	*x = WorkerWindow{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1385,7 @@ func (x *WorkerWindow) String() string {
 func (*WorkerWindow) ProtoMessage() {}
 
 func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1398,7 @@ func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerWindow.ProtoReflect.Descriptor instead.
 func (*WorkerWindow) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WorkerWindow) GetWorker() string {
@@ -1252,7 +1426,7 @@ type SetWindowsResponse struct {
 
 func (x *SetWindowsResponse) Reset() {
 	*x = SetWindowsResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1438,7 @@ func (x *SetWindowsResponse) String() string {
 func (*SetWindowsResponse) ProtoMessage() {}
 
 func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1451,7 @@ func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsResponse.ProtoReflect.Descriptor instead.
 func (*SetWindowsResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetWindowsResponse) GetUnknown() []string {
@@ -1342,13 +1516,28 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\awaiting\x18\x04 \x01(\x04R\awaiting\x12&\n" +
 	"\x0foldest_ready_ms\x18\x05 \x01(\x04R\roldestReadyMs\x12\x16\n" +
 	"\x06paused\x18\x06 \x01(\bR\x06paused\x12!\n" +
-	"\fdead_letters\x18\a \x01(\x04R\vdeadLetters\"\x94\x01\n" +
+	"\fdead_letters\x18\a \x01(\x04R\vdeadLetters\"\xe6\x01\n" +
 	"\rMethodFigures\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x1c\n" +
 	"\tsubmitted\x18\x02 \x01(\x04R\tsubmitted\x12\x1a\n" +
 	"\boutcomes\x18\x03 \x03(\x04R\boutcomes\x12\x18\n" +
 	"\aretried\x18\x04 \x01(\x04R\aretried\x12\x17\n" +
-	"\abusy_ms\x18\x05 \x01(\x04R\x06busyMs\"\xce\x01\n" +
+	"\abusy_ms\x18\x05 \x01(\x04R\x06busyMs\x12%\n" +
+	"\x0efresh_outcomes\x18\x06 \x03(\x04R\rfreshOutcomes\x12\x1d\n" +
+	"\apermits\x18\a \x01(\rH\x00R\apermits\x88\x01\x01B\n" +
+	"\n" +
+	"\b_permits\"E\n" +
+	"\x0fSetGatesRequest\x122\n" +
+	"\x05gates\x18\x01 \x03(\v2\x1c.plait.control.v1.MethodGateR\x05gates\"\x87\x01\n" +
+	"\n" +
+	"MethodGate\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x1d\n" +
+	"\apermits\x18\x02 \x01(\rH\x00R\apermits\x88\x01\x01\x126\n" +
+	"\tvalid_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bvalidForB\n" +
+	"\n" +
+	"\b_permits\",\n" +
+	"\x10SetGatesResponse\x12\x18\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown\"\xce\x01\n" +
 	"\x15DecideContractRequest\x12\"\n" +
 	"\fannouncement\x18\x01 \x01(\x04R\fannouncement\x12:\n" +
 	"\bpolicies\x18\x02 \x03(\v2\x1e.plait.control.v1.MethodPolicyR\bpolicies\x12,\n" +
@@ -1386,12 +1575,13 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\rR\x06window\".\n" +
 	"\x12SetWindowsResponse\x12\x18\n" +
-	"\aunknown\x18\x01 \x03(\tR\aunknown2\xa0\x02\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown2\xf3\x02\n" +
 	"\x0eControlService\x12P\n" +
 	"\aObserve\x12 .plait.control.v1.ObserveRequest\x1a!.plait.control.v1.ObserveResponse0\x01\x12c\n" +
 	"\x0eDecideContract\x12'.plait.control.v1.DecideContractRequest\x1a(.plait.control.v1.DecideContractResponse\x12W\n" +
 	"\n" +
-	"SetWindows\x12#.plait.control.v1.SetWindowsRequest\x1a$.plait.control.v1.SetWindowsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
+	"SetWindows\x12#.plait.control.v1.SetWindowsRequest\x1a$.plait.control.v1.SetWindowsResponse\x12Q\n" +
+	"\bSetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
 
 var (
 	file_plait_control_v1_control_service_proto_rawDescOnce sync.Once
@@ -1405,7 +1595,7 @@ func file_plait_control_v1_control_service_proto_rawDescGZIP() []byte {
 	return file_plait_control_v1_control_service_proto_rawDescData
 }
 
-var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*ObserveRequest)(nil),         // 0: plait.control.v1.ObserveRequest
 	(*ObserveResponse)(nil),        // 1: plait.control.v1.ObserveResponse
@@ -1416,41 +1606,48 @@ var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*WorkerFigures)(nil),          // 6: plait.control.v1.WorkerFigures
 	(*QueueFigures)(nil),           // 7: plait.control.v1.QueueFigures
 	(*MethodFigures)(nil),          // 8: plait.control.v1.MethodFigures
-	(*DecideContractRequest)(nil),  // 9: plait.control.v1.DecideContractRequest
-	(*DecideContractResponse)(nil), // 10: plait.control.v1.DecideContractResponse
-	(*MethodPolicy)(nil),           // 11: plait.control.v1.MethodPolicy
-	(*SetWindowsRequest)(nil),      // 12: plait.control.v1.SetWindowsRequest
-	(*WorkerWindow)(nil),           // 13: plait.control.v1.WorkerWindow
-	(*SetWindowsResponse)(nil),     // 14: plait.control.v1.SetWindowsResponse
-	(*durationpb.Duration)(nil),    // 15: google.protobuf.Duration
-	(*status.Status)(nil),          // 16: google.rpc.Status
-	(*v1.MethodInfo)(nil),          // 17: plait.v1.MethodInfo
+	(*SetGatesRequest)(nil),        // 9: plait.control.v1.SetGatesRequest
+	(*MethodGate)(nil),             // 10: plait.control.v1.MethodGate
+	(*SetGatesResponse)(nil),       // 11: plait.control.v1.SetGatesResponse
+	(*DecideContractRequest)(nil),  // 12: plait.control.v1.DecideContractRequest
+	(*DecideContractResponse)(nil), // 13: plait.control.v1.DecideContractResponse
+	(*MethodPolicy)(nil),           // 14: plait.control.v1.MethodPolicy
+	(*SetWindowsRequest)(nil),      // 15: plait.control.v1.SetWindowsRequest
+	(*WorkerWindow)(nil),           // 16: plait.control.v1.WorkerWindow
+	(*SetWindowsResponse)(nil),     // 17: plait.control.v1.SetWindowsResponse
+	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
+	(*status.Status)(nil),          // 19: google.rpc.Status
+	(*v1.MethodInfo)(nil),          // 20: plait.v1.MethodInfo
 }
 var file_plait_control_v1_control_service_proto_depIdxs = []int32{
-	15, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
+	18, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
 	2,  // 1: plait.control.v1.ObserveResponse.contract_announced:type_name -> plait.control.v1.ContractAnnounced
 	3,  // 2: plait.control.v1.ObserveResponse.worker_attached:type_name -> plait.control.v1.WorkerAttached
 	4,  // 3: plait.control.v1.ObserveResponse.worker_detached:type_name -> plait.control.v1.WorkerDetached
 	5,  // 4: plait.control.v1.ObserveResponse.figures:type_name -> plait.control.v1.Figures
-	15, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
+	18, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
 	6,  // 6: plait.control.v1.Figures.workers:type_name -> plait.control.v1.WorkerFigures
 	7,  // 7: plait.control.v1.Figures.queues:type_name -> plait.control.v1.QueueFigures
 	8,  // 8: plait.control.v1.Figures.methods:type_name -> plait.control.v1.MethodFigures
-	11, // 9: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
-	16, // 10: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
-	17, // 11: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
-	13, // 12: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
-	0,  // 13: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
-	9,  // 14: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
-	12, // 15: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
-	1,  // 16: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
-	10, // 17: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
-	14, // 18: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 9: plait.control.v1.SetGatesRequest.gates:type_name -> plait.control.v1.MethodGate
+	18, // 10: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
+	14, // 11: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
+	19, // 12: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
+	20, // 13: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
+	16, // 14: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
+	0,  // 15: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
+	12, // 16: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
+	15, // 17: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
+	9,  // 18: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
+	1,  // 19: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
+	13, // 20: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
+	17, // 21: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
+	11, // 22: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
+	19, // [19:23] is the sub-list for method output_type
+	15, // [15:19] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_control_service_proto_init() }
@@ -1464,13 +1661,15 @@ func file_plait_control_v1_control_service_proto_init() {
 		(*ObserveResponse_WorkerDetached)(nil),
 		(*ObserveResponse_Figures)(nil),
 	}
+	file_plait_control_v1_control_service_proto_msgTypes[8].OneofWrappers = []any{}
+	file_plait_control_v1_control_service_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_control_v1_control_service_proto_rawDesc), len(file_plait_control_v1_control_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	ControlService_Observe_FullMethodName        = "/plait.control.v1.ControlService/Observe"
 	ControlService_DecideContract_FullMethodName = "/plait.control.v1.ControlService/DecideContract"
 	ControlService_SetWindows_FullMethodName     = "/plait.control.v1.ControlService/SetWindows"
+	ControlService_SetGates_FullMethodName       = "/plait.control.v1.ControlService/SetGates"
 )
 
 // ControlServiceClient is the client API for ControlService service.
@@ -40,6 +41,9 @@ type ControlServiceClient interface {
 	DecideContract(ctx context.Context, in *DecideContractRequest, opts ...grpc.CallOption) (*DecideContractResponse, error)
 	// Sets how many unfinished attempts workers may hold; holds until the worker detaches.
 	SetWindows(ctx context.Context, in *SetWindowsRequest, opts ...grpc.CallOption) (*SetWindowsResponse, error)
+	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
+	// that it is set for, or until the broker ends.
+	SetGates(ctx context.Context, in *SetGatesRequest, opts ...grpc.CallOption) (*SetGatesResponse, error)
 }
 
 type controlServiceClient struct {
@@ -89,6 +93,16 @@ func (c *controlServiceClient) SetWindows(ctx context.Context, in *SetWindowsReq
 	return out, nil
 }
 
+func (c *controlServiceClient) SetGates(ctx context.Context, in *SetGatesRequest, opts ...grpc.CallOption) (*SetGatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetGatesResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetGates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServiceServer is the server API for ControlService service.
 // All implementations must embed UnimplementedControlServiceServer
 // for forward compatibility.
@@ -103,6 +117,9 @@ type ControlServiceServer interface {
 	DecideContract(context.Context, *DecideContractRequest) (*DecideContractResponse, error)
 	// Sets how many unfinished attempts workers may hold; holds until the worker detaches.
 	SetWindows(context.Context, *SetWindowsRequest) (*SetWindowsResponse, error)
+	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
+	// that it is set for, or until the broker ends.
+	SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
 }
 
@@ -121,6 +138,9 @@ func (UnimplementedControlServiceServer) DecideContract(context.Context, *Decide
 }
 func (UnimplementedControlServiceServer) SetWindows(context.Context, *SetWindowsRequest) (*SetWindowsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetWindows not implemented")
+}
+func (UnimplementedControlServiceServer) SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetGates not implemented")
 }
 func (UnimplementedControlServiceServer) mustEmbedUnimplementedControlServiceServer() {}
 func (UnimplementedControlServiceServer) testEmbeddedByValue()                        {}
@@ -190,6 +210,24 @@ func _ControlService_SetWindows_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_SetGates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetGatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetGates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetGates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetGates(ctx, req.(*SetGatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ControlService_ServiceDesc is the grpc.ServiceDesc for ControlService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,6 +242,10 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetWindows",
 			Handler:    _ControlService_SetWindows_Handler,
+		},
+		{
+			MethodName: "SetGates",
+			Handler:    _ControlService_SetGates_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

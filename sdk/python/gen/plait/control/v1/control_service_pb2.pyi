@@ -366,6 +366,8 @@ class MethodFigures(_message.Message):
     OUTCOMES_FIELD_NUMBER: _builtins.int
     RETRIED_FIELD_NUMBER: _builtins.int
     BUSY_MS_FIELD_NUMBER: _builtins.int
+    FRESH_OUTCOMES_FIELD_NUMBER: _builtins.int
+    PERMITS_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """Full method path."""
     submitted: _builtins.int
@@ -374,9 +376,15 @@ class MethodFigures(_message.Message):
     """Attempts that were put back for a retry."""
     busy_ms: _builtins.int
     """Time from dispatch to outcome, in milliseconds, summed."""
+    permits: _builtins.int
+    """Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Attempts by outcome; the index is the gRPC code, 0 to 16."""
+
+    @_builtins.property
+    def fresh_outcomes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As outcomes, of attempts that began since the method's gate was set last."""
 
     def __init__(
         self,
@@ -386,14 +394,100 @@ class MethodFigures(_message.Message):
         outcomes: _abc.Iterable[_builtins.int] | None = ...,
         retried: _builtins.int = ...,
         busy_ms: _builtins.int = ...,
+        fresh_outcomes: _abc.Iterable[_builtins.int] | None = ...,
+        permits: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "permits", b"permits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "busy_ms", b"busy_ms", "fresh_outcomes", b"fresh_outcomes", "method", b"method", "outcomes", b"outcomes", "permits", b"permits", "retried", b"retried", "submitted", b"submitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__permits: _TypeAlias = _typing.Literal["permits"]  # noqa: Y015
+    _WhichOneofArgType__permits: _TypeAlias = _typing.Literal["_permits", b"_permits"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__permits) -> _WhichOneofReturnType__permits | None: ...
+
+Global___MethodFigures: _TypeAlias = MethodFigures  # noqa: Y015
+
+@_typing.final
+class SetGatesRequest(_message.Message):
+    """Gates of methods."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodGate]:
+        """One entry a method."""
+
+    def __init__(
+        self,
+        *,
+        gates: _abc.Iterable[Global___MethodGate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_ms", b"busy_ms", "method", b"method", "outcomes", b"outcomes", "retried", b"retried", "submitted", b"submitted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___MethodFigures: _TypeAlias = MethodFigures  # noqa: Y015
+Global___SetGatesRequest: _TypeAlias = SetGatesRequest  # noqa: Y015
+
+@_typing.final
+class MethodGate(_message.Message):
+    """How many attempts of a method may begin. While none may, its READY tasks are PARKED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    PERMITS_FIELD_NUMBER: _builtins.int
+    VALID_FOR_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full method path."""
+    permits: _builtins.int
+    """Attempts that may begin from now on; unset: any number."""
+    @_builtins.property
+    def valid_for(self) -> _duration_pb2.Duration:
+        """How long it holds; then any number may begin."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        permits: _builtins.int | None = ...,
+        valid_for: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "permits", b"permits", "valid_for", b"valid_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "method", b"method", "permits", b"permits", "valid_for", b"valid_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__permits: _TypeAlias = _typing.Literal["permits"]  # noqa: Y015
+    _WhichOneofArgType__permits: _TypeAlias = _typing.Literal["_permits", b"_permits"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__permits) -> _WhichOneofReturnType__permits | None: ...
+
+Global___MethodGate: _TypeAlias = MethodGate  # noqa: Y015
+
+@_typing.final
+class SetGatesResponse(_message.Message):
+    """They are set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Methods that are not known."""
+
+    def __init__(
+        self,
+        *,
+        unknown: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGatesResponse: _TypeAlias = SetGatesResponse  # noqa: Y015
 
 @_typing.final
 class DecideContractRequest(_message.Message):

@@ -51,6 +51,11 @@ class ControlServiceStub:
                 request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWindowsRequest.SerializeToString,
                 response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWindowsResponse.FromString,
                 _registered_method=True)
+        self.SetGates = channel.unary_unary(
+                '/plait.control.v1.ControlService/SetGates',
+                request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.SerializeToString,
+                response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -80,6 +85,14 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetGates(self, request, context):
+        """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
+        that it is set for, or until the broker ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +110,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.SetWindows,
                     request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWindowsRequest.FromString,
                     response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWindowsResponse.SerializeToString,
+            ),
+            'SetGates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetGates,
+                    request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.FromString,
+                    response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +200,33 @@ class ControlService:
             '/plait.control.v1.ControlService/SetWindows',
             plait_dot_control_dot_v1_dot_control__service__pb2.SetWindowsRequest.SerializeToString,
             plait_dot_control_dot_v1_dot_control__service__pb2.SetWindowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetGates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.control.v1.ControlService/SetGates',
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.SerializeToString,
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class ControlServiceStub:
     """Answers an announced contract."""
     SetWindows: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetWindowsRequest, _control_service_pb2.SetWindowsResponse]
     """Sets how many unfinished attempts workers may hold; holds until the worker detaches."""
+    SetGates: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetGatesRequest, _control_service_pb2.SetGatesResponse]
+    """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
+    that it is set for, or until the broker ends.
+    """
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -59,6 +63,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """Answers an announced contract."""
     SetWindows: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetWindowsRequest, _control_service_pb2.SetWindowsResponse]  # type: ignore[assignment]
     """Sets how many unfinished attempts workers may hold; holds until the worker detaches."""
+    SetGates: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetGatesRequest, _control_service_pb2.SetGatesResponse]  # type: ignore[assignment]
+    """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
+    that it is set for, or until the broker ends.
+    """
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     """The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
@@ -90,5 +98,15 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_service_pb2.SetWindowsResponse, _abc.Awaitable[_control_service_pb2.SetWindowsResponse]]:
         """Sets how many unfinished attempts workers may hold; holds until the worker detaches."""
+
+    @_abc_1.abstractmethod
+    def SetGates(
+        self,
+        request: _control_service_pb2.SetGatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.SetGatesResponse, _abc.Awaitable[_control_service_pb2.SetGatesResponse]]:
+        """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
+        that it is set for, or until the broker ends.
+        """
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/control/v1/control_service.proto.
  */
 export const file_plait_control_v1_control_service: GenFile = /*@__PURE__*/
-  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJYCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKFAgoPT2JzZXJ2ZVJlc3BvbnNlEkEKEmNvbnRyYWN0X2Fubm91bmNlZBgBIAEoCzIjLnBsYWl0LmNvbnRyb2wudjEuQ29udHJhY3RBbm5vdW5jZWRIABI7Cg93b3JrZXJfYXR0YWNoZWQYAiABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckF0dGFjaGVkSAASOwoPd29ya2VyX2RldGFjaGVkGAMgASgLMiAucGxhaXQuY29udHJvbC52MS5Xb3JrZXJEZXRhY2hlZEgAEiwKB2ZpZ3VyZXMYBCABKAsyGS5wbGFpdC5jb250cm9sLnYxLkZpZ3VyZXNIAEIHCgVldmVudCKfAQoRQ29udHJhY3RBbm5vdW5jZWQSFAoMYW5ub3VuY2VtZW50GAEgASgEEhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMEhAKCHNlcnZpY2VzGAMgAygJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGZGlnZXN0GAUgASgJEhIKCmZvcl93b3JrZXIYBiABKAgSDwoHcmVwbGFjZRgHIAEoCCKCAQoOV29ya2VyQXR0YWNoZWQSDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIRCgljb250cmFjdHMYByADKAkiMAoOV29ya2VyRGV0YWNoZWQSDgoGd29ya2VyGAEgASgJEg4KBnJlYXNvbhgCIAEoCSLKAQoHRmlndXJlcxIrCghpbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgd3b3JrZXJzGAIgAygLMh8ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJGaWd1cmVzEi4KBnF1ZXVlcxgDIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuUXVldWVGaWd1cmVzEjAKB21ldGhvZHMYBCADKAsyHy5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEZpZ3VyZXMimAEKDVdvcmtlckZpZ3VyZXMSDgoGd29ya2VyGAEgASgJEg0KBXNsb3RzGAIgASgNEg4KBndpbmRvdxgDIAEoDRIRCglpbl9mbGlnaHQYBCABKA0SEQoJc3VzcGVuZGVkGAUgASgNEhEKCXN1Y2NlZWRlZBgGIAEoBBIOCgZmYWlsZWQYByABKAQSDwoHYnVzeV9tcxgIIAEoBCKNAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBCJmCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEIp0BChVEZWNpZGVDb250cmFjdFJlcXVlc3QSFAoMYW5ub3VuY2VtZW50GAEgASgEEjAKCHBvbGljaWVzGAIgAygLMh4ucGxhaXQuY29udHJvbC52MS5NZXRob2RQb2xpY3kSIwoHcmVmdXNhbBgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhcKD2Jlc2lkZV9zZXJ2aWNlcxgEIAMoCSIYChZEZWNpZGVDb250cmFjdFJlc3BvbnNlIu8DCgxNZXRob2RQb2xpY3kSIgoEaW5mbxgBIAEoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8SEwoLZGVhZGxpbmVfbXMYAiABKAQSGgoSYXR0ZW1wdF90aW1lb3V0X21zGAMgASgEEhQKDG1heF9hdHRlbXB0cxgEIAEoDRIaChJpbml0aWFsX2JhY2tvZmZfbXMYBSABKAQSFgoObWF4X2JhY2tvZmZfbXMYBiABKAQSGwoTbXVsdGlwbGllcl9wZXJtaWxsZRgHIAEoDRIXCg9yZXRyeWFibGVfY29kZXMYCCABKA0SHQoVaWRlbXBvdGVuY3lfd2luZG93X21zGAkgASgEEhAKCHByaW9yaXR5GAogASgNEhQKDGF0X21vc3Rfb25jZRgLIAEoCBIUCgxyZXRlbnRpb25fbXMYDCABKAQSIAoYZGVhZF9sZXR0ZXJfcmV0ZW50aW9uX21zGA0gASgEEhIKCnJhdGVfbGltaXQYDiABKAQSFgoOcmF0ZV9wZXJpb2RfbXMYDyABKAQSEgoKcmF0ZV9idXJzdBgQIAEoBBITCgtyYXRlX2J5X2tleRgRIAEoCBIZChFjb25jdXJyZW5jeV9saW1pdBgSIAEoDRIbChNjb25jdXJyZW5jeV9wZXJfa2V5GBMgASgNIkQKEVNldFdpbmRvd3NSZXF1ZXN0Ei8KB3dpbmRvd3MYASADKAsyHi5wbGFpdC5jb250cm9sLnYxLldvcmtlcldpbmRvdyIuCgxXb3JrZXJXaW5kb3cSDgoGd29ya2VyGAEgASgJEg4KBndpbmRvdxgCIAEoDSIlChJTZXRXaW5kb3dzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCTKgAgoOQ29udHJvbFNlcnZpY2USUAoHT2JzZXJ2ZRIgLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlcXVlc3QaIS5wbGFpdC5jb250cm9sLnYxLk9ic2VydmVSZXNwb25zZTABEmMKDkRlY2lkZUNvbnRyYWN0EicucGxhaXQuY29udHJvbC52MS5EZWNpZGVDb250cmFjdFJlcXVlc3QaKC5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVzcG9uc2USVwoKU2V0V2luZG93cxIjLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1JlcXVlc3QaJC5wbGFpdC5jb250cm9sLnYxLlNldFdpbmRvd3NSZXNwb25zZUIwWi5wbGFpdC5kZXYvcGxhaXQvZ2VuL3BsYWl0L2NvbnRyb2wvdjE7Y29udHJvbHYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
+  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJYCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKFAgoPT2JzZXJ2ZVJlc3BvbnNlEkEKEmNvbnRyYWN0X2Fubm91bmNlZBgBIAEoCzIjLnBsYWl0LmNvbnRyb2wudjEuQ29udHJhY3RBbm5vdW5jZWRIABI7Cg93b3JrZXJfYXR0YWNoZWQYAiABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckF0dGFjaGVkSAASOwoPd29ya2VyX2RldGFjaGVkGAMgASgLMiAucGxhaXQuY29udHJvbC52MS5Xb3JrZXJEZXRhY2hlZEgAEiwKB2ZpZ3VyZXMYBCABKAsyGS5wbGFpdC5jb250cm9sLnYxLkZpZ3VyZXNIAEIHCgVldmVudCKfAQoRQ29udHJhY3RBbm5vdW5jZWQSFAoMYW5ub3VuY2VtZW50GAEgASgEEhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMEhAKCHNlcnZpY2VzGAMgAygJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGZGlnZXN0GAUgASgJEhIKCmZvcl93b3JrZXIYBiABKAgSDwoHcmVwbGFjZRgHIAEoCCKCAQoOV29ya2VyQXR0YWNoZWQSDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIRCgljb250cmFjdHMYByADKAkiMAoOV29ya2VyRGV0YWNoZWQSDgoGd29ya2VyGAEgASgJEg4KBnJlYXNvbhgCIAEoCSLKAQoHRmlndXJlcxIrCghpbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgd3b3JrZXJzGAIgAygLMh8ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJGaWd1cmVzEi4KBnF1ZXVlcxgDIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuUXVldWVGaWd1cmVzEjAKB21ldGhvZHMYBCADKAsyHy5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEZpZ3VyZXMimAEKDVdvcmtlckZpZ3VyZXMSDgoGd29ya2VyGAEgASgJEg0KBXNsb3RzGAIgASgNEg4KBndpbmRvdxgDIAEoDRIRCglpbl9mbGlnaHQYBCABKA0SEQoJc3VzcGVuZGVkGAUgASgNEhEKCXN1Y2NlZWRlZBgGIAEoBBIOCgZmYWlsZWQYByABKAQSDwoHYnVzeV9tcxgIIAEoBCKNAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBCKgAQoNTWV0aG9kRmlndXJlcxIOCgZtZXRob2QYASABKAkSEQoJc3VibWl0dGVkGAIgASgEEhAKCG91dGNvbWVzGAMgAygEEg8KB3JldHJpZWQYBCABKAQSDwoHYnVzeV9tcxgFIAEoBBIWCg5mcmVzaF9vdXRjb21lcxgGIAMoBBIUCgdwZXJtaXRzGAcgASgNSACIAQFCCgoIX3Blcm1pdHMiPgoPU2V0R2F0ZXNSZXF1ZXN0EisKBWdhdGVzGAEgAygLMhwucGxhaXQuY29udHJvbC52MS5NZXRob2RHYXRlImwKCk1ldGhvZEdhdGUSDgoGbWV0aG9kGAEgASgJEhQKB3Blcm1pdHMYAiABKA1IAIgBARIsCgl2YWxpZF9mb3IYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCgoIX3Blcm1pdHMiIwoQU2V0R2F0ZXNSZXNwb25zZRIPCgd1bmtub3duGAEgAygJIp0BChVEZWNpZGVDb250cmFjdFJlcXVlc3QSFAoMYW5ub3VuY2VtZW50GAEgASgEEjAKCHBvbGljaWVzGAIgAygLMh4ucGxhaXQuY29udHJvbC52MS5NZXRob2RQb2xpY3kSIwoHcmVmdXNhbBgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhcKD2Jlc2lkZV9zZXJ2aWNlcxgEIAMoCSIYChZEZWNpZGVDb250cmFjdFJlc3BvbnNlIu8DCgxNZXRob2RQb2xpY3kSIgoEaW5mbxgBIAEoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8SEwoLZGVhZGxpbmVfbXMYAiABKAQSGgoSYXR0ZW1wdF90aW1lb3V0X21zGAMgASgEEhQKDG1heF9hdHRlbXB0cxgEIAEoDRIaChJpbml0aWFsX2JhY2tvZmZfbXMYBSABKAQSFgoObWF4X2JhY2tvZmZfbXMYBiABKAQSGwoTbXVsdGlwbGllcl9wZXJtaWxsZRgHIAEoDRIXCg9yZXRyeWFibGVfY29kZXMYCCABKA0SHQoVaWRlbXBvdGVuY3lfd2luZG93X21zGAkgASgEEhAKCHByaW9yaXR5GAogASgNEhQKDGF0X21vc3Rfb25jZRgLIAEoCBIUCgxyZXRlbnRpb25fbXMYDCABKAQSIAoYZGVhZF9sZXR0ZXJfcmV0ZW50aW9uX21zGA0gASgEEhIKCnJhdGVfbGltaXQYDiABKAQSFgoOcmF0ZV9wZXJpb2RfbXMYDyABKAQSEgoKcmF0ZV9idXJzdBgQIAEoBBITCgtyYXRlX2J5X2tleRgRIAEoCBIZChFjb25jdXJyZW5jeV9saW1pdBgSIAEoDRIbChNjb25jdXJyZW5jeV9wZXJfa2V5GBMgASgNIkQKEVNldFdpbmRvd3NSZXF1ZXN0Ei8KB3dpbmRvd3MYASADKAsyHi5wbGFpdC5jb250cm9sLnYxLldvcmtlcldpbmRvdyIuCgxXb3JrZXJXaW5kb3cSDgoGd29ya2VyGAEgASgJEg4KBndpbmRvdxgCIAEoDSIlChJTZXRXaW5kb3dzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCTLzAgoOQ29udHJvbFNlcnZpY2USUAoHT2JzZXJ2ZRIgLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlcXVlc3QaIS5wbGFpdC5jb250cm9sLnYxLk9ic2VydmVSZXNwb25zZTABEmMKDkRlY2lkZUNvbnRyYWN0EicucGxhaXQuY29udHJvbC52MS5EZWNpZGVDb250cmFjdFJlcXVlc3QaKC5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVzcG9uc2USVwoKU2V0V2luZG93cxIjLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1JlcXVlc3QaJC5wbGFpdC5jb250cm9sLnYxLlNldFdpbmRvd3NSZXNwb25zZRJRCghTZXRHYXRlcxIhLnBsYWl0LmNvbnRyb2wudjEuU2V0R2F0ZXNSZXF1ZXN0GiIucGxhaXQuY29udHJvbC52MS5TZXRHYXRlc1Jlc3BvbnNlQjBaLnBsYWl0LmRldi9wbGFpdC9nZW4vcGxhaXQvY29udHJvbC92MTtjb250cm9sdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
 
 /**
  * Who observes.
@@ -470,6 +470,20 @@ export type MethodFigures = Message<"plait.control.v1.MethodFigures"> & {
    * @generated from field: uint64 busy_ms = 5;
    */
   busyMs: bigint;
+
+  /**
+   * As outcomes, of attempts that began since the method's gate was set last.
+   *
+   * @generated from field: repeated uint64 fresh_outcomes = 6;
+   */
+  freshOutcomes: bigint[];
+
+  /**
+   * Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures.
+   *
+   * @generated from field: optional uint32 permits = 7;
+   */
+  permits?: number | undefined;
 };
 
 /**
@@ -478,6 +492,83 @@ export type MethodFigures = Message<"plait.control.v1.MethodFigures"> & {
  */
 export const MethodFiguresSchema: GenMessage<MethodFigures> = /*@__PURE__*/
   messageDesc(file_plait_control_v1_control_service, 8);
+
+/**
+ * Gates of methods.
+ *
+ * @generated from message plait.control.v1.SetGatesRequest
+ */
+export type SetGatesRequest = Message<"plait.control.v1.SetGatesRequest"> & {
+  /**
+   * One entry a method.
+   *
+   * @generated from field: repeated plait.control.v1.MethodGate gates = 1;
+   */
+  gates: MethodGate[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetGatesRequest.
+ * Use `create(SetGatesRequestSchema)` to create a new message.
+ */
+export const SetGatesRequestSchema: GenMessage<SetGatesRequest> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 9);
+
+/**
+ * How many attempts of a method may begin. While none may, its READY tasks are PARKED.
+ *
+ * @generated from message plait.control.v1.MethodGate
+ */
+export type MethodGate = Message<"plait.control.v1.MethodGate"> & {
+  /**
+   * Full method path.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * Attempts that may begin from now on; unset: any number.
+   *
+   * @generated from field: optional uint32 permits = 2;
+   */
+  permits?: number | undefined;
+
+  /**
+   * How long it holds; then any number may begin.
+   *
+   * @generated from field: google.protobuf.Duration valid_for = 3;
+   */
+  validFor?: Duration | undefined;
+};
+
+/**
+ * Describes the message plait.control.v1.MethodGate.
+ * Use `create(MethodGateSchema)` to create a new message.
+ */
+export const MethodGateSchema: GenMessage<MethodGate> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 10);
+
+/**
+ * They are set.
+ *
+ * @generated from message plait.control.v1.SetGatesResponse
+ */
+export type SetGatesResponse = Message<"plait.control.v1.SetGatesResponse"> & {
+  /**
+   * Methods that are not known.
+   *
+   * @generated from field: repeated string unknown = 1;
+   */
+  unknown: string[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetGatesResponse.
+ * Use `create(SetGatesResponseSchema)` to create a new message.
+ */
+export const SetGatesResponseSchema: GenMessage<SetGatesResponse> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 11);
 
 /**
  * A verdict on a contract.
@@ -520,7 +611,7 @@ export type DecideContractRequest = Message<"plait.control.v1.DecideContractRequ
  * Use `create(DecideContractRequestSchema)` to create a new message.
  */
 export const DecideContractRequestSchema: GenMessage<DecideContractRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 9);
+  messageDesc(file_plait_control_v1_control_service, 12);
 
 /**
  * The verdict is durable and in force.
@@ -535,7 +626,7 @@ export type DecideContractResponse = Message<"plait.control.v1.DecideContractRes
  * Use `create(DecideContractResponseSchema)` to create a new message.
  */
 export const DecideContractResponseSchema: GenMessage<DecideContractResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 10);
+  messageDesc(file_plait_control_v1_control_service, 13);
 
 /**
  * A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -682,7 +773,7 @@ export type MethodPolicy = Message<"plait.control.v1.MethodPolicy"> & {
  * Use `create(MethodPolicySchema)` to create a new message.
  */
 export const MethodPolicySchema: GenMessage<MethodPolicy> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 11);
+  messageDesc(file_plait_control_v1_control_service, 14);
 
 /**
  * Windows of workers.
@@ -703,7 +794,7 @@ export type SetWindowsRequest = Message<"plait.control.v1.SetWindowsRequest"> & 
  * Use `create(SetWindowsRequestSchema)` to create a new message.
  */
 export const SetWindowsRequestSchema: GenMessage<SetWindowsRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 12);
+  messageDesc(file_plait_control_v1_control_service, 15);
 
 /**
  * The window of one worker.
@@ -731,7 +822,7 @@ export type WorkerWindow = Message<"plait.control.v1.WorkerWindow"> & {
  * Use `create(WorkerWindowSchema)` to create a new message.
  */
 export const WorkerWindowSchema: GenMessage<WorkerWindow> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 13);
+  messageDesc(file_plait_control_v1_control_service, 16);
 
 /**
  * Windows are in force.
@@ -752,7 +843,7 @@ export type SetWindowsResponse = Message<"plait.control.v1.SetWindowsResponse"> 
  * Use `create(SetWindowsResponseSchema)` to create a new message.
  */
 export const SetWindowsResponseSchema: GenMessage<SetWindowsResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 14);
+  messageDesc(file_plait_control_v1_control_service, 17);
 
 /**
  * The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
@@ -791,6 +882,17 @@ export const ControlService: GenService<{
     methodKind: "unary";
     input: typeof SetWindowsRequestSchema;
     output: typeof SetWindowsResponseSchema;
+  },
+  /**
+   * Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
+   * that it is set for, or until the broker ends.
+   *
+   * @generated from rpc plait.control.v1.ControlService.SetGates
+   */
+  setGates: {
+    methodKind: "unary";
+    input: typeof SetGatesRequestSchema;
+    output: typeof SetGatesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_plait_control_v1_control_service, 0);

@@ -1,0 +1,120 @@
+"""Gates: what the broker is told of the methods whose breakers are not closed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from plait_scheduler.domain.breaker import HALF_OPEN_MAX_MS, MethodBreaker, Outcomes, State
+from plait_scheduler.domain.events import MethodFigures
+from plait_scheduler.domain.policy import Breaker
+
+# A gate outlives what it was set for by this, so that a scheduler that is late or replaced does not
+# let everything through, and one that is gone for good parks nothing for long.
+SLACK_MS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How many attempts of a method may begin."""
+
+    # Full path.
+    method: str
+    # None: any number.
+    permits: int | None
+    # How long it holds.
+    valid_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A breaker came into another state."""
+
+    method: str
+    state: State
+    # How long it stays open.
+    open_ms: int
+
+
+class Gates:
+    """The breakers of all methods. Lost with the process; the broker's gates end by themselves."""
+
+    def __init__(self) -> None:
+        self._breakers: dict[str, MethodBreaker] = {}
+        self._told: dict[str, State] = {}
+
+    def reset(self) -> None:
+        """The broker may have forgotten every gate."""
+        self._told = {}
+
+    def breakers(self) -> Mapping[str, MethodBreaker]:
+        """By method."""
+        return self._breakers
+
+    def observe(
+        self, now_ms: int, methods: Iterable[MethodFigures], policies: Mapping[str, Breaker | None]
+    ) -> list[Change]:
+        """Takes in figures. `policies` are those of the methods; None: it has no breaker."""
+        figures = {each.method: each for each in methods}
+        before = {method: each.state for method, each in self._breakers.items()}
+        for method in {*figures, *self._breakers}:
+            config = policies.get(method, self._config(method))
+            if config is None:
+                self._breakers.pop(method, None)
+                continue
+            breaker = self._breakers.get(method)
+            if breaker is None or breaker.config != config:
+                breaker = self._breakers[method] = MethodBreaker(config, now_ms)
+            seen = figures.get(method)
+            outcomes = Outcomes.of(seen.fresh_outcomes) if seen else Outcomes()
+            breaker.observe(now_ms, outcomes, seen.permits if seen else None)
+        return [
+            Change(method, breaker.state, breaker.left_open_ms(now_ms))
+            for method, breaker in sorted(self._breakers.items())
+            if breaker.state is not before.get(method, State.CLOSED)
+        ]
+
+    def wanted(self, now_ms: int, methods: Iterable[MethodFigures]) -> list[Gate]:
+        """The gates to set now: those that changed, those that would end too soon, and those of
+        which a probe said nothing.
+        """
+        figures = {each.method: each for each in methods}
+        found = []
+        for method in sorted({*self._told, *self._breakers}):
+            breaker = self._breakers.get(method)
+            state = breaker.state if breaker else State.CLOSED
+            changed = self._told.get(method, State.CLOSED) is not state
+            seen = figures.get(method)
+            if breaker is None or state is State.CLOSED:
+                if changed:
+                    found.append(Gate(method, None))
+            elif state is State.OPEN:
+                # Also while nothing changed: it may have been half open between two figures.
+                if changed or seen is None or seen.permits != 0:
+                    found.append(Gate(method, 0, breaker.left_open_ms(now_ms) + SLACK_MS))
+            else:
+                found += self._half_open(method, breaker, seen, changed=changed)
+        return found
+
+    def told(self, gates: Iterable[Gate]) -> None:
+        """They are set."""
+        for gate in gates:
+            breaker = self._breakers.get(gate.method)
+            if breaker is None or breaker.state is State.CLOSED:
+                self._told.pop(gate.method, None)
+            else:
+                self._told[gate.method] = breaker.state
+
+    @staticmethod
+    def _half_open(
+        method: str, breaker: MethodBreaker, seen: MethodFigures | None, *, changed: bool
+    ) -> list[Gate]:
+        probes, valid_ms = breaker.config.half_open_probes, HALF_OPEN_MAX_MS + SLACK_MS
+        if changed or (breaker.is_idle and (seen is None or seen.permits is None)):
+            return [Gate(method, probes, valid_ms)]
+        ignored = Outcomes.of(seen.fresh_outcomes).ignored if seen else 0
+        if seen is not None and ignored:
+            return [Gate(method, min(probes, (seen.permits or 0) + ignored), valid_ms)]
+        return []
+
+    def _config(self, method: str) -> Breaker | None:
+        breaker = self._breakers.get(method)
+        return breaker.config if breaker else None
