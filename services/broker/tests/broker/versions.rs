@@ -15,7 +15,7 @@ const LATER: &str = "/test.Echo/Say@2";
 fn routed(route: &str, served: &[&str], max_attempts: u32) -> control::MethodPolicy {
     let mut policy = policy(ECHO);
     let info = policy.info.as_mut().unwrap();
-    info.route = route.to_owned();
+    route.clone_into(&mut info.route);
     info.served_routes = served.iter().map(ToString::to_string).collect();
     policy.max_attempts = max_attempts;
     policy
