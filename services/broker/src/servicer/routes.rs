@@ -36,8 +36,8 @@ pub(super) fn check(field: &str, policy: &MethodPolicy) -> Result<(), Refused> {
 
 /// What is put in force, and what the announcer is told.
 ///
-/// In force, a policy holds for every route of its method. Beside others, only routes that are new get a policy: the one
-/// in force, or their own if the method is new.
+/// In force, a policy holds for every route of its method. Beside others, only routes that are new get a policy: the
+/// one in force, or their own if the method is new.
 pub(super) fn routed(
     partition: &Partition,
     infos: &[MethodInfo],

@@ -1,5 +1,5 @@
-//! Idempotency keys: the task that a key of a method stands for. A task is kept under its route, and looked for under all
-//! routes of its method.
+//! Idempotency keys: the task that a key of a method stands for. A task is kept under its route, and looked for under
+//! all routes of its method.
 //!
 //! A key is remembered for as long as its task is, and the task is kept until its retention and the key's window are
 //! both over. So a key never outlives its task as a lock, and never answers with a task that is gone. Keys of tasks

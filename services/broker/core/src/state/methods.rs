@@ -17,8 +17,8 @@ pub(crate) const PRIORITY_MAX: u8 = 9;
 const PRIORITIES: usize = PRIORITY_MAX as usize + 1;
 const STATES: usize = 10;
 
-/// One method, or one route of a method that has several. Each has tasks and ready lists of its own; what people see and
-/// what keys stand for is the method.
+/// One method, or one route of a method that has several. Each has tasks and ready lists of its own; what people see
+/// and what keys stand for is the method.
 #[derive(Debug)]
 pub(crate) struct Method {
     /// The method, without what tells the route.
