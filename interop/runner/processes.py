@@ -39,13 +39,15 @@ class Driver:
 
 
 def driver(language: str) -> Driver:
-    """The driver of a language, or the sidecar before a server that knows nothing of Plait.
+    """The driver of a language, the reference peers, or the sidecar before a plain server.
 
     `--client` makes a language's driver a client; otherwise it is a worker.
     """
     if language == "python":
         script = str(ROOT / "interop/drivers/python/echo_worker.py")
         return Driver(language, (sys.executable, script))
+    if language == "reference":
+        return Driver(language, (sys.executable, "-m", "interop.reference"))
     if language == "sidecar":
         script = str(ROOT / "interop/drivers/plain/plain_echo.py")
         return Driver(language, (str(binaries() / "plait-sidecar"),), (sys.executable, script))
@@ -117,6 +119,7 @@ async def spawn(
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **env},
+            cwd=ROOT,
         )
 
 
