@@ -3,7 +3,7 @@ standard output (plait.conformance.v1). A request's bytes go through it as they 
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import BinaryIO, TypeVar
 
 import grpc
@@ -31,42 +31,54 @@ class Client:
         self._session = session
         self._tasks = tasks_rpc.TaskServiceStub(channel)
 
-    async def submission(
-        self, method: str, payload: bytes, said: api.CallOptions, *, wait: bool
-    ) -> Submission:
-        """A task as the caller wants it, with its keys. Raises StatusError."""
-        known = await self._methods.resolve(method)
-        task = Submission(method, payload, said.key, said.ordering_key, task_options(said))
-        if known.HasField("idempotency_key") and not said.HasField("key"):
-            task.key = keys.text(known.idempotency_key, payload)
-        if known.HasField("ordering_key") and not said.HasField("ordering_key"):
-            task.ordering_key = keys.text(known.ordering_key, payload)
+    async def _submission(self, said: api.Submission, *, wait: bool) -> Submission:
+        """A task as the caller wants it, with its keys."""
+        known = await self._methods.resolve(methods.path(said.method))
+        words = said.options
+        task = Submission(known.method, said.request, words.key, words.ordering_key)
+        task.options = task_options(words)
+        if known.HasField("idempotency_key") and not words.HasField("key"):
+            task.key = keys.text(known.idempotency_key, said.request)
+        if known.HasField("ordering_key") and not words.HasField("ordering_key"):
+            task.ordering_key = keys.text(known.ordering_key, said.request)
         if known.HasField("limit_key"):
-            task.options.limit_key = keys.text(known.limit_key, payload)
+            task.options.limit_key = keys.text(known.limit_key, said.request)
         if wait:
             task.result = asyncio.get_running_loop().create_future()
         return task
 
-    async def submit(self, task: Submission) -> int:
-        """Answers with its number once it is accepted. Raises StatusError."""
-        try:
-            return await self._session.submit(task)
-        except statuses.StatusError as error:
-            if error.reason == "METHOD_UNKNOWN":
-                self._methods.drop(task.method)
-            raise
+    async def submit(self, said: api.Submission) -> int:
+        """Submits a task, and answers with its number once it is accepted. Raises StatusError."""
+        number, _ = await self._accepted(said, wait=False)
+        return number
 
-    async def call(self, task: Submission, timeout_s: float | None) -> bytes:
+    async def _accepted(
+        self, said: api.Submission, *, wait: bool
+    ) -> "tuple[int, asyncio.Future[bytes] | None]":
+        task = await self._submission(said, wait=wait)
+        try:
+            return await self._session.submit(task), task.result
+        except statuses.StatusError as error:
+            if error.reason != "METHOD_UNKNOWN":
+                raise
+        # The broker's data was wiped: the method is made known, and the task submitted, once more.
+        self._methods.drop(task.method)
+        task = await self._submission(said, wait=wait)
+        return await self._session.submit(task), task.result
+
+    async def call(self, said: api.Submission) -> bytes:
         """Submits a task and waits for its response. Raises StatusError."""
-        assert task.result is not None
+        timeout_s = None
+        if said.options.HasField("timeout"):
+            timeout_s = said.options.timeout.ToTimedelta().total_seconds()
         try:
             async with asyncio.timeout(timeout_s):
-                await self.submit(task)
-                return await task.result
+                _, result = await self._accepted(said, wait=True)
+                assert result is not None
+                # Given up, it is cancelled, which the session sees.
+                return await result
         except TimeoutError:
             raise statuses.error(code_pb2.DEADLINE_EXCEEDED, "the call took too long") from None
-        finally:
-            task.result.cancel()  # nobody waits any longer
 
     async def result(self, number: int) -> bytes:
         """The response of a task. Raises StatusError."""
@@ -178,39 +190,22 @@ class Driver:
     async def _do(self, request: api.ClientRequest, answer: api.ClientResponse) -> None:
         match request.WhichOneof("action"):
             case "call":
-                said = request.call
-                timeout_s = None
-                if said.options.HasField("timeout"):
-                    timeout_s = said.options.timeout.ToTimedelta().total_seconds()
-                task = await self._submission(said, wait=True)
-                answer.responses.append(await self._client.call(task, timeout_s))
+                answer.responses.append(await self._client.call(request.call))
             case "submit":
-                number = await self._client.submit(await self._submission(request.submit))
+                number = await self._client.submit(request.submit)
                 self._numbers[request.id] = number
                 answer.tasks.append(task_id(number))
             case "call_many":
-                answer.responses.extend(await self._call_many(request.call_many))
+                calls = map(self._client.call, _each(request.call_many))
+                answer.responses.extend(await _all(calls))
             case "submit_many":
-                tasks = await self._bulk(request.submit_many, wait=False)
-                numbers = await _all(self._client.submit(task) for task in tasks)
+                numbers = await _all(map(self._client.submit, _each(request.submit_many)))
                 answer.tasks.extend(map(task_id, numbers))
             case "abandon":
                 self._running[request.abandon.id].cancel()
             case action:
                 assert action is not None
                 await self._look(action, self._numbers[getattr(request, action).id], answer)
-
-    async def _submission(self, said: api.Submission, *, wait: bool = False) -> Submission:
-        path = methods.path(said.method)
-        return await self._client.submission(path, said.request, said.options, wait=wait)
-
-    async def _bulk(self, bulk: api.Bulk, *, wait: bool) -> list[Submission]:
-        each = (api.Submission(method=bulk.method, request=request) for request in bulk.requests)
-        return [await self._submission(said, wait=wait) for said in each]
-
-    async def _call_many(self, bulk: api.Bulk) -> Sequence[bytes]:
-        tasks = await self._bulk(bulk, wait=True)
-        return await _all(self._client.call(task, None) for task in tasks)
 
     async def _look(self, action: str, number: int, answer: api.ClientResponse) -> None:
         match action:
@@ -222,6 +217,12 @@ class Driver:
                 await self._client.watch(number, answer.states.append)
             case "cancel":
                 answer.states.append(await self._client.cancel(number))
+
+
+def _each(bulk: api.Bulk) -> Iterator[api.Submission]:
+    """What a bulk call submits."""
+    for request in bulk.requests:
+        yield api.Submission(method=bulk.method, request=request)
 
 
 async def drive() -> None:

@@ -50,6 +50,7 @@ class Methods:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = contracts_rpc.ContractServiceStub(channel)
         self._known: dict[str, contracts.MethodInfo] = {}
+        self._asking = asyncio.Lock()
 
     async def announce(self) -> None:
         """Makes the service known. Raises StatusError when its contract is refused."""
@@ -70,14 +71,15 @@ class Methods:
     async def resolve(self, method: str) -> contracts.MethodInfo:
         """What is known of a method; announces the contract first when nobody did. Raises
         StatusError."""
-        if method not in self._known:
-            if (found := await self._ask(method)) is None:
-                await self.announce()
-                found = await self._ask(method)
-            if found is None:
-                raise RuntimeError(f"{method} is not known after it was announced")
-            self._known[method] = found
-        return self._known[method]
+        async with self._asking:
+            if method not in self._known:
+                if (found := await self._ask(method)) is None:
+                    await self.announce()
+                    found = await self._ask(method)
+                if found is None:
+                    raise RuntimeError(f"{method} is not known after it was announced")
+                self._known[method] = found
+            return self._known[method]
 
     def drop(self, method: str) -> None:
         """Forgets what was known: the broker says that it does not know the method."""

@@ -38,9 +38,7 @@ class Session:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = tasks_rpc.TaskServiceStub(channel)
-        self._hello = tasks_api.SessionHello(
-            session=secrets.token_bytes(16), client="plait-reference/0.1.0"
-        )
+        self._id = secrets.token_bytes(16)
         self._sequence = 0
         self._waiting: deque[Submission] = deque()
         self._unaccepted: dict[int, Frame] = {}
@@ -53,16 +51,14 @@ class Session:
         self._message_max = 2 << 20
 
     async def run(self) -> None:
-        """Keeps a stream to the broker until it is cancelled. Raises StatusError when the broker
-        will not have it, and everybody who waits is told the same."""
+        """Keeps a stream to the broker until it is cancelled."""
         while True:
             try:
                 await self._connection()
             except grpc.aio.AioRpcError as error:
                 ended = statuses.of_call(error)
-                if ended.status.code in (code_pb2.INVALID_ARGUMENT, code_pb2.UNIMPLEMENTED):
-                    self._fail(ended)
-                    raise ended from None
+                if ended.status.code == code_pb2.INVALID_ARGUMENT:
+                    self._give_up(ended)
             await methods.pause(self._failures)
             self._failures += 1
 
@@ -110,12 +106,17 @@ class Session:
         """One stream, until it ends. Raises AioRpcError unless it ended well."""
         call: Stream = self._stub.SubmitStream()
         try:
-            await call.write(tasks_api.SubmitStreamRequest(hello=self._hello))
-            welcome = await call.read()
-            if not isinstance(welcome, tasks_api.SubmitStreamResponse):
+            hello = tasks_api.SessionHello(session=self._id, client="plait-reference/0.1.0")
+            await call.write(tasks_api.SubmitStreamRequest(hello=hello))
+            first = await call.read()
+            if not isinstance(first, tasks_api.SubmitStreamResponse):
                 await _ended(call)
                 return
-            self._resume(welcome.welcome)
+            self._failures = 0
+            if self._is_forgotten(first.welcome):
+                self._renumber()
+                return
+            self._resume(first.welcome)
             ends = {
                 asyncio.ensure_future(self._write(call)),
                 asyncio.ensure_future(self._read(call)),
@@ -130,9 +131,21 @@ class Session:
         finally:
             call.cancel()
 
+    def _is_forgotten(self, welcome: tasks_api.SessionWelcome) -> bool:
+        """Whether the broker knows less of the session than it has told: its data is gone."""
+        return welcome.last_sequence < self._sequence - len(self._unaccepted)
+
+    def _renumber(self) -> None:
+        """A new session; what was not accepted is sent in it, in the same order."""
+        self._id = secrets.token_bytes(16)
+        frames = list(self._unaccepted.values())
+        for number, frame in enumerate(frames, 1):
+            frame.sequence = number
+        self._unaccepted = {frame.sequence: frame for frame in frames}
+        self._sequence = len(frames)
+
     def _resume(self, welcome: tasks_api.SessionWelcome) -> None:
         """What a new stream must hear: frames again in order, and which results are wanted."""
-        self._failures = 0
         # Whatever is larger than this does not fit into a message beside its envelope.
         self._message_max = welcome.payload_bytes_max + (1 << 20)
         self._again = deque(self._unaccepted.values())
@@ -197,6 +210,8 @@ class Session:
                 continue
             number = said.accepted.tasks[index]
             if task.result is not None:
+                if task.accepted.cancelled():
+                    task.result.cancel()  # its caller gave up while it was on its way
                 self._want(number, task.result, task.parent)
             if not task.accepted.done():
                 task.accepted.set_result(number)
@@ -221,17 +236,14 @@ class Session:
                 else:
                     future.set_result(frame.payloads[index])
 
-    def _fail(self, error: statuses.StatusError) -> None:
-        """The stream has ended for good."""
-        tasks = [
-            *self._waiting,
-            *(task for each in self._unaccepted.values() for task in each.tasks),
-        ]
-        for task in tasks:
-            _tell(task.accepted, error)
-        for wanted in self._wanted.values():
-            for future in wanted.futures:
-                _tell(future, error)
+    def _give_up(self, error: statuses.StatusError) -> None:
+        """The broker cannot read what it was sent, and would not the next time: it is not sent
+        again, and what comes later is of another session."""
+        for frame in self._unaccepted.values():
+            for task in frame.tasks:
+                _tell(task.accepted, error)
+        self._unaccepted.clear()
+        self._renumber()
 
 
 def _tell(future: "asyncio.Future[int] | asyncio.Future[bytes]", error: Exception) -> None:

@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 
 from interop.runner import wire
 from plait.conformance.v1 import client_driver_pb2 as api
-from plait.v1 import task_service_pb2_grpc
+from plait.v1 import contract_service_pb2_grpc, task_service_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
@@ -101,6 +103,10 @@ class Process:
     async def terminate(self) -> int:
         """SIGTERM; answers the exit code."""
         self.send(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Waits until it has ended; answers the exit code. Raises TimeoutError."""
         async with asyncio.timeout(END_S):
             return await self._child.wait()
 
@@ -152,6 +158,11 @@ class Client:
         await self._child.stdin.drain()
         return request.id, answer
 
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to the process, unless it has ended."""
+        if self._child.returncode is None:
+            self._child.send_signal(number)
+
     async def close(self) -> None:
         """Ends the process."""
         assert self._child.stdin is not None
@@ -191,6 +202,8 @@ class Mesh:
         self._server: Process | None = None
         self._workers: list[Process] = []
         self._channel: grpc.aio.Channel | None = None
+        self._settings: dict[str, str] = {}
+        self._broker_changed = self._workers_changed = False
 
     async def __aenter__(self) -> "Mesh":
         try:
@@ -216,27 +229,64 @@ class Mesh:
 
     def tasks(self) -> "task_service_pb2_grpc.TaskServiceAsyncStub":
         """The broker's task service, as the runner itself sees it."""
+        return task_service_pb2_grpc.TaskServiceStub(self._dialled())
+
+    def contracts(self) -> "contract_service_pb2_grpc.ContractServiceAsyncStub":
+        """Its contract service."""
+        return contract_service_pb2_grpc.ContractServiceStub(self._dialled())
+
+    def _dialled(self) -> grpc.aio.Channel:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self.address)
-        return task_service_pb2_grpc.TaskServiceStub(self._channel)
+        return self._channel
 
     async def start_broker(self) -> None:
         """Starts the broker, later on the same address over the same data."""
         program = str(binaries() / "plait-broker")
-        data = str(self._folder / f"broker-{self._spec.language}")
-        command = (program, "--listen", self.address, "--data-dir", data)
-        self._broker = await self._start(command, "broker")
+        command = (program, "--listen", self.address, "--data-dir", str(self._data()))
+        if self._broker is not None:
+            await self._broker.ended()
+        self._broker = await self._start(command, "broker", self._settings)
         self.address = self._broker.ready["address"]
+        self._broker_changed = bool(self._settings)
 
-    async def restart_broker(self) -> None:
-        """kill -9, and starts it again."""
+    async def restart_broker(self, **settings: object) -> None:
+        """kill -9, and starts it again; with these settings, and the others as they always are."""
         assert self._broker is not None
         await self._broker.kill()
+        self._settings = {f"PLAIT_BROKER_{key.upper()}": str(it) for key, it in settings.items()}
         await self.start_broker()
 
-    async def start_worker(self) -> None:
-        """Starts one more worker and waits until it is attached."""
+    async def stop_broker(self) -> None:
+        """SIGTERM, and does not wait: it goes on until what runs has ended, for a while."""
+        assert self._broker is not None
+        self._broker_changed = True
+        self._broker.send(signal.SIGTERM)
+
+    async def wipe_broker(self) -> None:
+        """kill -9, and another one without its data takes its place."""
+        assert self._broker is not None
+        await self._broker.kill()
+        shutil.rmtree(self._data())
+        await self.start_broker()
+
+    async def restore(self) -> None:
+        """The next case finds a broker and a worker as they always are."""
+        if self._broker_changed:
+            await self.restart_broker()
+        if self._workers_changed or len(self._workers) != 1:
+            await self.kill_workers()
+            await self.start_worker()
+
+    def _data(self) -> Path:
+        return self._folder / f"broker-{self._spec.language}"
+
+    async def start_worker(self, slots: int | None = None) -> None:
+        """Starts one more worker and waits until it is attached; slots: attempts at once."""
         command = self._spec.command
+        if slots is not None:
+            command += ("--concurrency", str(slots))
+            self._workers_changed = True
         if self._spec.server:
             if self._server is None:
                 self._server = await self._start(self._spec.server, "server")
@@ -247,6 +297,7 @@ class Mesh:
         """kill -9 to all of them."""
         while self._workers:
             await self._workers.pop().kill()
+        self._workers_changed = False
 
     async def drain_workers(self) -> None:
         """SIGTERM to all of them; each ends well once its attempts have ended."""
@@ -254,13 +305,16 @@ class Mesh:
             code = await self._workers.pop().terminate()
             if code != 0:
                 raise AssertionError(f"a worker that was told to stop ended with {code}")
+        self._workers_changed = False
 
     def signal_workers(self, number: signal.Signals) -> None:
         """Sends a signal to all of them."""
         for worker in self._workers:
             worker.send(number)
 
-    async def _start(self, command: Sequence[str], name: str) -> Process:
-        env = {**self._env, "PLAIT_ADDRESS": self.address}
+    async def _start(
+        self, command: Sequence[str], name: str, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> Process:
+        env = {**self._env, "PLAIT_ADDRESS": self.address, **settings}
         log = self._folder / f"{self._spec.language}-{name}.log"
         return await Process.start(command, env, log)
