@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from plait.v1 import contract_service_pb2 as contracts
@@ -26,6 +27,8 @@ def _values(message: bytes, number: int, wire: int) -> list[Any]:
     """A field's values as they are on the wire; one of another wire type is another field."""
     # A message without fields of its own holds every field as one that it does not know.
     fields: Any = UnknownFieldSet(Empty.FromString(message))
+    if any(field.field_number == 0 for field in fields):
+        raise DecodeError("no field has the number 0")  # which that library lets pass
     return [
         field.data for field in fields if field.field_number == number and field.wire_type == wire
     ]
