@@ -85,8 +85,10 @@ async def run(pairs: Sequence[tuple[str, str]], cases: Sequence[Case]) -> list[R
             async with room:
                 return await _worker(worker, clients, cases, Path(folder))
 
-        each = await asyncio.gather(*(one(worker) for worker in workers))
-    return [result for results in each for result in results]
+        # One that breaks off takes the others with it, and their processes.
+        async with asyncio.TaskGroup() as group:
+            each = [group.create_task(one(worker)) for worker in workers]
+    return [result for done in each for result in done.result()]
 
 
 async def _worker(

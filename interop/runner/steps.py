@@ -68,7 +68,7 @@ class Run:
             # Whatever it came to, the next one finds all as it should be.
             self._client.send(signal.SIGCONT)
             await self._mesh.restore()
-            for name in self._paused:
+            for name in sorted(self._paused):
                 await self._queue("resume", name)
         return failure
 
