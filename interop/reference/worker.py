@@ -43,21 +43,25 @@ class Worker:
         self._running: dict[Lease, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._empty = asyncio.Event()
+        self._leaving = False
+        self._left = asyncio.Event()
         self._failures = 0
 
     async def run(self) -> None:
-        """Keeps a stream to the broker until it is cancelled. Raises StatusError when the broker
-        will not have this worker."""
+        """Keeps a stream to the broker until it drained. Raises StatusError when the broker will
+        not have this worker."""
         await self._methods.announce()
-        while True:
+        while not self._leaving:
             try:
                 await self._connection()
             except TimeoutError:
                 pass  # the broker was silent
             except grpc.aio.AioRpcError as error:
                 await self._refused(statuses.of_call(error))
-            await methods.pause(self._failures)
-            self._failures += 1
+            if not self._leaving:
+                await methods.pause(self._failures)
+                self._failures += 1
+        self._left.set()
 
     async def drain(self) -> None:
         """Begins nothing more, and waits until what runs has ended and is settled, for a while."""
@@ -68,6 +72,9 @@ class Worker:
                 await self._empty.wait()
         except TimeoutError:
             pass  # the leases of what still runs end with the stream
+        self._leaving = True
+        self._changed.set()
+        await self._left.wait()
 
     async def _refused(self, ended: statuses.StatusError) -> None:
         """A stream ended. Raises StatusError when another one would end in the same way."""
@@ -88,17 +95,17 @@ class Worker:
                 return
             self._welcomed(first.welcome)
             interval_s = first.welcome.heartbeat_interval.ToTimedelta().total_seconds()
-            ends = {
-                asyncio.ensure_future(self._write(call, interval_s / 2)),
-                asyncio.ensure_future(self._read(call, interval_s * SILENCES)),
-            }
+            writing = asyncio.create_task(self._write(call, interval_s / 2))
+            reading = asyncio.create_task(self._read(call, interval_s * SILENCES))
             try:
-                done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({writing, reading}, return_when=asyncio.FIRST_COMPLETED)
+                if writing.done():
+                    await writing
+                # All is said, or the stream has ended: the broker has the last word.
+                await reading
             finally:
-                for end in ends:
-                    end.cancel()
-            for end in done:
-                await end
+                writing.cancel()
+                reading.cancel()
         finally:
             call.cancel()
 
@@ -124,6 +131,11 @@ class Worker:
             self._changed.clear()
             while (message := self._holdings.next()) is not None:
                 await call.write(message)
+            if self._holdings.draining and self._holdings.empty:
+                self._empty.set()
+            if self._leaving:
+                await call.done_writing()
+                return
             try:
                 async with asyncio.timeout(interval_s):
                     await self._changed.wait()
@@ -182,8 +194,6 @@ class Worker:
             ]
             for attempt in waiting[: max(0, free)]:
                 self._running[attempt.lease] = asyncio.create_task(self._attempt(attempt))
-        if holdings.draining and holdings.empty:
-            self._empty.set()
         self._changed.set()
 
     def _let_go(self) -> None:

@@ -22,7 +22,8 @@ from plait.v1 import contract_service_pb2_grpc, task_service_pb2_grpc
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
 """A process may take so long to be ready beside others on two cores."""
-END_S = 30.0
+END_S = 40.0
+"""Longer than a worker's grace, which is 30 s."""
 
 
 def binaries() -> Path:
@@ -201,6 +202,7 @@ class Mesh:
         self._scheduler: Process | None = None
         self._server: Process | None = None
         self._workers: list[Process] = []
+        self._stopping: list[Process] = []
         self._channel: grpc.aio.Channel | None = None
         self._settings: dict[str, str] = {}
         self._broker_changed = self._workers_changed = False
@@ -223,7 +225,13 @@ class Mesh:
         """Ends everything."""
         if self._channel is not None:
             await self._channel.close()
-        for process in (*self._workers, self._server, self._scheduler, self._broker):
+        for process in (
+            *self._workers,
+            *self._stopping,
+            self._server,
+            self._scheduler,
+            self._broker,
+        ):
             if process is not None:
                 await process.kill()
 
@@ -274,7 +282,7 @@ class Mesh:
         """The next case finds a broker and a worker as they always are."""
         if self._broker_changed:
             await self.restart_broker()
-        if self._workers_changed or len(self._workers) != 1:
+        if self._workers_changed or self._stopping or len(self._workers) != 1:
             await self.kill_workers()
             await self.start_worker()
 
@@ -295,17 +303,28 @@ class Mesh:
 
     async def kill_workers(self) -> None:
         """kill -9 to all of them."""
-        while self._workers:
-            await self._workers.pop().kill()
+        while gone := self._workers or self._stopping:
+            await gone.pop().kill()
         self._workers_changed = False
 
     async def drain_workers(self) -> None:
         """SIGTERM to all of them; each ends well once its attempts have ended."""
-        while self._workers:
-            code = await self._workers.pop().terminate()
+        await self.stop_workers()
+        await self.stopped_workers()
+
+    async def stop_workers(self) -> None:
+        """SIGTERM to all of them, and does not wait."""
+        self.signal_workers(signal.SIGTERM)
+        self._stopping += self._workers
+        self._workers = []
+        self._workers_changed = False
+
+    async def stopped_workers(self) -> None:
+        """Waits for those that were told to stop: each ends well once its attempts have ended."""
+        while self._stopping:
+            code = await self._stopping.pop().ended()
             if code != 0:
                 raise AssertionError(f"a worker that was told to stop ended with {code}")
-        self._workers_changed = False
 
     def signal_workers(self, number: signal.Signals) -> None:
         """Sends a signal to all of them."""

@@ -254,6 +254,8 @@ class Run:
             ("worker", "start"): mesh.start_worker,
             ("worker", "kill"): mesh.kill_workers,
             ("worker", "drain"): mesh.drain_workers,
+            ("worker", "stop"): mesh.stop_workers,
+            ("worker", "ended"): mesh.stopped_workers,
         }
         await doings[what, how]()
 
