@@ -80,7 +80,7 @@ test-system: setup build-dev ## Test the processes together
 test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
 system: test-system ## The same as test-system
-interop: setup build-dev ## Run each conformance case with every pair of SDKs; PAIRS=--ring with four pairs
+interop: setup build-dev ## Run each conformance case with every pair of SDKs; PAIRS=--ring with some pairs
 	PLAIT_BIN=$(CURDIR)/build/dev .venv/bin/python -m interop.runner $(or $(PAIRS),--write)
 fault: setup build-dev ## Test under faults: the short forms of the campaigns, some minutes
 	.ci/fault.sh short
@@ -100,7 +100,7 @@ mutants: ## Turn on each deliberate bug; the simulation must find it in SEEDS=10
 ##@ Run
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
-build-bench: ## Build the release binaries and the bench programs
+build-bench: setup ## Build the release binaries and the bench programs
 	.ci/build.sh release bench
 bench: setup build-bench ## Measure, in full; writes bench/RESULTS.md
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run

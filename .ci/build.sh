@@ -42,4 +42,6 @@ fi
 if [ "${2:-}" = bench ]; then
   cargo build --quiet --locked --profile "$profile" --package=plait --example=bench
   ln -sf "${CARGO_TARGET_DIR:-$PWD/target}/$folder/examples/bench" "build/$profile/plait-bench-rust"
+  [ "$profile" = dev ] || .ci/typescript.sh build
+  ln -sf "$PWD/interop/drivers/typescript/dist/bench.js" "build/$profile/plait-bench-typescript"
 fi

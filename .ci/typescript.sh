@@ -10,7 +10,7 @@ build() {
     rm -rf "$package/dist"
     tsc --project "$package"
   done
-  chmod +x interop/drivers/typescript/dist/main.js
+  chmod +x interop/drivers/typescript/dist/{main,bench}.js
 }
 
 case ${1:?usage: .ci/typescript.sh build|test} in

@@ -55,10 +55,12 @@ def programs(binaries: Path) -> list[Program]:
     rust = (str(binaries / "plait-bench-rust"), *size)
     go = (str(binaries / "plait-bench-go"), *size)
     python = (sys.executable, "-m", "plait.cli", "bench", "--output", "json", *size)
+    typescript = (str(binaries / "plait-bench-typescript"), *size)
     return [
         Program("rust", rust, "--tasks", "--single", 1_000_000),
         Program("go", go, "--tasks", "--single", 600_000),
         Program("python", python, "--tasks", "--calls", 240_000),
+        Program("typescript", typescript, "--tasks", "--single", 120_000),
     ]
 
 
@@ -102,7 +104,7 @@ def main() -> None:
     """Measures, prints, and writes the results of a full run."""
     parser = argparse.ArgumentParser(description="Measure Plait in every language.")
     parser.add_argument("--quick", action="store_true", help="one short round, synced")
-    parser.add_argument("--language", choices=["rust", "go", "python"], action="append")
+    parser.add_argument("--language", choices=list(results.MARKS), action="append")
     options = parser.parse_args()
     binaries = Path(os.environ.get("PLAIT_BIN", ROOT / "build/release")).resolve()
     os.environ["PLAIT_BROKER"] = str(binaries / "plait-broker")

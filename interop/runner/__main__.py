@@ -23,7 +23,14 @@ from interop.runner.report import Result
 from interop.runner.steps import Run
 
 LANGUAGES = ("python", "go", "rust", "typescript")
-WORKERS = (*LANGUAGES, "sidecar")
+CLIENTS = (*LANGUAGES, "reference")
+WORKERS = (*LANGUAGES, "sidecar", "reference")
+RING = (
+    *zip(LANGUAGES, (*LANGUAGES[1:], LANGUAGES[0]), strict=True),
+    ("reference", "sidecar"),
+    ("python", "reference"),
+)
+"""Pairs in which everybody is a client and a worker at least once."""
 AT_ONCE = 16
 """Cases that run side by side."""
 MESHES_AT_ONCE = 2
@@ -38,9 +45,7 @@ def main() -> int:
         return 2
     pairs = [(client, worker) for worker in options.workers for client in options.clients]
     if options.ring:
-        pairs = list(
-            zip((*LANGUAGES, "python"), (*LANGUAGES[1:], "python", "sidecar"), strict=True)
-        )
+        pairs = list(RING)
     results = asyncio.run(run(pairs, cases))
     verdict = report.judge(results, report.load_known())
     for result in verdict.unexpected:
@@ -55,10 +60,12 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="interop", description=__doc__)
-    parser.add_argument("--clients", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=CLIENTS)
     parser.add_argument("--workers", nargs="+", choices=WORKERS, default=WORKERS)
     parser.add_argument(
-        "--ring", action="store_true", help="each language with the next, and the sidecar"
+        "--ring",
+        action="store_true",
+        help="each language with the next, the reference with the rest",
     )
     parser.add_argument("--case", default="*", help="a pattern of names, as the shell's")
     parser.add_argument(
@@ -78,8 +85,10 @@ async def run(pairs: Sequence[tuple[str, str]], cases: Sequence[Case]) -> list[R
             async with room:
                 return await _worker(worker, clients, cases, Path(folder))
 
-        each = await asyncio.gather(*(one(worker) for worker in workers))
-    return [result for results in each for result in results]
+        # One that breaks off takes the others with it, and their processes.
+        async with asyncio.TaskGroup() as group:
+            each = [group.create_task(one(worker)) for worker in workers]
+    return [result for done in each for result in done.result()]
 
 
 async def _worker(

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[1] / "cases"
 CASE_FIELDS = {"name", "why", "each", "steps"}
 _NAME = re.compile(r"\{(\w+)\}")
 # Steps that disturb what other cases share.
-_ALONE = ("worker", "broker", "scheduler", "pause")
+_ALONE = ("worker", "broker", "client", "pause")
 
 
 class CaseError(ValueError):

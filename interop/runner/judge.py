@@ -11,7 +11,7 @@ from plait.v1 import task_pb2
 
 EXPECT_FIELDS = {
     "code", "message", "reason", "details", "trailers", "response", "same", "responses", "tasks",
-    "task_of", "other_than", "states", "state", "took",
+    "task_of", "other_than", "states", "state", "took", "last",
 }  # fmt: skip
 STATE_PREFIX = "TASK_STATE_"
 
@@ -62,6 +62,9 @@ def _responses(
     if "response" in expected:
         came = messages.plain(messages.response(method, answer.responses[0]))
         yield from within(expected["response"], came, "response")
+    if "last" in expected:
+        came = messages.plain(messages.response(method, answer.responses[-1]))
+        yield from within(expected["last"], came, "the last response")
     if "responses" in expected and len(answer.responses) != expected["responses"]:
         yield f"there are {len(answer.responses)} responses, not {expected['responses']}"
 

@@ -4,23 +4,26 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 
 from interop.runner import wire
 from plait.conformance.v1 import client_driver_pb2 as api
-from plait.v1 import task_service_pb2_grpc
+from plait.v1 import contract_service_pb2_grpc, task_service_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
 """A process may take so long to be ready beside others on two cores."""
-END_S = 30.0
+END_S = 40.0
+"""Longer than a worker's grace, which is 30 s."""
 
 
 def binaries() -> Path:
@@ -39,13 +42,15 @@ class Driver:
 
 
 def driver(language: str) -> Driver:
-    """The driver of a language, or the sidecar before a server that knows nothing of Plait.
+    """The driver of a language, the reference peers, or the sidecar before a plain server.
 
     `--client` makes a language's driver a client; otherwise it is a worker.
     """
     if language == "python":
         script = str(ROOT / "interop/drivers/python/echo_worker.py")
         return Driver(language, (sys.executable, script))
+    if language == "reference":
+        return Driver(language, (sys.executable, "-m", "interop.reference"))
     if language == "sidecar":
         script = str(ROOT / "interop/drivers/plain/plain_echo.py")
         return Driver(language, (str(binaries() / "plait-sidecar"),), (sys.executable, script))
@@ -99,6 +104,10 @@ class Process:
     async def terminate(self) -> int:
         """SIGTERM; answers the exit code."""
         self.send(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Waits until it has ended; answers the exit code. Raises TimeoutError."""
         async with asyncio.timeout(END_S):
             return await self._child.wait()
 
@@ -117,6 +126,7 @@ async def spawn(
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **env},
+            cwd=ROOT,
         )
 
 
@@ -148,6 +158,11 @@ class Client:
         self._child.stdin.write(wire.framed(request))
         await self._child.stdin.drain()
         return request.id, answer
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to the process, unless it has ended."""
+        if self._child.returncode is None:
+            self._child.send_signal(number)
 
     async def close(self) -> None:
         """Ends the process."""
@@ -187,7 +202,10 @@ class Mesh:
         self._scheduler: Process | None = None
         self._server: Process | None = None
         self._workers: list[Process] = []
+        self._stopping: list[Process] = []
         self._channel: grpc.aio.Channel | None = None
+        self._settings: dict[str, str] = {}
+        self._broker_changed = self._workers_changed = False
 
     async def __aenter__(self) -> "Mesh":
         try:
@@ -207,33 +225,76 @@ class Mesh:
         """Ends everything."""
         if self._channel is not None:
             await self._channel.close()
-        for process in (*self._workers, self._server, self._scheduler, self._broker):
+        for process in (
+            *self._workers,
+            *self._stopping,
+            self._server,
+            self._scheduler,
+            self._broker,
+        ):
             if process is not None:
                 await process.kill()
 
     def tasks(self) -> "task_service_pb2_grpc.TaskServiceAsyncStub":
         """The broker's task service, as the runner itself sees it."""
+        return task_service_pb2_grpc.TaskServiceStub(self._dialled())
+
+    def contracts(self) -> "contract_service_pb2_grpc.ContractServiceAsyncStub":
+        """Its contract service."""
+        return contract_service_pb2_grpc.ContractServiceStub(self._dialled())
+
+    def _dialled(self) -> grpc.aio.Channel:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self.address)
-        return task_service_pb2_grpc.TaskServiceStub(self._channel)
+        return self._channel
 
     async def start_broker(self) -> None:
         """Starts the broker, later on the same address over the same data."""
         program = str(binaries() / "plait-broker")
-        data = str(self._folder / f"broker-{self._spec.language}")
-        command = (program, "--listen", self.address, "--data-dir", data)
-        self._broker = await self._start(command, "broker")
+        command = (program, "--listen", self.address, "--data-dir", str(self._data()))
+        if self._broker is not None:
+            await self._broker.ended()
+        self._broker = await self._start(command, "broker", self._settings)
         self.address = self._broker.ready["address"]
+        self._broker_changed = bool(self._settings)
 
-    async def restart_broker(self) -> None:
-        """kill -9, and starts it again."""
+    async def restart_broker(self, **settings: object) -> None:
+        """kill -9, and starts it again; with these settings, and the others as they always are."""
         assert self._broker is not None
         await self._broker.kill()
+        self._settings = {f"PLAIT_BROKER_{key.upper()}": str(it) for key, it in settings.items()}
         await self.start_broker()
 
-    async def start_worker(self) -> None:
-        """Starts one more worker and waits until it is attached."""
+    async def stop_broker(self) -> None:
+        """SIGTERM, and does not wait: it goes on until what runs has ended, for a while."""
+        assert self._broker is not None
+        self._broker_changed = True
+        self._broker.send(signal.SIGTERM)
+
+    async def wipe_broker(self) -> None:
+        """kill -9, and another one without its data takes its place."""
+        assert self._broker is not None
+        await self._broker.kill()
+        shutil.rmtree(self._data())
+        await self.start_broker()
+
+    async def restore(self) -> None:
+        """The next case finds a broker and a worker as they always are."""
+        if self._broker_changed:
+            await self.restart_broker()
+        if self._workers_changed or self._stopping or len(self._workers) != 1:
+            await self.kill_workers()
+            await self.start_worker()
+
+    def _data(self) -> Path:
+        return self._folder / f"broker-{self._spec.language}"
+
+    async def start_worker(self, slots: int | None = None) -> None:
+        """Starts one more worker and waits until it is attached; slots: attempts at once."""
         command = self._spec.command
+        if slots is not None:
+            command += ("--concurrency", str(slots))
+            self._workers_changed = True
         if self._spec.server:
             if self._server is None:
                 self._server = await self._start(self._spec.server, "server")
@@ -242,13 +303,26 @@ class Mesh:
 
     async def kill_workers(self) -> None:
         """kill -9 to all of them."""
-        while self._workers:
-            await self._workers.pop().kill()
+        while gone := self._workers or self._stopping:
+            await gone.pop().kill()
+        self._workers_changed = False
 
     async def drain_workers(self) -> None:
         """SIGTERM to all of them; each ends well once its attempts have ended."""
-        while self._workers:
-            code = await self._workers.pop().terminate()
+        await self.stop_workers()
+        await self.stopped_workers()
+
+    async def stop_workers(self) -> None:
+        """SIGTERM to all of them, and does not wait."""
+        self.signal_workers(signal.SIGTERM)
+        self._stopping += self._workers
+        self._workers = []
+        self._workers_changed = False
+
+    async def stopped_workers(self) -> None:
+        """Waits for those that were told to stop: each ends well once its attempts have ended."""
+        while self._stopping:
+            code = await self._stopping.pop().ended()
             if code != 0:
                 raise AssertionError(f"a worker that was told to stop ended with {code}")
 
@@ -257,7 +331,9 @@ class Mesh:
         for worker in self._workers:
             worker.send(number)
 
-    async def _start(self, command: Sequence[str], name: str) -> Process:
-        env = {**self._env, "PLAIT_ADDRESS": self.address}
+    async def _start(
+        self, command: Sequence[str], name: str, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> Process:
+        env = {**self._env, "PLAIT_ADDRESS": self.address, **settings}
         log = self._folder / f"{self._spec.language}-{name}.log"
         return await Process.start(command, env, log)

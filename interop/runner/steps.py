@@ -13,6 +13,7 @@ from interop.runner import judge, messages
 from interop.runner.cases import Case, fill
 from interop.runner.processes import Client, Mesh
 from plait.conformance.v1 import client_driver_pb2 as api
+from plait.v1 import contract_service_pb2 as contracts_api
 from plait.v1 import task_pb2
 from plait.v1 import task_service_pb2 as tasks_api
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 CASE_S = 60.0
 """No case takes longer; what hangs is a failure."""
 LOOK_S = 0.02
+WAITING = ("SCHEDULED", "READY", "BACKOFF", "PARKED")
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 STEP_KINDS = (
     "call", "submit", "call_many", "submit_many", "result", "state", "watch", "cancel", "abandon",
-    "await", "until", "task", "children", "pause", "resume", "worker", "broker",
+    "await", "until", "task", "children", "pause", "resume", "worker", "broker", "client",
 )  # fmt: skip
 STEP_FIELDS = {*STEP_KINDS, "as", "request", "raw", "requests", "options", "expect", "count"}
 
@@ -57,9 +59,20 @@ class Run:
         self._mesh = mesh
         self._values = {"case": name}
         self._asked: dict[str, Asked] = {}
+        self._paused: set[str] = set()
 
     async def run(self) -> str | None:
         """What is not as expected; None: all is."""
+        failure = await self._steps()
+        if self._case.alone:
+            # Whatever it came to, the next one finds all as it should be.
+            self._client.send(signal.SIGCONT)
+            await self._mesh.restore()
+            for name in sorted(self._paused):
+                await self._queue("resume", name)
+        return failure
+
+    async def _steps(self) -> str | None:
         try:
             async with asyncio.timeout(CASE_S):
                 for number, step in enumerate(self._case.steps, 1):
@@ -90,7 +103,7 @@ class Run:
                 await self._children(step)
             case "pause" | "resume":
                 await self._queue(kind, step[kind])
-            case "worker" | "broker":
+            case "worker" | "broker" | "client":
                 await self._disturb(kind, step[kind])
             case "await":
                 asked = self._known(step["await"])
@@ -166,11 +179,13 @@ class Run:
         return (await self._mesh.tasks().GetTask(request)).task
 
     async def _until(self, wanted: dict[str, Any]) -> None:
-        """Looks at a task until it is as wanted."""
+        """Looks at a task, a queue or a contract until it is as wanted."""
         wanted = dict(wanted)
-        name = wanted.pop("task")
-        while wrong := list(judge.within(wanted, found := await self._found(name), name)):
-            if found["state"] in FINAL:
+        looks = {"task": self._found, "queue": self._counts, "contract": self._contract}
+        kind = next(kind for kind in looks if kind in wanted)
+        name, look = wanted.pop(kind), looks[kind]
+        while wrong := list(judge.within(wanted, found := await look(name), name)):
+            if found.get("state") in FINAL:
                 raise Failed("; ".join(wrong))
             await asyncio.sleep(LOOK_S)
 
@@ -197,24 +212,51 @@ class Run:
         if wrong:
             raise Failed("; ".join(wrong))
 
+    async def _counts(self, name: str) -> dict[str, Any]:
+        """What is in a queue: tasks that wait to be started, and tasks that have not ended."""
+        request = tasks_api.GetQueueRequest(name=name)
+        queue = (await self._mesh.tasks().GetQueue(request)).queue
+        counts = {judge.state_name(each.state): each.count for each in queue.counts}
+        return {
+            "waiting": sum(count for state, count in counts.items() if state in WAITING),
+            "unfinished": sum(count for state, count in counts.items() if state not in FINAL),
+        }
+
+    async def _contract(self, service: str) -> dict[str, Any]:
+        """How many methods of a service the broker knows."""
+        answer = await self._mesh.contracts().ListContracts(contracts_api.ListContractsRequest())
+        known = (each for each in answer.contracts if each.service == service)
+        return {"methods": sum(len(each.methods) for each in known)}
+
     async def _queue(self, kind: str, name: str) -> None:
         stub = self._mesh.tasks()
         if kind == "pause":
+            self._paused.add(name)
             await stub.PauseQueue(tasks_api.PauseQueueRequest(name=name))
         else:
+            self._paused.discard(name)
             await stub.ResumeQueue(tasks_api.ResumeQueueRequest(name=name))
 
-    async def _disturb(self, what: str, how: str) -> None:
-        doings: dict[tuple[str, str], Callable[[], Awaitable[None]]] = {
-            ("broker", "restart"): self._mesh.restart_broker,
-            ("worker", "start"): self._mesh.start_worker,
-            ("worker", "kill"): self._mesh.kill_workers,
-            ("worker", "drain"): self._mesh.drain_workers,
-        }
-        signals = {"freeze": signal.SIGSTOP, "thaw": signal.SIGCONT}
-        if what == "worker" and how in signals:
-            self._mesh.signal_workers(signals[how])
+    async def _disturb(self, what: str, how: str | dict[str, Any]) -> None:
+        mesh = self._mesh
+        if isinstance(how, dict):
+            await (mesh.restart_broker if what == "broker" else mesh.start_worker)(**how)
             return
+        signals = {"freeze": signal.SIGSTOP, "thaw": signal.SIGCONT}
+        if how in signals:
+            (self._client.send if what == "client" else mesh.signal_workers)(signals[how])
+            return
+        doings: dict[tuple[str, str], Callable[[], Awaitable[None]]] = {
+            ("broker", "restart"): mesh.restart_broker,
+            ("broker", "stop"): mesh.stop_broker,
+            ("broker", "start"): mesh.start_broker,
+            ("broker", "wipe"): mesh.wipe_broker,
+            ("worker", "start"): mesh.start_worker,
+            ("worker", "kill"): mesh.kill_workers,
+            ("worker", "drain"): mesh.drain_workers,
+            ("worker", "stop"): mesh.stop_workers,
+            ("worker", "ended"): mesh.stopped_workers,
+        }
         await doings[what, how]()
 
 

@@ -29,6 +29,7 @@ class Span:
     attributes: dict[str, str | int]
     status: str
     message: str
+    links: int
 
     @property
     def task(self) -> str:
@@ -46,6 +47,7 @@ class Node:
     status: str
     message: str
     children: tuple["Node", ...]
+    links: int = 0
 
 
 class Collector(pb_grpc.TraceServiceServicer):
@@ -97,6 +99,7 @@ def tree(spans: Iterable[Span], root: Span) -> Node:
         status=root.status,
         message=root.message,
         children=tuple(tree(spans, span) for span in below),
+        links=root.links,
     )
 
 
@@ -117,6 +120,7 @@ def _span(span: trace_pb2.Span, service: str) -> Span:
         attributes=_attributes(span.attributes),
         status=trace_pb2.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
         message=span.status.message,
+        links=len(span.links),
     )
 
 

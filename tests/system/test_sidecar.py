@@ -12,7 +12,6 @@ from testing.v1 import echo_pb2 as pb
 from tests.support.mesh import Caller, Mesh
 from tests.support.sidecar import Plain, start_sidecar
 from tests.system.contracts import resolve
-from tests.system.otlp import Collector
 from tests.system.test_calls import (
     test_a_call_answers,
     test_a_failure_arrives_byte_for_byte,
@@ -127,23 +126,6 @@ async def test_descriptors_may_come_from_a_file(fresh: Mesh, tmp_path: Path):
     async with fresh.caller() as caller:
         answer = await caller.echo.Echo(pb.EchoRequest(payload=b"file"), timeout=20)
     assert answer.payload == b"file"
-
-
-async def test_the_trace_goes_through_the_sidecar_into_the_server(fresh: Mesh):
-    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    async with Collector() as collector:
-        plain = await Plain.start(fresh)
-        sidecar = await start_sidecar(fresh, plain.address, env=collector.env)
-        async with fresh.caller() as caller:
-            headers = (("traceparent", f"00-{trace}-{span}-01"), ("tracestate", "v=1"))
-            seen = await caller.echo.Inspect(pb.InspectRequest(), timeout=20, metadata=headers)
-        assert await sidecar.terminate() == 0
-        (attempt,) = collector.spans
-    assert (attempt.name, attempt.kind) == ("attempt testing.v1.EchoService/Inspect", "CONSUMER")
-    assert (attempt.service, attempt.trace.hex(), attempt.parent.hex()) == ("sidecar", trace, span)
-    assert attempt.attributes["rpc.status_code"] == 0
-    assert seen.metadata["traceparent"] == f"00-{trace}-{attempt.id.hex()}-01"
-    assert seen.metadata["tracestate"] == "v=1"
 
 
 async def test_without_tracing_the_context_is_passed_on(caller: Caller):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sdk.python.tests.contracts import shop
+from sdk.python.tests.pocket_broker import PocketWorker
 from sdk.python.tests.shops import receipt, stub_of, worker_of
 
 import plait
@@ -136,3 +137,53 @@ async def test_awaited_children_are_asked_for_again_as_the_flows(client, pocket)
         assert (again.parent.task, again.parent.token) == (1, 1)
         pocket.stop_attempt(1)
     assert task.id == "t0000000000000001"
+
+
+def unloaded(worker: PocketWorker) -> list[tuple[int, int]]:
+    """The flows that a worker said it does not hold any more."""
+    frames = [each.suspend for each in worker.said if each.HasField("suspend")]
+    return [lease for each in frames for lease in zip(each.tasks, each.tokens, strict=True)]
+
+
+async def test_a_drain_unloads_a_flow_that_waits(client, pocket):
+    cancelled = asyncio.Event()
+
+    async def settle(stub, orders):
+        try:
+            await stub.Post(shop.PostRequest())  # Nobody serves it.
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    running = asyncio.create_task((worker := serve_flow(client, settle)).run())
+    await client.submit(stub_of(client).Settle, shop.SettleRequest())
+    await pocket.until(lambda: len(pocket.tasks) == 2)
+    (stream,) = pocket.workers
+    worker.stop()
+    await running
+    assert cancelled.is_set()
+    assert unloaded(stream) == [(1, 1)]
+    assert not pocket.outcomes
+
+
+async def test_a_drain_lets_a_flow_go_on_until_it_waits(client, pocket):
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def settle(stub, orders):
+        child = await client.submit(stub.Post, shop.PostRequest())
+        started.set()
+        # It has asked for a child and does something else, which is not to be cut off.
+        await go.wait()
+        await child.result()
+
+    running = asyncio.create_task((worker := serve_flow(client, settle)).run())
+    await client.submit(stub_of(client).Settle, shop.SettleRequest())
+    await started.wait()
+    (stream,) = pocket.workers
+    worker.stop()
+    await pocket.until(lambda: any(each.HasField("drain") for each in stream.said))
+    assert not unloaded(stream)
+    go.set()
+    await running
+    assert unloaded(stream) == [(1, 1)]
+    assert not pocket.outcomes

@@ -84,7 +84,7 @@ export class Client {
    * Submits a task and answers with its handle as soon as it is durable.
    *
    * Rejects when the task is refused: KEY_MISSING, DUPLICATE_KEY_CONFLICT, METHOD_UNKNOWN,
-   * TOO_LARGE. A full queue is no error: the submission waits.
+   * TOO_LARGE, and QUEUE_FULL, for which `errors.retryAfterMs` says how long to wait.
    */
   async submit<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,

@@ -99,6 +99,7 @@ export class Core {
       run,
       (waits) => run.home.flowChanged(run, waits),
       (child) => this.session.forget(child),
+      () => run.home.flowWaits(run),
     );
     return run.flow;
   }

@@ -10,21 +10,45 @@ import type { Submission } from "./submission.js";
 export class Flow {
   readonly parent: FlowParent;
   readonly #children = new Set<Submission>();
+  /** How many callers in the handler stand still for a child: it may ask for children and go on. */
+  #waits = 0;
   readonly #onChange: (waits: boolean) => void;
+  readonly #onWait: () => void;
   readonly #forget: (child: Submission) => void;
 
   /**
    * `onChange` is told true when the flow begins to wait for children and false when none is left;
-   * `forget` tells the session that a child's result is no longer wanted.
+   * `forget` tells the session that a child's result is no longer wanted; `onWait` is called when
+   * the handler is about to stand still for a child's result.
    */
   constructor(
     lease: { task: bigint; token: bigint },
     onChange: (waits: boolean) => void,
     forget: (child: Submission) => void,
+    onWait: () => void,
   ) {
     this.parent = create(FlowParentSchema, { task: lease.task, token: lease.token });
     this.#onChange = onChange;
     this.#forget = forget;
+    this.#onWait = onWait;
+  }
+
+  /** Whether the handler stands still for a child. */
+  get waits(): boolean {
+    return this.#waits > 0;
+  }
+
+  /** A caller in the handler waits for a child's result. */
+  waitBegan(): void {
+    this.#waits += 1;
+    if (this.#waits === 1) {
+      this.#onWait();
+    }
+  }
+
+  /** It goes on. */
+  waitEnded(): void {
+    this.#waits -= 1;
   }
 
   /** A child is asked for. */

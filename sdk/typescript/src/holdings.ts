@@ -42,6 +42,8 @@ export class Holdings implements RunHome {
   /** Progress waits while this timer runs. */
   #progressTimer: NodeJS.Timeout | undefined;
   #handBack: Run[] = [];
+  /** Flows that were unloaded. */
+  #suspended: Run[] = [];
   /** The highest frame of this stream that was received, and that the broker was told of. */
   #received = 0n;
   #told = 0n;
@@ -83,6 +85,8 @@ export class Holdings implements RunHome {
     }
     this.#outcomes.restart(lost);
     this.#handBack = this.#handBack.filter((run) => !lost.has(run.lease));
+    // The broker unloads a waiting flow by itself when the stream of its worker ends.
+    this.#suspended = [];
     this.#received = this.#told = 0n;
     this.#drainTold = false;
     this.#checkEmpty();
@@ -153,10 +157,15 @@ export class Holdings implements RunHome {
     clearTimeout(this.#progressTimer);
   }
 
-  /** Takes no more, and hands back what has not started. */
+  /** Takes no more, hands back what has not started, and unloads flows that wait for children. */
   drain(reason: string): void {
     this.#drainReason = reason;
     this.#giveBackQueue();
+    for (const run of [...this.#held.values()]) {
+      if (run.flow?.waits === true) {
+        this.#unload(run);
+      }
+    }
     this.#checkEmpty();
     this.wake();
   }
@@ -176,6 +185,23 @@ export class Holdings implements RunHome {
 
   flowChanged(run: Run, waits: boolean): void {
     this.slots.flowChanged(run, waits);
+  }
+
+  /** A worker that drains does not wait with its flows. */
+  flowWaits(run: Run): void {
+    if (this.#drainReason !== undefined) {
+      this.#unload(run);
+      this.#checkEmpty();
+      this.wake();
+    }
+  }
+
+  /** Takes a flow away from its handler. The broker has it run again when a child ends. */
+  #unload(run: Run): void {
+    if (!run.stopped && this.#release(run)) {
+      this.#suspended.push(run);
+      run.stop(new ConnectError("the flow waits elsewhere: the worker drains", Code.Canceled));
+    }
   }
 
   #stop(lease: string, cause: ConnectError): void {
@@ -230,8 +256,12 @@ export class Holdings implements RunHome {
     if (this.#handBack.length > 0) {
       const runs = this.#handBack;
       this.#handBack = [];
-      const tasks = runs.map((run) => run.task);
-      return { case: "handBack", value: { tasks, tokens: runs.map((run) => run.token) } };
+      return { case: "handBack", value: leasesOf(runs) };
+    }
+    if (this.#suspended.length > 0) {
+      const runs = this.#suspended;
+      this.#suspended = [];
+      return { case: "suspend", value: leasesOf(runs) };
     }
     if (this.#progress.size > 0 && this.#progressTimer === undefined) {
       return this.#sayProgress();
@@ -255,6 +285,10 @@ export class Holdings implements RunHome {
     const entries = reports.map(([{ task, token }, progress]) => ({ task, token, progress }));
     return { case: "progress", value: { entries } };
   }
+}
+
+function leasesOf(runs: readonly Run[]): { tasks: bigint[]; tokens: bigint[] } {
+  return { tasks: runs.map((run) => run.task), tokens: runs.map((run) => run.token) };
 }
 
 function lostLease(): ConnectError {

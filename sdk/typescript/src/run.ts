@@ -16,6 +16,8 @@ export interface RunHome {
   reportProgress(run: Run, fraction: number, message: string): void;
   /** A flow begins to wait for its children, or goes on. */
   flowChanged(run: Run, waits: boolean): void;
+  /** A flow's handler is about to stand still for a child's result. */
+  flowWaits(run: Run): void;
   /** The run's time is over: the failure is reported, whatever the handler does. */
   expired(run: Run, failure: Failure): void;
 }

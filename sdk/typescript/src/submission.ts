@@ -101,11 +101,13 @@ export class Submission {
       this.waiters += 1;
       const end = () => {
         this.waiters -= 1;
+        this.flow?.waitEnded();
         signal?.removeEventListener("abort", aborted);
         this.#answer(resolve, reject);
       };
       const aborted = () => {
         this.waiters -= 1;
+        this.flow?.waitEnded();
         const at = this.#onDone.indexOf(end);
         if (at >= 0) {
           this.#onDone.splice(at, 1);
@@ -114,6 +116,8 @@ export class Submission {
       };
       signal?.addEventListener("abort", aborted, { once: true });
       this.#onDone.push(end);
+      // The last thing: a worker that drains aborts the signal now.
+      this.flow?.waitBegan();
     });
   }
 

@@ -1,7 +1,13 @@
 /** The worker against the real broker and scheduler, with handlers in this process. */
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
+import {
+  Code,
+  ConnectError,
+  createClient,
+  type HandlerContext,
+  type Interceptor,
+} from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { Code as RpcCode } from "../gen/google/rpc/code_pb.js";
 import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.js";
@@ -311,6 +317,70 @@ test("a flow's children are recorded, and answered from the record when it is ru
   assert.equal(answer.attempt, 2);
   assert.deepEqual(ran.sort(), ["s0", "s1", "s2", "s3", "s4"]);
   assert.deepEqual(answers, ["s0,s1,s2,s3,s4", "s0,s1,s2,s3,s4"]);
+});
+
+test("a drain unloads a flow that waits, and another worker runs it again", async () => {
+  const started = event();
+  const unloaded = event();
+  const go = event();
+  const runs: number[] = [];
+  const handlers = {
+    echo: async ({ payload }: { payload: Uint8Array }) => {
+      started.happen();
+      await go.promise;
+      return { payload };
+    },
+    flow: async (_: unknown, { signal }: HandlerContext) => {
+      runs.push(attempt().number);
+      signal.addEventListener("abort", () => unloaded.happen());
+      await site.echo.echo({});
+      return { attempt: attempt().number };
+    },
+  };
+  const first = await site.serve(handlers);
+  const task = await site.plait.submit(method.flow, {});
+  await started.promise;
+  // The child runs here, so it is finished; the flow only waits for it.
+  const stopped = first.stop();
+  await unloaded.promise;
+  await site.serve(handlers);
+  go.happen();
+  await stopped;
+  assert.equal((await task.result()).attempt, 1);
+  assert.deepEqual(runs, [1, 1]);
+});
+
+test("a drain lets a flow go on until it waits", async () => {
+  const started = event();
+  const go = event();
+  const child = event();
+  const seen: boolean[] = [];
+  const handlers = {
+    echo: async ({ payload }: { payload: Uint8Array }) => {
+      await child.promise;
+      return { payload };
+    },
+    flow: async (_: unknown, { signal }: HandlerContext) => {
+      const echo = await site.plait.submit(method.echo, {});
+      started.happen();
+      await go.promise;
+      // It asked for a child and did something else, which was not cut off.
+      seen.push(signal.aborted);
+      signal.addEventListener("abort", () => child.happen());
+      await echo.result();
+      return {};
+    },
+  };
+  const first = await site.serve(handlers);
+  const task = await site.plait.submit(method.flow, {});
+  await started.promise;
+  const stopped = first.stop();
+  const second = await site.serve(handlers);
+  go.happen();
+  await stopped;
+  await task.result();
+  await second.stop();
+  assert.deepEqual(seen, [false, false]);
 });
 
 test("a flow that asks for something else when it is run again is refused", async () => {

@@ -293,7 +293,13 @@ def flow_of(core: Core) -> Flow | None:
     if run is None or run.core is not core:
         return None
     if run.flow is None:
-        run.flow = Flow(run.lease, run.holdings.slots.flow_changed, core.session.forget)
+        holdings = run.holdings
+        run.flow = Flow(
+            run.lease,
+            holdings.slots.flow_changed,
+            core.session.forget,
+            lambda: holdings.flow_waits(run),
+        )
     return run.flow
 
 

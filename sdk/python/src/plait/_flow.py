@@ -17,23 +17,30 @@ class Flow:
     (docs/protocol.md §5).
     """
 
-    __slots__ = ("_forget", "_headers", "_on_change", "_options", "children", "parent")
+    __slots__ = (
+        "_forget", "_headers", "_on_change", "_on_wait", "_options", "children", "parent", "waits"
+    )  # fmt: skip
 
     def __init__(
         self,
         lease: tuple[int, int],
         on_change: Callable[[bool], None],
         forget: "Callable[[Submission], None]",
+        on_wait: Callable[[], None],
     ) -> None:
         """`on_change` is told True when the flow begins to wait for children and False when none is
         left.
 
-        `forget` tells the session that a child's result is no longer wanted.
+        `forget` tells the session that a child's result is no longer wanted. `on_wait` is called
+        when the handler is about to stand still for a child's result.
         """
         self.parent = task_pb2.FlowParent(task=lease[0], token=lease[1])
         self._forget = forget
         self.children: set[Submission] = set()
+        # How many of its coroutines stand still for a child's result: who asks may also go on.
+        self.waits = 0
         self._on_change = on_change
+        self._on_wait = on_wait
         self._headers: Headers = ()
         self._options: task_pb2.TaskOptions | None = None
 
@@ -49,6 +56,12 @@ class Flow:
             self.children.remove(child)
             if not self.children:
                 self._on_change(False)
+
+    def wait_began(self) -> None:
+        """A coroutine of the handler waits for a child; `waits` is counted down when it goes on."""
+        self.waits += 1
+        if self.waits == 1:
+            self._on_wait()
 
     def options(self, headers: "Headers") -> task_pb2.TaskOptions:
         """Options of a child about which nothing else is said; shared, so not to be changed."""

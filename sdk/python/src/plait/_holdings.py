@@ -55,6 +55,8 @@ class Holdings:
         # Progress waits while this timer runs.
         self._progress_timer: asyncio.TimerHandle | None = None
         self._hand_back: list[Lease] = []
+        # Flows that were unloaded.
+        self._suspended: list[Lease] = []
         # The highest frame of this stream that was received, and that the broker was told of.
         self._received = 0
         self._told = 0
@@ -76,6 +78,8 @@ class Holdings:
                 run.stop()
         self._outcomes.restart(lost)
         self._hand_back = [lease for lease in self._hand_back if lease not in lost]
+        # The broker unloads a waiting flow by itself when the stream of its worker ends.
+        self._suspended.clear()
         self._received = self._told = 0
         self._drain_told = False
         self._check_empty()
@@ -142,11 +146,22 @@ class Holdings:
         self.stop(list(self._held))
 
     def drain(self, reason: str) -> None:
-        """Takes no more, and hands back what has not started."""
+        """Takes no more, hands back what has not started, and unloads flows that wait for
+        children."""
         self._drain_reason = reason
         self._give_back_queue()
+        for run in list(self._held.values()):
+            if run.flow is not None and run.flow.waits:
+                self._unload(run)
         self._check_empty()
         self._wake()
+
+    def flow_waits(self, run: Run) -> None:
+        """A handler is about to stand still for a child; a worker that drains does not wait with
+        it."""
+        if self._drain_reason is not None:
+            self._unload(run)
+            self._wake()
 
     def report_progress(self, run: Run, fraction: float, message: str) -> None:
         """A handler tells how far it is; from any thread."""
@@ -181,6 +196,16 @@ class Holdings:
             if not run.stopped:
                 self._hand_back.append(run.lease)
 
+    def _unload(self, run: Run) -> None:
+        """Takes a flow away from its handler. The broker has it run again, wherever, when a child
+        ends. A thread cannot be told to end, so a plain function goes on to its outcome."""
+        if run.stopped or run.runner is None or run.lease not in self._held:
+            return
+        del self._held[run.lease]
+        self._progress.pop(run.lease, None)
+        self._suspended.append(run.lease)
+        run.stop()
+
     def _check_empty(self) -> None:
         if self._held or self._outcomes:
             self.empty.clear()
@@ -201,6 +226,12 @@ class Holdings:
                 tasks=[task for task, _ in leases], tokens=[token for _, token in leases]
             )
             return worker_service_pb2.AttachRequest(hand_back=back)
+        if self._suspended:
+            leases, self._suspended = self._suspended, []
+            flows = worker_service_pb2.SuspendFrame(
+                tasks=[task for task, _ in leases], tokens=[token for _, token in leases]
+            )
+            return worker_service_pb2.AttachRequest(suspend=flows)
         if self._progress and self._progress_timer is None:
             return self._say_progress()
         if self._heartbeat_due:

@@ -122,12 +122,18 @@ class Submission:
             if self.waiting is None:
                 self.waiting = []
             self.waiting.append(future)
+            flow = self.flow
+            if flow is not None:
+                flow.wait_began()
             try:
                 await future
             except asyncio.CancelledError:
                 if self.waiting is not None and future in self.waiting:
                     self.waiting.remove(future)
                 raise
+            finally:
+                if flow is not None:
+                    flow.waits -= 1
         if self.error is not None:
             raise self.error
         return self.response

@@ -96,8 +96,8 @@ class Client:
         `method` is that of a stub over `channel()`; the options are those of `plait.options` and
         win over them.
         Raises AioRpcError when the task is refused: KEY_MISSING, DUPLICATE_KEY_CONFLICT,
-        METHOD_UNKNOWN, TOO_LARGE.
-        A full queue is no error: the submission waits.
+        METHOD_UNKNOWN, TOO_LARGE, and QUEUE_FULL, for which `errors.retry_after` says how long to
+        wait.
         """
         said = _said(Options(**options))
         durable = _durable(method)
