@@ -1,0 +1,206 @@
+"""One method's contract test: all its cases through all its workers, and what came of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from google.protobuf.message import Message
+
+from plait._boundary.answers import Answer, code_name, differences
+from plait._boundary.cases import Case
+from plait._boundary.mesh import Seen, Sender, WorkerOf
+
+DEFAULT_DEADLINE_S: Final = 5.0
+"""What each task has, where the command line does not say: long for a handler, short for a test."""
+
+PATIENCE_S: Final = 5.0
+"""How long a worker has to answer another message after its attempts are out of time. Its handlers
+should be stopped at once; on a busy machine that takes a moment."""
+
+_BURST_MAX: Final = 2048
+_INVALID_ARGUMENT: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One case that not all workers answered as they should."""
+
+    case: str
+    """The case's name."""
+    kind: str
+    """DIFFERS, BREAKS_RULE, NOT_COVERED, REFUSED or OVERRUN."""
+    workers: tuple[str, ...]
+    """Those that it is about, by label: those that are not with the most."""
+    text: str
+    """What is wrong, for people; may have several lines."""
+
+
+@dataclass
+class Tally:
+    """One worker's figures for one method."""
+
+    worker: WorkerOf
+    """Who."""
+    answered: int = 0
+    """Cases that it answered."""
+    failed: int = 0
+    """Cases that it answered otherwise than the most, or against a rule, or too late."""
+    uncovered: int = 0
+    """Cases that did not reach it."""
+
+
+@dataclass
+class Report:
+    """What came of one method."""
+
+    method: str
+    """Without a leading slash."""
+    cases: list[Case]
+    """What was to be sent."""
+    tallies: list[Tally] = field(default_factory=list)
+    """By worker."""
+    failures: list[Failure] = field(default_factory=list)
+    """By case, in the order of the cases."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be looked at, and why."""
+    submitted: int = 0
+    """Tasks in all."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a method's answers are judged."""
+
+    response: type[Message]
+    """The type of the responses."""
+    ignore: Sequence[str] = ()
+    """Fields of the response that may differ, such as "order.create_time"; "?": unknown fields."""
+    allow_uncovered: bool = False
+    """Whether a worker may go without having answered a case."""
+
+
+async def check_method(
+    sender: Sender, method: str, cases: Sequence[Case], workers: Sequence[WorkerOf], wanted: Wanted
+) -> Report:
+    """Sends, compares, and looks whether deadlines are kept. workers: those that count."""
+    report = Report(method, list(cases), [Tally(each) for each in workers])
+    if not workers:
+        text = "no worker serves it"
+        report.failures.append(Failure(method, "NOT_COVERED", (), text))
+        return report
+    seen = await sender.send(cases, frozenset(each.id for each in workers))
+    for each in seen:
+        _judge(each, report, wanted)
+    await _deadlines(sender, seen, report)
+    report.submitted = sender.submitted
+    return report
+
+
+def _judge(seen: Seen, report: Report, wanted: Wanted) -> None:
+    case = seen.case
+    if seen.refused:
+        report.failures.append(Failure(case.name, "REFUSED", (), f"the broker: {seen.refused}"))
+        return
+    heard = [each for each in report.tallies if each.worker.id in seen.answers]
+    silent = [each for each in report.tallies if each.worker.id not in seen.answers]
+    for tally in heard:
+        tally.answered += 1
+    for tally in silent:
+        tally.uncovered += 1
+    if silent and not wanted.allow_uncovered:
+        text = "it was sent again and again, and never reached them"
+        _fail(report, case, "NOT_COVERED", silent, text)
+    if not heard:
+        return
+    groups = _groups(seen, heard, wanted)
+    if len(groups) > 1:
+        odd = [tally for group in groups[1:] for tally in group]
+        _fail(report, case, "DIFFERS", odd, _difference(seen, groups, wanted))
+    _rule(seen, heard, report)
+
+
+def _fail(report: Report, case: Case, kind: str, tallies: Sequence[Tally], text: str) -> None:
+    labels = tuple(each.worker.label for each in tallies)
+    report.failures.append(Failure(case.name, kind, labels, text))
+    if kind != "NOT_COVERED":
+        for each in tallies:
+            each.failed += 1
+
+
+def _groups(seen: Seen, heard: Sequence[Tally], wanted: Wanted) -> list[list[Tally]]:
+    """Those that agree with each other; the largest group first."""
+    groups: list[tuple[dict[str, object], list[Tally]]] = []
+    for tally in heard:
+        facts = seen.answers[tally.worker.id].facts(wanted.response, wanted.ignore)
+        for known, group in groups:
+            if known == facts:
+                group.append(tally)
+                break
+        else:
+            groups.append((facts, [tally]))
+    return sorted((group for _, group in groups), key=lambda group: -len(group))
+
+
+def _difference(seen: Seen, groups: Sequence[Sequence[Tally]], wanted: Wanted) -> str:
+    """What each group says, and in what it differs from the first."""
+    first = seen.answers[groups[0][0].worker.id]
+    facts = first.facts(wanted.response, wanted.ignore)
+    lines = [f"{_labels(groups[0])}: {first.text()}"]
+    for group in groups[1:]:
+        answer = seen.answers[group[0].worker.id]
+        found = differences(facts, answer.facts(wanted.response, wanted.ignore))
+        lines.append(f"{_labels(group)}: {answer.text()}")
+        lines += [f"  {path}: {one} there, {other} here" for path, one, other in found]
+    return "\n".join(lines)
+
+
+def _labels(group: Sequence[Tally]) -> str:
+    return ", ".join(each.worker.label for each in group)
+
+
+def _rule(seen: Seen, heard: Sequence[Tally], report: Report) -> None:
+    if not seen.case.breaks:
+        return
+    lenient = [each for each in heard if seen.answers[each.worker.id].code != _INVALID_ARGUMENT]
+    if lenient:
+        said = sorted({_said(seen.answers[each.worker.id]) for each in lenient})
+        text = f"breaks the rule {seen.case.breaks}, and is answered {', '.join(said)}"
+        _fail(report, seen.case, "BREAKS_RULE", lenient, f"{text}, not INVALID_ARGUMENT")
+
+
+def _said(answer: Answer) -> str:
+    return code_name(answer.code)
+
+
+async def _deadlines(sender: Sender, seen: Sequence[Seen], report: Report) -> None:
+    """Fills every slot of every worker with a case that runs out of time; afterwards each must
+    be free to answer another one."""
+    ids = frozenset(each.worker.id for each in report.tallies)
+    late = next((each for each in seen if any(a.expired for a in each.answers.values())), None)
+    if late is None:
+        return
+    quick = next((each for each in seen if _is_quick(each, ids)), None)
+    if quick is None:
+        report.notes.append("no case is quick with every worker: overruns were not looked for")
+        return
+    copies = sender.copies_to_fill()
+    if copies > _BURST_MAX:
+        report.notes.append(f"{copies} slots are too many to fill: overruns were not looked for")
+        return
+    await sender.burst(late.case, copies)
+    probed = await sender.probe(quick.case, ids, PATIENCE_S)
+    over = [each for each in report.tallies if not _answered(probed, each.worker.id)]
+    if over:
+        text = f"{PATIENCE_S:g} s after its deadline the slots are still taken"
+        _fail(report, late.case, "OVERRUN", over, text)
+
+
+def _is_quick(seen: Seen, ids: frozenset[str]) -> bool:
+    answers = seen.answers
+    return ids <= answers.keys() and all(
+        not answer.expired and answer.took < PATIENCE_S / 5 for answer in answers.values()
+    )
+
+
+def _answered(probed: Seen, worker: str) -> bool:
+    return worker in probed.answers and not probed.answers[worker].expired
