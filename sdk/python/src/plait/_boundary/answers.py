@@ -1,7 +1,8 @@
 """What workers answered, and in what answers differ."""
 
+import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 UNKNOWN: Final = "?"
 """Stands for unknown fields where fields to ignore are named, and in their paths."""
+
+CODE: Final = ""
+"""Under which facts hold the code; no field has that path."""
 
 _SHOWN_MAX: Final = 60
 _TIME_IS_UP: Final = frozenset({"", "TASK_EXPIRED", "ATTEMPT_TIMED_OUT"})
@@ -39,18 +43,19 @@ class Answer:
         late = self.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
         return late and self.reason in _TIME_IS_UP
 
-    def facts(self, kind: type[Message], ignore: Sequence[str]) -> dict[str, Any]:
+    def facts(self, kind: type[Message], ignore: Collection[str]) -> dict[str, Any]:
         """What is compared: the leaves of the response by path, or the error."""
         if self.expired:
-            return {"code": "DEADLINE_EXCEEDED"}
+            return {CODE: "DEADLINE_EXCEEDED"}
         if self.code:
-            return {"code": code_name(self.code), "reason": self.reason}
+            return {CODE: code_name(self.code), "reason": self.reason}
         try:
-            found = dict(_leaves(kind.FromString(self.response), ""))
+            response = kind.FromString(self.response)
         except DecodeError:
-            return {"code": "OK", "response": self.response.hex()}
-        kept = {path: each for path, each in found.items() if not _ignored(path, ignore)}
-        return {"code": "OK", **kept}
+            return {CODE: "OK", "bytes": self.response.hex()}
+        leaves = _Leaves(ignore)
+        leaves.message(response, "", "")
+        return {CODE: "OK", **leaves.found}
 
     def text(self) -> str:
         """For people, short."""
@@ -83,7 +88,7 @@ def differences(
     one: dict[str, Any], other: dict[str, Any], most: int = 3
 ) -> list[tuple[str, str, str]]:
     """Paths with what either says there, the first few."""
-    if one.get("code") != "OK" or other.get("code") != "OK":
+    if one[CODE] != "OK" or other[CODE] != "OK":
         return []
     paths = [path for path in {**one, **other} if one.get(path) != other.get(path)]
     return [(path, shown(one.get(path)), shown(other.get(path))) for path in paths[:most]]
@@ -97,55 +102,46 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 1]}… ({len(text)})"
 
 
-def _ignored(path: str, ignore: Sequence[str]) -> bool:
-    """Whether a path is, or is below, a field that may differ; elements go by the field."""
-    names = [part.partition("[")[0] for part in path.split(".")]
-    for each in ignore:
-        if each == UNKNOWN:
-            if any(name.startswith(UNKNOWN) for name in names):
-                return True
-        elif names[: each.count(".") + 1] == each.split("."):
-            return True
-    return False
+class _Leaves:
+    """What a message says, leaf by leaf."""
 
+    def __init__(self, ignore: Collection[str]) -> None:
+        self._ignore = ignore
+        self.found: dict[str, Any] = {}
 
-def _leaves(message: Message, path: str) -> Iterator[tuple[str, Any]]:
-    """Everything that is set, by its path; unknown fields by their number."""
-    fields = message.ListFields()
-    if not fields and path:
-        yield path, "{}"
-    for field, value in fields:
-        yield from _field(field, value, f"{path}.{field.name}" if path else field.name)
-    for number, each in _unknown(message).items():
-        yield (f"{path}.{UNKNOWN}{number}" if path else f"{UNKNOWN}{number}"), each
+    def message(self, message: Message, path: str, names: str) -> None:
+        """Everything that is set. path: such as "lines[3].id"; names: without elements."""
+        if path:
+            self.found[path] = "{}"
+        for field, value in message.ListFields():
+            below = f"{names}.{field.name}" if names else field.name
+            if below not in self._ignore:
+                self._field(field, value, f"{path}.{field.name}" if path else field.name, below)
+        if UNKNOWN not in self._ignore:
+            for number, each in _unknown(message).items():
+                self.found[f"{path}.{UNKNOWN}{number}" if path else f"{UNKNOWN}{number}"] = each
 
+    def _field(self, field: FieldDescriptor, value: Any, path: str, names: str) -> None:
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            inner = kind.fields_by_name["value"]
+            for key in sorted(value):
+                self._one(inner, value[key], f"{path}[{key!r}]", names)
+        elif field.is_repeated:
+            for index, each in enumerate(value):
+                self._one(field, each, f"{path}[{index}]", names)
+        # -0.0 is equal to 0.0, as to protobuf's own equality, so it counts as unset.
+        elif field.has_presence or not isinstance(value, float) or value != 0.0:
+            self._one(field, value, path, names)
 
-def _field(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        inner = field.message_type.fields_by_name["value"]
-        for key in sorted(value):
-            yield from _one(inner, value[key], f"{path}[{key!r}]")
-    elif field.is_repeated:
-        for index, each in enumerate(value):
-            yield from _one(field, each, f"{path}[{index}]")
-    else:
-        yield from _one(field, value, path)
-
-
-def _one(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if field.message_type is not None:
-        yield from _leaves(value, path) if _is_set(value) else [(path, "{}")]
-    elif isinstance(value, float):
-        # One NaN is as good as another, and -0.0 is equal to 0.0, as to protobuf's own equality.
-        if value == 0.0 and not field.is_repeated and not field.has_presence:
-            return
-        yield path, "NaN" if value != value else value + 0.0
-    else:
-        yield path, value
-
-
-def _is_set(message: Message) -> bool:
-    return bool(message.ListFields()) or bool(_unknown(message))
+    def _one(self, field: FieldDescriptor, value: Any, path: str, names: str) -> None:
+        if field.message_type is not None:
+            self.message(value, path, names)
+        elif isinstance(value, float):
+            # One NaN is as good as another.
+            self.found[path] = "NaN" if math.isnan(value) else value + 0.0
+        else:
+            self.found[path] = value
 
 
 def _unknown(message: Message) -> dict[int, tuple[Any, ...]]:

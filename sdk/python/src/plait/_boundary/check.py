@@ -79,21 +79,63 @@ class Wanted:
     """Whether a worker may go without having answered a case."""
 
 
-async def check_method(
-    sender: Sender, method: str, cases: Sequence[Case], workers: Sequence[WorkerOf], wanted: Wanted
-) -> Report:
-    """Sends, compares, and looks whether deadlines are kept. workers: those that count."""
-    report = Report(method, list(cases), [Tally(each) for each in workers])
-    if not workers:
-        text = "no worker serves it"
-        report.failures.append(Failure(method, "NOT_COVERED", (), text))
-        return report
-    seen = await sender.send(cases, frozenset(each.id for each in workers))
-    for each in seen:
-        _judge(each, report, wanted)
-    await _deadlines(sender, seen, report)
-    report.submitted = sender.submitted
-    return report
+class Check:
+    """One method's test."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        method: str,
+        cases: Sequence[Case],
+        workers: Sequence[WorkerOf],
+        wanted: Wanted,
+    ) -> None:
+        """method: without a leading slash. workers: those that count."""
+        self.report = Report(method, list(cases), [Tally(each) for each in workers])
+        self._sender = sender
+        self._ids = frozenset(each.id for each in workers)
+        self._wanted = wanted
+        self._seen: list[Seen] = []
+
+    async def answers(self) -> None:
+        """Sends all cases, and compares."""
+        report = self.report
+        if not self._ids:
+            failure = Failure(report.method, "NOT_COVERED", (), "no worker serves it")
+            report.failures.append(failure)
+            return
+        self._seen = await self._sender.send(report.cases, self._ids)
+        for each in self._seen:
+            _judge(each, report, self._wanted)
+        report.submitted = self._sender.submitted
+
+    async def deadlines(self, stuck: set[str]) -> None:
+        """Fills every slot of every worker with a case that runs out of time; afterwards each must
+        be free to answer another one.
+
+        After the answers of all methods, since a worker that is not may answer nothing more.
+        stuck: the ids of those, from methods before; more are added.
+        """
+        report, ids = self.report, self._ids - stuck
+        late = next((each for each in self._seen if _is_late(each, ids)), None)
+        if late is None:
+            return
+        quick = next((each for each in self._seen if _is_quick(each, ids)), None)
+        copies = self._sender.copies_to_fill()
+        if quick is None:
+            report.notes.append("no case is quick with every worker: overruns were not looked for")
+            return
+        if copies > _BURST_MAX:
+            report.notes.append(f"{copies} slots are too many: overruns were not looked for")
+            return
+        await self._sender.burst(late.case, copies)
+        probed = await self._sender.probe(quick.case, ids, PATIENCE_S)
+        report.submitted = self._sender.submitted
+        over = [each for each in report.tallies if _is_stuck(each.worker.id, ids, probed)]
+        if over:
+            text = f"{PATIENCE_S:g} s after its deadline the slots are still taken"
+            _fail(report, late.case, "OVERRUN", over, text)
+            stuck.update(each.worker.id for each in over)
 
 
 def _judge(seen: Seen, report: Report, wanted: Wanted) -> None:
@@ -172,35 +214,17 @@ def _said(answer: Answer) -> str:
     return code_name(answer.code)
 
 
-async def _deadlines(sender: Sender, seen: Sequence[Seen], report: Report) -> None:
-    """Fills every slot of every worker with a case that runs out of time; afterwards each must
-    be free to answer another one."""
-    ids = frozenset(each.worker.id for each in report.tallies)
-    late = next((each for each in seen if any(a.expired for a in each.answers.values())), None)
-    if late is None:
-        return
-    quick = next((each for each in seen if _is_quick(each, ids)), None)
-    if quick is None:
-        report.notes.append("no case is quick with every worker: overruns were not looked for")
-        return
-    copies = sender.copies_to_fill()
-    if copies > _BURST_MAX:
-        report.notes.append(f"{copies} slots are too many to fill: overruns were not looked for")
-        return
-    await sender.burst(late.case, copies)
-    probed = await sender.probe(quick.case, ids, PATIENCE_S)
-    over = [each for each in report.tallies if not _answered(probed, each.worker.id)]
-    if over:
-        text = f"{PATIENCE_S:g} s after its deadline the slots are still taken"
-        _fail(report, late.case, "OVERRUN", over, text)
+def _is_late(seen: Seen, ids: frozenset[str]) -> bool:
+    return any(answer.expired for worker, answer in seen.answers.items() if worker in ids)
 
 
 def _is_quick(seen: Seen, ids: frozenset[str]) -> bool:
-    answers = seen.answers
-    return ids <= answers.keys() and all(
-        not answer.expired and answer.took < PATIENCE_S / 5 for answer in answers.values()
+    answers = [answer for worker, answer in seen.answers.items() if worker in ids]
+    return len(answers) == len(ids) and all(
+        not answer.expired and answer.took < PATIENCE_S / 5 for answer in answers
     )
 
 
-def _answered(probed: Seen, worker: str) -> bool:
-    return worker in probed.answers and not probed.answers[worker].expired
+def _is_stuck(worker: str, ids: frozenset[str], probed: Seen) -> bool:
+    answer = probed.answers.get(worker)
+    return worker in ids and (answer is None or answer.expired)

@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from plait._boundary.cases import DEFAULT_LIMIT, Case, boundary_cases, random_cases
-from plait._boundary.check import DEFAULT_DEADLINE_S, Report, Wanted, check_method
+from plait._boundary.check import DEFAULT_DEADLINE_S, Check, Report, Wanted
 from plait._boundary.door import Door, NothingToTest, serving
 from plait._boundary.mesh import Sender, WorkerOf
 from plait._descriptors import pool_of
@@ -116,10 +116,11 @@ class Run:
         self._infos = await self._door.methods(paths)
         return [each.name for each in self._subjects if not self._is_idempotent(each)]
 
-    async def reports(self) -> AsyncIterator[Report]:
+    async def reports(self) -> list[Report]:
         """Tests one method after the other."""
         plan = self._plan
         attached = await self._door.workers()
+        checks: list[Check] = []
         for subject in self._subjects:
             path = f"/{subject.name}"
             workers = serving(attached, path)
@@ -127,7 +128,13 @@ class Run:
             response = message_factory.GetMessageClass(subject.descriptor.output_type)
             wanted = Wanted(response, plan.ignore, plan.allow_uncovered)
             chosen = [each for each in workers if _is_chosen(each, plan.workers)]
-            yield await check_method(sender, subject.name, subject.cases, chosen, wanted)
+            checks.append(Check(sender, subject.name, subject.cases, chosen, wanted))
+        for check in checks:
+            await check.answers()
+        stuck: set[str] = set()
+        for check in checks:
+            await check.deadlines(stuck)
+        return [check.report for check in checks]
 
     def _is_idempotent(self, subject: Subject) -> bool:
         level = subject.descriptor.GetOptions().idempotency_level

@@ -47,7 +47,7 @@ async def test(
             return _list(api, subjects)
         run = Run(door, plan, subjects)
         _confirm(api, await run.prepare(), yes=said["yes"])
-        reports = [each async for each in run.reports()]
+        reports = await run.reports()
     except NothingToTest as error:
         raise Stop(Exit.NOT_FOUND, str(error)) from error
     command = f"plait contract test --address {api.address} --yes"
