@@ -109,7 +109,8 @@ class _Maker:
     def _of_type(self, kind: Descriptor, way: Sequence[_Step]) -> Iterator[Case]:
         for field in fields_of(kind):
             base = self._base(kind, field)
-            if broken := field.broken_when_unset():
+            if field.needed:
+                broken = field.broken_when_unset()
                 yield Case(f"{field.full_name} = unset", self._wrap(way, base), broken)
             for value in self._values(field):
                 payload = self._wrap(way, base + value.content)
@@ -147,7 +148,7 @@ class _Maker:
                 break
         room = self._limit - len(base) - len(wire.tag(number, wire.BYTES))
         size = max(0, room - len(wire.varint(room)))
-        while len(wire.varint(size)) + size < room:
+        while len(wire.varint(size + 1)) + size + 1 <= room:
             size += 1
         payload = base + wire.delimited(number, b"x" * size)
         return Case(f"{request.full_name} = {len(payload)} bytes", payload)
@@ -192,7 +193,11 @@ class _Maker:
 
     def _needed(self, kind: Descriptor) -> str:
         """The rule that an empty message breaks."""
-        return next((field.broken_when_unset() or "oneof required" for field in _needs(kind)), "")
+        for field in _needs(kind):
+            if field.needed and field.broken_when_unset():
+                return field.broken_when_unset()
+        required = any(required for _, required, _ in oneofs_of(kind))
+        return "oneof required" if required else ""
 
     def _full(self, kind: Descriptor, above: tuple[str, ...]) -> bytes:
         """Every field set, one arm of each oneof; a type within itself is empty."""

@@ -52,8 +52,8 @@ class Field:
 
     @property
     def needed(self) -> bool:
-        """Whether a message without it breaks a rule."""
-        return bool(self.broken_when_unset())
+        """Whether a message without it breaks a rule, or cannot be read."""
+        return bool(self.broken_when_unset()) or self._said.is_required
 
     @property
     def boundless(self) -> bool:
@@ -63,7 +63,7 @@ class Field:
 
     def broken_when_unset(self) -> str:
         """The rule that a message without it breaks; "" for none."""
-        if self.rules.required or self._said.is_required:
+        if self.rules.required:
             return "required"
         if self.repeated:
             least, _ = self.rules.counts()
@@ -127,7 +127,8 @@ class Field:
         if self._enum is not None:
             closed = self._said.enum_type is not None and self._said.enum_type.is_closed
             return [*edges.of_enum(self._enum, closed=closed), *rules.edges(kind)]
-        return [*edges.of_kind(kind), *rules.edges(kind)]
+        found = [*edges.of_kind(kind), *rules.edges(kind)]
+        return [*found, ("ordinary", self._good(kind, rules))] if rules.any else found
 
     def _list_values(self, kind: Kind) -> list[Value]:
         rules = self.rules.inner(4, self._enum or ())
@@ -210,10 +211,13 @@ class Field:
         rules = self.rules
         if self.repeated:
             rules = rules.inner(5 if self._is_map else 4, self._enum or ())
-        ordinary = [edges.typical(kind)]
+        return wire.field(number, kind, self._good(kind, rules))
+
+    def _good(self, kind: Kind, rules: FieldRules) -> Scalar:
+        ordinary: list[Scalar] = [edges.typical(kind)]
         if self._enum is not None:
             ordinary = [each for each in sorted(self._enum) if each] or [0]
-        return wire.field(number, kind, rules.good(kind, ordinary))
+        return rules.good(kind, ordinary)
 
 
 def _parts(nanos: int) -> tuple[int, int]:

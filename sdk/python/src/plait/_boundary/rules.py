@@ -42,7 +42,8 @@ _NAMES: Final[dict[str, dict[int, str]]] = {
     "string": _table(_STRINGS),
     "bytes": _table(_BYTES),
     "enum": {1: "const", 2: "defined_only", 3: "in", 4: "not_in"},
-    "time": _table("const=2 lt=3 lte=4 gt=5 gte=6 in=7 not_in=8"),
+    "duration": _table("const=2 lt=3 lte=4 gt=5 gte=6 in=7 not_in=8"),
+    "timestamp": _table("const=2 lt=3 lte=4 gt=5 gte=6"),
 }
 _FORMATS: Final = {
     "email": "a@example.com",
@@ -158,8 +159,9 @@ class FieldRules:
         return _listed(self._member(_OF_KIND[kind.name]), names, lambda name: _said(name, kind))
 
     def _of_time(self) -> list[tuple[str, Any]]:
-        raw = self._member(_DURATION) or self._member(_TIMESTAMP)
-        return _listed(raw, _NAMES["time"], lambda _: _nanos)
+        duration, timestamp = self._member(_DURATION), self._member(_TIMESTAMP)
+        names = _NAMES["duration" if duration else "timestamp"]
+        return _listed(duration or timestamp, names, lambda _: _nanos)
 
 
 def _listed(
@@ -271,7 +273,8 @@ def _step(said: Any, by: int) -> Any:
 
 def _fits(kind: Kind, value: Any) -> bool:
     if not kind.bits:
-        return True
+        # What is too large for a float would be infinity.
+        return kind.name != "float" or abs(value) < 3.4e38
     half = 1 << kind.bits - 1
     least, most = (-half, half) if kind.signed else (0, 2 * half)
     return bool(least <= value < most)
