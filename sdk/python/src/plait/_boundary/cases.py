@@ -164,7 +164,7 @@ class _Maker:
         if not field.repeated:
             return found
         least, most = field.rules.counts()
-        for label, size in (("at least", least), ("at most", most or 0)):
+        for label, size in (("at least", least), ("at most", most)):
             if size:
                 broken = [f"min {size}", ""] if label == "at least" else ["", f"max {size}"]
                 for more, breaks in ((-1, broken[0]), (0, ""), (1, broken[1])):

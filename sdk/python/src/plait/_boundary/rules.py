@@ -80,12 +80,14 @@ class FieldRules:
         """Whether it must be set."""
         return bool(self._members.get(_REQUIRED)) and self._ignore != _IGNORE_ALWAYS
 
-    def counts(self) -> tuple[int, int | None]:
-        """How many elements or entries there are, at least and at most."""
+    def counts(self) -> tuple[int, int]:
+        """How many elements or entries there are, at least and at most; 0 for no bound, and for
+        one that is too large to be tried."""
         found = dict(read(self._member(_REPEATED) or self._member(_MAP)))
-        least, most = found.get(1, 0), found.get(2)
+        least, most = found.get(1, 0), found.get(2, 0)
         assert isinstance(least, int)
-        return least, most if isinstance(most, int) else None
+        assert isinstance(most, int)
+        return least if least <= _COUNT_MAX else 0, most if most <= _COUNT_MAX else 0
 
     def inner(self, number: int, declared: Iterable[int] = ()) -> "FieldRules":
         """Those of elements and of keys (4), or of values (5)."""
@@ -187,6 +189,7 @@ def _listed(
 
 # A length that is asked for beyond this is not tried.
 _SIZE_MAX: Final = 4 * edges.LONG
+_COUNT_MAX: Final = 10_000
 _BOUNDS: Final = ("lt", "lte", "gt", "gte")
 _LENGTHS: Final = ("len", "min_len", "max_len", "len_bytes", "min_bytes", "max_bytes")
 
@@ -288,7 +291,7 @@ def _made(names: dict[str, Any], kind: Kind) -> list[Scalar]:
     parts = [names.get(name, empty) for name in ("prefix", "contains", "suffix")]
     least = max(int(names.get(name, 0)) for name in ("len", "min_len", "len_bytes", "min_bytes"))
     unit: Any = "x" if kind.name == "string" else b"x"
-    fill = unit * max(0, least - sum(map(len, parts)))
+    fill = unit * max(0, min(least, _SIZE_MAX) - sum(map(len, parts)))
     made: Scalar = parts[0] + parts[1] + fill + parts[2]
     return [made]
 
@@ -302,6 +305,8 @@ def _text(name: str, said: Any) -> str:
 def _shown(said: Any) -> str:
     if isinstance(said, bytes):
         return said.hex()
+    if isinstance(said, bool):
+        return str(said).lower()
     if isinstance(said, float) and said.is_integer() and abs(said) < 1e15:
         return str(int(said))
     return str(said)
