@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
-
 	// Every program has them, so contracts travel without them.
 	_ "google.golang.org/protobuf/types/known/anypb"
 	_ "google.golang.org/protobuf/types/known/durationpb"
@@ -34,6 +33,9 @@ import (
 
 // schedulerKey is where the scheduler says where it listens.
 const schedulerKey = "scheduler/address"
+
+// settlePatience is how long the scheduler may know other workers than the broker.
+const settlePatience = 10 * time.Second
 
 // Plan is what is tested.
 type Plan struct {
@@ -60,13 +62,9 @@ func Run(ctx context.Context, conn grpc.ClientConnInterface, plan Plan) ([]*Repo
 	if err != nil {
 		return nil, fmt.Errorf("ask for the largest request: %w", err)
 	}
-	attached, err := d.workers(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list the workers: %w", err)
-	}
 	var checks []*check
 	for _, service := range plan.Services {
-		found, err := d.checks(ctx, plan, service, attached, limit)
+		found, err := d.checks(ctx, plan, service, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +124,55 @@ func (d *door) payloadBytesMax(ctx context.Context) (int, error) {
 	return int(most.Int64()), nil
 }
 
-// workers is all that are attached, as the scheduler knows.
+// settled is all workers that are attached: as many as the broker counts, of which the scheduler hears a moment
+// later.
+func (d *door) settled(ctx context.Context, infos []*plaitv1.MethodInfo) ([]*controlv1.Worker, error) {
+	end := time.Now().Add(settlePatience)
+	for {
+		found, err := d.workers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		complete, err := d.complete(ctx, infos, found)
+		if err != nil || complete || time.Now().After(end) {
+			return found, err
+		}
+		pause := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// complete tells whether the scheduler knows as many workers of each queue as the broker does.
+func (d *door) complete(
+	ctx context.Context, infos []*plaitv1.MethodInfo, found []*controlv1.Worker,
+) (bool, error) {
+	for _, info := range infos {
+		request := &plaitv1.GetQueueRequest{Name: info.GetQueue()}
+		answer, err := plaitv1.NewTaskServiceClient(d.conn).GetQueue(ctx, request)
+		if err != nil {
+			return false, err
+		}
+		var known int32
+		for _, each := range found {
+			if slices.ContainsFunc(answer.GetQueue().GetMethods(), func(method string) bool {
+				return slices.Contains(each.GetMethods(), method)
+			}) {
+				known++
+			}
+		}
+		if known != answer.GetQueue().GetWorkerCount() {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// workers is all that the scheduler knows.
 func (d *door) workers(ctx context.Context) ([]*controlv1.Worker, error) {
 	ctx, cancel := context.WithTimeout(ctx, brokerTimeout)
 	defer cancel()
@@ -161,7 +207,7 @@ func (d *door) workers(ctx context.Context) ([]*controlv1.Worker, error) {
 
 // checks is the methods of a service, by the contract in force. Those that stream are left out.
 func (d *door) checks(
-	ctx context.Context, plan Plan, service string, attached []*controlv1.Worker, limit int,
+	ctx context.Context, plan Plan, service string, limit int,
 ) ([]*check, error) {
 	contract, err := d.contracts.GetContract(ctx, &plaitv1.GetContractRequest{Service: service})
 	if err != nil {
@@ -170,6 +216,10 @@ func (d *door) checks(
 	descriptor, err := serviceOf(contract.GetDescriptorSet(), service)
 	if err != nil {
 		return nil, fmt.Errorf("read the contract of %s: %w", service, err)
+	}
+	attached, err := d.settled(ctx, contract.GetMethods())
+	if err != nil {
+		return nil, fmt.Errorf("list the workers: %w", err)
 	}
 	var found []*check
 	for _, info := range contract.GetMethods() {

@@ -1,6 +1,8 @@
 """What a contract test asks a mesh before it sends anything."""
 
+import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Final
 
@@ -23,6 +25,9 @@ from plait.v1 import (
 
 # Where the scheduler says where it listens.
 _SCHEDULER: Final = "scheduler/address"
+# How long the scheduler may know other workers than the broker.
+_SETTLE_S: Final = 10.0
+_PAUSE_S: Final = 0.05
 
 
 class NothingToTest(LookupError):
@@ -92,24 +97,53 @@ class Door:
             found[path] = answer.methods[0]
         return found
 
-    async def workers(self) -> list[directory_service_pb2.Worker]:
-        """All that are attached, as the scheduler knows."""
+    async def workers(
+        self, infos: Collection[contract_service_pb2.MethodInfo]
+    ) -> list[directory_service_pb2.Worker]:
+        """All that are attached: as many as the broker counts, of which the scheduler hears a
+        moment later."""
+        address = await self._scheduler()
+        end = time.monotonic() + _SETTLE_S
+        async with _wire.open_channel(address) as channel:
+            while True:
+                found = await self._listed(channel)
+                if time.monotonic() > end or await self._is_complete(infos, found):
+                    return found
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _scheduler(self) -> str:
         space = key_value_service_pb2_grpc.KeyValueServiceStub(self._channel)
         asked = key_value_service_pb2.GetEntryRequest(key=_SCHEDULER)
         answer = await space.GetEntry(asked, timeout=self._timeout)
         if not answer.HasField("entry"):
             raise NothingToTest("no scheduler runs, which knows the workers")
+        return answer.entry.value.decode()
+
+    async def _listed(self, channel: grpc.aio.Channel) -> list[directory_service_pb2.Worker]:
+        directory = directory_service_pb2_grpc.DirectoryServiceStub(channel)
         found: list[directory_service_pb2.Worker] = []
         token = ""
-        async with _wire.open_channel(answer.entry.value.decode()) as channel:
-            directory = directory_service_pb2_grpc.DirectoryServiceStub(channel)
-            while True:
-                request = directory_service_pb2.ListWorkersRequest(page_size=1000, page_token=token)
-                page = await directory.ListWorkers(request, timeout=self._timeout)
-                found += page.workers
-                token = page.next_page_token
-                if not token:
-                    return found
+        while True:
+            request = directory_service_pb2.ListWorkersRequest(page_size=1000, page_token=token)
+            page = await directory.ListWorkers(request, timeout=self._timeout)
+            found += page.workers
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def _is_complete(
+        self,
+        infos: Collection[contract_service_pb2.MethodInfo],
+        found: Collection[directory_service_pb2.Worker],
+    ) -> bool:
+        for name in {each.queue for each in infos}:
+            request = task_service_pb2.GetQueueRequest(name=name)
+            queue = (await self.tasks.GetQueue(request, timeout=self._timeout)).queue
+            methods = set(queue.methods)
+            known = sum(not methods.isdisjoint(each.methods) for each in found)
+            if known != queue.worker_count:
+                return False
+        return True
 
 
 def serving(found: Sequence[directory_service_pb2.Worker], path: str) -> list[WorkerOf]:

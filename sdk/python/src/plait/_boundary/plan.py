@@ -119,7 +119,7 @@ class Run:
     async def reports(self) -> list[Report]:
         """Tests one method after the other."""
         plan = self._plan
-        attached = await self._door.workers()
+        attached = await self._door.workers(self._infos.values())
         checks: list[Check] = []
         for subject in self._subjects:
             path = f"/{subject.name}"
