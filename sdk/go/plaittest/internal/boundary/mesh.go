@@ -333,32 +333,34 @@ func isFinal(task *plaitv1.Task) bool {
 	}
 }
 
-// take keeps the answer of a task's latest attempt that has one.
+// take keeps the answer of a task's latest attempt that has ended.
 func take(task *plaitv1.Task, sent *seen) {
-	events := task.GetEvents()
-	var started []*plaitv1.TaskEvent
-	for _, each := range events {
-		if each.GetCause() == "STARTED" {
-			started = append(started, each)
-		}
-	}
-	// While the next attempt runs, the error is that of the one before.
-	if task.GetState() == plaitv1.TaskState_TASK_STATE_RUNNING && len(started) > 0 {
-		started = started[:len(started)-1]
-	}
-	if len(started) == 0 {
+	id, took := lastAttempt(task)
+	if id == "" {
 		return // It waited until its deadline; nobody has answered.
 	}
-	start, end := started[len(started)-1], events[len(events)-1]
-	found := answerOf(task, end.GetTime().AsTime().Sub(start.GetTime().AsTime()))
-	if found.reason == "TASK_CANCELLED" {
-		return
+	if found := answerOf(task, took); found.reason != "TASK_CANCELLED" {
+		sent.keep(id, found)
 	}
-	id := start.GetWorker()
-	if id == "" {
-		id = task.GetWorker()
+}
+
+// lastAttempt is the worker of the latest attempt that has ended, and its time. Another one may have been given
+// out meanwhile; of a final task it is the attempt that it ended with, if any.
+func lastAttempt(task *plaitv1.Task) (id string, took time.Duration) {
+	var started *plaitv1.TaskEvent
+	for _, each := range task.GetEvents() {
+		switch {
+		case each.GetCause() == "STARTED":
+			started = each
+			continue
+		case started != nil:
+			id, took = started.GetWorker(), each.GetTime().AsTime().Sub(started.GetTime().AsTime())
+		case isFinal(task):
+			id = ""
+		}
+		started = nil
 	}
-	sent.keep(id, found)
+	return id, took
 }
 
 var errNothing = errors.New("there is nothing to test")

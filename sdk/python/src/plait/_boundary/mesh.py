@@ -225,25 +225,38 @@ class Sender:
 
     @staticmethod
     def _take(task: task_pb2.Task, seen: Seen) -> bool:
-        """Keeps the answer of a task's latest attempt; False while there is none."""
+        """Keeps the answer of a task's latest attempt that has ended; False while there is none."""
         if task.state not in _FINAL and not task.HasField("error"):
             return False
-        started = [each for each in task.events if each.cause == "STARTED"]
-        # While the next attempt runs, the error is that of the one before.
-        if task.state == task_pb2.TASK_STATE_RUNNING and task.HasField("error"):
-            started.pop()
-        if not started:
+        ended = _last_attempt(task)
+        if ended is None:
             # It waited until its deadline; nobody has answered.
             return True
-        start, end = started[-1], task.events[-1]
-        took = (end.time.ToNanoseconds() - start.time.ToNanoseconds()) / 1e9
+        worker, took = ended
         if task.state == task_pb2.TASK_STATE_SUCCEEDED:
             answer = Answer(response=task.response, took=took)
         elif task.state == task_pb2.TASK_STATE_EXPIRED:
             answer = Answer(_DEADLINE_EXCEEDED, errors.Reason.TASK_EXPIRED, took=took)
         else:
             answer = of_error(task.error, took)
-        worker = start.worker or task.worker
-        if answer.reason != "TASK_CANCELLED":
+        if answer.reason != errors.Reason.TASK_CANCELLED:
             seen.answers.setdefault(worker, answer)
         return True
+
+
+def _last_attempt(task: task_pb2.Task) -> tuple[str, float] | None:
+    """The worker of the latest attempt that has ended, and its seconds. Another one may have been
+    given out meanwhile; of a final task it is the attempt that it ended with, if any."""
+    started: task_pb2.TaskEvent | None = None
+    found: tuple[str, float] | None = None
+    for event in task.events:
+        if event.cause == "STARTED":
+            started = event
+            continue
+        if started is not None:
+            took = (event.time.ToNanoseconds() - started.time.ToNanoseconds()) / 1e9
+            found = (started.worker, took)
+        elif task.state in _FINAL:
+            found = None
+        started = None
+    return found

@@ -142,6 +142,15 @@ class Run:
         return level != unknown or self._infos[f"/{subject.name}"].HasField("idempotency_key")
 
 
+async def run_plan(door: Door, plan: Plan) -> list[Report]:
+    """All of it, by the contracts in force and without a question."""
+    contracts = [each async for each in in_force(door, plan)]
+    subjects = subjects_of(contracts, plan, await door.payload_bytes_max())
+    run = Run(door, plan, subjects)
+    await run.prepare()
+    return await run.reports()
+
+
 def _is_chosen(worker: WorkerOf, named: Sequence[str]) -> bool:
     own = {worker.id, worker.label, worker.label.partition(" ")[0]}
     return not named or not own.isdisjoint(named)

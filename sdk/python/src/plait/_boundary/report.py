@@ -99,7 +99,8 @@ def junit(reports: Sequence[Report]) -> bytes:
             failures=str(len(failures)),
         )
         for name in names:
-            case = ElementTree.SubElement(suite, "testcase", name=name, classname=report.method)
+            case = ElementTree.SubElement(suite, "testcase", name=_clean(name))
+            case.set("classname", report.method)
             for failure in failures.get(name, ())[:1]:
                 texts = ["\n".join(failure_lines(report, each)) for each in failures[name]]
                 said = ElementTree.SubElement(case, "failure", type=failure.kind)
