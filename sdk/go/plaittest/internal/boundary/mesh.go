@@ -19,8 +19,10 @@ import (
 
 const (
 	// How often a message is sent to all workers before one that has not seen it counts as not
-	// covered. One round reaches every idle worker.
-	rounds     = 6
+	// covered. One round reaches every idle worker; beside other work it takes two or three.
+	rounds = 12
+	// So many rounds that reach nobody new are the last: a worker may have gone.
+	idleRounds = 5
 	batchMax   = 64
 	streamsMax = 64
 	// Of one submission, below the broker's own limits of 4096 tasks and 4 MiB.
@@ -133,9 +135,10 @@ func (s *sender) batches(all []*seen) func(func([]*seen) bool) {
 }
 
 func (s *sender) sendBatch(ctx context.Context, batch []*seen, wanted []string) error {
+	idle, known := 0, 0
 	for n := range rounds {
 		left := slices.DeleteFunc(slices.Clone(batch), func(each *seen) bool { return !each.lacks(wanted) })
-		if len(left) == 0 {
+		if len(left) == 0 || idle >= idleRounds {
 			break
 		}
 		// In another order each time, so that what went wrong once does so only once.
@@ -143,6 +146,14 @@ func (s *sender) sendBatch(ctx context.Context, batch []*seen, wanted []string) 
 		left = slices.Concat(left[at:], left[:at])
 		if err := s.round(ctx, slices.Repeat(left, len(s.workers)), s.deadline); err != nil {
 			return err
+		}
+		answered := 0
+		for _, each := range batch {
+			answered += len(each.answers)
+		}
+		idle++
+		if answered > known {
+			idle, known = 0, answered
 		}
 	}
 	return nil
