@@ -131,13 +131,18 @@ class Told(Sender):
         return self.seen
 
 
-def judged(*seen: Seen, allow_uncovered: bool = False) -> Report:
-    """What is said of three workers."""
+def judging(*seen: Seen, allow_uncovered: bool = False) -> Check:
+    """A test of three workers that have answered."""
     workers = [WorkerOf(each, f"the {each}", "plait-x/1", 4) for each in ("first", "second", "odd")]
     wanted = Wanted(pb.EchoResponse, allow_uncovered=allow_uncovered)
     sender = Told(*seen)
     sender.submitted = 3
-    check = Check(sender, "a.v1.A/B", [each.case for each in seen], workers, wanted)
+    return Check(sender, "a.v1.A/B", [each.case for each in seen], workers, wanted)
+
+
+def judged(*seen: Seen, allow_uncovered: bool = False) -> Report:
+    """What is said of them."""
+    check = judging(*seen, allow_uncovered=allow_uncovered)
     asyncio.run(check.answers())
     return check.report
 
@@ -162,6 +167,22 @@ def test_a_worker_that_was_not_reached_is_a_failure_unless_that_is_allowed():
     allowed = judged(seen, allow_uncovered=True)
     assert not allowed.failures
     assert allowed.tallies[2].uncovered == 1
+
+
+def test_who_answered_nothing_is_left_out_of_the_next_method():
+    seen = [Seen(Case(f"c{number}", b""), {"first": OK, "second": OK}) for number in range(9)]
+    report = judged(*seen)
+    text = summary([report], "")
+    assert text.count("NOT_COVERED by the odd: c") == 3
+    assert "NOT_COVERED by the odd: 6 more cases" in text
+    gone: set[str] = set()
+    first = judging(*seen)
+    asyncio.run(first.answers(gone))
+    assert gone == {"odd"}
+    after = judging(*seen)
+    asyncio.run(after.answers(gone))
+    assert after.report.failures == []
+    assert after.report.notes == ["the odd is left out: it answers no more"]
 
 
 def test_what_breaks_a_rule_is_answered_invalid_argument():

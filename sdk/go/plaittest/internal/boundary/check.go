@@ -79,16 +79,32 @@ func (c *check) fail(name, kind string, workers []worker, text string) {
 	c.report.Failures = append(c.report.Failures, failure)
 }
 
-// answers sends all cases, and compares.
-func (c *check) answers(ctx context.Context) error {
+// answers sends all cases, and compares. gone is the ids of workers that answered nothing of a method before;
+// they are left out, and more are added.
+func (c *check) answers(ctx context.Context, gone map[string]bool) error {
+	c.workers = slices.DeleteFunc(c.workers, func(each worker) bool {
+		if gone[each.id] {
+			c.report.Notes = append(c.report.Notes, each.label+" is left out: it answers no more")
+		}
+		return gone[each.id]
+	})
 	if len(c.workers) == 0 {
 		c.fail(c.report.Method, "NOT_COVERED", nil, "no worker serves it")
 		return nil
 	}
 	var err error
 	c.seen, err = c.sender.send(ctx, c.report.Cases, c.ids(nil))
+	answered := map[string]bool{}
 	for _, each := range c.seen {
 		c.judge(each)
+		for id := range each.answers {
+			answered[id] = true
+		}
+	}
+	for _, each := range c.workers {
+		if len(answered) > 0 && !answered[each.id] {
+			gone[each.id] = true
+		}
 	}
 	return err
 }

@@ -78,8 +78,9 @@ func Run(ctx context.Context, conn grpc.ClientConnInterface, plan Plan) ([]*Repo
 
 func runAll(ctx context.Context, checks []*check) ([]*Report, error) {
 	var reports []*Report
+	gone := map[string]bool{}
 	for _, each := range checks {
-		if err := each.answers(ctx); err != nil {
+		if err := each.answers(ctx, gone); err != nil {
 			return nil, fmt.Errorf("test %s: %w", each.report.Method, err)
 		}
 		reports = append(reports, each.report)

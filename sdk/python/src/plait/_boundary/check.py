@@ -97,9 +97,18 @@ class Check:
         self._wanted = wanted
         self._seen: list[Seen] = []
 
-    async def answers(self) -> None:
-        """Sends all cases, and compares."""
-        report = self.report
+    async def answers(self, gone: set[str] | None = None) -> None:
+        """Sends all cases, and compares.
+
+        gone: the ids of workers that answered nothing of a method before; they are left out, and
+        more are added.
+        """
+        report, gone = self.report, set() if gone is None else gone
+        for tally in report.tallies:
+            if tally.worker.id in gone:
+                report.notes.append(f"{tally.worker.label} is left out: it answers no more")
+        report.tallies = [each for each in report.tallies if each.worker.id not in gone]
+        self._ids -= gone
         if not self._ids:
             failure = Failure(report.method, "NOT_COVERED", (), "no worker serves it")
             report.failures.append(failure)
@@ -108,6 +117,8 @@ class Check:
         for each in self._seen:
             _judge(each, report, self._wanted)
         report.submitted = self._sender.submitted
+        if any(each.answered for each in report.tallies):
+            gone.update(each.worker.id for each in report.tallies if not each.answered)
 
     async def deadlines(self, stuck: set[str]) -> None:
         """Fills every slot of every worker with a case that runs out of time; afterwards each must

@@ -129,8 +129,9 @@ class Run:
             wanted = Wanted(response, plan.ignore, plan.allow_uncovered)
             chosen = [each for each in workers if _is_chosen(each, plan.workers)]
             checks.append(Check(sender, subject.name, subject.cases, chosen, wanted))
+        gone: set[str] = set()
         for check in checks:
-            await check.answers()
+            await check.answers(gone)
         stuck: set[str] = set()
         for check in checks:
             await check.deadlines(stuck)

@@ -2,12 +2,14 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from xml.etree import ElementTree
 
 from plait._boundary.check import Failure, Report
 
+_SAME_MAX: Final = 3
 # What XML 1.0 cannot hold, not even escaped.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -35,9 +37,24 @@ def summary(reports: Sequence[Report], command: str) -> str:
     ]
     for report in reports:
         lines += [f"{report.method}: {note}" for note in report.notes]
-        for failure in report.failures:
-            lines += ["", *failure_lines(report, failure, command)]
+        lines += _failures(report, command)
     return "\n".join(lines)
+
+
+def _failures(report: Report, command: str) -> list[str]:
+    """Each in full; but a worker that answers no more is the same news each time."""
+    lines: list[str] = []
+    counts: Counter[tuple[str, ...]] = Counter()
+    for failure in report.failures:
+        if failure.kind == "NOT_COVERED":
+            counts[failure.workers] += 1
+            if counts[failure.workers] > _SAME_MAX:
+                continue
+        lines += ["", *failure_lines(report, failure, command)]
+    for workers, count in counts.items():
+        if count > _SAME_MAX:
+            lines += ["", f"NOT_COVERED by {', '.join(workers)}: {count - _SAME_MAX} more cases"]
+    return lines
 
 
 def failure_lines(report: Report, failure: Failure, command: str = "") -> list[str]:
