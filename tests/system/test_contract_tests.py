@@ -95,7 +95,7 @@ async def test_four_languages_agree_but_for_what_their_libraries_do(four: Mesh, 
     said = await contract_test(
         four,
         *methods("Echo", "Append", "Sleep", "Scalars"),
-        *("--ignore", "length", "--deadline", "1.5", "--seed", "7", "--cases", "5", "--yes"),
+        *("--ignore", "length", "--deadline", "2", "--seed", "7", "--cases", "5", "--yes"),
         *("--json", "--junit", str(tmp_path / "junit.xml")),
     )
     assert said.code == 1, said.stderr
@@ -134,7 +134,7 @@ async def test_a_worker_that_is_different_is_found_and_named(four: Mesh):
         said = await contract_test(
             four,
             *methods("Echo", "Scalars", "Sleep"),
-            *("--case", padded, "--case", endless, "--case", quick, "--deadline", "1.5"),
+            *("--case", padded, "--case", endless, "--case", quick, "--deadline", "2"),
             *("--case", "testing.v1.EchoRequest = unset", "--json", "--yes"),
         )
     finally:

@@ -24,7 +24,7 @@ const (
 	padded      = "testing.v1.AppendRequest.account = string padded"
 	unset       = "testing.v1.EchoRequest = unset"
 	endless     = "testing.v1.SleepRequest.duration = Duration max"
-	oddDeadline = 1500 * time.Millisecond
+	oddDeadline = 2 * time.Second
 )
 
 // oddServer is not like the others: it refuses an empty payload, counts a padded account otherwise, and its

@@ -126,9 +126,17 @@ class Told(Sender):
 
     def __init__(self, *seen: Seen) -> None:
         self.seen = list(seen)
+        self.again: list[str] = []
+        self.then = OK
 
     async def send(self, cases: Any, wanted: frozenset[str]) -> list[Seen]:
         return self.seen
+
+    async def send_again(self, cases: Sequence[Seen], wanted: frozenset[str]) -> None:
+        for each in cases:
+            self.again.append(each.case.name)
+            for worker in wanted - each.answers.keys():
+                each.answers[worker] = self.then
 
 
 def judging(*seen: Seen, allow_uncovered: bool = False) -> Check:
@@ -167,6 +175,25 @@ def test_a_worker_that_was_not_reached_is_a_failure_unless_that_is_allowed():
     allowed = judged(seen, allow_uncovered=True)
     assert not allowed.failures
     assert allowed.tallies[2].uncovered == 1
+
+
+def test_who_alone_was_late_is_asked_again():
+    late = Answer(4, "TASK_EXPIRED")
+    answers = {"first": OK, "second": OK, "odd": late}
+    assert not judged(Seen(Case("c", b""), dict(answers))).failures
+    check = judging(Seen(Case("c", b""), dict(answers)))
+    told = check._sender
+    assert isinstance(told, Told)
+    told.then = late
+    asyncio.run(check.answers())
+    (failure,) = check.report.failures
+    assert (failure.kind, failure.workers) == ("DIFFERS", ("the odd",))
+    # Where all are late, nobody is asked again.
+    together = judging(Seen(Case("c", b""), dict.fromkeys(answers, late)))
+    asyncio.run(together.answers())
+    assert isinstance(together._sender, Told)
+    assert together._sender.again == []
+    assert not together.report.failures
 
 
 def test_who_answered_nothing_is_left_out_of_the_next_method():

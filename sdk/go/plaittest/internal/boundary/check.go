@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// patience is how long a worker has to answer another message after its attempts are out of time. Its
-	// handlers should be stopped at once; on a busy machine that takes a moment.
-	patience = 5 * time.Second
+	// patience is how long a worker has, twice, to answer another message after its attempts are out of time.
+	// Its handlers should be stopped at once; on a busy machine that takes a moment.
+	patience = 3 * time.Second
 	burstMax = 2048
 )
 
@@ -62,11 +62,13 @@ type check struct {
 }
 
 func (c *check) ids(without map[string]bool) []string {
-	var found []string
-	for _, each := range c.workers {
-		if !without[each.id] {
-			found = append(found, each.id)
-		}
+	return slices.DeleteFunc(idsOf(c.workers), func(id string) bool { return without[id] })
+}
+
+func idsOf(workers []worker) []string {
+	found := make([]string, 0, len(workers))
+	for _, each := range workers {
+		found = append(found, each.id)
 	}
 	return found
 }
@@ -93,7 +95,12 @@ func (c *check) answers(ctx context.Context, gone map[string]bool) error {
 		return nil
 	}
 	var err error
-	c.seen, err = c.sender.send(ctx, c.report.Cases, c.ids(nil))
+	if c.seen, err = c.sender.send(ctx, c.report.Cases, c.ids(nil)); err != nil {
+		return err
+	}
+	if err := c.sender.sendAgain(ctx, doubtful(c.seen), c.ids(nil)); err != nil {
+		return err
+	}
 	answered := map[string]bool{}
 	for _, each := range c.seen {
 		c.judge(each)
@@ -106,7 +113,26 @@ func (c *check) answers(ctx context.Context, gone map[string]bool) error {
 			gone[each.id] = true
 		}
 	}
-	return err
+	return nil
+}
+
+// doubtful is the cases with which some were late and others not, without the answers of the late ones: a machine
+// that was busy for a moment is no difference, so they are asked again.
+func doubtful(all []*seen) []*seen {
+	var found []*seen
+	for _, each := range all {
+		late := 0
+		for _, said := range each.answers {
+			if said.expired() {
+				late++
+			}
+		}
+		if late > 0 && late < len(each.answers) {
+			maps.DeleteFunc(each.answers, func(_ string, said answer) bool { return said.expired() })
+			found = append(found, each)
+		}
+	}
+	return found
 }
 
 func (c *check) judge(each *seen) {
@@ -211,20 +237,24 @@ func (c *check) deadlines(ctx context.Context, stuck map[string]bool) error {
 	if err := c.sender.burst(ctx, c.seen[late].Case, copies); err != nil {
 		return err
 	}
-	probed, err := c.sender.probe(ctx, c.seen[quick].Case, ids, patience)
-	if err != nil {
-		return err
-	}
-	var over []worker
-	for _, each := range c.workers {
-		answer, ok := probed.answers[each.id]
-		if slices.Contains(ids, each.id) && (!ok || answer.expired()) {
-			over = append(over, each)
-			stuck[each.id] = true
+	over := slices.DeleteFunc(slices.Clone(c.workers), func(each worker) bool {
+		return !slices.Contains(ids, each.id)
+	})
+	for range 2 {
+		probed, err := c.sender.probe(ctx, c.seen[quick].Case, idsOf(over), patience)
+		if err != nil {
+			return err
 		}
+		over = slices.DeleteFunc(over, func(each worker) bool {
+			answer, ok := probed.answers[each.id]
+			return ok && !answer.expired()
+		})
+	}
+	for _, each := range over {
+		stuck[each.id] = true
 	}
 	if len(over) > 0 {
-		text := fmt.Sprintf("%s after its deadline the slots are still taken", patience)
+		text := fmt.Sprintf("%s after its deadline the slots are still taken", 2*patience)
 		c.fail(c.seen[late].Name, "OVERRUN", over, text)
 	}
 	return nil

@@ -99,12 +99,17 @@ func (s *sender) send(ctx context.Context, cases []Case, wanted []string) ([]*se
 	for _, each := range cases {
 		found = append(found, &seen{Case: each, answers: map[string]answer{}})
 	}
-	for batch := range s.batches(found) {
+	return found, s.sendAgain(ctx, found, wanted)
+}
+
+// sendAgain does the same with cases that lack answers.
+func (s *sender) sendAgain(ctx context.Context, cases []*seen, wanted []string) error {
+	for batch := range s.batches(cases) {
 		if err := s.sendBatch(ctx, batch, wanted); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // batches is what the slots of every worker have room for, and what one submission holds: parts of a batch

@@ -98,9 +98,13 @@ class Sender:
     async def send(self, cases: Iterable[Case], wanted: frozenset[str]) -> list[Seen]:
         """Sends each case until every wanted worker has answered it, or has had its chances."""
         found = [Seen(case) for case in cases]
-        for batch in self._batches(found):
-            await self._send_batch(batch, wanted)
+        await self.send_again(found, wanted)
         return found
+
+    async def send_again(self, cases: Sequence[Seen], wanted: frozenset[str]) -> None:
+        """The same of cases that lack answers."""
+        for batch in self._batches(cases):
+            await self._send_batch(batch, wanted)
 
     def _batches(self, cases: Sequence[Seen]) -> Iterator[list[Seen]]:
         """What the slots of every worker have room for, and what one submission holds: parts of a
