@@ -142,5 +142,6 @@ function failure({ code, message, retryDelay, violation }: FailRequest): Connect
 /** Waits as told; rejects with the attempt's cause when that ends first. */
 async function pause(duration: Duration | undefined, signal: AbortSignal): Promise<void> {
   const ms = duration === undefined ? 0 : durationMs(duration);
-  await after(ms, undefined, { signal });
+  // A timer that is set for longer than this fires at once.
+  await after(Math.min(ms, 2 ** 31 - 1), undefined, { signal });
 }

@@ -2,8 +2,30 @@
 
 from collections.abc import Iterable
 
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import (
+    any_pb2,
+    descriptor_pb2,
+    descriptor_pool,
+    duration_pb2,
+    empty_pb2,
+    field_mask_pb2,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
+
+# Every program has them, so contracts travel without them.
+_WELL_KNOWN = (
+    descriptor_pb2,
+    any_pb2,
+    duration_pb2,
+    empty_pb2,
+    field_mask_pb2,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 
 
 def find_service(name: str) -> ServiceDescriptor | None:
@@ -37,6 +59,17 @@ def descriptor_set(services: Iterable[ServiceDescriptor]) -> bytes:
     for file in files.values():
         file.CopyToProto(made.file.add())
     return made.SerializeToString(deterministic=True)
+
+
+def pool_of(descriptor_set: bytes) -> descriptor_pool.DescriptorPool:
+    """A pool with the files of a contract, whose imports come before what imports them."""
+    pool = descriptor_pool.DescriptorPool()
+    for module in _WELL_KNOWN:
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file:
+        if not file.name.startswith("google/protobuf/"):
+            pool.Add(file)
+    return pool
 
 
 def _collect(file: FileDescriptor, files: dict[str, FileDescriptor]) -> None:

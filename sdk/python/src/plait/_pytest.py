@@ -1,5 +1,7 @@
 """The pytest plugin `plait`: fixtures for tests of programs that use Plait."""
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,7 +9,16 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plait.testing import Mesh
+    from plait.testing import ContractTest, Mesh
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--plait-address."""
+    parser.getgroup("plait").addoption(
+        "--plait-address",
+        metavar="HOST:PORT",
+        help="The broker of plait_contract. [default: PLAIT_ADDRESS, else plait_mesh]",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +29,25 @@ def plait_mesh() -> "Iterator[Mesh]":
 
     with Mesh() as mesh:
         yield mesh
+
+
+@pytest.fixture
+def plait_contract(request: pytest.FixtureRequest) -> "ContractTest":
+    """Tests the workers of a mesh; see plait.testing.ContractTest. Each case is a subtest, where
+    this pytest has subtests (9 and later)."""
+    from plait.testing import ContractTest
+
+    address = request.config.getoption("--plait-address") or os.environ.get("PLAIT_ADDRESS")
+    if not address:
+        address = request.getfixturevalue("plait_mesh").address
+    try:
+        subtests = request.getfixturevalue("subtests")
+    except pytest.FixtureLookupError:
+        return ContractTest(address)
+
+    def report(case: str, wrong: Sequence[str]) -> None:
+        with subtests.test(case):
+            if wrong:
+                pytest.fail("\n".join(wrong), pytrace=False)
+
+    return ContractTest(address, report)

@@ -4,20 +4,25 @@
         with plait.testing.Mesh() as mesh:
             asyncio.run(check(mesh.address))
 
-With pytest the fixture `plait_mesh` is one for the whole run. The package plait-scheduler must be
-installed, and the broker's binary be found: see PLAIT_BROKER.
+With pytest the fixture `plait_mesh` is one for the whole run, and `plait_contract` tests the
+workers of a mesh: see ContractTest. The package plait-scheduler must be installed, and the broker's
+binary be found: see PLAIT_BROKER.
 """
 
+import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from plait import client
 from plait._processes import Process, find_broker
+
+if TYPE_CHECKING:
+    from plait._boundary.check import Report
 
 _START_S: Final = 30.0
 _STOP_S: Final = 15.0
@@ -126,3 +131,90 @@ class Mesh:
                 process.terminate(_STOP_S)
         self._scheduler = self._broker = None
         self._exit.close()
+
+
+class ContractTest:
+    """Sends boundary messages through every worker of methods, and compares the answers, as
+    `plait contract test` does. It has the effects that the methods have.
+
+        def test_the_workers_agree(plait_contract):
+            plait_contract("orders.v1.OrderService", ignore=["create_time"])
+    """
+
+    def __init__(
+        self, address: str, report: Callable[[str, Sequence[str]], None] | None = None
+    ) -> None:
+        """Made by the fixture `plait_contract`.
+
+        address: the broker's.
+        report: is told each case, as "package.Service/Method: case", and what is wrong with it,
+        nothing where all is well; default: the call itself fails in the end.
+        """
+        self._address = address
+        self._report = report
+
+    def __call__(
+        self,
+        *services: str,
+        methods: Sequence[str] = (),
+        serve: Sequence[tuple[Any, Callable[[Any, Any], None]]] = (),
+        ignore: Sequence[str] = (),
+        seed: int | None = None,
+        deadline: float = 5.0,
+        allow_uncovered: bool = False,
+    ) -> None:
+        """Tests; raises AssertionError with all that is wrong, LookupError where there is nothing
+        to test. Not to be called where an event loop runs.
+
+        services: full names; default: those of the methods, else all that have a contract.
+        methods: only these, as "package.Service/Method".
+        serve: servicers, each with the function that adds it to a server, as `Worker.serve` takes
+        them; each is a worker of its own, beside those that are attached.
+        ignore: fields of responses that may differ, such as "order.create_time"; "?": unknown ones.
+        seed: adds 50 random cases to each method.
+        deadline: seconds that each task has.
+        allow_uncovered: whether a worker may go without having answered a case.
+        """
+        from plait._boundary.plan import Plan
+
+        plan = Plan(
+            services=services,
+            methods=methods,
+            ignore=ignore,
+            seed=seed,
+            deadline=deadline,
+            allow_uncovered=allow_uncovered,
+        )
+        self._tell(asyncio.run(self._run(plan, serve)))
+
+    async def _run(
+        self, plan: Any, serve: Sequence[tuple[Any, Callable[[Any, Any], None]]]
+    ) -> "list[Report]":
+        from plait import _wire
+        from plait._boundary.door import Door
+        from plait._boundary.plan import run_plan
+
+        async with contextlib.AsyncExitStack() as stack:
+            for servicer, add in serve:
+                opened = await stack.enter_async_context(client.connect(self._address))
+                worker = opened.worker(name=type(servicer).__name__)
+                worker.serve(servicer, add)
+                await stack.enter_async_context(worker)
+            channel = await stack.enter_async_context(_wire.open_channel(self._address))
+            return await run_plan(Door(channel, _START_S), plan)
+
+    def _tell(self, reports: "Sequence[Report]") -> None:
+        from plait._boundary.report import failure_lines
+
+        wrong: list[str] = []
+        for report in reports:
+            failures: dict[str, list[str]] = {case.name: [] for case in report.cases}
+            for each in report.failures:
+                text = "\n".join(failure_lines(report, each))
+                failures.setdefault(each.case, []).append(text)
+                wrong.append(f"{report.method}: {text}")
+            for name, texts in failures.items():
+                if self._report is not None:
+                    self._report(f"{report.method}: {name}", texts)
+        if wrong and self._report is None:
+            raise AssertionError("\n".join(wrong))

@@ -1,7 +1,6 @@
 """The command `plait`. Only click is imported before a command runs, so that it starts at once."""
 
 import importlib
-import signal
 from typing import Any
 
 import click
@@ -53,8 +52,9 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs the command line of this process."""
-    if hasattr(signal, "SIGPIPE"):
-        # `plait task list | head` is no error.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    """Runs the command line of this process.
+
+    `plait task list | head` is no error: click is quiet about a reader that is gone. The signal
+    SIGPIPE stays ignored, since gRPC writes to sockets of its own that may be closed at the end.
+    """
     return cli(arguments, prog_name="plait")

@@ -101,7 +101,20 @@ def _announcement(
     files: Sequence[Path], includes: Sequence[Path], services: Sequence[str]
 ) -> contract_service_pb2.AnnounceContractRequest:
     """The services of the files that are wanted; all where none is named."""
-    contract = _read(files, includes)
+    contract = read_files(files, includes)
+    return contract_service_pb2.AnnounceContractRequest(
+        descriptor_set=_without_well_known(contract),
+        services=services_of(contract, files, includes, services),
+    )
+
+
+def services_of(
+    contract: descriptor_pb2.FileDescriptorSet,
+    files: Sequence[Path],
+    includes: Sequence[Path],
+    services: Sequence[str],
+) -> list[str]:
+    """The services that files declare and that are wanted; all where none is named."""
     own = {file.name for file in contract.file}
     if files[0].suffix == ".proto":
         # Not those that are only imported.
@@ -117,12 +130,12 @@ def _announcement(
         raise Stop(Exit.USAGE, "the files declare no service")
     if missing := set(wanted) - set(declared):
         raise Stop(Exit.NOT_FOUND, f"the files declare no {', '.join(sorted(missing))}")
-    return contract_service_pb2.AnnounceContractRequest(
-        descriptor_set=_without_well_known(contract), services=wanted
-    )
+    return wanted
 
 
-def _read(files: Sequence[Path], includes: Sequence[Path]) -> descriptor_pb2.FileDescriptorSet:
+def read_files(files: Sequence[Path], includes: Sequence[Path]) -> descriptor_pb2.FileDescriptorSet:
+    """The descriptors of .proto files, or those that one file holds. Raises Stop for what is
+    neither."""
     if all(file.suffix == ".proto" for file in files):
         return _protoc.compile_set(files, includes)
     if len(files) > 1:

@@ -6,37 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import (
-    any_pb2,
-    descriptor_pb2,
-    descriptor_pool,
-    duration_pb2,
-    empty_pb2,
-    field_mask_pb2,
-    json_format,
-    message_factory,
-    struct_pb2,
-    timestamp_pb2,
-    wrappers_pb2,
-)
+from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from plait._descriptors import pool_of
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop, split_method
 from plait.v1 import contract_service_pb2
-
-# Every program has them, so contracts travel without them.
-_WELL_KNOWN = (
-    descriptor_pb2,
-    any_pb2,
-    duration_pb2,
-    empty_pb2,
-    field_mask_pb2,
-    struct_pb2,
-    timestamp_pb2,
-    wrappers_pb2,
-)
 
 
 class Method:
@@ -68,17 +45,6 @@ class Method:
             return json.dumps(self.to_dict(kind.FromString(payload)), ensure_ascii=False)
         except DecodeError:
             return payload.hex()
-
-
-def pool_of(descriptor_set: bytes) -> descriptor_pool.DescriptorPool:
-    """A pool with the files of a contract, whose imports come before what imports them."""
-    pool = descriptor_pool.DescriptorPool()
-    for module in _WELL_KNOWN:
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set).file:
-        if not file.name.startswith("google/protobuf/"):
-            pool.Add(file)
-    return pool
 
 
 async def find(api: Api, text: str) -> Method:

@@ -1,6 +1,7 @@
-"""`plait contract`: list, show, log, check, push."""
+"""`plait contract`: list, show, log, check, push, test."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,20 @@ def contract_command() -> None:
     """Make contracts known and look at them."""
 
 
-def _sources(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(
+def _options(
+    function: Callable[..., Any], options: Sequence[Callable[..., Any]]
+) -> Callable[..., Any]:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _sources(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return lambda function: _options(
+        function,
         (
             click.argument(
-                "files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
+                "files", nargs=-1, required=required, type=click.Path(exists=True, path_type=Path)
             ),
             click.option(
                 "-I",
@@ -28,10 +38,8 @@ def _sources(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Where imports are, repeatable.  [default: .]",
             ),
             click.option("--service", multiple=True, help="Only these.  [default: all]"),
-        )
-    ):
-        function = option(function)
-    return function
+        ),
+    )
 
 
 @contract_command.command("list")
@@ -44,7 +52,7 @@ async def list_command(api: Any) -> Exit:
 
 
 @contract_command.command("push")
-@_sources
+@_sources()
 @click.option(
     "--allow",
     metavar="REASON",
@@ -71,7 +79,7 @@ async def push_command(
 
 
 @contract_command.command("check")
-@_sources
+@_sources()
 @api_command
 async def check_command(
     api: Any, files: tuple[Path, ...], include: tuple[Path, ...], service: tuple[str, ...]
@@ -105,3 +113,60 @@ async def log_command(api: Any, service: str) -> Exit:
     from plait.cli import _reviews
 
     return await _reviews.show_log(api, service)
+
+
+def _plan(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What is tested, how it is judged, and what is written."""
+    several = functools.partial(click.option, multiple=True)
+    return _options(
+        function,
+        (
+            several("--method", help="package.Service/Method, repeatable.  [default: all]"),
+            several("--case", help="Only cases of this name, repeatable."),
+            several("--worker", metavar="NAME", help="Only these, by name or id, repeatable."),
+            several("--ignore", metavar="FIELDPATH", help="May differ; ? for unknown fields."),
+            click.option("--seed", type=int, help="Adds random cases; equal seeds, equal cases."),
+            click.option("--cases", default=50, show_default=True, help="Random ones a method."),
+            click.option(
+                *("--deadline", "deadline"),
+                default=5.0,
+                show_default=True,
+                type=click.FloatRange(min=0.05),
+                metavar="SECONDS",
+                help="Of each task.",
+            ),
+            click.option("--allow-uncovered", is_flag=True, help="Though a worker saw no case."),
+            click.option(
+                "--junit", type=click.Path(dir_okay=False, path_type=Path), help="Writes JUnit XML."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="The same as -o json."),
+            click.option("--list", "list_only", is_flag=True, help="Prints cases; sends nothing."),
+            click.option("--yes", is_flag=True, help="Does not ask: it is a mesh for tests."),
+        ),
+    )
+
+
+@contract_command.command("test")
+@_sources(required=False)
+@_plan
+@api_command
+async def test_command(
+    api: Any,
+    files: tuple[Path, ...],
+    include: tuple[Path, ...],
+    junit: Path | None,
+    **said: Any,
+) -> Exit:
+    """Send boundary messages through every worker of each method, and compare the answers.
+
+    The messages are made from FILES, or from the contracts in force: each field at its edges,
+    unset, unknown fields, the largest request, and what the rules of protovalidate allow and
+    forbid. Workers must agree on responses, on codes and reasons of errors, and on deadlines; what
+    breaks a rule is answered INVALID_ARGUMENT. Exit code 1 when they do not, and when a worker was
+    not reached.
+
+    It has the effects that the methods have: point it at a mesh for tests.
+    """
+    from plait.cli import _contract_test
+
+    return await _contract_test.test(api, files, include, junit, said)
