@@ -96,7 +96,7 @@ class Children:
     async def call(self, parent: Attempt, method: str, request: bytes) -> bytes:
         """The response of a child. Raises StatusError: what the child failed with, or a refusal."""
         known = await self._methods.resolve(method)
-        task = Submission(method, request)
+        task = Submission(method, request, route=known.route)
         task.key = keys.text(known.idempotency_key, request) if known.idempotency_key.path else ""
         task.ordering_key = (
             keys.text(known.ordering_key, request) if known.ordering_key.path else ""

@@ -36,6 +36,7 @@ class Client:
         known = await self._methods.resolve(methods.path(said.method))
         words = said.options
         task = Submission(known.method, said.request, words.key, words.ordering_key)
+        task.route = known.route
         task.options = task_options(words)
         if known.HasField("idempotency_key") and not words.HasField("key"):
             task.key = keys.text(known.idempotency_key, said.request)

@@ -1,6 +1,7 @@
 """The broker's address, and the methods that it knows (protocol §1)."""
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Iterator
@@ -44,6 +45,11 @@ async def pause(failures: int) -> None:
     await asyncio.sleep(random.uniform(0, min(most, first * 2 ** min(failures, 10))))
 
 
+def of_route(route: str) -> str:
+    """The full path of a route's method."""
+    return route.partition("@")[0]
+
+
 class Methods:
     """What the broker enforces for methods: asked for once each."""
 
@@ -52,16 +58,13 @@ class Methods:
         self._known: dict[str, contracts.MethodInfo] = {}
         self._asking = asyncio.Lock()
 
-    async def announce(self) -> None:
-        """Makes the service known. Raises StatusError when its contract is refused."""
-        request = contracts.AnnounceContractRequest(
-            descriptor_set=_descriptors(), services=[SERVICE.full_name]
-        )
+    async def announce(self) -> contracts.AnnounceContractResponse:
+        """Makes the service known, for a worker. Raises StatusError when its contract is
+        refused."""
         failures = 0
         while True:
             try:
-                await self._stub.AnnounceContract(request)
-                return
+                return await self._stub.AnnounceContract(_announcement(for_worker=True))
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise statuses.of_call(error) from None
@@ -69,34 +72,40 @@ class Methods:
             failures += 1
 
     async def resolve(self, method: str) -> contracts.MethodInfo:
-        """What is known of a method; announces the contract first when nobody did. Raises
-        StatusError."""
+        """What is known of a method under this contract. Raises StatusError."""
         async with self._asking:
             if method not in self._known:
-                if (found := await self._ask(method)) is None:
-                    await self.announce()
-                    found = await self._ask(method)
-                if found is None:
-                    raise RuntimeError(f"{method} is not known after it was announced")
-                self._known[method] = found
+                self._known[method] = await self._ask(method)
             return self._known[method]
 
     def drop(self, method: str) -> None:
         """Forgets what was known: the broker says that it does not know the method."""
         self._known.pop(method, None)
 
-    async def _ask(self, method: str) -> contracts.MethodInfo | None:
+    async def _ask(self, method: str) -> contracts.MethodInfo:
         failures = 0
         while True:
             try:
-                request = contracts.ResolveMethodsRequest(methods=[method])
-                answer = await self._stub.ResolveMethods(request)
-                return next(iter(answer.methods), None)
+                announced = await self._stub.AnnounceContract(_announcement(for_worker=False))
+                return next(each for each in announced.methods if each.method == method)
             except grpc.aio.AioRpcError as error:
+                refusal = statuses.of_call(error)
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise statuses.of_call(error) from None
+                    raise refusal from None
+            if refusal.reason == "SCHEDULER_UNAVAILABLE":
+                # Nobody can decide on it now; the contract in force will do.
+                request = contracts.ResolveMethodsRequest(methods=[method])
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    for known in (await self._stub.ResolveMethods(request)).methods:
+                        return known
             await pause(failures)
             failures += 1
+
+
+def _announcement(*, for_worker: bool) -> contracts.AnnounceContractRequest:
+    return contracts.AnnounceContractRequest(
+        descriptor_set=_descriptors(), services=[SERVICE.full_name], for_worker=for_worker
+    )
 
 
 def _descriptors() -> bytes:

@@ -26,6 +26,8 @@ class Submission:
     key: str = ""
     ordering_key: str = ""
     options: task_pb2.TaskOptions = field(default_factory=task_pb2.TaskOptions)
+    route: str = ""
+    """What the frame names for the method; "": the method."""
     result: "asyncio.Future[bytes] | None" = None
     """Where the result goes; None: it is not asked for."""
     accepted: "asyncio.Future[int]" = field(default_factory=_future)
@@ -55,7 +57,7 @@ class Frame:
         columns = tasks_api.SubmitFrame()
         methods: dict[str, int] = {}
         for index, task in enumerate(self.tasks):
-            columns.method_index.append(methods.setdefault(task.method, len(methods)))
+            columns.method_index.append(methods.setdefault(task.route or task.method, len(methods)))
             columns.payloads.append(task.payload)
             columns.idempotency_keys.append(task.key)
             columns.ordering_keys.append(task.ordering_key)

@@ -36,7 +36,8 @@ class Worker:
         self._stub = workers_rpc.WorkerServiceStub(channel)
         self._methods = known
         self._handlers = handlers
-        self._paths = list(handlers)
+        self._routes: list[str] = []
+        self._contract = ""
         self._slots = slots
         self._id = f"reference-{secrets.token_hex(8)}"
         self._holdings = Holdings()
@@ -50,7 +51,7 @@ class Worker:
     async def run(self) -> None:
         """Keeps a stream to the broker until it drained. Raises StatusError when the broker will
         not have this worker."""
-        await self._methods.announce()
+        await self._announce()
         while not self._leaving:
             try:
                 await self._connection()
@@ -76,10 +77,19 @@ class Worker:
         self._changed.set()
         await self._left.wait()
 
+    async def _announce(self) -> None:
+        """Makes its methods known, and learns the routes of those that it serves."""
+        answer = await self._methods.announce()
+        self._contract = answer.digest
+        served = [each for each in answer.methods if each.method in self._handlers]
+        self._routes = [
+            route for each in served for route in (*each.served_routes,) or (each.method,)
+        ]
+
     async def _refused(self, ended: statuses.StatusError) -> None:
         """A stream ended. Raises StatusError when another one would end in the same way."""
         if ended.reason == "METHOD_UNKNOWN":
-            await self._methods.announce()
+            await self._announce()
         elif ended.status.code in (code_pb2.INVALID_ARGUMENT, code_pb2.UNIMPLEMENTED):
             raise ended
 
@@ -114,7 +124,8 @@ class Worker:
             worker=self._id,
             name="echo-reference",
             client="plait-reference/0.1.0",
-            methods=self._paths,
+            methods=self._routes,
+            contracts=[self._contract],
             slots=self._slots,
             held=self._holdings.held(),
         )
@@ -171,7 +182,9 @@ class Worker:
         for index, lease in enumerate(zip(frame.tasks, frame.tokens, strict=True)):
             yield Attempt(
                 *lease,
-                method=self._paths[frame.method_index[index] if frame.method_index else 0],
+                method=methods.of_route(
+                    self._routes[frame.method_index[index] if frame.method_index else 0]
+                ),
                 request=frame.payloads[index],
                 deadline=now + frame.timeout_ms[index] / 1000,
                 extra=extras.get(index, workers_api.AttemptExtra()),
