@@ -765,6 +765,10 @@ pub struct WorkerAttached {
     /// Attempts it can run at once.
     #[prost(uint32, tag = "6")]
     pub slots: u32,
+    /// Where its methods can be called directly, "host:port"; "": nowhere. A worker that begins to drain is told again,
+    /// without it.
+    #[prost(string, tag = "8")]
+    pub endpoint: ::prost::alloc::string::String,
 }
 /// A worker is gone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

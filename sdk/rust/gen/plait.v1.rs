@@ -2979,6 +2979,9 @@ pub struct WorkerHello {
     /// Attempts that it still holds from before the broker restarted. The broker answers in the welcome which are lost.
     #[prost(message, repeated, tag = "7")]
     pub held: ::prost::alloc::vec::Vec<HeldLease>,
+    /// Where its methods can be called directly: "host:port", at most 255 bytes. Default, and "": nowhere.
+    #[prost(string, tag = "9")]
+    pub endpoint: ::prost::alloc::string::String,
 }
 /// An attempt that a worker holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

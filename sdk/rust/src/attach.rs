@@ -258,6 +258,8 @@ impl Attachment {
                 .into_iter()
                 .map(|Lease { task, token }| HeldLease { task, token })
                 .collect(),
+            // It listens nowhere.
+            ..WorkerHello::default()
         }
     }
 

@@ -50,6 +50,7 @@ pub(super) fn checked(first: Option<pb::AttachRequest>, limits: &Limits) -> Resu
     for (index, method) in hello.methods.iter().enumerate() {
         validate::method_path(&format!("hello.methods[{index}]"), method)?;
     }
+    validate::endpoint("hello.endpoint", &hello.endpoint)?;
     if !(1..=SLOTS_MAX).contains(&hello.slots) {
         return Err(invalid(
             "hello.slots",
@@ -90,6 +91,7 @@ impl Hello {
             client: hello.client,
             methods: hello.methods,
             slots: hello.slots,
+            endpoint: hello.endpoint,
         };
         (attach, attached)
     }

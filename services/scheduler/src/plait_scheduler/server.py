@@ -1,4 +1,6 @@
-"""The scheduler's own port: health, the directory, reviews, and reflection in development."""
+"""The scheduler's own port: health, the directory, reviews, the control plane of direct calls,
+and reflection in development.
+"""
 
 from dataclasses import dataclass
 
@@ -16,6 +18,9 @@ from plait.control.v1 import (
 from plait_scheduler.broker.rpc_spans import RpcTracerProvider
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
+from plait_scheduler.xds.discovery import STREAMS_MAX, DiscoveryServicer
+from plait_scheduler.xds.load import LoadServicer
+from plait_xds import discovery_pb2_grpc, load_stats_pb2_grpc
 
 DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
 REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
@@ -31,7 +36,10 @@ _OPTIONS = (
     # A port in use is an error, not a share.
     ("grpc.so_reuseport", 0),
 )
-_RPCS_MAX = 64
+# Each client of direct calls has a stream for what it is told and one for what it reports; the rest
+# is for people and short.
+_RPCS_MAX = 64 + 2 * STREAMS_MAX
+_LONG_STREAMS = ("StreamAggregatedResources", "StreamLoadStats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class Servicers:
 
     directory: DirectoryServicer
     reviews: ContractReviewServicer
+    discovery: DiscoveryServicer
+    load: LoadServicer
 
 
 class Server:
@@ -47,9 +57,12 @@ class Server:
 
     def __init__(self, servicers: Servicers, dev: bool) -> None:
         # Health checks are not worth a span, and the interceptor would break the stream of Watch,
-        # which is no async generator (open-telemetry/opentelemetry-python-contrib#3066).
+        # which is no async generator (open-telemetry/opentelemetry-python-contrib#3066). A span of
+        # a client's whole life tells nothing.
+        left_out = [filters.method_name(name) for name in _LONG_STREAMS]
         spans = aio_server_interceptor(
-            RpcTracerProvider(), filter_=filters.negate(filters.health_check())
+            RpcTracerProvider(),
+            filter_=filters.negate(filters.any_of(filters.health_check(), *left_out)),
         )
         self._server = grpc.aio.server(
             interceptors=[spans], options=_OPTIONS, maximum_concurrent_rpcs=_RPCS_MAX
@@ -62,6 +75,10 @@ class Server:
         contract_review_service_pb2_grpc.add_ContractReviewServiceServicer_to_server(
             servicers.reviews, self._server
         )
+        discovery_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(
+            servicers.discovery, self._server
+        )
+        load_stats_pb2_grpc.add_LoadReportingServiceServicer_to_server(servicers.load, self._server)
         if dev:
             names = [DIRECTORY, REVIEWS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)

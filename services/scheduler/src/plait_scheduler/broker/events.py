@@ -51,6 +51,7 @@ def _attached(message: pb.WorkerAttached) -> WorkerAttached:
         client=message.client,
         methods=tuple(message.methods),
         slots=message.slots,
+        endpoint=message.endpoint,
     )
 
 

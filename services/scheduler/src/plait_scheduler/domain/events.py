@@ -35,6 +35,8 @@ class WorkerAttached:
     methods: tuple[str, ...]
     # Attempts that it can run at once.
     slots: int
+    # "host:port" where its methods can be called directly; "": nowhere, or no longer.
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

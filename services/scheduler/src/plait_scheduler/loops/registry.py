@@ -1,7 +1,7 @@
 """The registry loop: answers announced contracts and keeps their history in the key space."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -54,7 +54,9 @@ class RegistryLoop(Loop):
         reviewer: Reviewer,
         records: Records,
         now_ms: Callable[[], int],
+        in_force: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
+        """`in_force` is told of services that have another contract now."""
         config.validate()
         super().__init__()
         self._config = config
@@ -62,6 +64,7 @@ class RegistryLoop(Loop):
         self._reviewer = reviewer
         self._records = records
         self._now_ms = now_ms
+        self._in_force = in_force
         self._inbox: asyncio.Queue[ContractAnnounced] = asyncio.Queue(INBOX_MAX)
         self._next: ContractAnnounced | None = None
 
@@ -167,6 +170,7 @@ class RegistryLoop(Loop):
                     self._log.warning("contract.record.contended", service=service)
         await self._control.accept(announced.announcement, review.policies)
         if not announced.validate_only:
+            self._in_force(announced.services)
             for service in (each for each, one in decisions.items() if one.allowed):
                 await self._records.forget_allowance(service)
         self._log.info(

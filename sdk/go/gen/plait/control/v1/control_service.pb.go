@@ -298,7 +298,10 @@ type WorkerAttached struct {
 	// Full method paths it serves.
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Attempts it can run at once.
-	Slots         uint32 `protobuf:"varint,6,opt,name=slots,proto3" json:"slots,omitempty"`
+	Slots uint32 `protobuf:"varint,6,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Where its methods can be called directly, "host:port"; "": nowhere. A worker that begins to drain is told again,
+	// without it.
+	Endpoint      string `protobuf:"bytes,8,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +376,13 @@ func (x *WorkerAttached) GetSlots() uint32 {
 		return x.Slots
 	}
 	return 0
+}
+
+func (x *WorkerAttached) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
 }
 
 // A worker is gone.
@@ -1269,14 +1279,15 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x0edescriptor_set\x18\x02 \x01(\fR\rdescriptorSet\x12\x1a\n" +
 	"\bservices\x18\x03 \x03(\tR\bservices\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x16\n" +
-	"\x06digest\x18\x05 \x01(\tR\x06digest\"\x9e\x01\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\"\xba\x01\n" +
 	"\x0eWorkerAttached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
 	"\x06client\x18\x04 \x01(\tR\x06client\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x14\n" +
-	"\x05slots\x18\x06 \x01(\rR\x05slots\"@\n" +
+	"\x05slots\x18\x06 \x01(\rR\x05slots\x12\x1a\n" +
+	"\bendpoint\x18\b \x01(\tR\bendpoint\"@\n" +
 	"\x0eWorkerDetached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xee\x01\n" +
