@@ -82,13 +82,14 @@ class Scheduler:
                 self._on_event,
             ),
         )
+        loads = Loads()
         servicers = Servicers(
-            DirectoryServicer(self._directory, lambda: self._connected),
+            DirectoryServicer(self._directory, lambda: self._connected, self._plane, loads),
             ContractReviewServicer(
                 reviewer, records, lambda: self._connected, now_ms, tolerant=settings.dev
             ),
             DiscoveryServicer(self._plane, now_ms),
-            LoadServicer(Loads()),
+            LoadServicer(loads),
         )
         self._server = Server(servicers, settings.dev)
         self._on_ready: Callable[[str], None] = lambda _: None
