@@ -130,9 +130,21 @@ class FakeBroker(
         self.tell(control_pb.ObserveResponse(contract_announced=announced))
         return decision
 
-    def attach(self, worker: str, slots: int, methods: tuple[str, ...] = ("/s.S/M",)) -> None:
+    def attach(
+        self,
+        worker: str,
+        slots: int,
+        methods: tuple[str, ...] = ("/s.S/M",),
+        endpoint: str = "",
+        version: str = "",
+    ) -> None:
         attached = control_pb.WorkerAttached(
-            worker=worker, name=f"name-{worker}", slots=slots, methods=methods
+            worker=worker,
+            name=f"name-{worker}",
+            slots=slots,
+            methods=methods,
+            endpoint=endpoint,
+            version=version,
         )
         self.state.workers[worker] = attached
         self.tell(control_pb.ObserveResponse(worker_attached=attached))

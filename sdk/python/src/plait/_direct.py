@@ -25,6 +25,8 @@ else:
 
 
 _POLICY: Final = deadline.Policy()
+# Timeouts below the first, in steps of the second, in milliseconds.
+_STEPS: Final = ((1_000, 1), (10_000, 10), (100_000, 100))
 
 
 class DirectChannel(grpc.aio.Channel):
@@ -118,7 +120,7 @@ class DirectMethod(_UnaryUnary[Q, R]):
             bound_ms = _worth_it(bound_ms) - int((time.monotonic() - began) * 1000)
             return self._on(callee.channel)(
                 request,
-                timeout=_worth_it(min(bound_ms, callee.timeout_ms)) / 1000,
+                timeout=_on_the_wire(_worth_it(min(bound_ms, callee.timeout_ms))) / 1000,
                 metadata=grpc.aio.Metadata(*_with(together, span)),
                 credentials=credentials,
                 wait_for_ready=wait_for_ready,
@@ -237,6 +239,13 @@ def _worth_it(timeout_ms: int | None) -> int:
         code = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
         raise _statuses.from_parts(code, "Deadline Exceeded", b"")
     return timeout_ms
+
+
+def _on_the_wire(timeout_ms: int) -> int:
+    """What C-core sends without rounding it up: three digits. By its rounding the handler would
+    have more time than the caller."""
+    step = next((step for below, step in _STEPS if timeout_ms < below), 1000)
+    return timeout_ms - timeout_ms % step
 
 
 def _with(metadata: MetadataLike, span: _spans.CallSpan | None) -> list[tuple[str, str | bytes]]:

@@ -50,10 +50,6 @@ class Acceptance(Generic[K, R]):
             return candidate
         return history.accepted[-1] if history.accepted else candidate
 
-    def held_back(self, key: K, candidate: R) -> bool:
-        """Whether something else is sent in its place."""
-        return self.choose(key, candidate).version != candidate.version
-
     def accept(self, accepted: Mapping[K, R]) -> None:
         """A client took these."""
         for key, resource in accepted.items():

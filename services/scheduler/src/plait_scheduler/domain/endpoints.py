@@ -2,7 +2,8 @@
 
 Not the directory: that says who is attached. A worker that the broker lost, or a broker that is
 away, says nothing of the worker's own port, so an endpoint outlives both for a while. Callers see
-by themselves whether anybody listens there; what must be quick is only a withdrawal.
+by themselves whether anybody listens there; what must be quick is only a withdrawal. Yet where a
+version has lost all its workers, others get its calls at once.
 """
 
 import ipaddress
@@ -35,6 +36,8 @@ class Endpoint:
     version: str
     # Full method paths, sorted.
     methods: tuple[str, ...]
+    # Whether the broker has lost its worker. It may be there all the same, as the last resort.
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,11 @@ class Endpoints:
                 return self._attach(event)
             case WorkerDetached():
                 known = self._known.get(event.worker)
-                if known is not None:
-                    self._known[event.worker] = replace(known, until_ms=now_ms + LOST_MS)
-                return False
+                if known is None:
+                    return False
+                lost = replace(known.endpoint, lost=True)
+                self._known[event.worker] = _Known(lost, now_ms + LOST_MS)
+                return True
             case Figures():
                 return self._pass(now_ms)
             case _:

@@ -111,15 +111,22 @@ def _build(
     routes = tuple(
         Route(
             method,
-            # Each worker gets an equal share, whatever its version.
-            tuple(
-                (name, len(members[name])) for name in sorted(members) if method in methods[name]
-            ),
+            _weights({name: found for name, found in members.items() if method in methods[name]}),
             call_policy(by_method[method]) if method in by_method else CallPolicy(),
         )
         for method in sorted({method for served in methods.values() for method in served})
     )
     return Service(service, routes, clusters)
+
+
+def _weights(members: Mapping[str, Sequence[Endpoint]]) -> tuple[tuple[str, int], ...]:
+    """Each worker gets an equal share, whatever its version; those that are lost get none, unless
+    there are no others.
+    """
+    there = {name: sum(not each.lost for each in found) for name, found in members.items()}
+    if not any(there.values()):
+        there = {name: len(found) for name, found in members.items()}
+    return tuple((name, count) for name, count in sorted(there.items()) if count)
 
 
 def cluster_name(service: str, version: str, methods: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ def _resource(name: str, message: Message) -> Resource:
 
 def _listener(name: str) -> listener_pb2.Listener:
     rds = hcm_pb2.Rds(config_source=_ADS, route_config_name=name)
-    return _api_listener(name, hcm_pb2.HttpConnectionManager(rds=rds, http_filters=_filters()))
+    return _api_listener(name, hcm_pb2.HttpConnectionManager(rds=rds, http_filters=http_filters()))
 
 
 def _nobody(name: str) -> listener_pb2.Listener:
@@ -109,7 +109,7 @@ def _nobody(name: str) -> listener_pb2.Listener:
     milliseconds. Without one they wait 15 s for it.
     """
     empty = route_pb2.RouteConfiguration(name=name)
-    manager = hcm_pb2.HttpConnectionManager(route_config=empty, http_filters=_filters())
+    manager = hcm_pb2.HttpConnectionManager(route_config=empty, http_filters=http_filters())
     return _api_listener(name, manager)
 
 
@@ -121,14 +121,15 @@ def _api_listener(name: str, manager: hcm_pb2.HttpConnectionManager) -> listener
     )
 
 
-def _filters() -> list[hcm_pb2.HttpFilter]:
+def http_filters() -> list[hcm_pb2.HttpFilter]:
+    """What every call passes through."""
     router = Any()
     router.Pack(router_pb2.Router(), deterministic=True)
     return [hcm_pb2.HttpFilter(name="router", typed_config=router)]
 
 
 def _routes(service: Service, kind: ClientKind) -> route_pb2.RouteConfiguration:
-    filters = b"".join(each.SerializeToString(deterministic=True) for each in _filters())
+    filters = b"".join(each.SerializeToString(deterministic=True) for each in http_filters())
     digest = hashlib.sha256(filters).hexdigest()[:_DIGITS]
     # grpc-js looks at the filters of a changed listener only when the routes changed as well.
     host = route_pb2.VirtualHost(name=f"{service.name}~{digest}", domains=["*"])
