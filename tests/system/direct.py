@@ -1,7 +1,6 @@
 """Direct calls in tests: workers that say who they are, and channels as any gRPC client opens
 them."""
 
-import asyncio
 import collections
 import contextlib
 import json
@@ -15,7 +14,7 @@ from plait.control.v1 import directory_service_pb2 as directory_pb
 from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
 from testing.v1 import echo_pb2, echo_pb2_grpc
 from tests.support.mesh import Mesh
-from tests.support.waiting import eventually
+from tests.support.waiting import elapse, eventually
 
 ECHO = "testing.v1.EchoService"
 WAIT_S = 40.0
@@ -73,20 +72,20 @@ class Named(echo_pb2_grpc.EchoServiceServicer):
     async def Sleep(self, request: echo_pb2.SleepRequest, context: Any) -> echo_pb2.SleepResponse:
         self.left.append(context.time_remaining())
         await self._inner.Once(echo_pb2.OnceRequest())
-        await asyncio.sleep(request.duration.ToTimedelta().total_seconds())
+        await elapse(request.duration.ToTimedelta().total_seconds())
         return echo_pb2.SleepResponse()
 
     async def Append(self, request: echo_pb2.AppendRequest, context: Any) -> Any:
-        raise NotImplementedError
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nobody calls it")
 
     async def Flow(self, request: echo_pb2.FlowRequest, context: Any) -> Any:
-        raise NotImplementedError
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nobody calls it")
 
     async def Inspect(self, request: echo_pb2.InspectRequest, context: Any) -> Any:
-        raise NotImplementedError
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nobody calls it")
 
     async def Scalars(self, request: echo_pb2.ScalarsRequest, context: Any) -> Any:
-        raise NotImplementedError
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nobody calls it")
 
     async def Once(self, request: echo_pb2.OnceRequest, context: Any) -> echo_pb2.OnceResponse:
         self.left.append(context.time_remaining())

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 import plait
 from testing.v1 import echo_pb2, echo_pb2_grpc
+from tests.support.ads import CLUSTERS, ads
 from tests.support.mesh import ROOT, Caller, Mesh
 from tests.support.processes import Process
 from tests.support.waiting import eventually
@@ -242,6 +243,20 @@ async def test_a_call_carries_the_trace_and_the_caller_s_metadata(fresh: Mesh):
             )
     assert named.seen[0]["traceparent"] == trace
     assert named.seen[0]["x-tenant"] == "t1"
+
+
+async def test_a_configuration_that_a_client_rejects_is_an_alarm(fresh: Mesh):
+    async with worker(fresh, "a"), channel(fresh) as opened:
+        stub: Any = echo_pb2_grpc.EchoServiceStub(opened)
+        await answered_by(stub, "a")
+        async with ads(address_of(fresh)) as rejecting:
+            await rejecting.say(CLUSTERS, [f"{ECHO}@~"])
+            answer = await rejecting.hear(CLUSTERS)
+            await rejecting.say(CLUSTERS, [f"{ECHO}@~"], answer, error="not for me")
+            found = await eventually(lambda: direct_calls(fresh), lambda each: each.rejected)
+        assert found.rejections[0].error == "not for me"
+        # Nobody else minds.
+        assert await names(stub) == {"a": 20}
 
 
 @contextlib.asynccontextmanager

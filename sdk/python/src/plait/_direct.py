@@ -242,10 +242,10 @@ def _worth_it(timeout_ms: int | None) -> int:
 
 
 def _on_the_wire(timeout_ms: int) -> int:
-    """What C-core sends without rounding it up: three digits. By its rounding the handler would
-    have more time than the caller."""
+    """What C-core sends without rounding it up: three digits, and it may count a millisecond more.
+    By its rounding the handler would have more time than the caller."""
     step = next((step for below, step in _STEPS if timeout_ms < below), 1000)
-    return timeout_ms - timeout_ms % step
+    return max(1, timeout_ms - timeout_ms % step - 1)
 
 
 def _with(metadata: MetadataLike, span: _spans.CallSpan | None) -> list[tuple[str, str | bytes]]:
