@@ -129,7 +129,7 @@ func (w *Worker) open(
 	hello := &plaitv1.WorkerHello{
 		Worker: w.id, Name: wireText(w.name, peopleBytesMax), Slots: count32(w.slots),
 		Version: wireText(w.version, peopleBytesMax), Client: clientName,
-		Held: w.leases.hello(),
+		Held: w.leases.hello(), Endpoint: w.announced(),
 	}
 	for _, m := range w.methods {
 		hello.Methods = append(hello.Methods, m.path)

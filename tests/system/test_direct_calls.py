@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 import plait
 from testing.v1 import echo_pb2, echo_pb2_grpc
 from tests.support.ads import CLUSTERS, ads
-from tests.support.mesh import ROOT, Caller, Mesh
+from tests.support.mesh import ROOT, Caller, Mesh, binaries
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 from tests.system.direct import (
@@ -32,6 +33,8 @@ from tests.system.direct import (
 PLAIN = Path(__file__).with_name("plain_caller.py")
 # Callers of the rolling restart, and how often each worker is restarted.
 CALLERS = 8
+# Of those that listen, and that call directly.
+LANGUAGES = ("python", "go")
 ROUNDS = 2
 
 
@@ -40,23 +43,30 @@ def direct(caller: Caller) -> Any:
     return echo_pb2_grpc.EchoServiceStub(caller.plait.direct())
 
 
-async def start_echo(mesh: Mesh, listen: str = "127.0.0.1:0") -> Process:
+async def start_echo(mesh: Mesh, language: str = "python") -> Process:
     """A worker process that listens."""
-    program = str(ROOT / "interop/drivers/python/echo_worker.py")
-    return await mesh.start("python", [sys.executable, program, "--listen", listen])
+    command = [str(binaries() / f"echo-worker-{language}")]
+    if language == "python":
+        command = [sys.executable, str(ROOT / "interop/drivers/python/echo_worker.py")]
+    return await mesh.start(language, [*command, "--listen", "127.0.0.1:0"])
 
 
-async def plain_call(mesh: Mesh, service: str, calls: int) -> dict[str, Any]:
-    """What an unmodified client found."""
-    command = [sys.executable, str(PLAIN), f"xds:///{service}", str(calls)]
+async def plain_call(mesh: Mesh, language: str, calls: int, *arguments: str) -> dict[str, int]:
+    """Who answered an unmodified client how often."""
+    command = [str(binaries() / "caller-go"), "-calls", str(calls), *arguments]
+    if language == "python":
+        command = [sys.executable, str(PLAIN), f"xds:///{ECHO}", str(calls)]
     env = {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap(address_of(mesh))}
-    return (await mesh.start("plain-caller", command, env)).ready
+    answers: dict[str, int] = (await mesh.start("plain-caller", command, env)).ready["answers"]
+    return answers
 
 
-async def test_an_unmodified_client_finds_a_worker(fresh: Mesh):
-    await start_echo(fresh)
-    found = await plain_call(fresh, ECHO, 50)
-    assert found["answers"] == {"plain": 50}
+@pytest.mark.parametrize("client", LANGUAGES)
+@pytest.mark.parametrize("server", LANGUAGES)
+async def test_an_unmodified_client_finds_a_worker(fresh: Mesh, client: str, server: str):
+    await start_echo(fresh, server)
+    payload = {"python": "plain", "go": "payload"}[client]
+    assert await plain_call(fresh, client, 50) == {payload: 50}
 
 
 async def test_a_service_nobody_serves_fails_fast(fresh: Mesh):
@@ -160,8 +170,10 @@ async def test_the_sdk_follows_the_scheduler_that_takes_over(fresh: Mesh):
             await answered_by(direct(caller), "a", "b")
 
 
-async def test_no_call_fails_in_a_rolling_restart(fresh: Mesh):
-    running = [await start_echo(fresh), await start_echo(fresh)]
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_no_call_fails_in_a_rolling_restart(fresh: Mesh, language: str):
+    running = [await start_echo(fresh, language), await start_echo(fresh, language)]
+    from_go = [await steady_go(fresh), await steady_go(fresh, "-direct")]
     async with fresh.caller() as caller, channel(fresh) as opened:
         plain: Any = echo_pb2_grpc.EchoServiceStub(opened)
         await answered_by(plain, "")
@@ -169,10 +181,26 @@ async def test_no_call_fails_in_a_rolling_restart(fresh: Mesh):
             for _ in range(ROUNDS):
                 for index, old in enumerate(running):
                     # As a rollout does: the new one is there before the old one goes.
-                    running[index] = await start_echo(fresh)
+                    running[index] = await start_echo(fresh, language)
                     assert await old.terminate() == 0
     assert lost_plain == []
     assert lost_direct == []
+    for each in from_go:
+        assert await each.terminate() == 0
+        (done,) = [line for line in each.tail().splitlines() if '"done"' in line]
+        assert json.loads(done)["answers"].keys() == {"payload"}
+
+
+async def steady_go(mesh: Mesh, *arguments: str) -> Process:
+    """A program in Go that calls without a pause until it is told to end."""
+    env = {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap(address_of(mesh))}
+    return await mesh.start("caller-go", [str(binaries() / "caller-go"), *arguments], env)
+
+
+async def test_a_client_without_a_deadline_gets_the_policy_s(fresh: Mesh):
+    async with worker(fresh, "a") as named:
+        assert await plain_call(fresh, "go", 1, "-method", "Sleep") == {"": 1}
+        assert 0 < named.left[0] <= 5
 
 
 async def test_every_call_has_a_deadline(fresh: Mesh):

@@ -82,7 +82,9 @@ pub(super) fn endpoint(field: &str, text: &str) -> Result<(), Refused> {
     }
     Err(invalid(
         field,
-        format!("an endpoint is host:port, an IPv6 address in brackets, of at most {BYTES_MAX} bytes"),
+        format!(
+            "an endpoint is host:port, an IPv6 address in brackets, of at most {BYTES_MAX} bytes"
+        ),
     ))
 }
 
