@@ -31,6 +31,7 @@ type registration struct {
 // listener is the port of a worker where its methods are called directly: an ordinary gRPC server.
 type listener struct {
 	worker *Worker
+	// nil for a worker that listens nowhere.
 	server *grpc.Server
 	// A call holds an element while it runs.
 	slots chan struct{}
@@ -39,10 +40,10 @@ type listener struct {
 	nowOnce sync.Once
 }
 
-// listen opens the worker's port, if it has one; nil for none.
+// openListener opens the worker's port; for a worker that listens nowhere it does nothing.
 func (w *Worker) openListener() (*listener, error) {
 	if w.listen == "" {
-		return nil, nil //nolint:nilnil // A worker need not listen.
+		return &listener{}, nil
 	}
 	address, err := netip.ParseAddrPort(w.listen)
 	if err != nil {
@@ -88,7 +89,7 @@ func (r registration) served(only []string) *grpc.ServiceDesc {
 // ends with the calls under way. What is returned is closed when it has ended.
 func (l *listener) leave() <-chan struct{} {
 	gone := make(chan struct{})
-	if l == nil {
+	if l.server == nil {
 		close(gone)
 		return gone
 	}
@@ -107,7 +108,7 @@ func (l *listener) leave() <-chan struct{} {
 
 // cut ends it now.
 func (l *listener) cut() {
-	if l == nil {
+	if l.server == nil {
 		return
 	}
 	l.nowOnce.Do(func() { close(l.now) })
