@@ -62,7 +62,8 @@ class Callees:
         self._looking: asyncio.Task[None] | None = None
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._timeouts: dict[str, int] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        # Replaced ones, whose last calls are waited for.
+        self._replaced: dict[asyncio.Task[None], grpc.aio.Channel] = {}
 
     async def find(self, path: str, seconds: float) -> Callee:
         """The callee of "/package.Service/Method". Waits for the broker within so many seconds
@@ -83,12 +84,15 @@ class Callees:
 
     async def close(self) -> None:
         """Ends everything; calls under way get CANCELLED."""
-        tasks = {*self._closing} | ({self._looking} if self._looking is not None else set())
+        channels = [*self._channels.values(), *self._replaced.values()]
+        tasks = [*self._replaced]
+        if self._looking is not None:
+            tasks.append(self._looking)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await asyncio.gather(*(each.close() for each in self._channels.values()))
+        await asyncio.gather(*(each.close() for each in channels))
         self._channels = {}
 
     def _use(self, address: str) -> None:
@@ -99,8 +103,8 @@ class Callees:
         replaced, self._channels = self._channels, {}
         for channel in replaced.values():
             task = asyncio.create_task(channel.close(REPLACED_GRACE_S), name="plait-replaced")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._replaced[task] = channel
+            task.add_done_callback(self._replaced.pop)
 
     async def _look(self) -> None:
         try:
