@@ -200,7 +200,7 @@ async def steady_go(mesh: Mesh, *arguments: str) -> Process:
 async def test_a_client_without_a_deadline_gets_the_policy_s(fresh: Mesh):
     async with worker(fresh, "a") as named:
         assert await plain_call(fresh, "go", 1, "-method", "Sleep") == {"": 1}
-        assert 0 < named.left[0] <= 5
+        assert 0 < named.left[0] < 5.1
 
 
 async def test_every_call_has_a_deadline(fresh: Mesh):
@@ -210,14 +210,15 @@ async def test_every_call_has_a_deadline(fresh: Mesh):
         # The policy's, where the caller names none: 5 s for Sleep.
         await stub.Sleep(echo_pb2.SleepRequest())
         sleep, inner = named.left
-        assert 4 < sleep <= 5
-        # A call that a handler makes has what is left to it, less a hop: never more.
-        assert sleep - 1 < inner < sleep
+        assert 4 < sleep < 5.1
+        # A call that a handler makes has what is left to it, not the 30 s that Once allows. C-core
+        # counts from a clock that is some milliseconds behind.
+        assert sleep - 1 < inner < sleep + 0.1
         await stub.Sleep(echo_pb2.SleepRequest(), timeout=2)
-        assert 1 < named.left[2] <= 2
+        assert 1 < named.left[2] < 2.1
         with plait.deadline.limit(3):
             await stub.Sleep(echo_pb2.SleepRequest(), timeout=4)
-        assert 2 < named.left[4] <= 3
+        assert 2 < named.left[4] < 3.1
         # C-core alone would end it 1 to 2 s early, and the handler would not know its deadline.
         began = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as error:

@@ -146,7 +146,7 @@ def test_loopback_has_two_families():
 
 @pytest.mark.parametrize(
     ("wanted", "sent"),
-    [(1, 1), (2, 1), (999, 998), (4_079, 4_069), (12_345, 12_299), (123_456, 122_999)],
+    [(1, 1), (40, 36), (999, 994), (4_079, 4_060), (12_345, 12_290), (123_456, 122_990)],
 )
 def test_a_timeout_is_not_rounded_up_on_its_way(wanted: int, sent: int):
     assert _direct._on_the_wire(wanted) == sent
