@@ -67,6 +67,7 @@ async def test_an_unmodified_client_finds_a_worker(fresh: Mesh, client: str, ser
     await start_echo(fresh, server)
     payload = {"python": "plain", "go": "payload"}[client]
     assert await plain_call(fresh, client, 50) == {payload: 50}
+    assert (await direct_calls(fresh)).rejected == 0
 
 
 async def test_a_service_nobody_serves_fails_fast(fresh: Mesh):

@@ -242,9 +242,9 @@ def _worth_it(timeout_ms: int | None) -> int:
 
 
 def _on_the_wire(timeout_ms: int) -> int:
-    """What C-core makes no longer by its rounding: it writes three digits, rounded up. Its clock may
-    be some milliseconds behind as well (measured with 1.85.1: up to 20), which shortening by a step
-    mostly covers; what is left gives a handler no time, since the call ends with its caller's."""
+    """What C-core makes no longer by its rounding: it writes three digits, rounded up. Its clock
+    may be some milliseconds behind as well (up to 20, measured with 1.85.1), which shortening by a
+    step mostly covers. What is left gives a handler no time: the call ends with its caller's."""
     step = next((step for below, step in _STEPS if timeout_ms < below), 1000)
     return timeout_ms - timeout_ms % step - min(10 if step > 1 else 5, timeout_ms // 10)
 
