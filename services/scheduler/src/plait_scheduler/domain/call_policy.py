@@ -1,7 +1,7 @@
 """What a method's policy means for a direct call, as far as gRPC's own clients can be told.
 
-A task's policy counts in minutes and days; a call has a caller who waits. The numbers of calls are
-those of docs/semantics: three attempts, a budget of the library's own, at most 300 s.
+A task's policy counts in minutes and days; a call has a caller who waits: three attempts, at most
+300 s. docs/direct-calls.md has the table.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ INITIAL_BACKOFF_MS = 100
 MAX_BACKOFF_MS = 5_000
 # Envoy's own default. Calls under way from one client to one version of a service.
 REQUESTS_MAX = 1024
-# Of a version's workers; SEMANTICS: never more than half, and at least one stays.
+# Of a version's workers: never more than half, and one alone stays.
 EJECTED_PERCENT_MAX = 50
 EJECTION_HOSTS_MIN = 2
 

@@ -36,8 +36,9 @@ _AGENTS = {
     "tonic": ClientKind.RUST,
 }
 
-# Measured with the versions that CHANGELOG.md names. C-core's deadlines from outside fire up to
-# 2 s early and are not sent on the wire (grpc/grpc#34547, #40633).
+# Measured with grpcio 1.85.1, grpc-go 1.85.0, grpc-java 1.85.1, grpc-js-xds 1.14.1 and tonic-xds
+# 0.1.0-alpha.4. C-core's deadlines from outside fire up to 2 s early and are not sent on the wire
+# (grpc/grpc#34547, #40633).
 _LACKS = {
     ClientKind.C_CORE: frozenset({Feature.TIMEOUT}),
     ClientKind.RUST: frozenset({Feature.TIMEOUT, Feature.REQUESTS_MAX, Feature.OUTLIER}),
