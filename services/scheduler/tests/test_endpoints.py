@@ -10,7 +10,8 @@ FIGURES = Figures(1000, ())
 
 
 def attached(worker: str, endpoint: str, version: str = "1") -> WorkerAttached:
-    return WorkerAttached(worker, worker, version, "test/0", ("/s.S/B", "/s.S/A"), 1, endpoint)
+    methods = ("/s.S/B", "/s.S/A")
+    return WorkerAttached(worker, worker, version, "test/0", methods, 1, endpoint=endpoint)
 
 
 def workers(endpoints: Endpoints) -> list[str]:
@@ -37,6 +38,13 @@ def test_nothing_is_said_before_everybody_was_told():
     assert endpoints.complete
     assert endpoints.all()[0].methods == ("/s.S/A", "/s.S/B")
     assert not endpoints.apply(FIGURES, 1)
+
+
+def test_what_is_called_is_a_method_and_no_route_of_tasks():
+    endpoints = Endpoints()
+    routes = ("/s.S/B@2", "/s.S/A", "/s.S/B")
+    endpoints.apply(WorkerAttached("a", "a", "", "", routes, 1, endpoint="127.0.0.1:1"), 0)
+    assert endpoints.all()[0].methods == ("/s.S/A", "/s.S/B")
 
 
 def test_one_that_drains_goes_at_once(endpoints: Endpoints):

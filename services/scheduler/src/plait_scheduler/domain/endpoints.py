@@ -103,7 +103,8 @@ class Endpoints:
         taken = [w for w, known in self._known.items() if known.endpoint.address == address]
         for worker in taken:
             del self._known[worker]
-        endpoint = Endpoint(event.worker, address, event.version, tuple(sorted(event.methods)))
+        methods = sorted({_method(route) for route in event.methods})
+        endpoint = Endpoint(event.worker, address, event.version, tuple(methods))
         self._known[event.worker] = _Known(endpoint)
         return before is None or bool(taken) or before.endpoint != endpoint
 
@@ -125,6 +126,13 @@ class Endpoints:
         changed = len(kept) < len(self._known)
         self._known = kept
         return first or changed
+
+
+def _method(route: str) -> str:
+    """The path that is called. A worker may serve a method under routes of its own, "path@number",
+    which are for tasks.
+    """
+    return route.partition("@")[0]
 
 
 def parse(text: str) -> Address | None:
