@@ -28,6 +28,7 @@ mapfile -t modules < <(.ci/go_modules.sh | grep -v /interop/drivers/)
 go build -o "build/$profile/" "${modules[@]}"
 if [ "$profile" = dev ]; then
   go build -o "build/$profile/echo-worker-go" ./interop/drivers/go
+  go build -o "build/$profile/caller-go" ./interop/drivers/go/caller
   .ci/typescript.sh build
   ln -sf "$PWD/interop/drivers/typescript/dist/main.js" "build/$profile/echo-worker-typescript"
   # The interop suite of grpc-go, as its authors wrote it, for the sidecar.

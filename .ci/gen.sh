@@ -29,6 +29,16 @@ protoc() { python -m grpc_tools.protoc --descriptor_set_in="$image" "$@"; }
 protoc --python_out="$gen" --mypy_out="quiet:$gen" "${protos[@]}"
 protoc --grpc_python_out="$gen" --mypy_grpc_out="quiet:$gen" "${with_service[@]}"
 
+# Envoy's messages are the scheduler's only, so they are in no image that the other languages see.
+if [ -d third_party/envoy ]; then
+  gen=$out/sdk/python/gen
+  mapfile -t envoy < <(cd third_party/envoy && find . -name '*.proto' -printf '%P\n' | LC_ALL=C sort)
+  mapfile -t with_service < <(cd third_party/envoy && grep -l '^service ' "${envoy[@]}")
+  protoc() { python -m grpc_tools.protoc -Ithird_party/envoy -Ithird_party "$@"; }
+  protoc --python_out="$gen" --mypy_out="quiet:$gen" "${envoy[@]}"
+  protoc --grpc_python_out="$gen" --mypy_grpc_out="quiet:$gen" "${with_service[@]}"
+fi
+
 gen=$out/sdk/rust/gen
 cargo build --quiet --manifest-path "$here/Cargo.toml" -p plait-codegen
 "${CARGO_TARGET_DIR:-$here/target}/debug/plait-codegen" "$image" "$gen"

@@ -143,7 +143,7 @@ func (w *Worker) open(
 	hello := &plaitv1.WorkerHello{
 		Worker: w.id, Name: wireText(w.name, peopleBytesMax), Slots: count32(w.slots),
 		Version: wireText(w.version, peopleBytesMax), Client: clientName,
-		Held: w.leases.hello(), Methods: w.routes, Contracts: w.contracts,
+		Held: w.leases.hello(), Methods: w.routes, Contracts: w.contracts, Endpoint: w.announced(),
 	}
 	// An error of Send is only io.EOF; Recv has the reason.
 	_ = stream.Send(&plaitv1.AttachRequest{Message: &plaitv1.AttachRequest_Hello{Hello: hello}})

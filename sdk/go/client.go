@@ -40,6 +40,7 @@ type Client struct {
 	tasks     plaitv1.TaskServiceClient
 	contracts *contracts
 	session   *session
+	callees   *callees
 }
 
 // ClientOption changes what [Connect] does by default.
@@ -94,6 +95,7 @@ func Connect(ctx context.Context, options ...ClientOption) (*Client, error) {
 	c.tasks = plaitv1.NewTaskServiceClient(conn)
 	c.contracts = newContracts(conn, c.descriptors, c.log)
 	c.session = newSession(conn, c.log)
+	c.callees = newCallees(conn, c.log)
 	return c, nil
 }
 
@@ -138,6 +140,7 @@ func (c *Client) dialBroker() (*grpc.ClientConn, error) {
 // Close ends the client. Calls that wait get CANCELLED; their tasks go on. Workers are not stopped
 // by it.
 func (c *Client) Close() error {
+	c.callees.close()
 	c.session.close()
 	return c.conn.Close()
 }

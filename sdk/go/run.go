@@ -29,6 +29,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer func() { _ = conn.Close() }()
 	base := context.WithoutCancel(ctx)
 	w.base, w.interceptor = base, chain(w.interceptors)
+	listener, err := w.openListener()
+	if err != nil {
+		return fmt.Errorf("run the worker: %w", err)
+	}
+	defer listener.cut()
 	signals := make(chan os.Signal, 2)
 	if len(w.signals) > 0 {
 		signal.Notify(signals, w.signals...)
@@ -52,21 +57,36 @@ func (w *Worker) Run(ctx context.Context) error {
 	case <-signals:
 	}
 	drain()
-	return w.drained(attached, signals)
+	w.withdraw()
+	return w.drained(attached, listener, signals)
 }
 
 // drained waits for what runs, at most the grace.
-func (w *Worker) drained(attached <-chan error, signals <-chan os.Signal) error {
+func (w *Worker) drained(
+	attached <-chan error, listener *listener, signals <-chan os.Signal,
+) (err error) {
 	w.leases.drain(w.runners.drain())
+	gone := listener.leave()
 	grace := time.NewTimer(w.grace)
 	defer grace.Stop()
-	select {
-	case err := <-attached:
-		w.cutOff()
+	over := false
+	for !over && (attached != nil || gone != nil) {
+		select {
+		case err = <-attached:
+			w.cutOff()
+			attached = nil
+		case <-gone:
+			gone = nil
+		case <-signals:
+			over = true
+		case <-w.stopNow:
+			over = true
+		case <-grace.C:
+			over = true
+		}
+	}
+	if attached == nil {
 		return err
-	case <-signals:
-	case <-w.stopNow:
-	case <-grace.C:
 	}
 	if n := w.cutOff(); n > 0 {
 		return fmt.Errorf("run the worker: %d attempts were cut off by the end of the drain", n)

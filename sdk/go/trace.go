@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strings"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
@@ -161,6 +162,36 @@ func endAttemptSpan(span trace.Span, failure *plaitv1.Failure) {
 		span.SetStatus(otelcodes.Error, failure.GetMessage())
 	}
 	span.End()
+}
+
+// startCallSpan starts the span of a direct call, on the caller's side; nil when nothing traces.
+func (c *Client) startCallSpan(ctx context.Context, path string) (context.Context, trace.Span) {
+	return c.startRPCSpan(ctx, path, trace.SpanKindClient)
+}
+
+// startServedSpan starts the span of a direct call, on the worker's side; nil when nothing traces.
+func (c *Client) startServedSpan(ctx context.Context, path string) (context.Context, trace.Span) {
+	return c.startRPCSpan(ctx, path, trace.SpanKindServer)
+}
+
+func (c *Client) startRPCSpan(
+	ctx context.Context, path string, kind trace.SpanKind,
+) (context.Context, trace.Span) {
+	t := c.tracer()
+	if t == nil {
+		return ctx, nil
+	}
+	name := strings.TrimPrefix(path, "/")
+	return t.Start(ctx, name, trace.WithSpanKind(kind),
+		trace.WithAttributes(attrRPCSystem.String("grpc"), attrRPCMethod.String(name)))
+}
+
+// endCallSpan ends the span of a direct call with its outcome.
+func endCallSpan(span trace.Span, err error) {
+	if span != nil {
+		span.SetAttributes(attrRPCStatusCode.Int64(int64(status.Code(err))))
+	}
+	endSpan(span, err)
 }
 
 func endSpan(span trace.Span, err error) {

@@ -49,6 +49,13 @@ type Worker struct {
 	routes    []string
 	routed    []*servedMethod
 	contracts []string
+	// What the listener serves, and where it is to listen; "": nowhere.
+	registrations []registration
+	listen        string
+	// Where it listens, and whether that is still announced.
+	endpointMu sync.Mutex
+	endpoint   string
+	withdrawn  bool
 
 	leases  *leases
 	runners *runners
@@ -148,6 +155,7 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 		}
 	}
 	w.services = append(w.services, desc.ServiceName)
+	w.registrations = append(w.registrations, registration{desc, service})
 	for _, m := range desc.Methods {
 		if len(w.only) > 0 && !slices.Contains(w.only, m.MethodName) {
 			continue
@@ -162,6 +170,37 @@ func (w *Worker) register(desc *grpc.ServiceDesc, service any) error {
 
 // ID is the worker's id, new for each worker: what a task's record names.
 func (w *Worker) ID() string { return w.id }
+
+// Endpoint is where its methods can be called directly, host:port: once it is attached, for one that
+// listens; else "".
+func (w *Worker) Endpoint() string {
+	w.endpointMu.Lock()
+	defer w.endpointMu.Unlock()
+	return w.endpoint
+}
+
+func (w *Worker) setEndpoint(endpoint string) {
+	w.endpointMu.Lock()
+	defer w.endpointMu.Unlock()
+	w.endpoint = endpoint
+}
+
+// withdraw announces the endpoint no more, should the worker attach again while it drains.
+func (w *Worker) withdraw() {
+	w.endpointMu.Lock()
+	defer w.endpointMu.Unlock()
+	w.withdrawn = true
+}
+
+// announced is the endpoint as the broker is to know it.
+func (w *Worker) announced() string {
+	w.endpointMu.Lock()
+	defer w.endpointMu.Unlock()
+	if w.withdrawn {
+		return ""
+	}
+	return w.endpoint
+}
 
 // Stop drains the worker, as SIGTERM does: it takes no more attempts, and Run returns when those
 // that run are done. A second call means now.

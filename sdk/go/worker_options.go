@@ -30,6 +30,11 @@ func WithVersion(version string) WorkerOption { return func(w *Worker) { w.versi
 // WithGrace bounds how long a worker that drains waits for its handlers. Default 30 s.
 func WithGrace(grace time.Duration) WorkerOption { return func(w *Worker) { w.grace = grace } }
 
+// WithListen says where the worker's methods can be called directly as well, such as "127.0.0.1:0": an
+// IP address of loopback and a port, 0 for any. Default: nowhere. As many calls at once as handlers of
+// tasks; more are refused with RESOURCE_EXHAUSTED.
+func WithListen(address string) WorkerOption { return func(w *Worker) { w.listen = address } }
+
 // WithUnaryInterceptor adds an interceptor around every handler; the first one added is outermost.
 func WithUnaryInterceptor(interceptor grpc.UnaryServerInterceptor) WorkerOption {
 	return func(w *Worker) { w.interceptors = append(w.interceptors, interceptor) }

@@ -73,9 +73,7 @@ async def test_tasks_rest_while_their_downstream_is_away(fresh: Mesh):
         assert [each.attempt for each in answers] == [1] * 50
         took = time.monotonic() - began
         # Probes go, and fail, and it rests for longer.
-        await eventually(
-            lambda: breakers(fresh), lambda found: openings(found) >= 2, PATIENCE_S
-        )
+        await eventually(lambda: breakers(fresh), lambda found: openings(found) >= 2, PATIENCE_S)
         assert await attempts(caller) - burnt <= 2 * 3
         assert took < PATIENCE_S
         outage.unlink()
@@ -108,9 +106,7 @@ async def test_a_broker_that_comes_again_is_told_who_rests(fresh: Mesh):
     async with fresh.caller() as caller:
         requests = (pb.EchoRequest(payload=b"x") for _ in range(50))
         tasks = [task async for task in caller.plait.submit_many(caller.echo.Echo, requests)]
-        await eventually(
-            lambda: breakers(fresh), lambda found: openings(found) >= 2, PATIENCE_S
-        )
+        await eventually(lambda: breakers(fresh), lambda found: openings(found) >= 2, PATIENCE_S)
         assert fresh.broker is not None
         await fresh.broker.kill()
         await fresh.start_broker()

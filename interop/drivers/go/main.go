@@ -22,6 +22,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("echo-worker-go", flag.ContinueOnError)
 	concurrency := flags.Int("concurrency", 256, "attempts at once")
+	listen := flags.String("listen", "", "where it is called directly, such as 127.0.0.1:0")
 	client := flags.Bool("client", false, "be the conformance runner's client")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -44,12 +45,13 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	worker := mesh.Worker(plait.WithName("echo-go"), plait.WithConcurrency(*concurrency))
+	worker := mesh.Worker(plait.WithName("echo-go"), plait.WithConcurrency(*concurrency),
+		plait.WithListen(*listen))
 	testingv1.RegisterEchoServiceServer(worker, service)
 	go func() {
 		select {
 		case <-worker.Attached():
-			_, _ = fmt.Fprintln(os.Stdout, `{"event":"ready"}`)
+			_, _ = fmt.Fprintf(os.Stdout, "{\"event\":\"ready\",\"endpoint\":%q}\n", worker.Endpoint())
 		case <-ctx.Done():
 		}
 	}()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import sys
@@ -142,11 +143,11 @@ def failure(request: pb.FailRequest) -> status_pb2.Status:
     return status
 
 
-async def serve(concurrency: int) -> None:
+async def serve(concurrency: int, listen: str | None) -> None:
     """Serves until the process is told to stop."""
     plait.trace.configure("echo-python")
     async with plait.connect() as mesh:
-        worker = mesh.worker(name="echo-python", concurrency=concurrency)
+        worker = mesh.worker(name="echo-python", concurrency=concurrency, listen=listen)
         worker.serve(
             Echo(rpc.EchoServiceStub(mesh.channel())), rpc.add_EchoServiceServicer_to_server
         )
@@ -155,7 +156,8 @@ async def serve(concurrency: int) -> None:
             {running, asyncio.ensure_future(worker.attached())},
             return_when=asyncio.FIRST_COMPLETED,
         )
-        sys.stdout.write('{"event":"ready"}\n')
+        ready = {"event": "ready", "endpoint": worker.endpoint}
+        sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
         await running
 
@@ -163,9 +165,10 @@ async def serve(concurrency: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="echo-worker-python", description=__doc__)
     parser.add_argument("--concurrency", type=int, default=256, help="attempts at once")
+    parser.add_argument("--listen", help="where it is called directly, such as 127.0.0.1:0")
     parser.add_argument("--client", action="store_true", help="be the conformance runner's client")
     said = parser.parse_args()
-    asyncio.run(echo_client.drive() if said.client else serve(said.concurrency))
+    asyncio.run(echo_client.drive() if said.client else serve(said.concurrency, said.listen))
 
 
 if __name__ == "__main__":

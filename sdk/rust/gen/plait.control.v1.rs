@@ -1154,6 +1154,10 @@ pub struct WorkerAttached {
     /// Digests of the contracts that it announced.
     #[prost(string, repeated, tag = "7")]
     pub contracts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where its methods can be called directly, "host:port"; "": nowhere. A worker that begins to drain is told again,
+    /// without it.
+    #[prost(string, tag = "8")]
+    pub endpoint: ::prost::alloc::string::String,
 }
 /// A worker is gone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2005,6 +2009,69 @@ pub struct Worker {
     /// When this scheduler first saw it.
     #[prost(message, optional, tag = "12")]
     pub attach_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where its methods can be called directly, "host:port"; "": nowhere.
+    #[prost(string, tag = "13")]
+    pub endpoint: ::prost::alloc::string::String,
+}
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetDirectCallsRequest {}
+/// Direct calls since this scheduler began.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetDirectCallsResponse {
+    /// Clients that are connected now: channels, not programs.
+    #[prost(uint32, tag = "1")]
+    pub clients: u32,
+    /// Configurations that a client rejected. More than 0 is an alarm: others may not be able to call.
+    #[prost(uint64, tag = "2")]
+    pub rejected: u64,
+    /// The last of them, oldest first; at most 100.
+    #[prost(message, repeated, tag = "3")]
+    pub rejections: ::prost::alloc::vec::Vec<Rejection>,
+    /// What clients reported, by cluster and locality.
+    #[prost(message, repeated, tag = "4")]
+    pub loads: ::prost::alloc::vec::Vec<ClusterLoad>,
+}
+/// A client did not take its configuration (an xDS NACK).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rejection {
+    /// When.
+    #[prost(message, optional, tag = "1")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who: the id and the user agent of its node.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// The type of the resources, such as "envoy.config.cluster.v3.Cluster".
+    #[prost(string, tag = "3")]
+    pub r#type: ::prost::alloc::string::String,
+    /// Those that it may be about. They are held back: every client has the last version that all took.
+    #[prost(string, repeated, tag = "4")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the client says.
+    #[prost(string, tag = "5")]
+    pub error: ::prost::alloc::string::String,
+}
+/// Calls to one version of a service.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClusterLoad {
+    /// "package.Service@version~digest of its methods".
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// "region/zone". "": what has no locality, which is dropped calls.
+    #[prost(string, tag = "2")]
+    pub locality: ::prost::alloc::string::String,
+    /// Calls begun.
+    #[prost(uint64, tag = "3")]
+    pub issued: u64,
+    /// Calls that ended well.
+    #[prost(uint64, tag = "4")]
+    pub succeeded: u64,
+    /// Calls that failed.
+    #[prost(uint64, tag = "5")]
+    pub failed: u64,
+    /// Calls that the client's own circuit breaker refused.
+    #[prost(uint64, tag = "6")]
+    pub dropped: u64,
 }
 /// Generated client implementations.
 pub mod directory_service_client {
@@ -2125,6 +2192,36 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What is known of direct calls: who is told where workers are, what clients would not take, and what they count.
+        pub async fn get_direct_calls(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetDirectCallsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetDirectCallsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.DirectoryService/GetDirectCalls",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "plait.control.v1.DirectoryService",
+                        "GetDirectCalls",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2146,6 +2243,14 @@ pub mod directory_service_server {
             request: tonic::Request<super::ListWorkersRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListWorkersResponse>,
+            tonic::Status,
+        >;
+        /// What is known of direct calls: who is told where workers are, what clients would not take, and what they count.
+        async fn get_direct_calls(
+            &self,
+            request: tonic::Request<super::GetDirectCallsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetDirectCallsResponse>,
             tonic::Status,
         >;
     }
@@ -2256,6 +2361,52 @@ pub mod directory_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListWorkersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.DirectoryService/GetDirectCalls" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetDirectCallsSvc<T: DirectoryService>(pub Arc<T>);
+                    impl<
+                        T: DirectoryService,
+                    > tonic::server::UnaryService<super::GetDirectCallsRequest>
+                    for GetDirectCallsSvc<T> {
+                        type Response = super::GetDirectCallsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetDirectCallsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DirectoryService>::get_direct_calls(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetDirectCallsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -3000,6 +3000,9 @@ pub struct WorkerHello {
     /// Digests of the contracts that it announced.
     #[prost(string, repeated, tag = "8")]
     pub contracts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where its methods can be called directly: "host:port", at most 255 bytes. Default, and "": nowhere.
+    #[prost(string, tag = "9")]
+    pub endpoint: ::prost::alloc::string::String,
 }
 /// An attempt that a worker holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -271,6 +271,8 @@ impl Attachment {
                 .map(|Lease { task, token }| HeldLease { task, token })
                 .collect(),
             contracts: self.contracts.clone(),
+            // It listens nowhere.
+            ..WorkerHello::default()
         }
     }
 

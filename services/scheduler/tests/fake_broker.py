@@ -145,6 +145,8 @@ class FakeBroker(
         slots: int,
         methods: tuple[str, ...] = ("/s.S/M",),
         contracts: tuple[str, ...] = (),
+        endpoint: str = "",
+        version: str = "",
     ) -> None:
         attached = control_pb.WorkerAttached(
             worker=worker,
@@ -152,6 +154,8 @@ class FakeBroker(
             slots=slots,
             methods=methods,
             contracts=contracts,
+            endpoint=endpoint,
+            version=version,
         )
         self.state.workers[worker] = attached
         self.tell(control_pb.ObserveResponse(worker_attached=attached))

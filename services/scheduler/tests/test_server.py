@@ -43,6 +43,25 @@ async def listed(channel: grpc.aio.Channel, **request: Any) -> pb.ListWorkersRes
     return await stub.ListWorkers(pb.ListWorkersRequest(**request), timeout=10)
 
 
+async def test_one_that_begins_to_drain_is_told_again_and_loses_its_endpoint_only(
+    broker: FakeBroker, channel: grpc.aio.Channel
+):
+    broker.attach("a", slots=1, endpoint="127.0.0.1:1")
+    broker.figures(control_pb.WorkerFigures(worker="a", slots=1, succeeded=7))
+    (before,) = await seen(channel, 1)
+    async with asyncio.timeout(20):
+        while before.succeeded != 7:
+            (before,) = await seen(channel, 1)
+    assert before.endpoint == "127.0.0.1:1"
+    broker.attach("a", slots=1)
+    after = before
+    async with asyncio.timeout(20):
+        while after.endpoint:
+            (after,) = await seen(channel, 1)
+    before.endpoint = ""
+    assert after == before
+
+
 def watch(channel: grpc.aio.Channel, service: str = ""):
     call = channel.unary_stream(
         "/grpc.health.v1.Health/Watch",

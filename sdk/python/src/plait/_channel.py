@@ -4,17 +4,19 @@ result."""
 import asyncio
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 
 from plait import _options, _run, _spans, _statuses
+from plait._direct import DirectChannel
 from plait._flow import Flow
 from plait._limit import timeout_of_call
 from plait._methods import Methods
 from plait._options import Options
 from plait._session import Session
+from plait._streaming import Streaming
 from plait._submission import Submission
 from plait.v1 import task_pb2
 
@@ -36,12 +38,14 @@ class Core:
         self.channel = channel
         self.session = Session(channel, self._unknown_method)
         self.methods = Methods(channel, self.session.submit)
+        self.direct = DirectChannel(channel)
 
     def _unknown_method(self, submission: Submission) -> bool:
         return self.methods.submit_again(submission)
 
     async def close(self) -> None:
         """Ends everything. Whoever waits gets CANCELLED."""
+        await self.direct.shut()
         await self.methods.close()
         await self.session.close()
         await self.channel.close()
@@ -64,13 +68,13 @@ class DurableChannel(grpc.aio.Channel):
         return DurableMethod(self, method, request_serializer, response_deserializer)
 
     def unary_stream(self, method: str, *_: Any, **__: Any) -> Any:
-        return _Streaming(method)
+        return Streaming(method)
 
     def stream_unary(self, method: str, *_: Any, **__: Any) -> Any:
-        return _Streaming(method)
+        return Streaming(method)
 
     def stream_stream(self, method: str, *_: Any, **__: Any) -> Any:
-        return _Streaming(method)
+        return Streaming(method)
 
     async def close(self, grace: float | None = None) -> None:
         """Does nothing: the client is closed, not its channels."""
@@ -89,18 +93,6 @@ class DurableChannel(grpc.aio.Channel):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class _Streaming:
-    """A method that streams, in a stub; it is refused when it is called."""
-
-    def __init__(self, method: str) -> None:
-        self._method = method
-
-    def __call__(self, *_: Any, **__: Any) -> NoReturn:
-        raise grpc.aio.UsageError(
-            f"{self._method} streams, and a task has one request and one response"
-        )
 
 
 class DurableMethod(_UnaryUnary[Q, R]):

@@ -1,11 +1,26 @@
 """The bound that `deadline.limit` sets, and what a call makes of it."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import timedelta
 
 # What `limit` set, as a monotonic instant.
 limit_at: ContextVar[float | None] = ContextVar("plait_deadline", default=None)
+
+
+@contextlib.contextmanager
+def limit_until(seconds: float | None) -> Iterator[None]:
+    """Bounds the calls made inside to what is left now; None: no bound. An earlier one stays."""
+    outer = limit_at.get()
+    at = None if seconds is None else time.monotonic() + seconds
+    ends = [each for each in (outer, at) if each is not None]
+    token = limit_at.set(min(ends) if ends else None)
+    try:
+        yield
+    finally:
+        limit_at.reset(token)
 
 
 def timeout_of_call(wanted: float | None) -> float | None:

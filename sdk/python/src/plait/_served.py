@@ -24,7 +24,7 @@ class Served:
         if behaviour is None:
             raise ValueError(f"{name} has no handler")
         self.handler: Callable[[Any, Any], Any] = behaviour
-        self.is_async = _is_async(behaviour)
+        self.is_async = is_async(behaviour)
         self.deserialize: Callable[[bytes], Any] = handler.request_deserializer or _as_it_is
         self.serialize: Callable[[Any], bytes] = handler.response_serializer or _as_it_is
         # Where its tasks wait; known once the contract was announced.
@@ -92,7 +92,7 @@ class Registry(grpc.aio.Server):
         _refuse()
 
 
-def _is_async(behaviour: Any) -> bool:
+def is_async(behaviour: Any) -> bool:
     """Whether calling it makes a coroutine: an object may have an async `__call__`."""
     call = getattr(behaviour, "__call__", None)  # noqa: B004  # not whether it has one, but which
     return inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(call)

@@ -4,8 +4,9 @@ Only opentelemetry-api is needed. Without a tracer the context is passed on as i
 is made.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from opentelemetry import context, trace
@@ -106,6 +107,52 @@ class AttemptSpan:
         if code is not grpc.StatusCode.OK:
             self._span.set_status(trace.StatusCode.ERROR, message)
         self._span.end()
+
+
+class CallSpan:
+    """The span of a direct call, on the caller's side, and the headers that it carries."""
+
+    __slots__ = ("_span", "headers")
+
+    def __init__(self, method: str) -> None:
+        """`method` is "package.Service/Method"."""
+        attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+        self._span = _tracer.start_span(method, kind=trace.SpanKind.CLIENT, attributes=attributes)
+        self.headers = _inject(trace.set_span_in_context(self._span))
+
+    def finished(self, code: grpc.StatusCode, message: str) -> None:
+        """The call ended."""
+        _end_call(self._span, code, message)
+
+
+@contextlib.contextmanager
+def served(method: str, handler_context: Any) -> Iterator[None]:
+    """The span of a direct call, on the worker's side, around its handler. Under the context that
+    is current, which is the caller's. Without a tracer there is none."""
+    if not configured():
+        yield
+        return
+    attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+    span = _tracer.start_span(method, kind=trace.SpanKind.SERVER, attributes=attributes)
+    token = context.attach(trace.set_span_in_context(span))
+    code, message = grpc.StatusCode.UNKNOWN, "the handler raised"
+    try:
+        yield
+        code, message = grpc.StatusCode.OK, ""
+    finally:
+        context.detach(token)
+        # The context of a plain function does not tell what was set.
+        if hasattr(handler_context, "code"):
+            code = handler_context.code() or code
+            message = handler_context.details() or message
+        _end_call(span, code, message)
+
+
+def _end_call(span: trace.Span, code: grpc.StatusCode, message: str) -> None:
+    span.set_attribute("rpc.status_code", code.value[0])
+    if code is not grpc.StatusCode.OK:
+        span.set_status(trace.StatusCode.ERROR, message)
+    span.end()
 
 
 def continue_from(metadata: Iterable[tuple[str, str | bytes]]) -> None:

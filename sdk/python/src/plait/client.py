@@ -78,6 +78,18 @@ class Client:
         """
         return DurableChannel(self._opened(), detached=self._detached)
 
+    def direct(self) -> grpc.aio.Channel:
+        """A channel for generated stubs, under which a call goes straight to a live worker that
+        listens: no queue, and no record of it.
+
+        Workers are found as `xds:///package.Service` at the scheduler, with the contract's retries,
+        limits and ejection; calls go on while the scheduler is away. Every call has a deadline: the
+        shortest of its timeout, default 30 s, of what is left to the calling handler, and of the
+        policy's attempt_timeout. UNAVAILABLE where nobody serves the method. Methods that stream
+        are refused.
+        """
+        return self._opened().direct
+
     def detached(self) -> "Client":
         """The same client, whose calls are ordinary tasks also inside a handler."""
         view = Client(self.address)
@@ -165,6 +177,7 @@ class Client:
         name: str | None = None,
         version: str = "",
         grace: float = DEFAULT_GRACE_S,
+        listen: str | None = None,
     ) -> Worker:
         """A worker; register services by its `serve`, then `run` it.
 
@@ -173,6 +186,9 @@ class Client:
         a thread each.
         name, version: of the program, for people.
         grace: seconds that running handlers get when the worker stops.
+        listen: where its methods can be called directly as well, such as "127.0.0.1:0": an IP
+        address of loopback and a port, 0 for any. Default: nowhere. As many calls at once as
+        handlers of tasks.
         """
         return Worker(
             self._opened(),
@@ -181,6 +197,7 @@ class Client:
             name=name,
             version=version,
             grace=grace,
+            listen=listen,
         )
 
     async def _open(self) -> "Client":

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from plait._limit import limit_at, seconds_of
+from plait._limit import limit_at, limit_until, seconds_of
 from plait._run import current
 
 
@@ -58,10 +58,5 @@ def limit(seconds: float | timedelta) -> Iterator[None]:
 
     It bounds calls, and interrupts nothing else: that is what `asyncio.timeout` does.
     """
-    at = time.monotonic() + seconds_of(seconds)
-    outer = limit_at.get()
-    token = limit_at.set(at if outer is None else min(at, outer))
-    try:
+    with limit_until(seconds_of(seconds)):
         yield
-    finally:
-        limit_at.reset(token)

@@ -16,6 +16,7 @@ from plait._attach import Attachment
 from plait._channel import Core
 from plait._descriptors import descriptor_set, find_service
 from plait._holdings import Holdings
+from plait._listener import Listener, Registration, checked
 from plait._served import Registry, Served
 from plait._signals import stopping
 from plait._threads import Threads
@@ -47,6 +48,7 @@ class Worker:
         name: str | None,
         version: str,
         grace: float,
+        listen: str | None = None,
     ) -> None:
         if concurrency is not None and concurrency < 1:
             raise ValueError(f"concurrency is at least 1, not {concurrency}")
@@ -60,6 +62,9 @@ class Worker:
         self._version = version
         self._grace = grace
         self._registry = Registry()
+        self._listen = None if listen is None else checked(listen)
+        self._registrations: list[Registration] = []
+        self._endpoint: str | None = None
         self._stop: asyncio.Event = asyncio.Event()
         self._stop_now: asyncio.Event = asyncio.Event()
         self._attached: asyncio.Event = asyncio.Event()
@@ -78,7 +83,14 @@ class Worker:
         if self._started:
             raise RuntimeError("the worker runs; serve everything before")
         add_to_server(servicer, self._registry)
+        self._registrations.append(functools.partial(add_to_server, servicer))
         return self
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where its methods can be called directly, "host:port"; None before it runs, and for one
+        that listens nowhere."""
+        return self._endpoint
 
     async def run(self) -> None:
         """Serves until SIGTERM, SIGINT or `stop()`, then drains.
@@ -134,6 +146,7 @@ class Worker:
             client=CLIENT,
             slots=slots,
         )
+        listener = await self._open_listener(hello, slots)
         attachment = Attachment(self._channel, hello, self._attached)
         served: list[Served] = []
         holdings = Holdings(served, slots, threads, self._core, attachment.wake)
@@ -143,7 +156,14 @@ class Worker:
         try:
             await _first(stream, self._stop.wait())
             if not stream.done():
-                await self._drain(stream, holdings, attachment)
+                # Should it attach again meanwhile, nobody is to be sent here.
+                hello.endpoint = ""
+                draining = self._drain(stream, holdings, attachment)
+                if listener is None:
+                    await draining
+                else:
+                    stopping = listener.stop(self._grace, self._stop_now.wait())
+                    await asyncio.gather(draining, stopping)
             if not stream.cancelled():
                 stream.result()
         finally:
@@ -151,8 +171,20 @@ class Worker:
             stream.cancel()
             await asyncio.wait([stream])
             await holdings.slots.close()
+            if listener is not None:
+                await listener.close()
             if threads is not None:
                 threads.close()
+
+    async def _open_listener(
+        self, hello: worker_service_pb2.WorkerHello, calls_max: int
+    ) -> Listener | None:
+        """Listens before the worker attaches, so that nobody is sent to a closed port."""
+        if self._listen is None:
+            return None
+        listener = Listener(self._listen, self._registrations, calls_max)
+        self._endpoint = hello.endpoint = await listener.start()
+        return listener
 
     async def _drain(
         self, stream: "asyncio.Task[None]", holdings: Holdings, attachment: Attachment

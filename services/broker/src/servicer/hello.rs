@@ -59,6 +59,7 @@ pub(super) fn checked(first: Option<pb::AttachRequest>, limits: &Limits) -> Resu
     for (index, contract) in hello.contracts.iter().enumerate() {
         validate::digest(&format!("hello.contracts[{index}]"), contract)?;
     }
+    validate::endpoint("hello.endpoint", &hello.endpoint)?;
     if !(1..=SLOTS_MAX).contains(&hello.slots) {
         return Err(invalid(
             "hello.slots",
@@ -100,6 +101,7 @@ impl Hello {
             methods: hello.methods,
             slots: hello.slots,
             contracts: hello.contracts,
+            endpoint: hello.endpoint,
         };
         (attach, attached)
     }

@@ -119,6 +119,19 @@ impl Hub {
         state.emit(Event::WorkerAttached(attached));
     }
 
+    /// A worker takes no more: who calls it directly is to look elsewhere, before it stops to listen.
+    pub(super) fn worker_draining(&self, conn: ConnId) {
+        let mut state = self.lock();
+        let found = state.workers.values_mut().find(|(of, _)| *of == conn);
+        let told = found.and_then(|(_, attached)| {
+            let listened = !std::mem::take(&mut attached.endpoint).is_empty();
+            listened.then(|| attached.clone())
+        });
+        if let Some(attached) = told {
+            state.emit(Event::WorkerAttached(attached));
+        }
+    }
+
     /// A worker's stream is gone. Told only if no newer stream of the worker is there.
     pub(super) fn worker_detached(&self, worker: &str, conn: ConnId, reason: &str) {
         let mut state = self.lock();

@@ -85,6 +85,30 @@ pub(super) fn worker_id(id: &str) -> Result<(), Refused> {
     ))
 }
 
+/// Where a worker can be called: "host:port", or nothing.
+pub(super) fn endpoint(field: &str, text: &str) -> Result<(), Refused> {
+    const BYTES_MAX: usize = 255;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]%_".contains(&byte);
+    let sound = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        !host.is_empty()
+            && host.bytes().all(legal)
+            && (bracketed || !host.contains([':', '[', ']']))
+            && digits
+            && port.parse::<u16>().is_ok_and(|number| number > 0)
+    });
+    if text.is_empty() || (sound && text.len() <= BYTES_MAX) {
+        return Ok(());
+    }
+    Err(invalid(
+        field,
+        format!(
+            "an endpoint is host:port, an IPv6 address in brackets, of at most {BYTES_MAX} bytes"
+        ),
+    ))
+}
+
 /// A queue's name: 1 to 128 of [a-z0-9._-] or, for a default, the case of the service's name.
 pub(super) fn queue_name(name: &str) -> Result<(), Refused> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
+use plait::pb::v1::attach_request;
 use plait::pb::v1::attach_response::Message;
 use plait::pb::v1::worker_service_server::WorkerService;
 use plait::pb::v1::{AttachRequest, AttachResponse, BrokerHeartbeat};
@@ -249,6 +250,9 @@ impl Reader {
         let Some(message) = request.message else {
             return Ok(());
         };
+        if matches!(message, attach_request::Message::Drain(_)) {
+            self.context.hub.worker_draining(self.conn);
+        }
         if let Some((command, bytes)) = outcomes::command(self.conn, message, &self.context.limits)?
         {
             partition.send(command, bytes).await?;

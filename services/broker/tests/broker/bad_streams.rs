@@ -109,6 +109,33 @@ async fn a_worker_must_begin_well() {
         let status = Worker::attach_as(&broker, wrong).await.err().unwrap();
         check(&status, "INVALID_REQUEST", field);
     }
+    let long_host = format!("{}:1", "h".repeat(254));
+    for endpoint in [
+        "host",
+        ":1",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:+1",
+        "a b:1",
+        "::1:1",
+        "[]:1",
+        &long_host,
+    ] {
+        let wrong = pb::WorkerHello {
+            endpoint: endpoint.to_owned(),
+            ..base()
+        };
+        let status = Worker::attach_as(&broker, wrong).await.err().unwrap();
+        check(&status, "INVALID_REQUEST", "hello.endpoint");
+    }
+    for endpoint in ["localhost:1", "10.0.0.1:65535", "[::1]:50051"] {
+        let right = pb::WorkerHello {
+            endpoint: endpoint.to_owned(),
+            ..base()
+        };
+        Worker::attach_as(&broker, right).await.unwrap();
+    }
     let long = pb::WorkerHello {
         version: "v".repeat(1025),
         ..base()

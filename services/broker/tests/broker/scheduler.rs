@@ -43,6 +43,32 @@ async fn workers_are_seen_coming_and_going() {
 }
 
 #[tokio::test]
+async fn an_endpoint_is_told_and_withdrawn_when_its_worker_drains() {
+    let broker = Broker::start().await;
+    let known = pb::WorkerHello {
+        endpoint: "127.0.0.1:50051".to_owned(),
+        ..hello("listens")
+    };
+    let worker = Worker::attach_as(&broker, known).await.unwrap();
+    let attached = |event| match event {
+        Event::WorkerAttached(attached) => Some(attached.endpoint),
+        _ => None,
+    };
+    let mut scheduler = Scheduler::observe(&broker).await;
+    assert_eq!(scheduler.find(attached).await, "127.0.0.1:50051");
+    let drain = pb::WorkerDrain {
+        reason: "stopping".to_owned(),
+    };
+    worker
+        .send(Some(pb::attach_request::Message::Drain(drain)))
+        .await;
+    assert_eq!(scheduler.find(attached).await, "");
+    // A scheduler that comes later is told the same.
+    let mut later = Scheduler::observe(&broker).await;
+    assert_eq!(later.find(attached).await, "");
+}
+
+#[tokio::test]
 async fn a_worker_that_comes_again_under_its_id_is_never_seen_going() {
     let broker = Broker::start().await;
     let mut scheduler = Scheduler::observe(&broker).await;

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import grpc
 import structlog
@@ -21,6 +21,8 @@ from plait_scheduler.domain.directory import Directory
 from plait_scheduler.domain.events import ContractAnnounced, Event, Figures
 from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
 from plait_scheduler.loops.breaker import BreakerLoop
+from plait_scheduler.loops.loop import Loop
+from plait_scheduler.loops.mesh import MeshLoop
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
 from plait_scheduler.loops.standby import CLAIM_KEY, Standby, StandbyConfig
@@ -29,6 +31,9 @@ from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.settings import Settings
+from plait_scheduler.xds.control_plane import ControlPlane
+from plait_scheduler.xds.discovery import DiscoveryServicer
+from plait_scheduler.xds.load import Loads, LoadServicer
 
 # Where the others find the scheduler: its address as text.
 ADDRESS_KEY = "scheduler/address"
@@ -56,7 +61,10 @@ class Scheduler:
         control = Control(self._channel)
         records = Records(self._key_value)
         work = WorkInFlight(self._channel)
-        reviewer = Reviewer(Contracts(self._channel), records, work, now_ms)
+        contracts = Contracts(self._channel)
+        reviewer = Reviewer(contracts, records, work, now_ms)
+        self._plane = ControlPlane()
+        self._mesh = MeshLoop(contracts.policies, self._plane.publish)
         self._registry = RegistryLoop(
             RegistryConfig(self._id, settings.dev),
             control,
@@ -64,10 +72,10 @@ class Scheduler:
             records,
             self._directory.contracts_of,
             now_ms,
-            lambda: self._policies.forget(),
+            self._on_contracts,
         )
         self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
-        self._policies = PolicyBook(Contracts(self._channel))
+        self._policies = PolicyBook(contracts)
         self._breaker = BreakerLoop(control, self._policies)
         self._standby = Standby(StandbyConfig(), self._key_value)
         self._observer = Observer(
@@ -81,8 +89,9 @@ class Scheduler:
                 self._on_event,
             ),
         )
+        loads = Loads()
         servicers = Servicers(
-            DirectoryServicer(self._directory, lambda: self._connected),
+            DirectoryServicer(self._directory, lambda: self._connected, self._plane, loads),
             BreakerServicer(self._breaker.gates, lambda: self._connected),
             ContractReviewServicer(
                 reviewer,
@@ -92,6 +101,8 @@ class Scheduler:
                 now_ms,
                 tolerant=settings.dev,
             ),
+            DiscoveryServicer(self._plane, now_ms),
+            LoadServicer(loads),
         )
         self._server = Server(servicers, settings.dev)
         self._on_ready: Callable[[str], None] = lambda _: None
@@ -107,7 +118,13 @@ class Scheduler:
         self._log.info("listening", address=self._address, broker=self._settings.broker)
         try:
             async with asyncio.TaskGroup() as group:
-                loops = (self._observer, self._registry, self._allocator, self._breaker)
+                loops: tuple[Observer | Loop, ...] = (
+                    self._observer,
+                    self._registry,
+                    self._allocator,
+                    self._breaker,
+                    self._mesh,
+                )
                 running = [group.create_task(loop.run()) for loop in loops]
                 await stopping.wait()
                 await self._drain()
@@ -122,6 +139,7 @@ class Scheduler:
         """Finishes the turn under way and takes leave."""
         self._log.info("draining")
         await self._server.drain()
+        self._plane.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_ms / 1000):
                 await self._registry.finish()
@@ -148,6 +166,7 @@ class Scheduler:
         self._registry.reset()
         self._allocator.reset()
         self._breaker.reset()
+        self._mesh.reset()
         await self._key_value.put(ADDRESS_KEY, self._address.encode())
         self._connected = True
         await self._server.set_serving(True)
@@ -159,10 +178,17 @@ class Scheduler:
         await self._server.set_serving(False)
 
     async def _on_displaced(self) -> None:
+        # The other one knows who is there.
+        self._plane.close()
         await self._standby.until_gone(self._address)
+
+    def _on_contracts(self, services: Iterable[str]) -> None:
+        self._mesh.changed(services)
+        self._policies.forget()
 
     async def _on_event(self, event: Event) -> None:
         self._directory.apply(event, now_ms())
+        self._mesh.add(event, now_ms())
         if isinstance(event, ContractAnnounced):
             await self._registry.add(event)
         elif isinstance(event, Figures):

@@ -1,4 +1,6 @@
-"""The scheduler's own port: health, directory, breakers, reviews, and reflection in development."""
+"""The scheduler's own port: health, directory, breakers, reviews, and the control plane of direct
+calls; reflection in development.
+"""
 
 from dataclasses import dataclass
 
@@ -19,6 +21,9 @@ from plait_scheduler.broker.rpc_spans import RpcTracerProvider
 from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
+from plait_scheduler.xds.discovery import STREAMS_MAX, DiscoveryServicer
+from plait_scheduler.xds.load import LoadServicer
+from plait_xds import discovery_pb2_grpc, load_stats_pb2_grpc
 
 BREAKERS = breaker_service_pb2.DESCRIPTOR.services_by_name["BreakerService"].full_name
 DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
@@ -36,7 +41,10 @@ _OPTIONS = (
     # A port in use is an error, not a share.
     ("grpc.so_reuseport", 0),
 )
-_RPCS_MAX = 64
+# Each client of direct calls has a stream for what it is told and one for what it reports; the rest
+# is for people and short.
+_RPCS_MAX = 64 + 2 * STREAMS_MAX
+_LONG_STREAMS = ("StreamAggregatedResources", "StreamLoadStats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,8 @@ class Servicers:
     directory: DirectoryServicer
     breakers: BreakerServicer
     reviews: ContractReviewServicer
+    discovery: DiscoveryServicer
+    load: LoadServicer
 
 
 class Server:
@@ -53,9 +63,12 @@ class Server:
 
     def __init__(self, servicers: Servicers, dev: bool) -> None:
         # Health checks are not worth a span, and the interceptor would break the stream of Watch,
-        # which is no async generator (open-telemetry/opentelemetry-python-contrib#3066).
+        # which is no async generator (open-telemetry/opentelemetry-python-contrib#3066). A span of
+        # a client's whole life tells nothing.
+        left_out = [filters.method_name(name) for name in _LONG_STREAMS]
         spans = aio_server_interceptor(
-            RpcTracerProvider(), filter_=filters.negate(filters.health_check())
+            RpcTracerProvider(),
+            filter_=filters.negate(filters.any_of(filters.health_check(), *left_out)),
         )
         self._server = grpc.aio.server(
             interceptors=[spans], options=_OPTIONS, maximum_concurrent_rpcs=_RPCS_MAX
@@ -71,6 +84,10 @@ class Server:
         contract_review_service_pb2_grpc.add_ContractReviewServiceServicer_to_server(
             servicers.reviews, self._server
         )
+        discovery_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(
+            servicers.discovery, self._server
+        )
+        load_stats_pb2_grpc.add_LoadReportingServiceServicer_to_server(servicers.load, self._server)
         if dev:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
             names = [*OURS, health_name]

@@ -304,7 +304,9 @@ type WorkerHello struct {
 	// Attempts that it still holds from before the broker restarted. The broker answers in the welcome which are lost.
 	Held []*HeldLease `protobuf:"bytes,7,rep,name=held,proto3" json:"held,omitempty"`
 	// Digests of the contracts that it announced.
-	Contracts     []string `protobuf:"bytes,8,rep,name=contracts,proto3" json:"contracts,omitempty"`
+	Contracts []string `protobuf:"bytes,8,rep,name=contracts,proto3" json:"contracts,omitempty"`
+	// Where its methods can be called directly: "host:port", at most 255 bytes. Default, and "": nowhere.
+	Endpoint      string `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,6 +395,13 @@ func (x *WorkerHello) GetContracts() []string {
 		return x.Contracts
 	}
 	return nil
+}
+
+func (x *WorkerHello) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
 }
 
 // An attempt that a worker holds.
@@ -1654,7 +1663,7 @@ const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\asuspend\x18\a \x01(\v2\x16.plait.v1.SuspendFrameH\x00R\asuspend\x120\n" +
 	"\x06resize\x18\b \x01(\v2\x16.plait.v1.WorkerResizeH\x00R\x06resize\x12-\n" +
 	"\x05drain\x18\t \x01(\v2\x15.plait.v1.WorkerDrainH\x00R\x05drainB\t\n" +
-	"\amessage\"\xe2\x01\n" +
+	"\amessage\"\xfe\x01\n" +
 	"\vWorkerHello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1663,7 +1672,8 @@ const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x14\n" +
 	"\x05slots\x18\x06 \x01(\rR\x05slots\x12'\n" +
 	"\x04held\x18\a \x03(\v2\x13.plait.v1.HeldLeaseR\x04held\x12\x1c\n" +
-	"\tcontracts\x18\b \x03(\tR\tcontracts\"5\n" +
+	"\tcontracts\x18\b \x03(\tR\tcontracts\x12\x1a\n" +
+	"\bendpoint\x18\t \x01(\tR\bendpoint\"5\n" +
 	"\tHeldLease\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\"\xa3\x01\n" +

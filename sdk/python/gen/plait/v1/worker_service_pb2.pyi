@@ -141,6 +141,7 @@ class WorkerHello(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     CONTRACTS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Chosen by the worker once per process: 1 to 64 of [A-Za-z0-9._:-]. A second stream under the same id
     ends the first.
@@ -153,6 +154,8 @@ class WorkerHello(_message.Message):
     """Name and version of the SDK: "plait-rust/0.1.0"."""
     slots: _builtins.int
     """How many attempts it can run at once. At least 1."""
+    endpoint: _builtins.str
+    """Where its methods can be called directly: "host:port", at most 255 bytes. Default, and "": nowhere."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The routes it serves, MethodInfo.served_routes of its methods; AttemptFrame.method_index points into it. At least
@@ -178,10 +181,11 @@ class WorkerHello(_message.Message):
         slots: _builtins.int = ...,
         held: _abc.Iterable[Global___HeldLease] | None = ...,
         contracts: _abc.Iterable[_builtins.str] | None = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "contracts", b"contracts", "held", b"held", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "contracts", b"contracts", "endpoint", b"endpoint", "held", b"held", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,13 +1,17 @@
 """The contracts in force, as the broker holds them."""
 
+from collections.abc import Sequence
+
 import grpc
 
 from plait.v1 import contract_service_pb2 as pb
 from plait.v1 import contract_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.channel import CALL_SECONDS
 from plait_scheduler.broker.retry import bounded
-from plait_scheduler.descriptors.contract_reader import read_contract
+from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
 from plait_scheduler.domain.contract import Contract
+from plait_scheduler.domain.policy import MethodPolicy
+from plait_scheduler.domain.policy_compiler import compile_contract
 
 
 class Contracts:
@@ -22,6 +26,16 @@ class Contracts:
         if response is None:
             return None
         return read_contract(response.descriptor_set, [service], response.digest)
+
+    async def policies(self, service: str) -> Sequence[MethodPolicy]:
+        """What is in force for a service; nothing where there is no contract, or one of a later
+        version of this program.
+        """
+        try:
+            contract = await self.in_force(service)
+        except ContractReadError:
+            return ()
+        return compile_contract(contract).policies if contract is not None else ()
 
     async def _get(self, service: str) -> pb.GetContractResponse | None:
         request = pb.GetContractRequest(service=service)

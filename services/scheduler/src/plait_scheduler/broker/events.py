@@ -55,6 +55,7 @@ def _attached(message: pb.WorkerAttached) -> WorkerAttached:
         methods=tuple(message.methods),
         slots=message.slots,
         contracts=tuple(message.contracts),
+        endpoint=message.endpoint,
     )
 
 

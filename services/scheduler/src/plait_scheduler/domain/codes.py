@@ -20,6 +20,8 @@ NAMES = (
     "UNAUTHENTICATED",
 )
 OK = NAMES.index("OK")
+INTERNAL = NAMES.index("INTERNAL")
+UNAVAILABLE = NAMES.index("UNAVAILABLE")
 
 # The task column of the shared table of status codes. The others are never retried: they are no
 # failure, the caller's fault, or will be the same the next time.

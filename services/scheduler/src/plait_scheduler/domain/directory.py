@@ -56,7 +56,8 @@ class Directory:
         """Takes in what happened."""
         match event:
             case WorkerAttached():
-                known = self._before.get(event.worker)
+                # One that begins to drain is told again, without its endpoint.
+                known = self._workers.get(event.worker) or self._before.get(event.worker)
                 entry = WorkerEntry(event, now_ms)
                 self._workers[event.worker] = replace(known, attached=event) if known else entry
             case WorkerDetached():

@@ -41,6 +41,8 @@ class WorkerAttached:
     slots: int
     # Digests of the contracts that it announced.
     contracts: tuple[str, ...] = ()
+    # "host:port" where its methods can be called directly; "": nowhere, or no longer.
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,10 +54,10 @@ class RegistryLoop(Loop):
         records: Records,
         attached: Callable[[str], Iterable[Sequence[str]]],
         now_ms: Callable[[], int],
-        changed: Callable[[], None],
+        in_force: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
         """`attached`: for each attached worker of a service, the digests that it announced.
-        `changed` is told when a contract came into force.
+        `in_force` is told of services that have another contract now.
         """
         config.validate()
         super().__init__()
@@ -67,7 +67,7 @@ class RegistryLoop(Loop):
         self._records = records
         self._attached = attached
         self._now_ms = now_ms
-        self._changed = changed
+        self._in_force = in_force
         self._inbox: asyncio.Queue[ContractAnnounced] = asyncio.Queue(INBOX_MAX)
         self._next: ContractAnnounced | None = None
 
@@ -175,8 +175,8 @@ class RegistryLoop(Loop):
         routes = {path: one for each in decisions.values() for path, one in each.routes.items()}
         kept = [name for name, one in case.dockets.items() if one.keeps_policies]
         await self._control.accept(announced.announcement, review.policies, routes, kept)
-        self._changed()
         if not announced.validate_only:
+            self._in_force(announced.services)
             for service in (each for each, one in decisions.items() if one.allowed):
                 await self._records.forget_allowance(service)
         self._log.info(

@@ -9,6 +9,8 @@ from plait.control.v1 import directory_service_pb2 as pb
 from plait.control.v1 import directory_service_pb2_grpc as pb_grpc
 from plait_scheduler.domain.directory import Directory, WorkerEntry
 from plait_scheduler.domain.routes import method_of
+from plait_scheduler.xds.control_plane import ControlPlane, Rejection
+from plait_scheduler.xds.load import Load, Loads
 
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
@@ -17,8 +19,16 @@ PAGE_SIZE_MAX = 1000
 class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
     """Reads the directory."""
 
-    def __init__(self, directory: Directory, connected: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        connected: Callable[[], bool],
+        plane: ControlPlane,
+        loads: Loads,
+    ) -> None:
         self._directory = directory
+        self._plane = plane
+        self._loads = loads
         self._connected = connected
 
     async def ListWorkers(
@@ -37,6 +47,40 @@ class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
         size = min(request.page_size, PAGE_SIZE_MAX) if request.page_size > 0 else PAGE_SIZE
         entries = self._directory.workers(request.method)
         return _page(entries, offset, size)
+
+    async def GetDirectCalls(
+        self,
+        request: pb.GetDirectCallsRequest,
+        context: grpc.aio.ServicerContext[pb.GetDirectCallsRequest, pb.GetDirectCallsResponse],
+    ) -> pb.GetDirectCallsResponse:
+        """What is known of direct calls, also while the broker is away."""
+        return pb.GetDirectCallsResponse(
+            clients=len(self._plane.clients),
+            rejected=self._plane.rejected,
+            rejections=[_rejection(each) for each in self._plane.rejections],
+            loads=[_load(*each) for each in self._loads.all()],
+        )
+
+
+def _rejection(rejection: Rejection) -> pb.Rejection:
+    return pb.Rejection(
+        time=_timestamp(rejection.time_ms),
+        node=rejection.node,
+        type=rejection.type_url.rpartition("/")[2],
+        names=rejection.names,
+        error=rejection.error,
+    )
+
+
+def _load(cluster: str, locality: str, load: Load) -> pb.ClusterLoad:
+    return pb.ClusterLoad(
+        cluster=cluster,
+        locality=locality,
+        issued=load.issued,
+        succeeded=load.succeeded,
+        failed=load.failed,
+        dropped=load.dropped,
+    )
 
 
 async def _offset(
@@ -71,7 +115,10 @@ def _worker(entry: WorkerEntry) -> pb.Worker:
         suspended=figures.suspended if figures else 0,
         succeeded=entry.succeeded,
         failed=entry.failed,
-        attach_time=Timestamp(
-            seconds=entry.seen_ms // 1000, nanos=entry.seen_ms % 1000 * 1_000_000
-        ),
+        attach_time=_timestamp(entry.seen_ms),
+        endpoint=entry.attached.endpoint,
     )
+
+
+def _timestamp(milliseconds: int) -> Timestamp:
+    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)

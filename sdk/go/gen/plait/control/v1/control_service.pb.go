@@ -318,7 +318,10 @@ type WorkerAttached struct {
 	// Attempts it can run at once.
 	Slots uint32 `protobuf:"varint,6,opt,name=slots,proto3" json:"slots,omitempty"`
 	// Digests of the contracts that it announced.
-	Contracts     []string `protobuf:"bytes,7,rep,name=contracts,proto3" json:"contracts,omitempty"`
+	Contracts []string `protobuf:"bytes,7,rep,name=contracts,proto3" json:"contracts,omitempty"`
+	// Where its methods can be called directly, "host:port"; "": nowhere. A worker that begins to drain is told again,
+	// without it.
+	Endpoint      string `protobuf:"bytes,8,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -400,6 +403,13 @@ func (x *WorkerAttached) GetContracts() []string {
 		return x.Contracts
 	}
 	return nil
+}
+
+func (x *WorkerAttached) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
 }
 
 // A worker is gone.
@@ -1483,7 +1493,7 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
 	"for_worker\x18\x06 \x01(\bR\tforWorker\x12\x18\n" +
-	"\areplace\x18\a \x01(\bR\areplace\"\xbc\x01\n" +
+	"\areplace\x18\a \x01(\bR\areplace\"\xd8\x01\n" +
 	"\x0eWorkerAttached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1491,7 +1501,8 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x06client\x18\x04 \x01(\tR\x06client\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x14\n" +
 	"\x05slots\x18\x06 \x01(\rR\x05slots\x12\x1c\n" +
-	"\tcontracts\x18\a \x03(\tR\tcontracts\"@\n" +
+	"\tcontracts\x18\a \x03(\tR\tcontracts\x12\x1a\n" +
+	"\bendpoint\x18\b \x01(\tR\bendpoint\"@\n" +
 	"\x0eWorkerDetached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xee\x01\n" +

@@ -170,7 +170,9 @@ type Worker struct {
 	// Attempts that failed since this scheduler has seen it.
 	Failed uint64 `protobuf:"varint,11,opt,name=failed,proto3" json:"failed,omitempty"`
 	// When this scheduler first saw it.
-	AttachTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=attach_time,json=attachTime,proto3" json:"attach_time,omitempty"`
+	AttachTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=attach_time,json=attachTime,proto3" json:"attach_time,omitempty"`
+	// Where its methods can be called directly, "host:port"; "": nowhere.
+	Endpoint      string `protobuf:"bytes,13,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +291,296 @@ func (x *Worker) GetAttachTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Worker) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+// Nothing to say.
+type GetDirectCallsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDirectCallsRequest) Reset() {
+	*x = GetDirectCallsRequest{}
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDirectCallsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDirectCallsRequest) ProtoMessage() {}
+
+func (x *GetDirectCallsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDirectCallsRequest.ProtoReflect.Descriptor instead.
+func (*GetDirectCallsRequest) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_directory_service_proto_rawDescGZIP(), []int{3}
+}
+
+// Direct calls since this scheduler began.
+type GetDirectCallsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Clients that are connected now: channels, not programs.
+	Clients uint32 `protobuf:"varint,1,opt,name=clients,proto3" json:"clients,omitempty"`
+	// Configurations that a client rejected. More than 0 is an alarm: others may not be able to call.
+	Rejected uint64 `protobuf:"varint,2,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	// The last of them, oldest first; at most 100.
+	Rejections []*Rejection `protobuf:"bytes,3,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	// What clients reported, by cluster and locality.
+	Loads         []*ClusterLoad `protobuf:"bytes,4,rep,name=loads,proto3" json:"loads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDirectCallsResponse) Reset() {
+	*x = GetDirectCallsResponse{}
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDirectCallsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDirectCallsResponse) ProtoMessage() {}
+
+func (x *GetDirectCallsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDirectCallsResponse.ProtoReflect.Descriptor instead.
+func (*GetDirectCallsResponse) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_directory_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetDirectCallsResponse) GetClients() uint32 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
+func (x *GetDirectCallsResponse) GetRejected() uint64 {
+	if x != nil {
+		return x.Rejected
+	}
+	return 0
+}
+
+func (x *GetDirectCallsResponse) GetRejections() []*Rejection {
+	if x != nil {
+		return x.Rejections
+	}
+	return nil
+}
+
+func (x *GetDirectCallsResponse) GetLoads() []*ClusterLoad {
+	if x != nil {
+		return x.Loads
+	}
+	return nil
+}
+
+// A client did not take its configuration (an xDS NACK).
+type Rejection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Who: the id and the user agent of its node.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// The type of the resources, such as "envoy.config.cluster.v3.Cluster".
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	// Those that it may be about. They are held back: every client has the last version that all took.
+	Names []string `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`
+	// What the client says.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rejection) Reset() {
+	*x = Rejection{}
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rejection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rejection) ProtoMessage() {}
+
+func (x *Rejection) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
+func (*Rejection) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_directory_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Rejection) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Rejection) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Rejection) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Rejection) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *Rejection) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// Calls to one version of a service.
+type ClusterLoad struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "package.Service@version~digest of its methods".
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// "region/zone". "": what has no locality, which is dropped calls.
+	Locality string `protobuf:"bytes,2,opt,name=locality,proto3" json:"locality,omitempty"`
+	// Calls begun.
+	Issued uint64 `protobuf:"varint,3,opt,name=issued,proto3" json:"issued,omitempty"`
+	// Calls that ended well.
+	Succeeded uint64 `protobuf:"varint,4,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	// Calls that failed.
+	Failed uint64 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Calls that the client's own circuit breaker refused.
+	Dropped       uint64 `protobuf:"varint,6,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterLoad) Reset() {
+	*x = ClusterLoad{}
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterLoad) ProtoMessage() {}
+
+func (x *ClusterLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_directory_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterLoad.ProtoReflect.Descriptor instead.
+func (*ClusterLoad) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_directory_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ClusterLoad) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ClusterLoad) GetLocality() string {
+	if x != nil {
+		return x.Locality
+	}
+	return ""
+}
+
+func (x *ClusterLoad) GetIssued() uint64 {
+	if x != nil {
+		return x.Issued
+	}
+	return 0
+}
+
+func (x *ClusterLoad) GetSucceeded() uint64 {
+	if x != nil {
+		return x.Succeeded
+	}
+	return 0
+}
+
+func (x *ClusterLoad) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *ClusterLoad) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 var File_plait_control_v1_directory_service_proto protoreflect.FileDescriptor
 
 const file_plait_control_v1_directory_service_proto_rawDesc = "" +
@@ -301,7 +593,7 @@ const file_plait_control_v1_directory_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"q\n" +
 	"\x13ListWorkersResponse\x122\n" +
 	"\aworkers\x18\x01 \x03(\v2\x18.plait.control.v1.WorkerR\aworkers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xdc\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf8\x02\n" +
 	"\x06Worker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -316,9 +608,32 @@ const file_plait_control_v1_directory_service_proto_rawDesc = "" +
 	" \x01(\x04R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\v \x01(\x04R\x06failed\x12;\n" +
 	"\vattach_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"attachTime2n\n" +
+	"attachTime\x12\x1a\n" +
+	"\bendpoint\x18\r \x01(\tR\bendpoint\"\x17\n" +
+	"\x15GetDirectCallsRequest\"\xc0\x01\n" +
+	"\x16GetDirectCallsResponse\x12\x18\n" +
+	"\aclients\x18\x01 \x01(\rR\aclients\x12\x1a\n" +
+	"\brejected\x18\x02 \x01(\x04R\brejected\x12;\n" +
+	"\n" +
+	"rejections\x18\x03 \x03(\v2\x1b.plait.control.v1.RejectionR\n" +
+	"rejections\x123\n" +
+	"\x05loads\x18\x04 \x03(\v2\x1d.plait.control.v1.ClusterLoadR\x05loads\"\x8f\x01\n" +
+	"\tRejection\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x14\n" +
+	"\x05names\x18\x04 \x03(\tR\x05names\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\xab\x01\n" +
+	"\vClusterLoad\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
+	"\blocality\x18\x02 \x01(\tR\blocality\x12\x16\n" +
+	"\x06issued\x18\x03 \x01(\x04R\x06issued\x12\x1c\n" +
+	"\tsucceeded\x18\x04 \x01(\x04R\tsucceeded\x12\x16\n" +
+	"\x06failed\x18\x05 \x01(\x04R\x06failed\x12\x18\n" +
+	"\adropped\x18\x06 \x01(\x04R\adropped2\xd3\x01\n" +
 	"\x10DirectoryService\x12Z\n" +
-	"\vListWorkers\x12$.plait.control.v1.ListWorkersRequest\x1a%.plait.control.v1.ListWorkersResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
+	"\vListWorkers\x12$.plait.control.v1.ListWorkersRequest\x1a%.plait.control.v1.ListWorkersResponse\x12c\n" +
+	"\x0eGetDirectCalls\x12'.plait.control.v1.GetDirectCallsRequest\x1a(.plait.control.v1.GetDirectCallsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
 
 var (
 	file_plait_control_v1_directory_service_proto_rawDescOnce sync.Once
@@ -332,23 +647,32 @@ func file_plait_control_v1_directory_service_proto_rawDescGZIP() []byte {
 	return file_plait_control_v1_directory_service_proto_rawDescData
 }
 
-var file_plait_control_v1_directory_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_plait_control_v1_directory_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_plait_control_v1_directory_service_proto_goTypes = []any{
-	(*ListWorkersRequest)(nil),    // 0: plait.control.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 1: plait.control.v1.ListWorkersResponse
-	(*Worker)(nil),                // 2: plait.control.v1.Worker
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*ListWorkersRequest)(nil),     // 0: plait.control.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),    // 1: plait.control.v1.ListWorkersResponse
+	(*Worker)(nil),                 // 2: plait.control.v1.Worker
+	(*GetDirectCallsRequest)(nil),  // 3: plait.control.v1.GetDirectCallsRequest
+	(*GetDirectCallsResponse)(nil), // 4: plait.control.v1.GetDirectCallsResponse
+	(*Rejection)(nil),              // 5: plait.control.v1.Rejection
+	(*ClusterLoad)(nil),            // 6: plait.control.v1.ClusterLoad
+	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
 }
 var file_plait_control_v1_directory_service_proto_depIdxs = []int32{
 	2, // 0: plait.control.v1.ListWorkersResponse.workers:type_name -> plait.control.v1.Worker
-	3, // 1: plait.control.v1.Worker.attach_time:type_name -> google.protobuf.Timestamp
-	0, // 2: plait.control.v1.DirectoryService.ListWorkers:input_type -> plait.control.v1.ListWorkersRequest
-	1, // 3: plait.control.v1.DirectoryService.ListWorkers:output_type -> plait.control.v1.ListWorkersResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	7, // 1: plait.control.v1.Worker.attach_time:type_name -> google.protobuf.Timestamp
+	5, // 2: plait.control.v1.GetDirectCallsResponse.rejections:type_name -> plait.control.v1.Rejection
+	6, // 3: plait.control.v1.GetDirectCallsResponse.loads:type_name -> plait.control.v1.ClusterLoad
+	7, // 4: plait.control.v1.Rejection.time:type_name -> google.protobuf.Timestamp
+	0, // 5: plait.control.v1.DirectoryService.ListWorkers:input_type -> plait.control.v1.ListWorkersRequest
+	3, // 6: plait.control.v1.DirectoryService.GetDirectCalls:input_type -> plait.control.v1.GetDirectCallsRequest
+	1, // 7: plait.control.v1.DirectoryService.ListWorkers:output_type -> plait.control.v1.ListWorkersResponse
+	4, // 8: plait.control.v1.DirectoryService.GetDirectCalls:output_type -> plait.control.v1.GetDirectCallsResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_directory_service_proto_init() }
@@ -362,7 +686,7 @@ func file_plait_control_v1_directory_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_control_v1_directory_service_proto_rawDesc), len(file_plait_control_v1_directory_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,7 +22,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DirectoryService_ListWorkers_FullMethodName = "/plait.control.v1.DirectoryService/ListWorkers"
+	DirectoryService_ListWorkers_FullMethodName    = "/plait.control.v1.DirectoryService/ListWorkers"
+	DirectoryService_GetDirectCalls_FullMethodName = "/plait.control.v1.DirectoryService/GetDirectCalls"
 )
 
 // DirectoryServiceClient is the client API for DirectoryService service.
@@ -33,6 +34,8 @@ const (
 type DirectoryServiceClient interface {
 	// Lists attached workers by name, then id. UNAVAILABLE while the scheduler is not connected to the broker.
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
+	// What is known of direct calls: who is told where workers are, what clients would not take, and what they count.
+	GetDirectCalls(ctx context.Context, in *GetDirectCallsRequest, opts ...grpc.CallOption) (*GetDirectCallsResponse, error)
 }
 
 type directoryServiceClient struct {
@@ -53,6 +56,16 @@ func (c *directoryServiceClient) ListWorkers(ctx context.Context, in *ListWorker
 	return out, nil
 }
 
+func (c *directoryServiceClient) GetDirectCalls(ctx context.Context, in *GetDirectCallsRequest, opts ...grpc.CallOption) (*GetDirectCallsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDirectCallsResponse)
+	err := c.cc.Invoke(ctx, DirectoryService_GetDirectCalls_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DirectoryServiceServer is the server API for DirectoryService service.
 // All implementations must embed UnimplementedDirectoryServiceServer
 // for forward compatibility.
@@ -61,6 +74,8 @@ func (c *directoryServiceClient) ListWorkers(ctx context.Context, in *ListWorker
 type DirectoryServiceServer interface {
 	// Lists attached workers by name, then id. UNAVAILABLE while the scheduler is not connected to the broker.
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
+	// What is known of direct calls: who is told where workers are, what clients would not take, and what they count.
+	GetDirectCalls(context.Context, *GetDirectCallsRequest) (*GetDirectCallsResponse, error)
 	mustEmbedUnimplementedDirectoryServiceServer()
 }
 
@@ -73,6 +88,9 @@ type UnimplementedDirectoryServiceServer struct{}
 
 func (UnimplementedDirectoryServiceServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedDirectoryServiceServer) GetDirectCalls(context.Context, *GetDirectCallsRequest) (*GetDirectCallsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDirectCalls not implemented")
 }
 func (UnimplementedDirectoryServiceServer) mustEmbedUnimplementedDirectoryServiceServer() {}
 func (UnimplementedDirectoryServiceServer) testEmbeddedByValue()                          {}
@@ -113,6 +131,24 @@ func _DirectoryService_ListWorkers_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DirectoryService_GetDirectCalls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDirectCallsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DirectoryServiceServer).GetDirectCalls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DirectoryService_GetDirectCalls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DirectoryServiceServer).GetDirectCalls(ctx, req.(*GetDirectCallsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DirectoryService_ServiceDesc is the grpc.ServiceDesc for DirectoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -123,6 +159,10 @@ var DirectoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _DirectoryService_ListWorkers_Handler,
+		},
+		{
+			MethodName: "GetDirectCalls",
+			Handler:    _DirectoryService_GetDirectCalls_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -154,6 +154,7 @@ class WorkerAttached(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     CONTRACTS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Its id."""
     name: _builtins.str
@@ -164,6 +165,10 @@ class WorkerAttached(_message.Message):
     """Name and version of its SDK."""
     slots: _builtins.int
     """Attempts it can run at once."""
+    endpoint: _builtins.str
+    """Where its methods can be called directly, "host:port"; "": nowhere. A worker that begins to drain is told again,
+    without it.
+    """
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The routes it serves: method paths, some with "@" and a number."""
@@ -182,10 +187,11 @@ class WorkerAttached(_message.Message):
         methods: _abc.Iterable[_builtins.str] | None = ...,
         slots: _builtins.int = ...,
         contracts: _abc.Iterable[_builtins.str] | None = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "contracts", b"contracts", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "contracts", b"contracts", "endpoint", b"endpoint", "methods", b"methods", "name", b"name", "slots", b"slots", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,6 +97,7 @@ class Worker(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     ATTACH_TIME_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Its id."""
     name: _builtins.str
@@ -117,6 +118,8 @@ class Worker(_message.Message):
     """Attempts that ended well since this scheduler has seen it."""
     failed: _builtins.int
     """Attempts that failed since this scheduler has seen it."""
+    endpoint: _builtins.str
+    """Where its methods can be called directly, "host:port"; "": nowhere."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full method paths it serves."""
@@ -140,11 +143,151 @@ class Worker(_message.Message):
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
         attach_time: _timestamp_pb2.Timestamp | None = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attach_time", b"attach_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_time", b"attach_time", "client", b"client", "failed", b"failed", "in_flight", b"in_flight", "methods", b"methods", "name", b"name", "slots", b"slots", "succeeded", b"succeeded", "suspended", b"suspended", "version", b"version", "window", b"window", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_time", b"attach_time", "client", b"client", "endpoint", b"endpoint", "failed", b"failed", "in_flight", b"in_flight", "methods", b"methods", "name", b"name", "slots", b"slots", "succeeded", b"succeeded", "suspended", b"suspended", "version", b"version", "window", b"window", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class GetDirectCallsRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDirectCallsRequest: _TypeAlias = GetDirectCallsRequest  # noqa: Y015
+
+@_typing.final
+class GetDirectCallsResponse(_message.Message):
+    """Direct calls since this scheduler began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    clients: _builtins.int
+    """Clients that are connected now: channels, not programs."""
+    rejected: _builtins.int
+    """Configurations that a client rejected. More than 0 is an alarm: others may not be able to call."""
+    @_builtins.property
+    def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
+        """The last of them, oldest first; at most 100."""
+
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterLoad]:
+        """What clients reported, by cluster and locality."""
+
+    def __init__(
+        self,
+        *,
+        clients: _builtins.int = ...,
+        rejected: _builtins.int = ...,
+        rejections: _abc.Iterable[Global___Rejection] | None = ...,
+        loads: _abc.Iterable[Global___ClusterLoad] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "loads", b"loads", "rejected", b"rejected", "rejections", b"rejections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDirectCallsResponse: _TypeAlias = GetDirectCallsResponse  # noqa: Y015
+
+@_typing.final
+class Rejection(_message.Message):
+    """A client did not take its configuration (an xDS NACK)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Who: the id and the user agent of its node."""
+    type: _builtins.str
+    """The type of the resources, such as "envoy.config.cluster.v3.Cluster"."""
+    error: _builtins.str
+    """What the client says."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that it may be about. They are held back: every client has the last version that all took."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        node: _builtins.str = ...,
+        type: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "names", b"names", "node", b"node", "time", b"time", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
+
+@_typing.final
+class ClusterLoad(_message.Message):
+    """Calls to one version of a service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    LOCALITY_FIELD_NUMBER: _builtins.int
+    ISSUED_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """"package.Service@version~digest of its methods"."""
+    locality: _builtins.str
+    """"region/zone". "": what has no locality, which is dropped calls."""
+    issued: _builtins.int
+    """Calls begun."""
+    succeeded: _builtins.int
+    """Calls that ended well."""
+    failed: _builtins.int
+    """Calls that failed."""
+    dropped: _builtins.int
+    """Calls that the client's own circuit breaker refused."""
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        locality: _builtins.str = ...,
+        issued: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "dropped", b"dropped", "failed", b"failed", "issued", b"issued", "locality", b"locality", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterLoad: _TypeAlias = ClusterLoad  # noqa: Y015

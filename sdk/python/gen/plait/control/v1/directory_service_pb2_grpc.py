@@ -40,6 +40,11 @@ class DirectoryServiceStub:
                 request_serializer=plait_dot_control_dot_v1_dot_directory__service__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=plait_dot_control_dot_v1_dot_directory__service__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.GetDirectCalls = channel.unary_unary(
+                '/plait.control.v1.DirectoryService/GetDirectCalls',
+                request_serializer=plait_dot_control_dot_v1_dot_directory__service__pb2.GetDirectCallsRequest.SerializeToString,
+                response_deserializer=plait_dot_control_dot_v1_dot_directory__service__pb2.GetDirectCallsResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer:
@@ -53,6 +58,13 @@ class DirectoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDirectCalls(self, request, context):
+        """What is known of direct calls: who is told where workers are, what clients would not take, and what they count.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DirectoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=plait_dot_control_dot_v1_dot_directory__service__pb2.ListWorkersRequest.FromString,
                     response_serializer=plait_dot_control_dot_v1_dot_directory__service__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'GetDirectCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDirectCalls,
+                    request_deserializer=plait_dot_control_dot_v1_dot_directory__service__pb2.GetDirectCallsRequest.FromString,
+                    response_serializer=plait_dot_control_dot_v1_dot_directory__service__pb2.GetDirectCallsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class DirectoryService:
             '/plait.control.v1.DirectoryService/ListWorkers',
             plait_dot_control_dot_v1_dot_directory__service__pb2.ListWorkersRequest.SerializeToString,
             plait_dot_control_dot_v1_dot_directory__service__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDirectCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.control.v1.DirectoryService/GetDirectCalls',
+            plait_dot_control_dot_v1_dot_directory__service__pb2.GetDirectCallsRequest.SerializeToString,
+            plait_dot_control_dot_v1_dot_directory__service__pb2.GetDirectCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class DirectoryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DirectoryServiceAsyncStub: ...
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_directory_service_pb2.ListWorkersRequest, _directory_service_pb2.ListWorkersResponse]
     """Lists attached workers by name, then id. UNAVAILABLE while the scheduler is not connected to the broker."""
+    GetDirectCalls: _grpc.UnaryUnaryMultiCallable[_directory_service_pb2.GetDirectCallsRequest, _directory_service_pb2.GetDirectCallsResponse]
+    """What is known of direct calls: who is told where workers are, what clients would not take, and what they count."""
 
 @_typing.type_check_only
 class DirectoryServiceAsyncStub(DirectoryServiceStub):
@@ -45,6 +47,8 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListWorkers: _aio.UnaryUnaryMultiCallable[_directory_service_pb2.ListWorkersRequest, _directory_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Lists attached workers by name, then id. UNAVAILABLE while the scheduler is not connected to the broker."""
+    GetDirectCalls: _aio.UnaryUnaryMultiCallable[_directory_service_pb2.GetDirectCallsRequest, _directory_service_pb2.GetDirectCallsResponse]  # type: ignore[assignment]
+    """What is known of direct calls: who is told where workers are, what clients would not take, and what they count."""
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The directory of workers. It is what the scheduler sees now; nothing of it is kept."""
@@ -56,5 +60,13 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_directory_service_pb2.ListWorkersResponse, _abc.Awaitable[_directory_service_pb2.ListWorkersResponse]]:
         """Lists attached workers by name, then id. UNAVAILABLE while the scheduler is not connected to the broker."""
+
+    @_abc_1.abstractmethod
+    def GetDirectCalls(
+        self,
+        request: _directory_service_pb2.GetDirectCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_service_pb2.GetDirectCallsResponse, _abc.Awaitable[_directory_service_pb2.GetDirectCallsResponse]]:
+        """What is known of direct calls: who is told where workers are, what clients would not take, and what they count."""
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

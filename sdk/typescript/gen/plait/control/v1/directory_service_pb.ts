@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/control/v1/directory_service.proto.
  */
 export const file_plait_control_v1_directory_service: GenFile = /*@__PURE__*/
-  fileDesc("CihwbGFpdC9jb250cm9sL3YxL2RpcmVjdG9yeV9zZXJ2aWNlLnByb3RvEhBwbGFpdC5jb250cm9sLnYxIksKEkxpc3RXb3JrZXJzUmVxdWVzdBIOCgZtZXRob2QYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiWQoTTGlzdFdvcmtlcnNSZXNwb25zZRIpCgd3b3JrZXJzGAEgAygLMhgucGxhaXQuY29udHJvbC52MS5Xb3JrZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIvEBCgZXb3JrZXISDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIOCgZ3aW5kb3cYByABKA0SEQoJaW5fZmxpZ2h0GAggASgNEhEKCXN1c3BlbmRlZBgJIAEoDRIRCglzdWNjZWVkZWQYCiABKAQSDgoGZmFpbGVkGAsgASgEEi8KC2F0dGFjaF90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDJuChBEaXJlY3RvcnlTZXJ2aWNlEloKC0xpc3RXb3JrZXJzEiQucGxhaXQuY29udHJvbC52MS5MaXN0V29ya2Vyc1JlcXVlc3QaJS5wbGFpdC5jb250cm9sLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("CihwbGFpdC9jb250cm9sL3YxL2RpcmVjdG9yeV9zZXJ2aWNlLnByb3RvEhBwbGFpdC5jb250cm9sLnYxIksKEkxpc3RXb3JrZXJzUmVxdWVzdBIOCgZtZXRob2QYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiWQoTTGlzdFdvcmtlcnNSZXNwb25zZRIpCgd3b3JrZXJzGAEgAygLMhgucGxhaXQuY29udHJvbC52MS5Xb3JrZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIoMCCgZXb3JrZXISDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIOCgZ3aW5kb3cYByABKA0SEQoJaW5fZmxpZ2h0GAggASgNEhEKCXN1c3BlbmRlZBgJIAEoDRIRCglzdWNjZWVkZWQYCiABKAQSDgoGZmFpbGVkGAsgASgEEi8KC2F0dGFjaF90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghlbmRwb2ludBgNIAEoCSIXChVHZXREaXJlY3RDYWxsc1JlcXVlc3QimgEKFkdldERpcmVjdENhbGxzUmVzcG9uc2USDwoHY2xpZW50cxgBIAEoDRIQCghyZWplY3RlZBgCIAEoBBIvCgpyZWplY3Rpb25zGAMgAygLMhsucGxhaXQuY29udHJvbC52MS5SZWplY3Rpb24SLAoFbG9hZHMYBCADKAsyHS5wbGFpdC5jb250cm9sLnYxLkNsdXN0ZXJMb2FkIm8KCVJlamVjdGlvbhIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRub2RlGAIgASgJEgwKBHR5cGUYAyABKAkSDQoFbmFtZXMYBCADKAkSDQoFZXJyb3IYBSABKAkidAoLQ2x1c3RlckxvYWQSDwoHY2x1c3RlchgBIAEoCRIQCghsb2NhbGl0eRgCIAEoCRIOCgZpc3N1ZWQYAyABKAQSEQoJc3VjY2VlZGVkGAQgASgEEg4KBmZhaWxlZBgFIAEoBBIPCgdkcm9wcGVkGAYgASgEMtMBChBEaXJlY3RvcnlTZXJ2aWNlEloKC0xpc3RXb3JrZXJzEiQucGxhaXQuY29udHJvbC52MS5MaXN0V29ya2Vyc1JlcXVlc3QaJS5wbGFpdC5jb250cm9sLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2USYwoOR2V0RGlyZWN0Q2FsbHMSJy5wbGFpdC5jb250cm9sLnYxLkdldERpcmVjdENhbGxzUmVxdWVzdBooLnBsYWl0LmNvbnRyb2wudjEuR2V0RGlyZWN0Q2FsbHNSZXNwb25zZUIwWi5wbGFpdC5kZXYvcGxhaXQvZ2VuL3BsYWl0L2NvbnRyb2wvdjE7Y29udHJvbHYxYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Which workers.
@@ -169,6 +169,13 @@ export type Worker = Message<"plait.control.v1.Worker"> & {
    * @generated from field: google.protobuf.Timestamp attach_time = 12;
    */
   attachTime?: Timestamp | undefined;
+
+  /**
+   * Where its methods can be called directly, "host:port"; "": nowhere.
+   *
+   * @generated from field: string endpoint = 13;
+   */
+  endpoint: string;
 };
 
 /**
@@ -177,6 +184,168 @@ export type Worker = Message<"plait.control.v1.Worker"> & {
  */
 export const WorkerSchema: GenMessage<Worker> = /*@__PURE__*/
   messageDesc(file_plait_control_v1_directory_service, 2);
+
+/**
+ * Nothing to say.
+ *
+ * @generated from message plait.control.v1.GetDirectCallsRequest
+ */
+export type GetDirectCallsRequest = Message<"plait.control.v1.GetDirectCallsRequest"> & {
+};
+
+/**
+ * Describes the message plait.control.v1.GetDirectCallsRequest.
+ * Use `create(GetDirectCallsRequestSchema)` to create a new message.
+ */
+export const GetDirectCallsRequestSchema: GenMessage<GetDirectCallsRequest> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_directory_service, 3);
+
+/**
+ * Direct calls since this scheduler began.
+ *
+ * @generated from message plait.control.v1.GetDirectCallsResponse
+ */
+export type GetDirectCallsResponse = Message<"plait.control.v1.GetDirectCallsResponse"> & {
+  /**
+   * Clients that are connected now: channels, not programs.
+   *
+   * @generated from field: uint32 clients = 1;
+   */
+  clients: number;
+
+  /**
+   * Configurations that a client rejected. More than 0 is an alarm: others may not be able to call.
+   *
+   * @generated from field: uint64 rejected = 2;
+   */
+  rejected: bigint;
+
+  /**
+   * The last of them, oldest first; at most 100.
+   *
+   * @generated from field: repeated plait.control.v1.Rejection rejections = 3;
+   */
+  rejections: Rejection[];
+
+  /**
+   * What clients reported, by cluster and locality.
+   *
+   * @generated from field: repeated plait.control.v1.ClusterLoad loads = 4;
+   */
+  loads: ClusterLoad[];
+};
+
+/**
+ * Describes the message plait.control.v1.GetDirectCallsResponse.
+ * Use `create(GetDirectCallsResponseSchema)` to create a new message.
+ */
+export const GetDirectCallsResponseSchema: GenMessage<GetDirectCallsResponse> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_directory_service, 4);
+
+/**
+ * A client did not take its configuration (an xDS NACK).
+ *
+ * @generated from message plait.control.v1.Rejection
+ */
+export type Rejection = Message<"plait.control.v1.Rejection"> & {
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * Who: the id and the user agent of its node.
+   *
+   * @generated from field: string node = 2;
+   */
+  node: string;
+
+  /**
+   * The type of the resources, such as "envoy.config.cluster.v3.Cluster".
+   *
+   * @generated from field: string type = 3;
+   */
+  type: string;
+
+  /**
+   * Those that it may be about. They are held back: every client has the last version that all took.
+   *
+   * @generated from field: repeated string names = 4;
+   */
+  names: string[];
+
+  /**
+   * What the client says.
+   *
+   * @generated from field: string error = 5;
+   */
+  error: string;
+};
+
+/**
+ * Describes the message plait.control.v1.Rejection.
+ * Use `create(RejectionSchema)` to create a new message.
+ */
+export const RejectionSchema: GenMessage<Rejection> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_directory_service, 5);
+
+/**
+ * Calls to one version of a service.
+ *
+ * @generated from message plait.control.v1.ClusterLoad
+ */
+export type ClusterLoad = Message<"plait.control.v1.ClusterLoad"> & {
+  /**
+   * "package.Service@version~digest of its methods".
+   *
+   * @generated from field: string cluster = 1;
+   */
+  cluster: string;
+
+  /**
+   * "region/zone". "": what has no locality, which is dropped calls.
+   *
+   * @generated from field: string locality = 2;
+   */
+  locality: string;
+
+  /**
+   * Calls begun.
+   *
+   * @generated from field: uint64 issued = 3;
+   */
+  issued: bigint;
+
+  /**
+   * Calls that ended well.
+   *
+   * @generated from field: uint64 succeeded = 4;
+   */
+  succeeded: bigint;
+
+  /**
+   * Calls that failed.
+   *
+   * @generated from field: uint64 failed = 5;
+   */
+  failed: bigint;
+
+  /**
+   * Calls that the client's own circuit breaker refused.
+   *
+   * @generated from field: uint64 dropped = 6;
+   */
+  dropped: bigint;
+};
+
+/**
+ * Describes the message plait.control.v1.ClusterLoad.
+ * Use `create(ClusterLoadSchema)` to create a new message.
+ */
+export const ClusterLoadSchema: GenMessage<ClusterLoad> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_directory_service, 6);
 
 /**
  * The directory of workers. It is what the scheduler sees now; nothing of it is kept.
@@ -193,6 +362,16 @@ export const DirectoryService: GenService<{
     methodKind: "unary";
     input: typeof ListWorkersRequestSchema;
     output: typeof ListWorkersResponseSchema;
+  },
+  /**
+   * What is known of direct calls: who is told where workers are, what clients would not take, and what they count.
+   *
+   * @generated from rpc plait.control.v1.DirectoryService.GetDirectCalls
+   */
+  getDirectCalls: {
+    methodKind: "unary";
+    input: typeof GetDirectCallsRequestSchema;
+    output: typeof GetDirectCallsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_plait_control_v1_directory_service, 0);
