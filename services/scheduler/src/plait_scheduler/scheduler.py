@@ -21,7 +21,6 @@ from plait_scheduler.domain.directory import Directory
 from plait_scheduler.domain.events import ContractAnnounced, Event, Figures
 from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
 from plait_scheduler.loops.breaker import BreakerLoop
-from plait_scheduler.loops.loop import Loop
 from plait_scheduler.loops.mesh import MeshLoop
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
@@ -118,14 +117,14 @@ class Scheduler:
         self._log.info("listening", address=self._address, broker=self._settings.broker)
         try:
             async with asyncio.TaskGroup() as group:
-                loops: tuple[Observer | Loop, ...] = (
-                    self._observer,
-                    self._registry,
-                    self._allocator,
-                    self._breaker,
-                    self._mesh,
+                runs = (
+                    self._observer.run,
+                    self._registry.run,
+                    self._allocator.run,
+                    self._breaker.run,
+                    self._mesh.run,
                 )
-                running = [group.create_task(loop.run()) for loop in loops]
+                running = [group.create_task(run()) for run in runs]
                 await stopping.wait()
                 await self._drain()
                 for task in running:
