@@ -16,7 +16,7 @@ const (
 	// patience is how long a worker has, twice, to answer another message after its attempts are out of time.
 	// Its handlers should be stopped at once; on a busy machine that takes a moment.
 	patience = 3 * time.Second
-	burstMax = 2048
+	burstMax = 4096
 )
 
 // Failure is one case that not all workers answered as they should.
@@ -229,7 +229,7 @@ func (c *check) deadlines(ctx context.Context, stuck map[string]bool) error {
 	if quick < 0 || copies > burstMax {
 		why := "no case is quick with every worker"
 		if quick >= 0 {
-			why = fmt.Sprintf("%d slots are too many", copies)
+			why = fmt.Sprintf("%d slots are too many", copies/2)
 		}
 		c.report.Notes = append(c.report.Notes, why+": overruns were not looked for")
 		return nil

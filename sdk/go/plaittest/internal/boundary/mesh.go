@@ -164,13 +164,14 @@ func (s *sender) sendBatch(ctx context.Context, batch []*seen, wanted []string) 
 	return nil
 }
 
-// copiesToFill is how many tasks at once fill every slot of every worker.
+// copiesToFill is how many tasks at once fill every slot of every worker: twice the slots, since shares are not
+// equal where workers serve different methods.
 func (s *sender) copiesToFill() int {
 	most := 0
 	for _, each := range s.workers {
 		most = max(most, each.slots)
 	}
-	return most * len(s.workers)
+	return 2 * most * len(s.workers)
 }
 
 // burst sends one case so often at once, and waits until all of it has ended.

@@ -123,8 +123,9 @@ class Sender:
             yield batch
 
     def copies_to_fill(self) -> int:
-        """How many tasks at once fill every slot of every worker."""
-        return len(self._workers) * max(each.slots for each in self._workers)
+        """How many tasks at once fill every slot of every worker: twice the slots, since shares are
+        not equal where workers serve different methods."""
+        return 2 * len(self._workers) * max(each.slots for each in self._workers)
 
     async def burst(self, case: Case, copies: int) -> None:
         """Sends one case so often at once, and waits until all of it has ended."""
