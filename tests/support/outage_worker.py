@@ -37,7 +37,8 @@ async def main() -> None:
     """Until SIGTERM."""
     async with plait.connect() as client:
         worker = client.worker(concurrency=64)
-        worker.serve(Echo(Path(sys.argv[1])), rpc.add_EchoServiceServicer_to_server)
+        servicer: Any = Echo  # the other methods are not implemented
+        worker.serve(servicer(Path(sys.argv[1])), rpc.add_EchoServiceServicer_to_server)
         running = asyncio.create_task(worker.run())
         await worker.attached()
         sys.stdout.write(json.dumps({"event": "ready", "worker": worker.id}) + "\n")

@@ -179,7 +179,7 @@ async def test_an_earlier_worker_goes_on_with_what_it_knows(fresh: Mesh, calls: 
         assert older.ready["worker"] not in await ran(caller, *others)
         assert await earlier.call("Fail", known, 20) == [done] * 20
         await newer.terminate()
-        held = asyncio.create_task(call("Fail", told))
+        held = asyncio.ensure_future(call("Fail", told))
         await eventually(lambda: waiting(caller, "Fail"), lambda count: count == 1)
         assert await earlier.call("Fail", known) == [done]
         assert await waiting(caller, "Fail") == 1
@@ -220,14 +220,13 @@ async def test_tasks_that_a_break_was_allowed_for_wait_for_their_own_workers(fre
     number = b"\x09\x01\x02\x03\x04\x05\x06\x07\x08"
     older = await fresh.start_worker("python")
     async with fresh.caller() as caller:
-        queue = (await caller.echo.Echo(pb.EchoRequest(payload=b"1"))) and "echo"
-        await caller.tasks.PauseQueue(api.PauseQueueRequest(name=queue, reason="a break"))
+        await caller.tasks.PauseQueue(api.PauseQueueRequest(name="echo", reason="a break"))
         task = await caller.plait.submit(caller.echo.Echo, pb.EchoRequest(payload=b"2"))
         await older.terminate()
         with pytest.raises(AssertionError, match="fixed64"):
             await broken.push()
         await broken.push("--allow", "the numbers are wanted")
-        await caller.tasks.ResumeQueue(api.ResumeQueueRequest(name=queue))
+        await caller.tasks.ResumeQueue(api.ResumeQueueRequest(name="echo"))
         await broken.worker()
         assert await broken.call("Echo", number, 5) == [number] * 5
         assert await waiting(caller, "Echo") == 1

@@ -144,9 +144,10 @@ class FakeBroker(
         worker: str,
         slots: int,
         methods: tuple[str, ...] = ("/s.S/M",),
-        contracts: tuple[str, ...] = (),
         endpoint: str = "",
         version: str = "",
+        *,
+        contracts: tuple[str, ...] = (),
     ) -> None:
         attached = control_pb.WorkerAttached(
             worker=worker,

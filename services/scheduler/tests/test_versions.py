@@ -65,8 +65,8 @@ async def test_an_earlier_worker_stays_beside_a_later_one(
     await routes(broker, FIRST)
     await routes(broker, LATER)
     served = (PLACE, f"{PLACE}@2")
-    broker.attach("later", 1, served, (digest(LATER),))
-    broker.attach("first", 1, (PLACE,), (digest(FIRST),))
+    broker.attach("later", 1, served, contracts=(digest(LATER),))
+    broker.attach("first", 1, (PLACE,), contracts=(digest(FIRST),))
     assert await routes(broker, FIRST) == ([PLACE, PLACE], True)
     assert await decisions(scheduler) == [(2, False, 1), (1, False, 1)]
     assert await routes(broker, FIRST, replace=True) == ([PLACE, PLACE], False)

@@ -45,6 +45,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def monotonic_ms() -> int:
+    """Milliseconds on a clock that never goes back."""
+    return time.monotonic_ns() // 1_000_000
+
+
 class Scheduler:
     """One scheduler. It may be killed at any time: what it must know again is in the broker."""
 
@@ -75,7 +80,7 @@ class Scheduler:
         )
         self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
         self._policies = PolicyBook(contracts)
-        self._breaker = BreakerLoop(control, self._policies)
+        self._breaker = BreakerLoop(control, self._policies, monotonic_ms)
         self._standby = Standby(StandbyConfig(), self._key_value)
         self._observer = Observer(
             ObserverConfig(self._id, settings.figures_interval_ms),
@@ -91,7 +96,7 @@ class Scheduler:
         loads = Loads()
         servicers = Servicers(
             DirectoryServicer(self._directory, lambda: self._connected, self._plane, loads),
-            BreakerServicer(self._breaker.gates, lambda: self._connected),
+            BreakerServicer(self._breaker.gates, lambda: self._connected, monotonic_ms),
             ContractReviewServicer(
                 reviewer,
                 records,

@@ -1,7 +1,7 @@
 """The breaker loop: parks the tasks of methods that fail, and lets probes through."""
 
 import asyncio
-import time
+from collections.abc import Callable
 
 from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.policy_book import PolicyBook
@@ -14,18 +14,16 @@ from plait_scheduler.loops.loop import Counts, Loop
 INBOX_MAX = 64
 
 
-def monotonic_ms() -> int:
-    """Milliseconds on a clock that never goes back."""
-    return time.monotonic_ns() // 1_000_000
-
-
 class BreakerLoop(Loop):
     """Counts every outcome once, so it takes all figures, in their order."""
 
     name = "breaker"
 
-    def __init__(self, control: Control, policies: PolicyBook) -> None:
+    def __init__(
+        self, control: Control, policies: PolicyBook, monotonic_ms: Callable[[], int]
+    ) -> None:
         super().__init__()
+        self._monotonic_ms = monotonic_ms
         self._control = control
         self._policies = policies
         self.gates = Gates()
@@ -57,7 +55,7 @@ class BreakerLoop(Loop):
         for method in {*(each.method for each in figures.methods), *self.gates.breakers()}:
             policy = await self._policies.of(method)
             policies[method] = policy.breaker if policy else None
-        now_ms = monotonic_ms()
+        now_ms = self._monotonic_ms()
         for change in self.gates.observe(now_ms, figures.methods, policies):
             log = self._log.warning if change.state is State.OPEN else self._log.info
             log(f"breaker.{change.state.name.lower()}", method=change.method, ms=change.open_ms)

@@ -9,7 +9,6 @@ from plait.control.v1 import breaker_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.events import to_duration
 from plait_scheduler.domain.breaker import MethodBreaker, State
 from plait_scheduler.domain.gates import Gates
-from plait_scheduler.loops.breaker import monotonic_ms
 
 _STATES = {
     State.CLOSED: pb.BREAKER_STATE_CLOSED,
@@ -21,8 +20,11 @@ _STATES = {
 class BreakerServicer(pb_grpc.BreakerServiceServicer):
     """Answers from what the loop knows."""
 
-    def __init__(self, gates: Gates, connected: Callable[[], bool]) -> None:
+    def __init__(
+        self, gates: Gates, connected: Callable[[], bool], monotonic_ms: Callable[[], int]
+    ) -> None:
         self._gates = gates
+        self._monotonic_ms = monotonic_ms
         self._connected = connected
 
     async def ListBreakers(
@@ -35,7 +37,7 @@ class BreakerServicer(pb_grpc.BreakerServiceServicer):
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE, "the scheduler is not connected to the broker"
             )
-        now_ms = monotonic_ms()
+        now_ms = self._monotonic_ms()
         found = sorted(self._gates.breakers().items())
         return pb.ListBreakersResponse(
             breakers=[_message(method, breaker, now_ms) for method, breaker in found]
