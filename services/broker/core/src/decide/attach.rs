@@ -247,7 +247,7 @@ impl Partition {
     pub(super) fn lose_attempt(&mut self, slot: u32, text: String, now: Millis, step: &mut Step) {
         // A task that must not start twice was cut off in the middle, for good.
         let code = if self.is_at_most_once(slot) { 10 } else { 14 };
-        self.tally(slot, code, now);
+        self.tally_as(slot, (code, true), now);
         let failure = failure(Reason::WorkerLost, code, text);
         self.fail_attempt(slot, failure, FailedBy::Worker, now, step);
     }

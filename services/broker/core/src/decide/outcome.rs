@@ -122,12 +122,17 @@ impl Partition {
     }
 
     pub(crate) fn tally(&mut self, slot: u32, code: u32, now: Millis) {
+        self.tally_as(slot, (code, false), now);
+    }
+
+    /// An attempt ended, or was lost with its worker.
+    pub(crate) fn tally_as(&mut self, slot: u32, (code, lost): (u32, bool), now: Millis) {
         let task = &self.state.tasks[slot];
         let busy_ms = now.saturating_sub(task.started_at().unwrap_or(now));
         let (method, token) = (task.method, task.token());
         self.state
             .methods
-            .count_outcome(method, token, code, busy_ms);
+            .count_outcome(method, token, (code, lost), busy_ms);
         let holder = self
             .state
             .leases

@@ -17,6 +17,9 @@ pub(crate) const PRIORITY_MAX: u8 = 9;
 const PRIORITIES: usize = PRIORITY_MAX as usize + 1;
 const STATES: usize = 10;
 
+/// gRPC's code.
+const CANCELLED: usize = 1;
+
 /// One method, or one route of a method that has several. Each has tasks and ready lists of its own; what people see
 /// and what keys stand for is the method.
 #[derive(Debug)]
@@ -326,13 +329,19 @@ impl Methods {
         family
     }
 
-    /// An attempt ended.
-    pub(crate) fn count_outcome(&mut self, number: u32, token: Token, code: u32, busy_ms: u64) {
+    /// An attempt ended, or was lost with its worker, which says nothing of the method: as if it was cancelled.
+    pub(crate) fn count_outcome(
+        &mut self,
+        number: u32,
+        token: Token,
+        (code, lost): (u32, bool),
+        busy_ms: u64,
+    ) {
         let fresh = token >= self.gate(number).since;
         let tally = &mut self.methods[number as usize].tally;
         let code = (code as usize).min(16);
         tally.outcomes[code] += 1;
-        tally.fresh[code] += u64::from(fresh);
+        tally.fresh[if lost { CANCELLED } else { code }] += u64::from(fresh);
         tally.busy_ms += busy_ms;
     }
 

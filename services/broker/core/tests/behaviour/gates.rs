@@ -90,6 +90,23 @@ fn attempts_that_began_before_are_not_counted_as_probes() {
 }
 
 #[test]
+fn a_lost_worker_says_nothing_of_a_method() {
+    let mut h = Harness::new();
+    h.attach(WORKER, "w", &[METHOD], 8);
+    gate(&mut h, METHOD, Some(1), 60_000);
+    let (_, effects) = h.submit_one(task(METHOD));
+    attempt(&effects, WORKER);
+    h.accept(WORKER, 1);
+    h.apply(Command::WorkerDetached {
+        conn: WORKER,
+        reason: name("killed"),
+    });
+    let figures = h.partition.take_figures(h.now).methods;
+    assert_eq!(figures[0].outcomes[UNAVAILABLE as usize], 1);
+    assert_eq!((figures[0].fresh[UNAVAILABLE as usize], figures[0].fresh[1]), (0, 1));
+}
+
+#[test]
 fn a_gate_that_nobody_sets_again_is_over() {
     let mut h = Harness::new();
     h.attach(WORKER, "w", &[METHOD], 8);
