@@ -103,7 +103,10 @@ fn a_lost_worker_says_nothing_of_a_method() {
     });
     let figures = h.partition.take_figures(h.now).methods;
     assert_eq!(figures[0].outcomes[UNAVAILABLE as usize], 1);
-    assert_eq!((figures[0].fresh[UNAVAILABLE as usize], figures[0].fresh[1]), (0, 1));
+    assert_eq!(
+        (figures[0].fresh[UNAVAILABLE as usize], figures[0].fresh[1]),
+        (0, 1)
+    );
 }
 
 #[test]
