@@ -1256,7 +1256,8 @@ pub struct MethodFigures {
     /// Time from dispatch to outcome, in milliseconds, summed.
     #[prost(uint64, tag = "5")]
     pub busy_ms: u64,
-    /// As outcomes, of attempts that began since the method's gate was set last; those lost with their worker are CANCELLED.
+    /// As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
+    /// CANCELLED.
     #[prost(uint64, repeated, tag = "6")]
     pub fresh_outcomes: ::prost::alloc::vec::Vec<u64>,
     /// Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures.

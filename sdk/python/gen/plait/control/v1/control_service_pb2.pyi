@@ -390,7 +390,9 @@ class MethodFigures(_message.Message):
 
     @_builtins.property
     def fresh_outcomes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """As outcomes, of attempts that began since the method's gate was set last; those lost with their worker are CANCELLED."""
+        """As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
+        CANCELLED.
+        """
 
     def __init__(
         self,
