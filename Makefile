@@ -15,7 +15,7 @@ PYTEST := .venv/bin/pytest
 
 .PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system \
         test-tidy system interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci \
-        clean help
+        outage clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -106,8 +106,8 @@ bench: setup build-bench ## Measure, in full; writes bench/RESULTS.md
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run
 bench-quick: setup build-bench ## Measure, in a minute; prints a JSON line for each language
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run --quick
-size: setup build-bench ## Measure a broker with ten million tasks that wait
-	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.size
+size outage: setup build-bench ## Measure a broker with ten million tasks; an outage with breakers and without
+	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.$@
 
 ##@ Everything
 check: lint test ## What to run before a commit

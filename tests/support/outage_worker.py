@@ -1,6 +1,8 @@
 """A worker whose downstream is away while a file is there: Echo answers UNAVAILABLE then.
 
 outage_worker.py FILE
+
+When it ends, it says how many attempts of Echo failed.
 """
 
 import asyncio
@@ -21,10 +23,12 @@ class Echo(rpc.EchoServiceServicer):
 
     def __init__(self, outage: Path) -> None:
         self._outage = outage
+        self.failed = 0
 
     async def Echo(self, request: Any, context: Any) -> Any:
         """Answers while the downstream does."""
         if self._outage.exists():
+            self.failed += 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the downstream is away")
         return pb.EchoResponse(payload=request.payload)
 
@@ -33,17 +37,24 @@ class Echo(rpc.EchoServiceServicer):
         return pb.InspectResponse(attempt=plait.attempt().number)
 
 
+def say(**said: Any) -> None:
+    """A line for whoever started this."""
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
 async def main() -> None:
     """Until SIGTERM."""
     async with plait.connect() as client:
         worker = client.worker(concurrency=64)
-        servicer: Any = Echo  # the other methods are not implemented
-        worker.serve(servicer(Path(sys.argv[1])), rpc.add_EchoServiceServicer_to_server)
+        kind: Any = Echo  # the other methods are not implemented
+        servicer: Echo = kind(Path(sys.argv[1]))
+        worker.serve(servicer, rpc.add_EchoServiceServicer_to_server)
         running = asyncio.create_task(worker.run())
         await worker.attached()
-        sys.stdout.write(json.dumps({"event": "ready", "worker": worker.id}) + "\n")
-        sys.stdout.flush()
+        say(event="ready", worker=worker.id)
         await running
+    say(event="ended", failed=servicer.failed)
 
 
 if __name__ == "__main__":

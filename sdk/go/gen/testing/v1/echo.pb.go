@@ -1394,9 +1394,9 @@ const file_testing_v1_echo_proto_rawDesc = "" +
 	"\x12COLOUR_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"COLOUR_RED\x10\x01\x12\x18\n" +
-	"\vCOLOUR_DARK\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x012\xba\x05\n" +
-	"\vEchoService\x12L\n" +
-	"\x04Echo\x12\x17.testing.v1.EchoRequest\x1a\x18.testing.v1.EchoResponse\"\x11\xb2\xe1\x18\r\x12\x03\b\xa082\x02\b\x1eb\x02\b\x1e\x12R\n" +
+	"\vCOLOUR_DARK\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x012\xc2\x05\n" +
+	"\vEchoService\x12P\n" +
+	"\x04Echo\x12\x17.testing.v1.EchoRequest\x1a\x18.testing.v1.EchoResponse\"\x15\xb2\xe1\x18\x11\x12\x03\b\xa082\x02\b\x1eb\x02\b\x1er\x02\b\x00\x12R\n" +
 	"\x04Fail\x12\x17.testing.v1.FailRequest\x1a\x18.testing.v1.FailResponse\"\x17\xb2\xe1\x18\x13\n" +
 	"\techo.fail\"\x02\b\x05j\x02\b\x01\x12R\n" +
 	"\x05Sleep\x12\x18.testing.v1.SleepRequest\x1a\x19.testing.v1.SleepResponse\"\x14\xb2\xe1\x18\x10\n" +
@@ -1409,8 +1409,8 @@ const file_testing_v1_echo_proto_rawDesc = "" +
 	"\x04Once\x12\x17.testing.v1.OnceRequest\x1a\x18.testing.v1.OnceResponse\"\x11\xb2\xe1\x18\r\n" +
 	"\techo.onceX\x02\x12B\n" +
 	"\aInspect\x12\x1a.testing.v1.InspectRequest\x1a\x1b.testing.v1.InspectResponse\x12B\n" +
-	"\aScalars\x12\x1a.testing.v1.ScalarsRequest\x1a\x1b.testing.v1.ScalarsResponse\x1a%\xb2\xe1\x18!\n" +
-	"\x04echo\x12\x03\b\xd8\x04\x1a\x02\b\x1e\"\v\x12\x05\x10\x80\xad\xe2\x04\x1a\x02\b\x01b\x03\b\xd8\x04B*Z(plait.dev/plait/gen/testing/v1;testingv1b\x06proto3"
+	"\aScalars\x12\x1a.testing.v1.ScalarsRequest\x1a\x1b.testing.v1.ScalarsResponse\x1a)\xb2\xe1\x18%\n" +
+	"\x04echo\x12\x03\b\xd8\x04\x1a\x02\b\x1e\"\v\x12\x05\x10\x80\xad\xe2\x04\x1a\x02\b\x01b\x03\b\xd8\x04r\x02\b\x01B*Z(plait.dev/plait/gen/testing/v1;testingv1b\x06proto3"
 
 var (
 	file_testing_v1_echo_proto_rawDescOnce sync.Once
