@@ -68,7 +68,7 @@ build-dev: setup ## Build the binaries that tests run into build/dev
 	.ci/build.sh dev
 
 test-python: setup build-dev ## Test the Python packages
-	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST)
+	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 2
 test-go: build-dev setup ## Test the Go modules, with the race detector
 	PLAIT_BIN=$(CURDIR)/build/dev go test -race -count=1 $$(.ci/go_modules.sh)
 test-rust: build-dev setup ## Test the Rust crates
