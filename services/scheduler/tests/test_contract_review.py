@@ -164,7 +164,7 @@ async def test_what_is_allowed_for_a_reason_is_accepted_once(broker: FakeBroker,
     # It is used up.
     assert ALLOWANCE_PREFIX + SERVICE not in broker.state.entries
     await broker.announce(PLAIN + b"\xa0\x06\x01", [SERVICE], validate_only=True)
-    refusal_of(await broker.announce(PLAIN, [SERVICE]))
+    refusal_of(await broker.announce(PLAIN, [SERVICE], replace=True))
 
 
 async def test_a_verdict_alone_uses_no_leave_up(broker: FakeBroker, reviews: Stub):

@@ -13,6 +13,7 @@ from services.scheduler.tests.running import RunningScheduler
 
 if TYPE_CHECKING:
     from plait.v1 import contract_service_pb2 as contract_pb
+from plait.v1 import task_pb2
 
 PLACE = f"/{SERVICE}/Place"
 FIRST = orders_set()
@@ -73,6 +74,22 @@ async def test_an_earlier_worker_stays_beside_a_later_one(
     assert await decisions(scheduler) == [(1, False, 1), (2, False, 1), (1, False, 1)]
     assert (await routes(broker, LATER))[1] is False
     broker.detach("later")
+    assert await routes(broker, FIRST) == ([PLACE, PLACE], False)
+
+
+async def test_workers_of_an_earlier_contract_come_back_whatever_it_would_take_away(
+    broker: FakeBroker, scheduler: RunningScheduler
+):
+    """As in a roll-back, while tasks wait that would mind."""
+    await routes(broker, FIRST)
+    await routes(broker, orders_set('ordering_key: "id"'))
+    ready = task_pb2.TASK_STATE_READY
+    broker.tasks.held = [task_pb2.Task(id="t1", method=PLACE, state=ready)]
+    assert await routes(broker, FIRST) == ([PLACE, PLACE], True)
+    assert await decisions(scheduler) == [(2, False, 0), (1, False, 0)]
+    refusal = refusal_of(await broker.announce(FIRST, [SERVICE], replace=True))
+    assert "t1" in refusal.message
+    broker.tasks.held = []
     assert await routes(broker, FIRST) == ([PLACE, PLACE], False)
 
 

@@ -149,17 +149,13 @@ impl Hub {
     /// Announces a contract to the scheduler. The same contract announced twice is decided once. None: too many wait.
     pub(super) fn announce(
         &self,
-        announced: ContractAnnounced,
+        mut announced: ContractAnnounced,
     ) -> Option<oneshot::Receiver<Verdict>> {
         let (caller, verdict) = oneshot::channel();
         let mut state = self.lock();
         let same = state.waiting.values_mut().find(|waiting| {
-            let announcement = waiting.announced.announcement;
-            let same = ContractAnnounced {
-                announcement,
-                ..announced.clone()
-            };
-            waiting.announced == same
+            announced.announcement = waiting.announced.announcement;
+            waiting.announced == announced
         });
         if let Some(waiting) = same {
             waiting.callers.retain(|caller| !caller.is_closed());
@@ -175,10 +171,7 @@ impl Hub {
             }
         }
         let announcement = state.number();
-        let announced = ContractAnnounced {
-            announcement,
-            ..announced
-        };
+        announced.announcement = announcement;
         let waiting = Waiting {
             announced: announced.clone(),
             callers: vec![caller],

@@ -1,7 +1,7 @@
 """An announcement with all that its decision needs."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, replace
 
 from plait_scheduler.contracts.records import ContractRecord, shortened
 from plait_scheduler.contracts.reviewer import Reviewed
@@ -25,6 +25,8 @@ class Docket:
     version: int
     # What is known of the service; None: nothing.
     record: ContractRecord | None
+    # Whether it was accepted before and may stay beside the one in force.
+    may_stay_beside: bool = False
 
     @property
     def is_beside(self) -> bool:
@@ -50,6 +52,14 @@ class Case:
         """What speaks against it, by service."""
         found = {name: self._problems(review, name) for name in self.dockets}
         return {name: problems for name, problems in found.items() if problems}
+
+    def beside(self, services: Set[str]) -> "Case":
+        """The same, with these services beside what is in force."""
+        dockets = {
+            name: replace(one, standing=Standing.BESIDE) if name in services else one
+            for name, one in self.dockets.items()
+        }
+        return replace(self, dockets=dockets)
 
     def _problems(self, review: Review, service: str) -> tuple[Finding, ...]:
         in_force = self.reviewed.in_force.get(service)
@@ -95,4 +105,4 @@ def docket(
         replace=announced.replace or announced.validate_only,
     )
     version = known or (record.next_version() if record else 1)
-    return Docket(stands, version, record)
+    return Docket(stands, version, record, known is not None and not announced.replace)

@@ -131,19 +131,29 @@ class RegistryLoop(Loop):
         return Case(announced, dockets, reviewed)
 
     async def _judge(self, case: Case, review: Review) -> Counts:
-        """Refuses what has problems that nobody has allowed."""
+        """Refuses what has problems that nobody has allowed. A contract that was accepted before
+        only stays beside the one in force then, so that its workers can always come back.
+        """
         announced = case.announced
         problems = case.problems(review)
         allowed: dict[str, Allowance] = {}
+        held_back = set()
         for service in problems:
             leave = await self._records.allowance(service, announced.digest, self._now_ms())
             if leave is not None:
                 allowed[service] = leave
-            elif not self._config.tolerant:
+            elif self._config.tolerant:
+                continue
+            elif case.dockets[service].may_stay_beside and not announced.validate_only:
+                held_back.add(service)
+            else:
                 refusal = refusals.contract_incompatible(
                     announced.services, [each for found in problems.values() for each in found]
                 )
                 return await self._refuse(announced, refusal, "incompatible")
+        case = case.beside(held_back)
+        for service in held_back:
+            del problems[service]
         decisions = {
             service.name: Decision(
                 digest=announced.digest,
