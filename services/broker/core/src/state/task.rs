@@ -301,7 +301,10 @@ impl Task {
         match self.more().and_then(|more| more.envelope_at) {
             Some(at) => at,
             None if self.request_at == UNPLACED => UNPLACED,
-            None => self.request_at + Offset::from(self.request_len),
+            // A record that no log of ours holds may claim the very end of all offsets.
+            None => self
+                .request_at
+                .saturating_add(Offset::from(self.request_len)),
         }
     }
 

@@ -303,3 +303,44 @@ proptest! {
         partition.tasks_before(TaskId(u64::MAX), 10, 100, &|_| true);
     }
 }
+
+#[test]
+fn a_request_that_claims_the_end_of_all_offsets_is_survived() {
+    for envelope in [
+        Blob::default(),
+        Blob::stored(3, 5),
+        Blob::resident(Bytes::from_static(b"e")),
+    ] {
+        let mut partition = Partition::new(config());
+        let policies = vec![policy(METHOD)];
+        partition.replay(Record::PoliciesApplied { policies }, START);
+        let task = NewTask {
+            id: TaskId(1),
+            method: name(METHOD),
+            priority: 4,
+            start_at: START,
+            expire_at: START + 1_000,
+            idempotency_key: None,
+            ordering_key: None,
+            limit_key: None,
+            parent: None,
+            digest: 1,
+            request: Blob::stored(u64::MAX - 1, 5),
+            envelope,
+        };
+        let submitted = Record::Submitted {
+            session: None,
+            acceptance: Acceptance::default(),
+            tasks: vec![task],
+        };
+        partition.replay(submitted, START);
+        partition.recovered(START);
+        assert_eq!(
+            partition
+                .tasks_before(TaskId(u64::MAX), 10, 100, &|_| true)
+                .0
+                .len(),
+            1
+        );
+    }
+}
