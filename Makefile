@@ -14,8 +14,8 @@ GOLANGCI := .tools/.lint
 PYTEST := .venv/bin/pytest
 
 .PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system \
-        test-tidy system interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci \
-        outage clean help
+        test-tidy system calls interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci \
+        outage retries limits clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -59,7 +59,7 @@ lint-%: setup $(GOLANGCI) ## Run the linters of python, go, rust, typescript or 
 	.ci/lint.sh $*
 
 build: ## Build the release binaries into build/release
-	.ci/build.sh release
+	.ci/build.sh $(or $(PROFILE),release)
 
 ##@ Tests
 test: test-tidy test-python test-go test-rust test-typescript test-system ## Run every test
@@ -72,41 +72,41 @@ test-python: setup build-dev ## Test the Python packages
 test-go: build-dev setup ## Test the Go modules, with the race detector
 	PLAIT_BIN=$(CURDIR)/build/dev go test -race -count=1 $$(.ci/go_modules.sh)
 test-rust: build-dev setup ## Test the Rust crates
-	PLAIT_BIN=$(CURDIR)/build/dev cargo test --workspace --locked
+	PLAIT_BIN=$(CURDIR)/build/dev PLAIT_SCHEDULER=$(CURDIR)/.venv/bin/plait-scheduler cargo test --workspace --locked
 test-typescript: setup build-dev ## Test the TypeScript package
 	PLAIT_BIN=$(CURDIR)/build/dev .ci/typescript.sh test
 test-system: setup build-dev ## Test the processes together
-	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 2 tests/system
+	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 3 tests/system
 test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
 system: test-system ## The same as test-system
+calls: setup build-dev ## Of the system tests those of calls, breakers, limits, schedules, schedulers and processes
+	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 2 tests/system/test_{call_,direct,break,lim,sched,superv,two_,vers}*.py
 interop: setup build-dev ## Run each conformance case with every pair of SDKs; PAIRS=--ring with some pairs
 	PLAIT_BIN=$(CURDIR)/build/dev .venv/bin/python -m interop.runner $(or $(PAIRS),--write)
 fault: setup build-dev ## Test under faults: the short forms of the campaigns, some minutes
 	.ci/fault.sh short
 fault-%: setup build-dev ## Run campaigns: fault-long KILLS=2000 all of them, fault-report writes the report
 	.ci/fault.sh $*
-soak: setup build-dev ## Run mixed load and random kills for HOURS=1; plots memory and descriptors
-	.ci/fault.sh soak
+soak: fault-soak ## Run mixed load and random kills for HOURS=1; plots memory and descriptors
 fuzz: ## Fuzz every parser of bytes from outside, FUZZ_S=10 seconds each, or as CI does: FUZZ_S=short
 	.ci/fuzz.sh $(or $(FUZZ_S),10)
 sim: ## Simulate the broker: SEEDS=1000 FROM=1
 	.ci/sim.sh run
 sim-%: ## sim-short: the same seeds each time, for CI
 	.ci/sim.sh $*
-mutants: ## Turn on each deliberate bug; the simulation must find it in SEEDS=1000
-	.ci/sim.sh mutants
+mutants: sim-mutants ## Turn on each deliberate bug; the simulation must find it in SEEDS=1000
 
 ##@ Run
 demo: setup build ## Run the airport example; FLIGHTS=5000 takes the first 5000 flights
-	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
+	PLAIT_BIN=$(CURDIR)/build/$(or $(PROFILE),release) .venv/bin/python -m airport.demo $(FLIGHTS:%=--flights=%)
 build-bench: setup ## Build the release binaries and the bench programs
 	.ci/build.sh release bench
 bench: setup build-bench ## Measure, in full; writes bench/RESULTS.md
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run
 bench-quick: setup build-bench ## Measure, in a minute; prints a JSON line for each language
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run --quick
-size outage: setup build-bench ## Measure a broker with ten million tasks; an outage with breakers and without
+size outage retries limits: setup build-bench ## Measure ten million tasks; an outage; retries in a chain; limits
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.$@
 
 ##@ Everything

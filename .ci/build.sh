@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Builds every process that is not Python and gathers the binaries in build/PROFILE, where the
 # tests, the demo and the benchmarks look for them (PLAIT_BIN).
-#   .ci/build.sh dev|release [bench]
+#   .ci/build.sh dev|release|sim [bench]
 # With `bench` also the bench programs of the languages that are compiled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=${1:?usage: .ci/build.sh dev|release [bench]}
+profile=${1:?usage: .ci/build.sh dev|release|sim [bench]}
 folder=$profile
 if [ "$profile" = dev ]; then
   folder=debug # cargo's name for it
@@ -29,6 +29,7 @@ go build -o "build/$profile/" "${modules[@]}"
 if [ "$profile" = dev ]; then
   go build -o "build/$profile/echo-worker-go" ./interop/drivers/go
   go build -o "build/$profile/caller-go" ./interop/drivers/go/caller
+  go build -o "build/$profile/tier-go" ./interop/drivers/go/tier
   .ci/typescript.sh build
   ln -sf "$PWD/interop/drivers/typescript/dist/main.js" "build/$profile/echo-worker-typescript"
   # The interop suite of grpc-go, as its authors wrote it, for the sidecar.
@@ -43,6 +44,7 @@ fi
 if [ "${2:-}" = bench ]; then
   cargo build --quiet --locked --profile "$profile" --package=plait --example=bench
   ln -sf "${CARGO_TARGET_DIR:-$PWD/target}/$folder/examples/bench" "build/$profile/plait-bench-rust"
+  go build -o "build/$profile/tier-go" ./interop/drivers/go/tier
   [ "$profile" = dev ] || .ci/typescript.sh build
   ln -sf "$PWD/interop/drivers/typescript/dist/bench.js" "build/$profile/plait-bench-typescript"
 fi

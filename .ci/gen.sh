@@ -29,19 +29,26 @@ protoc() { python -m grpc_tools.protoc --descriptor_set_in="$image" "$@"; }
 protoc --python_out="$gen" --mypy_out="quiet:$gen" "${protos[@]}"
 protoc --grpc_python_out="$gen" --mypy_grpc_out="quiet:$gen" "${with_service[@]}"
 
-# Envoy's messages are the scheduler's only, so they are in no image that the other languages see.
-if [ -d third_party/envoy ]; then
+# Envoy's messages are for the scheduler, and for the SDKs whose gRPC library does not speak xDS; KEDA's are the
+# scheduler's only.
+for theirs in third_party/envoy third_party/keda; do
+  [ -d "$theirs" ] || continue
   gen=$out/sdk/python/gen
-  mapfile -t envoy < <(cd third_party/envoy && find . -name '*.proto' -printf '%P\n' | LC_ALL=C sort)
-  mapfile -t with_service < <(cd third_party/envoy && grep -l '^service ' "${envoy[@]}")
-  protoc() { python -m grpc_tools.protoc -Ithird_party/envoy -Ithird_party "$@"; }
-  protoc --python_out="$gen" --mypy_out="quiet:$gen" "${envoy[@]}"
+  mapfile -t protos < <(cd "$theirs" && find . -name '*.proto' -printf '%P\n' | LC_ALL=C sort)
+  mapfile -t with_service < <(cd "$theirs" && grep -l '^service ' "${protos[@]}")
+  protoc() { python -m grpc_tools.protoc "-I$theirs" -Ithird_party "$@"; }
+  protoc --python_out="$gen" --mypy_out="quiet:$gen" "${protos[@]}"
   protoc --grpc_python_out="$gen" --mypy_grpc_out="quiet:$gen" "${with_service[@]}"
-fi
+done
+xds=$out/xds.binpb
+mapfile -t envoy < <(cd third_party/envoy && find . -name '*.proto' -printf '%P\n' | LC_ALL=C sort)
+python -m grpc_tools.protoc -Ithird_party/envoy -Ithird_party --include_imports --include_source_info \
+  --descriptor_set_out="$xds" "${envoy[@]}"
+"$buf" generate "$xds" --path plait_xds --template "$here/.ci/typescript.gen.yaml" --output "$out"
 
 gen=$out/sdk/rust/gen
 cargo build --quiet --manifest-path "$here/Cargo.toml" -p plait-codegen
-"${CARGO_TARGET_DIR:-$here/target}/debug/plait-codegen" "$image" "$gen"
+"${CARGO_TARGET_DIR:-$here/target}/debug/plait-codegen" "$image" "$xds" "$gen"
 # Without the comments, and with the custom options that prost would drop.
 "$buf" build --as-file-descriptor-set --exclude-source-info -o "$gen/plait.fds.binpb"
 

@@ -26,6 +26,8 @@ go_lint() {
 rust() {
   run cargo fmt --all --check
   run cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+  # Its lock file is one of its own, too, and forgotten easily.
+  run cargo tree --quiet --locked --depth 0 --manifest-path tests/fuzz/Cargo.toml
   run cargo clippy --quiet --workspace --all-targets -- -D warnings
 }
 

@@ -16,6 +16,8 @@ type callOption struct {
 	number   int32
 	// For asHandle: the handle to fill.
 	handle *handle
+	// For asSchedule: what is to be filled in.
+	scheduled *scheduled
 }
 
 type optionKind uint8
@@ -29,6 +31,8 @@ const (
 	optionPriority
 	// The call submits and fills a handle.
 	asHandle
+	// The call submits nothing: it tells what it would submit.
+	asSchedule
 )
 
 // WithKey sets the idempotency key of a submission, in place of the field that the policy names.
@@ -75,6 +79,8 @@ type callSettings struct {
 	hasPriority                bool
 	// nil for a call that waits for its result.
 	handle *handle
+	// nil for a call that is not to be scheduled.
+	scheduled *scheduled
 }
 
 func (s *callSettings) take(options []grpc.CallOption) {
@@ -98,6 +104,8 @@ func (s *callSettings) take(options []grpc.CallOption) {
 			s.priority, s.hasPriority = own.number, true
 		case asHandle:
 			s.handle = own.handle
+		case asSchedule:
+			s.scheduled = own.scheduled
 		}
 	}
 }

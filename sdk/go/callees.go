@@ -118,7 +118,7 @@ func (c *callees) ask(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if answer.GetEntry() == nil {
-		return "", status.Error(codes.Unavailable, "no scheduler runs, which knows the workers")
+		return "", status.Error(codes.Unavailable, "no scheduler runs")
 	}
 	return string(answer.GetEntry().GetValue()), nil
 }
@@ -180,7 +180,8 @@ func dialService(service, scheduler string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("xds:///"+service,
 		grpc.WithResolvers(resolver),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// One layer retries, and here it is gRPC, as the scheduler says by xDS.
+		// One layer retries, and it is not gRPC (SEMANTICS §1), but for calls that were never sent.
+		grpc.WithDisableRetry(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{

@@ -45,6 +45,9 @@ func (c *Channel) Invoke(
 ) error {
 	var call call
 	call.take(options)
+	if call.scheduled != nil {
+		return c.schedule(ctx, call.scheduled, path, args)
+	}
 	err := call.prepare(ctx, c, path, args)
 	switch {
 	case err != nil:

@@ -41,6 +41,7 @@ type Client struct {
 	contracts *contracts
 	session   *session
 	callees   *callees
+	guards    *guards
 }
 
 // ClientOption changes what [Connect] does by default.
@@ -96,12 +97,15 @@ func Connect(ctx context.Context, options ...ClientOption) (*Client, error) {
 	c.contracts = newContracts(conn, c.descriptors, c.log)
 	c.session = newSession(conn, c.log)
 	c.callees = newCallees(conn, c.log)
+	c.guards = newGuards()
 	return c, nil
 }
 
 // dialBroker makes a connection. A worker has one of its own, so that its frames and the client's
 // do not queue behind each other.
-func (c *Client) dialBroker() (*grpc.ClientConn, error) {
+func (c *Client) dialBroker() (*grpc.ClientConn, error) { return c.dialTo(c.address) }
+
+func (c *Client) dialTo(address string) (*grpc.ClientConn, error) {
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// One layer retries, and it is not gRPC (SEMANTICS §1).
@@ -126,13 +130,13 @@ func (c *Client) dialBroker() (*grpc.ClientConn, error) {
 			Time: 20 * time.Second, Timeout: 10 * time.Second,
 		}),
 	}, c.dial...)
-	target := c.address
+	target := address
 	if !strings.HasPrefix(target, "unix:") && !strings.Contains(target, "://") {
 		target = "passthrough:///" + target
 	}
 	conn, err := grpc.NewClient(target, options...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", c.address, err)
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
 	}
 	return conn, nil
 }

@@ -63,6 +63,19 @@ func ExampleSubmit() {
 	_ = submit
 }
 
+// Schedule is said by each start of a program; the schedule stays when the program ends.
+func ExampleSchedule() {
+	declare := func(ctx context.Context, c testingv1.EchoServiceClient) error {
+		entry, err := plait.Schedule(ctx, c.Echo, "nightly", &testingv1.EchoRequest{},
+			plait.ScheduleOptions{Cron: "30 2 * * *", Timezone: "Europe/Berlin"})
+		if err == nil {
+			slog.InfoContext(ctx, "declared", "next", entry.GetStatus().GetNextTimes())
+		}
+		return err
+	}
+	_ = declare
+}
+
 // CallMany pipelines calls and yields their responses in order.
 func ExampleCallMany() {
 	total := func(ctx context.Context, c testingv1.EchoServiceClient) (size int, err error) {

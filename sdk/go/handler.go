@@ -89,6 +89,10 @@ func (w *Worker) conclude(a *attempt, response []byte, err error) {
 // expire ends an attempt whose time is over. Its handler is told by its context; what it may still
 // answer is not wanted.
 func (w *Worker) expire(a *attempt) {
+	// A flow that stands still is not failed: the broker unloads it, and says so.
+	if a.waiting() {
+		return
+	}
 	if !a.state.CompareAndSwap(attemptRunning, attemptEnded) &&
 		!a.state.CompareAndSwap(attemptWaiting, attemptEnded) {
 		return

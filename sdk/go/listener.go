@@ -131,6 +131,8 @@ func (l *listener) intercept(
 	w := l.worker
 	ctx, span := w.client.startServedSpan(withIncomingTrace(ctx), info.FullMethod)
 	defer func() { endCallSpan(span, err) }()
+	ctx, made := withMark(ctx)
+	defer func() { made.tell(ctx, err) }()
 	defer func() {
 		if cause := recover(); cause != nil {
 			w.log.ErrorContext(ctx, "handler panicked",

@@ -220,7 +220,7 @@ func TestDirect_EveryCallHasADeadline(t *testing.T) {
 			defer cancel()
 			want = min(given, 300*time.Second)
 		}
-		ctx, cancel, err := withDeadline(ctx)
+		ctx, cancel, err := withDeadline(ctx, 300_000)
 		if err != nil {
 			t.Fatal(err)
 		}

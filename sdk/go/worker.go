@@ -109,11 +109,12 @@ func (c *Client) Worker(options ...WorkerOption) *Worker {
 	return w
 }
 
-// workerID is new for each worker: the host's name for people, and 64 random bits.
+// workerID is new for each worker: the host's name for people, and 64 random bits. A process with a supervisor has its
+// name in the place of the host's, by which the supervisor knows which of its processes a worker is.
 func workerID() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
+	host := os.Getenv("PLAIT_PROCESS")
+	if host == "" {
+		host = hostname()
 	}
 	name := make([]byte, 0, 64)
 	for _, c := range []byte(host) {
@@ -125,6 +126,14 @@ func workerID() string {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // Never fails: it ends the program instead.
 	return string(name) + ":" + hex.EncodeToString(random[:])
+}
+
+func hostname() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return host
 }
 
 // RegisterService is called by the generated RegisterXServer function. Like a gRPC server's, it

@@ -117,7 +117,7 @@ class Mesh:
         return self.broker
 
     async def start_scheduler(self, *arguments: str) -> Process:
-        """Starts a scheduler, which takes over from one that runs."""
+        """Starts a scheduler and waits until it leads, or stands by for one that lives."""
         command = [sys.executable, "-m", "plait_scheduler", "--listen", "127.0.0.1:0", *arguments]
         self.scheduler = await self.start("scheduler", command)
         return self.scheduler

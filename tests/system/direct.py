@@ -13,7 +13,7 @@ import plait
 from plait.control.v1 import directory_service_pb2 as directory_pb
 from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
 from testing.v1 import echo_pb2, echo_pb2_grpc
-from tests.support.mesh import Mesh
+from tests.support.mesh import Caller, Mesh
 from tests.support.waiting import elapse, eventually
 
 ECHO = "testing.v1.EchoService"
@@ -22,15 +22,18 @@ WAIT_S = 40.0
 _BOOTSTRAP = "grpc.TEST_ONLY_DO_NOT_USE_IN_PROD.xds_bootstrap_config"
 
 
-def bootstrap(scheduler: str) -> str:
+def bootstrap(*schedulers: str) -> str:
     """What a user writes into the file that GRPC_XDS_BOOTSTRAP names."""
-    server = {
-        "server_uri": scheduler,
-        "channel_creds": [{"type": "insecure"}],
-        "server_features": ["xds_v3"],
-    }
+    servers = [
+        {
+            "server_uri": scheduler,
+            "channel_creds": [{"type": "insecure"}],
+            "server_features": ["xds_v3"],
+        }
+        for scheduler in schedulers
+    ]
     node = {"id": "a-test", "locality": {"region": "plait", "zone": "mesh"}}
-    return json.dumps({"xds_servers": [server], "node": node})
+    return json.dumps({"xds_servers": servers, "node": node})
 
 
 def address_of(mesh: Mesh) -> str:
@@ -39,9 +42,15 @@ def address_of(mesh: Mesh) -> str:
     return mesh.scheduler.address
 
 
-def channel(mesh: Mesh, service: str = ECHO) -> grpc.aio.Channel:
-    """gRPC's own channel to a service, with nothing of ours."""
-    options = [(_BOOTSTRAP, bootstrap(address_of(mesh)))]
+def direct(caller: Caller) -> Any:
+    """The stub for direct calls."""
+    return echo_pb2_grpc.EchoServiceStub(caller.plait.direct())
+
+
+def channel(mesh: Mesh, service: str = ECHO, *, at: tuple[str, ...] = ()) -> grpc.aio.Channel:
+    """gRPC's own channel to a service, with nothing of ours. `at`: schedulers that it may ask, in
+    place of the mesh's."""
+    options = [(_BOOTSTRAP, bootstrap(*(at or (address_of(mesh),))))]
     return grpc.aio.insecure_channel(f"xds:///{service}", options=options)
 
 

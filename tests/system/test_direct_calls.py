@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 import plait
 from testing.v1 import echo_pb2, echo_pb2_grpc
 from tests.support.ads import CLUSTERS, ads
-from tests.support.mesh import ROOT, Caller, Mesh, binaries
+from tests.support.mesh import ROOT, Mesh, binaries
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 from tests.system.direct import (
@@ -25,6 +25,7 @@ from tests.system.direct import (
     answered_by,
     bootstrap,
     channel,
+    direct,
     direct_calls,
     names,
     worker,
@@ -36,11 +37,6 @@ CALLERS = 8
 # Of those that listen, and that call directly.
 LANGUAGES = ("python", "go")
 ROUNDS = 2
-
-
-def direct(caller: Caller) -> Any:
-    """The stub for direct calls."""
-    return echo_pb2_grpc.EchoServiceStub(caller.plait.direct())
 
 
 async def start_echo(mesh: Mesh, language: str = "python") -> Process:
@@ -166,6 +162,8 @@ async def test_a_restart_of_the_broker_withdraws_nobody(fresh: Mesh):
 async def test_the_sdk_follows_the_scheduler_that_takes_over(fresh: Mesh):
     async with fresh.caller() as caller, worker(fresh, "a"):
         await answered_by(direct(caller), "a")
+        assert fresh.scheduler is not None
+        await fresh.scheduler.kill()
         await fresh.start_scheduler()
         async with worker(fresh, "b"):
             await answered_by(direct(caller), "a", "b")

@@ -211,18 +211,17 @@ async def test_a_worker_whose_contract_is_refused_later_ends_with_the_reason(
     assert changed in worker.tail()
 
 
-async def test_the_newest_scheduler_decides_and_the_older_one_takes_over(fresh: Mesh):
-    older = scheduler_of(fresh)
-    async with health_channel(older) as channel:
+async def test_one_that_stands_by_serves_when_it_leads(fresh: Mesh):
+    first = scheduler_of(fresh)
+    second = await fresh.start_scheduler()
+    async with health_channel(second) as channel:
         health = Health(channel)
-        await health.until(SERVING)
-        newer = await fresh.start_scheduler()
         await health.until(NOT_SERVING)
-        await known_at(fresh, newer)
+        await known_at(fresh, first)
         await announce(fresh.address, CONTRACT, ECHO)
-        await newer.kill()
+        await first.kill()
         await health.until(SERVING)
-    await known_at(fresh, older)
+    await known_at(fresh, second)
     await announce(fresh.address, LEDGER_CONTRACT, LEDGER)
 
 

@@ -50,6 +50,26 @@ async def test_higher_priority_starts_first(fresh: Mesh, language: str):
     assert done == sorted(done, key=lambda task: (-task.priority, task.id))
 
 
+async def test_one_start_of_sixteen_is_a_lower_prioritys(fresh: Mesh):
+    async with fresh.caller() as caller:
+        # Makes the methods known; then nobody works until all are submitted.
+        worker = await fresh.start_worker("python", concurrency=1)
+        await caller.echo.Echo(pb.EchoRequest(), timeout=20)
+        assert await worker.terminate() == 0
+        low = await caller.plait.submit(caller.echo.Sleep, nap(0.01), priority=0)
+        high = [
+            await caller.plait.submit(caller.echo.Sleep, nap(0.01), priority=9) for _ in range(40)
+        ]
+        await fresh.start_worker("python", concurrency=1)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(task.result() for task in (low, *high)))
+        own = (await caller.get(low.id)).end_time.ToNanoseconds()
+        ends = [(await caller.get(task.id)).end_time.ToNanoseconds() for task in high]
+    # Outcomes that come together have one time.
+    assert sum(end < own for end in ends) <= 15
+    assert sum(end > own for end in ends) <= 25
+
+
 async def test_a_task_that_cannot_start_in_time_expires(mesh: Mesh, caller: Caller):
     task = await caller.plait.submit(
         caller.echo.Inspect, pb.InspectRequest(), delay=5, deadline=0.5

@@ -41,7 +41,12 @@ def test_the_scheduler_s_wheel_brings_its_own_envoy_messages(root: Path, tmp_pat
     assert {"plait_scheduler/main.py", "plait_xds/discovery_pb2.py"} <= set(names)
     # xds-protos installs envoy, and parts of google and opentelemetry with it.
     folders = {name.split("/")[0] for name in names}
-    assert folders == {"plait_scheduler", "plait_xds", "plait_scheduler-0.1.0.dist-info"}
+    assert folders == {
+        "plait_scheduler",
+        "plait_keda",
+        "plait_xds",
+        "plait_scheduler-0.1.0.dist-info",
+    }
 
 
 def test_mypy_is_told_of_every_file(root: Path, code: list[Path]):

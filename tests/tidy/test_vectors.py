@@ -6,10 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_the_resilience_vectors_agree_with_the_reference(root: Path):
+
+@pytest.mark.parametrize(
+    ("reference", "vectors"), [("ref.py", "resilience.json"), ("ref_calls.py", "calls.json")]
+)
+def test_the_vectors_agree_with_their_reference(root: Path, reference: str, vectors: str):
     result = subprocess.run(
-        [sys.executable, "ref.py", "check", "resilience.json"],
+        [sys.executable, reference, "check", vectors],
         cwd=root / "interop/vectors",
         check=False,
         capture_output=True,
@@ -32,3 +37,17 @@ def test_the_reasons_of_the_vectors_are_those_of_the_contract(root: Path):
     ]
     numbers = re.findall(r"ERROR_REASON_\w+ = (\d+);", text)
     assert len(numbers) == len(said) + 1, "a reason has no code in its comment"
+
+
+def test_the_cases_of_calls_are_the_file(root: Path):
+    """They are written by hand and by nobody else."""
+    code = "import json, call_cases; print(json.dumps(call_cases.cases()))"
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root / "interop/vectors",
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    written = json.loads((root / "interop/vectors/calls.json").read_text())
+    assert json.loads(printed.stdout) == written["vectors"]

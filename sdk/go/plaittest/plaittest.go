@@ -36,6 +36,7 @@ type Plait struct {
 	address string
 
 	brokerPath, schedulerPath string
+	brokerArguments           []string
 	broker, scheduler         *process
 }
 
@@ -43,7 +44,12 @@ type Plait struct {
 // where they were looked for; where PLAIT_BIN is set, that is a failure instead.
 func Start(tb testing.TB) *Plait {
 	tb.Helper()
-	p, err := New(tb.Context(), tb.Output())
+	return startWith(tb)
+}
+
+func startWith(tb testing.TB, brokerArguments ...string) *Plait {
+	tb.Helper()
+	p, err := newWith(tb.Context(), tb.Output(), brokerArguments...)
 	if errors.Is(err, ErrMissing) && os.Getenv(binEnv) == "" {
 		tb.Skip(err)
 	}
@@ -56,7 +62,13 @@ func Start(tb testing.TB) *Plait {
 
 // New runs both until Close. What they log goes to output. Its error is [ErrMissing] when the
 // binaries are not found.
-func New(ctx context.Context, output io.Writer) (*Plait, error) {
+func New(ctx context.Context, output io.Writer) (*Plait, error) { return newWith(ctx, output) }
+
+func newWith(
+	ctx context.Context,
+	output io.Writer,
+	brokerArguments ...string,
+) (*Plait, error) {
 	broker, err := find("plait-broker", "PLAIT_BROKER", "target/debug", "target/release")
 	if err != nil {
 		return nil, err
@@ -71,7 +83,7 @@ func New(ctx context.Context, output io.Writer) (*Plait, error) {
 	}
 	p := &Plait{
 		output: output, folder: folder, address: "127.0.0.1:0",
-		brokerPath: broker, schedulerPath: scheduler,
+		brokerPath: broker, schedulerPath: scheduler, brokerArguments: brokerArguments,
 	}
 	if err := errors.Join(p.StartBroker(ctx), p.StartScheduler(ctx)); err != nil {
 		p.Close()
@@ -83,8 +95,8 @@ func New(ctx context.Context, output io.Writer) (*Plait, error) {
 // StartBroker runs the broker again after [Plait.KillBroker], at the same address and with the same
 // data.
 func (p *Plait) StartBroker(ctx context.Context) error {
-	started, address, err := start(ctx, p.output, p.brokerPath,
-		"--listen", p.address, "--data-dir", p.folder)
+	arguments := append([]string{"--listen", p.address, "--data-dir", p.folder}, p.brokerArguments...)
+	started, address, err := start(ctx, p.output, p.brokerPath, arguments...)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest
 from sdk.python.tests.contracts import shop
 from sdk.python.tests.shops import orders, receipt, serve, serve_sync, stub_of
 
@@ -28,6 +30,38 @@ async def test_call_and_submit(client):
         assert (await task.result()).receipt_id == "r-2"
         assert await task.state() is plait.TaskState.SUCCEEDED
         assert (await client.task(stub.Charge, task.id).result()).receipt_id == "r-2"
+
+
+async def test_a_program_declares_a_schedule(client):
+    stub = stub_of(client)
+    request = shop.ChargeRequest(order_id="1")
+    naive = datetime.now(UTC).replace(tzinfo=None)
+    await client.schedule("charge-nightly", stub.Charge, request, every=3600)
+    entry = await client.schedule(
+        "charge-nightly",
+        stub.Charge,
+        request,
+        cron="0 4 * * *",
+        timezone="Asia/Tokyo",
+        jitter=timedelta(0),
+        overlap="buffer_one",
+        missed="skip",
+        catch_up=3600,
+        priority=7,
+        end=datetime(2999, 1, 1, tzinfo=UTC),
+    )
+    assert entry.schedule.cron == "0 4 * * *"
+    assert entry.schedule.request == request.SerializeToString()
+    assert (entry.schedule.overlap, entry.schedule.missed) == (3, 2)
+    assert (entry.schedule.catch_up_window.seconds, entry.schedule.priority) == (3600, 7)
+    (upcoming,) = entry.status.next_times
+    assert upcoming.ToDatetime().hour == 19
+    with pytest.raises(ValueError, match="no time zone"):
+        await client.schedule("x", stub.Charge, request, every=1, start=naive)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.schedule("x", stub.Charge, request, cron="61 * * * *")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "schedule.cron" in str(errors.detail(caught.value, BadRequest))
 
 
 async def test_bulk(client):

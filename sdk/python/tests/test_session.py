@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -167,6 +168,18 @@ async def test_a_missing_key_is_refused(client, pocket):
     assert errors.reason(caught.value) == errors.Reason.KEY_MISSING
     assert errors.metadata(caught.value) == {"method": POST, "key": "idempotency"}
     assert not pocket.tasks
+
+
+async def test_a_task_waits_for_a_time(client, pocket):
+    stub = stub_of(client)
+    now = datetime.now(UTC)
+    for at in (now + timedelta(hours=1), now - timedelta(hours=1)):
+        await client.submit(stub.Charge, shop.ChargeRequest(), delay=at)
+    later, past = (each.options.delay.ToMilliseconds() for each in pocket.tasks.values())
+    assert 3_500_000 < later <= 3_600_000
+    assert past == 0
+    with pytest.raises(ValueError, match="no time zone"):
+        await client.submit(stub.Charge, shop.ChargeRequest(), delay=now.replace(tzinfo=None))
 
 
 async def test_options_travel(client, pocket):

@@ -57,13 +57,16 @@ def _exported() -> Iterator[str]:
 
 
 def _defined(module: ModuleType) -> Iterator[str]:
-    """Public names that the module itself defines; what it imports is not its own."""
+    """Public names that the module defines, or exports by `import X as X`. What else it imports
+    is not its own."""
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names: list[str] = [node.name]
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [each.id for each in targets if isinstance(each, ast.Name)]
+        elif isinstance(node, ast.ImportFrom):
+            names = [each.name for each in node.names if each.asname == each.name]
         else:
             names = []
         yield from (name for name in names if not name.startswith("_"))

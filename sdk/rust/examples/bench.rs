@@ -34,6 +34,9 @@ struct Flags {
     /// Bytes of a request and of a response.
     #[arg(long, default_value_t = 256)]
     size: usize,
+    /// Begin payloads with a number below this, by turns, for limits by key; 0: all are alike.
+    #[arg(long, default_value_t = 0)]
+    keys: u64,
     /// Calls that are made one at a time.
     #[arg(long, default_value_t = 2_000)]
     single: usize,
@@ -203,7 +206,7 @@ async fn measure(p: &Plait, flags: &Flags) -> Result<serde_json::Value, Status> 
     let mut singles = Vec::with_capacity(flags.single);
     for _ in 0..flags.single {
         let start = now();
-        client.echo(request(flags.size)).await?;
+        client.echo(request(flags.size, flags.keys, 0)).await?;
         singles.push(start.elapsed());
     }
     singles.sort_unstable();
@@ -246,8 +249,8 @@ async fn synced(p: &Plait) -> Result<bool, Status> {
 /// Submits tasks and reads their results.
 async fn bulk(p: &Plait, flags: &Flags, tasks: usize) -> Result<Duration, Status> {
     let start = now();
-    let size = flags.size;
-    let requests = stream::iter((0..tasks).map(move |_| request(size)));
+    let (size, keys) = (flags.size, flags.keys);
+    let requests = stream::iter((0..tasks).map(move |number| request(size, keys, number)));
     let mut responses = p.call_many(requests, |channel, request| async move {
         EchoServiceClient::new(channel).echo(request).await
     });
@@ -268,8 +271,8 @@ async fn bulk(p: &Plait, flags: &Flags, tasks: usize) -> Result<Duration, Status
 /// Submits tasks, and waits for no result.
 async fn fill(p: &Plait, flags: &Flags) -> Result<Duration, Status> {
     let start = now();
-    let size = flags.size;
-    let requests = stream::iter((0..flags.tasks).map(move |_| request(size)));
+    let (size, keys) = (flags.size, flags.keys);
+    let requests = stream::iter((0..flags.tasks).map(move |number| request(size, keys, number)));
     let accepted = p.submit_many(requests, |channel, request| async move {
         EchoServiceClient::new(channel).echo(request).await
     });
@@ -281,10 +284,19 @@ async fn fill(p: &Plait, flags: &Flags) -> Result<Duration, Status> {
     }
 }
 
-fn request(size: usize) -> pb::EchoRequest {
+fn request(size: usize, keys: u64, number: usize) -> pb::EchoRequest {
     static PAYLOAD: [u8; 1 << 20] = [b'x'; 1 << 20];
+    let alike = &PAYLOAD[..size.min(PAYLOAD.len())];
+    let Some(key) = (number as u64).checked_rem(keys) else {
+        return pb::EchoRequest {
+            payload: bytes::Bytes::from_static(alike),
+        };
+    };
+    let mut payload = alike.to_vec();
+    let shown = payload.len().min(size_of::<u64>());
+    payload[..shown].copy_from_slice(&key.to_le_bytes()[..shown]);
     pb::EchoRequest {
-        payload: bytes::Bytes::from_static(&PAYLOAD[..size.min(PAYLOAD.len())]),
+        payload: payload.into(),
     }
 }
 

@@ -4,6 +4,65 @@ pub mod airport {
         include!("airport.v1.rs");
     }
 }
+pub mod envoy {
+    pub mod config {
+        pub mod cluster {
+            pub mod v3 {
+                include!("envoy.config.cluster.v3.rs");
+            }
+        }
+        pub mod core {
+            pub mod v3 {
+                include!("envoy.config.core.v3.rs");
+            }
+        }
+        pub mod endpoint {
+            pub mod v3 {
+                include!("envoy.config.endpoint.v3.rs");
+            }
+        }
+        pub mod listener {
+            pub mod v3 {
+                include!("envoy.config.listener.v3.rs");
+            }
+        }
+        pub mod route {
+            pub mod v3 {
+                include!("envoy.config.route.v3.rs");
+            }
+        }
+    }
+    pub mod extensions {
+        pub mod filters {
+            pub mod http {
+                pub mod router {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.router.v3.rs");
+                    }
+                }
+            }
+            pub mod network {
+                pub mod http_connection_manager {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.network.http_connection_manager.v3.rs");
+                    }
+                }
+            }
+        }
+    }
+    pub mod service {
+        pub mod discovery {
+            pub mod v3 {
+                include!("envoy.service.discovery.v3.rs");
+            }
+        }
+        pub mod load_stats {
+            pub mod v3 {
+                include!("envoy.service.load_stats.v3.rs");
+            }
+        }
+    }
+}
 pub mod google {
     pub mod rpc {
         include!("google.rpc.rs");
@@ -23,6 +82,11 @@ pub mod plait {
     pub mod log {
         pub mod v1 {
             include!("plait.log.v1.rs");
+        }
+    }
+    pub mod testkit {
+        pub mod v1 {
+            include!("plait.testkit.v1.rs");
         }
     }
     pub mod v1 {

@@ -1184,6 +1184,22 @@ pub struct Figures {
     /// Every method with outcomes in the interval.
     #[prost(message, repeated, tag = "4")]
     pub methods: ::prost::alloc::vec::Vec<MethodFigures>,
+    /// Workers that went away with attempts under way in the interval; at most 1000.
+    #[prost(message, repeated, tag = "5")]
+    pub lost: ::prost::alloc::vec::Vec<LostAttempts>,
+}
+/// Attempts that ended because their worker went away.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LostAttempts {
+    /// The worker's id.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// How many they were; each cost its task an attempt.
+    #[prost(uint32, tag = "2")]
+    pub attempts: u32,
+    /// Ids of their tasks, at most 10.
+    #[prost(string, repeated, tag = "3")]
+    pub tasks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1237,6 +1253,9 @@ pub struct QueueFigures {
     /// Tasks in the dead letters.
     #[prost(uint64, tag = "7")]
     pub dead_letters: u64,
+    /// Ready tasks that limits of their methods hold.
+    #[prost(uint64, tag = "8")]
+    pub held: u64,
 }
 /// One method.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1409,6 +1428,11 @@ pub mod control_service_client {
     use tonic::codegen::http::Uri;
     /// The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     /// nobody observes.
+    ///
+    /// A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    /// "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    /// another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    /// metadata nothing is checked.
     #[derive(Debug, Clone)]
     pub struct ControlServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1650,6 +1674,11 @@ pub mod control_service_server {
     }
     /// The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     /// nobody observes.
+    ///
+    /// A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    /// "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    /// another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    /// metadata nothing is checked.
     #[derive(Debug)]
     pub struct ControlServiceServer<T> {
         inner: Arc<T>,
@@ -3084,6 +3113,402 @@ pub mod key_value_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "plait.control.v1.KeyValueService";
     impl<T> tonic::server::NamedService for KeyValueServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// All of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListProcessesRequest {}
+/// The processes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListProcessesResponse {
+    /// One entry a process.
+    #[prost(message, repeated, tag = "1")]
+    pub processes: ::prost::alloc::vec::Vec<LocalProcess>,
+}
+/// A process that is to run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LocalProcess {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The worker that it is one of the processes of; "": of none.
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    /// Its process id; 0 while it does not run.
+    #[prost(int32, tag = "3")]
+    pub pid: i32,
+    /// Whether it runs.
+    #[prost(enumeration = "ProcessState", tag = "4")]
+    pub state: i32,
+    /// How long it has been so.
+    #[prost(message, optional, tag = "5")]
+    pub age: ::core::option::Option<::prost_types::Duration>,
+    /// How often it died by itself.
+    #[prost(int32, tag = "6")]
+    pub deaths: i32,
+    /// Of those, how often attempts were under way: its tasks may have ended it, and it counts as no crash loop.
+    #[prost(int32, tag = "7")]
+    pub deaths_with_attempts: i32,
+    /// The exit code of its last death, negative for a signal.
+    #[prost(int32, tag = "8")]
+    pub exit_code: i32,
+    /// Tasks that were under way at more than one death of the worker's processes, those of most deaths first: one of them
+    /// is poison, it seems. At most 10.
+    #[prost(string, repeated, tag = "9")]
+    pub suspects: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ProcessState {
+    /// Never sent.
+    Unspecified = 0,
+    /// It runs.
+    Running = 1,
+    /// It died and is started again soon.
+    Restarting = 2,
+    /// It dies again and again with no attempt under way; it is started again all the same, seldom.
+    CrashLoop = 3,
+    /// It is asked to end.
+    Stopping = 4,
+}
+impl ProcessState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROCESS_STATE_UNSPECIFIED",
+            Self::Running => "PROCESS_STATE_RUNNING",
+            Self::Restarting => "PROCESS_STATE_RESTARTING",
+            Self::CrashLoop => "PROCESS_STATE_CRASH_LOOP",
+            Self::Stopping => "PROCESS_STATE_STOPPING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROCESS_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROCESS_STATE_RUNNING" => Some(Self::Running),
+            "PROCESS_STATE_RESTARTING" => Some(Self::Restarting),
+            "PROCESS_STATE_CRASH_LOOP" => Some(Self::CrashLoop),
+            "PROCESS_STATE_STOPPING" => Some(Self::Stopping),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod supervisor_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What is started, restarted, scaled and stopped on the scheduler's machine. It is what it sees now; nothing of it is
+    /// kept.
+    #[derive(Debug, Clone)]
+    pub struct SupervisorServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl SupervisorServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> SupervisorServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> SupervisorServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            SupervisorServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Lists processes by name; none where the scheduler supervises nothing. UNAVAILABLE while the scheduler is not
+        /// connected to the broker.
+        pub async fn list_processes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListProcessesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListProcessesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.SupervisorService/ListProcesses",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "plait.control.v1.SupervisorService",
+                        "ListProcesses",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod supervisor_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with SupervisorServiceServer.
+    #[async_trait]
+    pub trait SupervisorService: std::marker::Send + std::marker::Sync + 'static {
+        /// Lists processes by name; none where the scheduler supervises nothing. UNAVAILABLE while the scheduler is not
+        /// connected to the broker.
+        async fn list_processes(
+            &self,
+            request: tonic::Request<super::ListProcessesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListProcessesResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What is started, restarted, scaled and stopped on the scheduler's machine. It is what it sees now; nothing of it is
+    /// kept.
+    #[derive(Debug)]
+    pub struct SupervisorServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> SupervisorServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for SupervisorServiceServer<T>
+    where
+        T: SupervisorService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.control.v1.SupervisorService/ListProcesses" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListProcessesSvc<T: SupervisorService>(pub Arc<T>);
+                    impl<
+                        T: SupervisorService,
+                    > tonic::server::UnaryService<super::ListProcessesRequest>
+                    for ListProcessesSvc<T> {
+                        type Response = super::ListProcessesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListProcessesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SupervisorService>::list_processes(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListProcessesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for SupervisorServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.control.v1.SupervisorService";
+    impl<T> tonic::server::NamedService for SupervisorServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

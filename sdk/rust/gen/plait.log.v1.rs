@@ -18,7 +18,7 @@ pub struct Record {
     /// Which.
     #[prost(
         oneof = "record::Fact",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub fact: ::core::option::Option<record::Fact>,
 }
@@ -99,6 +99,9 @@ pub mod record {
         /// Archive files; in snapshots only.
         #[prost(message, tag = "24")]
         ArchiveImages(super::ArchiveImages),
+        /// What is used up of a rate limit; in snapshots only.
+        #[prost(message, tag = "25")]
+        RateImage(super::RateImage),
     }
 }
 /// Tasks were accepted. Payload area: the request and then the envelope of each task.
@@ -664,6 +667,32 @@ pub struct SessionAnswer {
     /// The answer.
     #[prost(message, optional, tag = "2")]
     pub acceptance: ::core::option::Option<Acceptance>,
+}
+/// What is used up of a method's rate limit, of all its keys or of some. A rate that has recovered is not told of.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateImage {
+    /// Path of the method.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// When its next start would be on time had there been no burst.
+    #[prost(message, optional, tag = "2")]
+    pub arrival: ::core::option::Option<RateArrival>,
+    /// The same of keys with a rate of their own: the keys, empty for tasks without one.
+    #[prost(string, repeated, tag = "3")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For each of the keys.
+    #[prost(message, repeated, tag = "4")]
+    pub key_arrivals: ::prost::alloc::vec::Vec<RateArrival>,
+}
+/// An arrival time of the generic cell rate algorithm.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RateArrival {
+    /// Whole milliseconds since 1970.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// And so many parts of one millisecond, of which there are as many as starts in the rate's period.
+    #[prost(uint64, tag = "2")]
+    pub parts: u64,
 }
 /// Why the broker itself made a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

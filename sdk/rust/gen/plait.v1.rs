@@ -10,7 +10,9 @@ pub struct TaskPolicy {
     /// Time for the whole task, from submission, queues and retries included. Default 24 h; 1 ms to 365 d.
     #[prost(message, optional, tag = "2")]
     pub deadline: ::core::option::Option<::prost_types::Duration>,
-    /// Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline.
+    /// Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline. A flow
+    /// that waits for a child when it is over is not failed but unloaded, and run again from its record when the child
+    /// ends.
     #[prost(message, optional, tag = "3")]
     pub attempt_timeout: ::core::option::Option<::prost_types::Duration>,
     /// When and how often a failed attempt is run again.
@@ -28,7 +30,8 @@ pub struct TaskPolicy {
     /// submission, retries included. Same kinds as idempotency_key. Default, and "": none.
     #[prost(string, optional, tag = "7")]
     pub ordering_key: ::core::option::Option<::prost::alloc::string::String>,
-    /// Tasks of higher priority start first: 0 to 9. Default 4.
+    /// Tasks of higher priority start first: 0 to 9. Default 4. Of 16 starts of a class of workers that could have been a
+    /// lower priority's, one is, so that no task waits for ever.
     #[prost(int32, optional, tag = "8")]
     pub priority: ::core::option::Option<i32>,
     /// How many attempts may start in a period. Default: unlimited. Only one of its key and that of concurrency, or the
@@ -55,6 +58,10 @@ pub struct TaskPolicy {
     /// IDEMPOTENT.
     #[prost(message, optional, tag = "15")]
     pub cacheable: ::core::option::Option<CachePolicy>,
+    /// When it runs by itself, with the default message as its request. One schedule a method, named as the method
+    /// ("shop.v1.OrderService.Tidy"); it changes with the contract and goes with it. On methods only. Default: never.
+    #[prost(message, optional, tag = "16")]
+    pub schedule: ::core::option::Option<SchedulePolicy>,
 }
 /// Exponential backoff with full jitter: before attempt n the wait is a random share of
 /// min(initial_backoff * multiplier^(n-2), max_backoff). A google.rpc.RetryInfo in the handler's error wins over it.
@@ -153,6 +160,32 @@ pub struct CachePolicy {
     #[prost(message, optional, tag = "1")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
 }
+/// When a method runs by itself; docs/schedules.md. Exactly one of cron and every.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SchedulePolicy {
+    /// Five fields (minute, hour, day of month, month, day of week), or @hourly, @daily, @weekly, @monthly, @yearly, or
+    /// "@every 90s".
+    #[prost(string, optional, tag = "1")]
+    pub cron: ::core::option::Option<::prost::alloc::string::String>,
+    /// The same distance between all runs, counted from 1970-01-01T00:00:00Z: 100 ms to 365 d.
+    #[prost(message, optional, tag = "2")]
+    pub every: ::core::option::Option<::prost_types::Duration>,
+    /// Name of the time zone that cron is read in, such as "Europe/Berlin". Default "UTC".
+    #[prost(string, optional, tag = "3")]
+    pub timezone: ::core::option::Option<::prost::alloc::string::String>,
+    /// Each run is late by a share of this, fixed by schedule and time; less than the time to the next run. Default 0.
+    #[prost(message, optional, tag = "4")]
+    pub jitter: ::core::option::Option<::prost_types::Duration>,
+    /// What happens while the run before is not finished. Default SKIP.
+    #[prost(enumeration = "OverlapPolicy", tag = "5")]
+    pub overlap: i32,
+    /// What becomes of runs that were missed while no scheduler was there. Default ONCE.
+    #[prost(enumeration = "MissedPolicy", tag = "6")]
+    pub missed: i32,
+    /// How far back missed runs count: 10 s to 365 d. Default 365 d.
+    #[prost(message, optional, tag = "7")]
+    pub catch_up_window: ::core::option::Option<::prost_types::Duration>,
+}
 /// What a vanished worker means for its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -182,6 +215,84 @@ impl Delivery {
             "DELIVERY_UNSPECIFIED" => Some(Self::Unspecified),
             "DELIVERY_AT_LEAST_ONCE" => Some(Self::AtLeastOnce),
             "DELIVERY_AT_MOST_ONCE" => Some(Self::AtMostOnce),
+            _ => None,
+        }
+    }
+}
+/// What happens when a run is due and the task of the run before is not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OverlapPolicy {
+    /// The default, SKIP.
+    Unspecified = 0,
+    /// The run is left out.
+    Skip = 1,
+    /// Both run.
+    Allow = 2,
+    /// One run waits for its end; while one waits, further ones are left out.
+    BufferOne = 3,
+    /// The task of the run before is cancelled.
+    CancelPrevious = 4,
+}
+impl OverlapPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OVERLAP_POLICY_UNSPECIFIED",
+            Self::Skip => "OVERLAP_POLICY_SKIP",
+            Self::Allow => "OVERLAP_POLICY_ALLOW",
+            Self::BufferOne => "OVERLAP_POLICY_BUFFER_ONE",
+            Self::CancelPrevious => "OVERLAP_POLICY_CANCEL_PREVIOUS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OVERLAP_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "OVERLAP_POLICY_SKIP" => Some(Self::Skip),
+            "OVERLAP_POLICY_ALLOW" => Some(Self::Allow),
+            "OVERLAP_POLICY_BUFFER_ONE" => Some(Self::BufferOne),
+            "OVERLAP_POLICY_CANCEL_PREVIOUS" => Some(Self::CancelPrevious),
+            _ => None,
+        }
+    }
+}
+/// What becomes of runs whose time passed while no scheduler was there. Up to 10 s late is on time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MissedPolicy {
+    /// The default, ONCE.
+    Unspecified = 0,
+    /// The latest of them runs, once.
+    Once = 1,
+    /// None of them runs.
+    Skip = 2,
+    /// All of them run, the latest 1000 at most.
+    All = 3,
+}
+impl MissedPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MISSED_POLICY_UNSPECIFIED",
+            Self::Once => "MISSED_POLICY_ONCE",
+            Self::Skip => "MISSED_POLICY_SKIP",
+            Self::All => "MISSED_POLICY_ALL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MISSED_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "MISSED_POLICY_ONCE" => Some(Self::Once),
+            "MISSED_POLICY_SKIP" => Some(Self::Skip),
+            "MISSED_POLICY_ALL" => Some(Self::All),
             _ => None,
         }
     }
@@ -1244,6 +1355,10 @@ pub enum ErrorReason {
     /// DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
     /// and "payload" say which. A task whose request is lost has failed with this.
     PayloadLost = 24,
+    /// ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one.
+    LeadershipLost = 25,
+    /// NOT_FOUND: no such schedule.
+    ScheduleNotFound = 26,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1277,6 +1392,8 @@ impl ErrorReason {
             Self::StateConflict => "ERROR_REASON_STATE_CONFLICT",
             Self::LogFailed => "ERROR_REASON_LOG_FAILED",
             Self::PayloadLost => "ERROR_REASON_PAYLOAD_LOST",
+            Self::LeadershipLost => "ERROR_REASON_LEADERSHIP_LOST",
+            Self::ScheduleNotFound => "ERROR_REASON_SCHEDULE_NOT_FOUND",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1307,8 +1424,1171 @@ impl ErrorReason {
             "ERROR_REASON_STATE_CONFLICT" => Some(Self::StateConflict),
             "ERROR_REASON_LOG_FAILED" => Some(Self::LogFailed),
             "ERROR_REASON_PAYLOAD_LOST" => Some(Self::PayloadLost),
+            "ERROR_REASON_LEADERSHIP_LOST" => Some(Self::LeadershipLost),
+            "ERROR_REASON_SCHEDULE_NOT_FOUND" => Some(Self::ScheduleNotFound),
             _ => None,
         }
+    }
+}
+/// What is to run and when.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Schedule {
+    /// 1 to 200 of \[A-Za-z0-9.\_-\].
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// "/package.Service/Method".
+    #[prost(string, tag = "2")]
+    pub method: ::prost::alloc::string::String,
+    /// The serialized request of every run, at most 64 KiB.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub request: ::prost::bytes::Bytes,
+    /// As in SchedulePolicy: five fields, @daily and the like, or "@every 90s". Exactly one of cron and every.
+    #[prost(string, tag = "4")]
+    pub cron: ::prost::alloc::string::String,
+    /// The same distance between all runs: 100 ms to 365 d.
+    #[prost(message, optional, tag = "5")]
+    pub every: ::core::option::Option<::prost_types::Duration>,
+    /// Where `every` counts from. Default 1970-01-01T00:00:00Z.
+    #[prost(message, optional, tag = "6")]
+    pub anchor: ::core::option::Option<::prost_types::Timestamp>,
+    /// Name of the time zone that cron is read in. Default "UTC".
+    #[prost(string, tag = "7")]
+    pub timezone: ::prost::alloc::string::String,
+    /// No run is before it. Default: from now on.
+    #[prost(message, optional, tag = "8")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// No run is after it. Default: none.
+    #[prost(message, optional, tag = "9")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Each run is late by a share of this. Default 0.
+    #[prost(message, optional, tag = "10")]
+    pub jitter: ::core::option::Option<::prost_types::Duration>,
+    /// Default SKIP.
+    #[prost(enumeration = "OverlapPolicy", tag = "11")]
+    pub overlap: i32,
+    /// Default ONCE.
+    #[prost(enumeration = "MissedPolicy", tag = "12")]
+    pub missed: i32,
+    /// Default 365 d.
+    #[prost(message, optional, tag = "13")]
+    pub catch_up_window: ::core::option::Option<::prost_types::Duration>,
+    /// Priority of its tasks, 0 to 9. Default: the policy's.
+    #[prost(int32, optional, tag = "14")]
+    pub priority: ::core::option::Option<i32>,
+}
+/// How it is with a schedule.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduleStatus {
+    /// Whether runs by time are held.
+    #[prost(bool, tag = "1")]
+    pub paused: bool,
+    /// What was said when it was paused or resumed last.
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+    /// Whether a contract declares it.
+    #[prost(bool, tag = "3")]
+    pub managed: bool,
+    /// When its next runs start, jitter included; none while it is paused.
+    #[prost(message, repeated, tag = "4")]
+    pub next_times: ::prost::alloc::vec::Vec<::prost_types::Timestamp>,
+    /// Its last runs, at most 10, newest first.
+    #[prost(message, repeated, tag = "5")]
+    pub runs: ::prost::alloc::vec::Vec<ScheduleRun>,
+    /// Runs whose tasks were submitted.
+    #[prost(int64, tag = "6")]
+    pub run_count: i64,
+    /// Times left out because the run before was not finished.
+    #[prost(int64, tag = "7")]
+    pub skipped_count: i64,
+    /// Times that passed while no scheduler was there and that were not made up for; at most 1000 an outage.
+    #[prost(int64, tag = "8")]
+    pub missed_count: i64,
+    /// Runs whose tasks the broker refused for good.
+    #[prost(int64, tag = "9")]
+    pub refused_count: i64,
+    /// Why the last of them was refused; "" once a run was submitted again.
+    #[prost(string, tag = "10")]
+    pub last_error: ::prost::alloc::string::String,
+    /// Whether a run waits for the end of the one before.
+    #[prost(bool, tag = "11")]
+    pub buffered: bool,
+    /// Times that were asked for by BackfillSchedule and are still to come.
+    #[prost(int64, tag = "12")]
+    pub backfill_count: i64,
+    /// When it was created.
+    #[prost(message, optional, tag = "13")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// One run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScheduleRun {
+    /// The time that it stands for, without jitter; of a trigger the time of that.
+    #[prost(message, optional, tag = "1")]
+    pub fire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its task was submitted.
+    #[prost(message, optional, tag = "2")]
+    pub submit_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its task.
+    #[prost(string, tag = "3")]
+    pub task: ::prost::alloc::string::String,
+    /// Why it ran.
+    #[prost(enumeration = "ScheduleRunCause", tag = "4")]
+    pub cause: i32,
+}
+/// A schedule and how it is with it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduleEntry {
+    /// What was declared.
+    #[prost(message, optional, tag = "1")]
+    pub schedule: ::core::option::Option<Schedule>,
+    /// What has become of it.
+    #[prost(message, optional, tag = "2")]
+    pub status: ::core::option::Option<ScheduleStatus>,
+}
+/// What to create or change.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutScheduleRequest {
+    /// The schedule.
+    #[prost(message, optional, tag = "1")]
+    pub schedule: ::core::option::Option<Schedule>,
+    /// FAILED_PRECONDITION where there is one of this name.
+    #[prost(bool, tag = "2")]
+    pub must_not_exist: bool,
+    /// Checks, and answers with the next times; changes nothing.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
+    /// How many next times to answer, 0 to 100.
+    #[prost(int32, tag = "4")]
+    pub next_times: i32,
+}
+/// It is durable.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PutScheduleResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub entry: ::core::option::Option<ScheduleEntry>,
+    /// Whether there was none before.
+    #[prost(bool, tag = "2")]
+    pub created: bool,
+}
+/// Which schedule.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetScheduleRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How many next times to answer, 0 to 100. Default 1.
+    #[prost(int32, optional, tag = "2")]
+    pub next_times: ::core::option::Option<i32>,
+}
+/// The schedule.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetScheduleResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub entry: ::core::option::Option<ScheduleEntry>,
+}
+/// Which schedules.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSchedulesRequest {
+    /// At most this many; default 100, at most 1000.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// From the previous answer.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// One page.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSchedulesResponse {
+    /// By name, without their requests.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<ScheduleEntry>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Which schedule to remove.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteScheduleRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// It is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteScheduleResponse {}
+/// Which schedule to hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseScheduleRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For people, at most 1000 characters.
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+}
+/// It is durable.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PauseScheduleResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub entry: ::core::option::Option<ScheduleEntry>,
+}
+/// Which schedule to let go on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeScheduleRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For people, at most 1000 characters.
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+}
+/// It is durable.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResumeScheduleResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub entry: ::core::option::Option<ScheduleEntry>,
+}
+/// Which schedule to run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TriggerScheduleRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 64 characters that the caller chose: a call that comes again under the same id starts no second run. Default:
+    /// a new one.
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// It runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TriggerScheduleResponse {
+    /// Its task.
+    #[prost(string, tag = "1")]
+    pub task: ::prost::alloc::string::String,
+}
+/// Which times.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackfillScheduleRequest {
+    /// The schedule's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The first time that counts.
+    #[prost(message, optional, tag = "2")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last one; not in the future.
+    #[prost(message, optional, tag = "3")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Counts and changes nothing.
+    #[prost(bool, tag = "4")]
+    pub validate_only: bool,
+}
+/// It is durable, and under way.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackfillScheduleResponse {
+    /// How many times there are; at most 10000.
+    #[prost(int64, tag = "1")]
+    pub count: i64,
+}
+/// Why a run was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ScheduleRunCause {
+    /// Never sent.
+    Unspecified = 0,
+    /// Its time had come.
+    Time = 1,
+    /// TriggerSchedule.
+    Trigger = 2,
+    /// BackfillSchedule.
+    Backfill = 3,
+}
+impl ScheduleRunCause {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SCHEDULE_RUN_CAUSE_UNSPECIFIED",
+            Self::Time => "SCHEDULE_RUN_CAUSE_TIME",
+            Self::Trigger => "SCHEDULE_RUN_CAUSE_TRIGGER",
+            Self::Backfill => "SCHEDULE_RUN_CAUSE_BACKFILL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SCHEDULE_RUN_CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "SCHEDULE_RUN_CAUSE_TIME" => Some(Self::Time),
+            "SCHEDULE_RUN_CAUSE_TRIGGER" => Some(Self::Trigger),
+            "SCHEDULE_RUN_CAUSE_BACKFILL" => Some(Self::Backfill),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod schedule_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Schedules; docs/schedules.md. UNAVAILABLE while the scheduler is not connected to the broker. A schedule that does
+    /// not exist is NOT_FOUND; one that a contract declares cannot be put or deleted: FAILED_PRECONDITION.
+    #[derive(Debug, Clone)]
+    pub struct ScheduleServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ScheduleServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ScheduleServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ScheduleServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ScheduleServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Creates a schedule, or changes the one of this name. Where its times stay the same, the next run does, too;
+        /// whether it is paused stays in any case. INVALID_ARGUMENT names each field that cannot hold.
+        pub async fn put_schedule(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PutScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutScheduleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/PutSchedule",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "PutSchedule"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads one schedule.
+        pub async fn get_schedule(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetScheduleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/GetSchedule",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "GetSchedule"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the schedules, by name.
+        pub async fn list_schedules(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSchedulesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSchedulesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/ListSchedules",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "ListSchedules"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a schedule. Tasks that it has submitted go on.
+        pub async fn delete_schedule(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteScheduleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/DeleteSchedule",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "DeleteSchedule"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Starts no more runs by time. What passes meanwhile is not missed, and is not made up for.
+        pub async fn pause_schedule(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseScheduleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/PauseSchedule",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "PauseSchedule"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Undoes PauseSchedule; the next run is the next from now.
+        pub async fn resume_schedule(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeScheduleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/ResumeSchedule",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "ResumeSchedule"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Starts a run now, whatever its times, its overlap policy and a pause say.
+        pub async fn trigger_schedule(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TriggerScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TriggerScheduleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/TriggerSchedule",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "TriggerSchedule"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Starts the runs of a time that has passed. A time that has had its run, and is remembered, gets no second one. All
+        /// at once with ALLOW, one after the other with any other overlap policy.
+        pub async fn backfill_schedule(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BackfillScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BackfillScheduleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.ScheduleService/BackfillSchedule",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.ScheduleService", "BackfillSchedule"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod schedule_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ScheduleServiceServer.
+    #[async_trait]
+    pub trait ScheduleService: std::marker::Send + std::marker::Sync + 'static {
+        /// Creates a schedule, or changes the one of this name. Where its times stay the same, the next run does, too;
+        /// whether it is paused stays in any case. INVALID_ARGUMENT names each field that cannot hold.
+        async fn put_schedule(
+            &self,
+            request: tonic::Request<super::PutScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutScheduleResponse>,
+            tonic::Status,
+        >;
+        /// Reads one schedule.
+        async fn get_schedule(
+            &self,
+            request: tonic::Request<super::GetScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetScheduleResponse>,
+            tonic::Status,
+        >;
+        /// Lists the schedules, by name.
+        async fn list_schedules(
+            &self,
+            request: tonic::Request<super::ListSchedulesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSchedulesResponse>,
+            tonic::Status,
+        >;
+        /// Removes a schedule. Tasks that it has submitted go on.
+        async fn delete_schedule(
+            &self,
+            request: tonic::Request<super::DeleteScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteScheduleResponse>,
+            tonic::Status,
+        >;
+        /// Starts no more runs by time. What passes meanwhile is not missed, and is not made up for.
+        async fn pause_schedule(
+            &self,
+            request: tonic::Request<super::PauseScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseScheduleResponse>,
+            tonic::Status,
+        >;
+        /// Undoes PauseSchedule; the next run is the next from now.
+        async fn resume_schedule(
+            &self,
+            request: tonic::Request<super::ResumeScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeScheduleResponse>,
+            tonic::Status,
+        >;
+        /// Starts a run now, whatever its times, its overlap policy and a pause say.
+        async fn trigger_schedule(
+            &self,
+            request: tonic::Request<super::TriggerScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TriggerScheduleResponse>,
+            tonic::Status,
+        >;
+        /// Starts the runs of a time that has passed. A time that has had its run, and is remembered, gets no second one. All
+        /// at once with ALLOW, one after the other with any other overlap policy.
+        async fn backfill_schedule(
+            &self,
+            request: tonic::Request<super::BackfillScheduleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BackfillScheduleResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Schedules; docs/schedules.md. UNAVAILABLE while the scheduler is not connected to the broker. A schedule that does
+    /// not exist is NOT_FOUND; one that a contract declares cannot be put or deleted: FAILED_PRECONDITION.
+    #[derive(Debug)]
+    pub struct ScheduleServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ScheduleServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ScheduleServiceServer<T>
+    where
+        T: ScheduleService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.v1.ScheduleService/PutSchedule" => {
+                    #[allow(non_camel_case_types)]
+                    struct PutScheduleSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::PutScheduleRequest>
+                    for PutScheduleSvc<T> {
+                        type Response = super::PutScheduleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PutScheduleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::put_schedule(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PutScheduleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.ScheduleService/GetSchedule" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetScheduleSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::GetScheduleRequest>
+                    for GetScheduleSvc<T> {
+                        type Response = super::GetScheduleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetScheduleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::get_schedule(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetScheduleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.ScheduleService/ListSchedules" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSchedulesSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::ListSchedulesRequest>
+                    for ListSchedulesSvc<T> {
+                        type Response = super::ListSchedulesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSchedulesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::list_schedules(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSchedulesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.ScheduleService/DeleteSchedule" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteScheduleSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::DeleteScheduleRequest>
+                    for DeleteScheduleSvc<T> {
+                        type Response = super::DeleteScheduleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteScheduleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::delete_schedule(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteScheduleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.ScheduleService/PauseSchedule" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseScheduleSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::PauseScheduleRequest>
+                    for PauseScheduleSvc<T> {
+                        type Response = super::PauseScheduleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseScheduleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::pause_schedule(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseScheduleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.ScheduleService/ResumeSchedule" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeScheduleSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::ResumeScheduleRequest>
+                    for ResumeScheduleSvc<T> {
+                        type Response = super::ResumeScheduleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeScheduleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::resume_schedule(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeScheduleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.ScheduleService/TriggerSchedule" => {
+                    #[allow(non_camel_case_types)]
+                    struct TriggerScheduleSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::TriggerScheduleRequest>
+                    for TriggerScheduleSvc<T> {
+                        type Response = super::TriggerScheduleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TriggerScheduleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::trigger_schedule(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TriggerScheduleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.ScheduleService/BackfillSchedule" => {
+                    #[allow(non_camel_case_types)]
+                    struct BackfillScheduleSvc<T: ScheduleService>(pub Arc<T>);
+                    impl<
+                        T: ScheduleService,
+                    > tonic::server::UnaryService<super::BackfillScheduleRequest>
+                    for BackfillScheduleSvc<T> {
+                        type Response = super::BackfillScheduleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BackfillScheduleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ScheduleService>::backfill_schedule(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BackfillScheduleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ScheduleServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.v1.ScheduleService";
+    impl<T> tonic::server::NamedService for ScheduleServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
     }
 }
 /// Tasks of one submission, in columns: entry i of every filled column belongs to task i. A column is empty or has
@@ -1679,6 +2959,22 @@ pub struct Queue {
     /// Workers attached that serve it.
     #[prost(int32, tag = "7")]
     pub worker_count: i32,
+    /// READY tasks that limits of their methods hold; none while the queue is paused.
+    #[prost(message, repeated, tag = "8")]
+    pub held: ::prost::alloc::vec::Vec<HeldCount>,
+}
+/// How many READY tasks of a method a limit holds. They start by themselves when it lets them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldCount {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The limit.
+    #[prost(enumeration = "HeldBy", tag = "2")]
+    pub by: i32,
+    /// How many.
+    #[prost(int64, tag = "3")]
+    pub count: i64,
 }
 /// How many tasks are in a state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1754,6 +3050,47 @@ pub struct ResumeQueueResponse {
     /// The queue.
     #[prost(message, optional, tag = "1")]
     pub queue: ::core::option::Option<Queue>,
+}
+/// Which limit of a method holds tasks that could start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HeldBy {
+    /// Never sent.
+    Unspecified = 0,
+    /// TaskPolicy.concurrency.limit: as many attempts of the method run as may.
+    Concurrency = 1,
+    /// TaskPolicy.rate_limit without a key: as many attempts of the method began as may for now.
+    Rate = 2,
+    /// TaskPolicy.concurrency.per_key_limit: as many attempts of their key run as may.
+    KeyConcurrency = 3,
+    /// TaskPolicy.rate_limit with a key: as many attempts of their key began as may for now.
+    KeyRate = 4,
+}
+impl HeldBy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HELD_BY_UNSPECIFIED",
+            Self::Concurrency => "HELD_BY_CONCURRENCY",
+            Self::Rate => "HELD_BY_RATE",
+            Self::KeyConcurrency => "HELD_BY_KEY_CONCURRENCY",
+            Self::KeyRate => "HELD_BY_KEY_RATE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HELD_BY_UNSPECIFIED" => Some(Self::Unspecified),
+            "HELD_BY_CONCURRENCY" => Some(Self::Concurrency),
+            "HELD_BY_RATE" => Some(Self::Rate),
+            "HELD_BY_KEY_CONCURRENCY" => Some(Self::KeyConcurrency),
+            "HELD_BY_KEY_RATE" => Some(Self::KeyRate),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod task_service_client {

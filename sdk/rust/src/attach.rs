@@ -70,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) version: String,
     pub(crate) slots: u32,
     pub(crate) grace: Duration,
+    /// Where its methods are called directly, if it listens.
+    pub(crate) endpoint: Option<String>,
 }
 
 /// A worker at work.
@@ -257,8 +259,11 @@ impl Attachment {
             name,
             version,
             slots,
+            endpoint,
             ..
         } = &self.plan;
+        // One that drains is not to be found any more.
+        let endpoint = endpoint.clone().filter(|_| self.give_up.is_none());
         WorkerHello {
             worker: worker.clone(),
             name: name.clone(),
@@ -271,8 +276,7 @@ impl Attachment {
                 .map(|Lease { task, token }| HeldLease { task, token })
                 .collect(),
             contracts: self.contracts.clone(),
-            // It listens nowhere.
-            ..WorkerHello::default()
+            endpoint: endpoint.unwrap_or_default(),
         }
     }
 

@@ -250,6 +250,11 @@ impl Attempt {
         self.inner.stop.notify_waiters();
     }
 
+    /// Whether its handler waits for a child.
+    pub(crate) fn waits(&self) -> bool {
+        self.inner.waiting.load(Ordering::Relaxed) > 0
+    }
+
     pub(crate) fn waiting(&self) -> &AtomicU32 {
         &self.inner.waiting
     }

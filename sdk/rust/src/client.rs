@@ -3,6 +3,7 @@
 use crate::channel::{Channel, Slot};
 use crate::contracts::{Contracts, pause};
 use crate::descriptors::Descriptors;
+use crate::direct::{DirectChannel, Directory};
 use crate::many::{self, Responses, Submissions};
 use crate::pb::v1::task_service_client::TaskServiceClient;
 use crate::session::{MESSAGE_MAX, Session};
@@ -159,6 +160,27 @@ impl Plait {
         Channel::new(Arc::clone(&self.client))
     }
 
+    /// A channel for generated clients whose calls are no tasks: each goes straight to a live worker that listens, with
+    /// no queue and no record of it.
+    ///
+    /// Workers are found by the scheduler; calls go on while it is away. Every call has a deadline: what is left of the
+    /// handler's or of [`deadline::limit`](crate::deadline::limit), default 30 s, less 5 ms for the hop; the call's own
+    /// `grpc-timeout` if that is shorter; and at most what the contract allows. UNAVAILABLE where nobody serves the
+    /// method.
+    ///
+    /// ```no_run
+    /// # async fn example(p: plait::Plait) -> Result<(), tonic::Status> {
+    /// use plait::pb::testing::v1::{EchoRequest, echo_service_client::EchoServiceClient};
+    ///
+    /// let now = EchoServiceClient::new(p.direct()).echo(EchoRequest::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn direct(&self) -> DirectChannel {
+        DirectChannel::new(Arc::clone(&self.client))
+    }
+
     /// Submits the one call that the closure makes through the channel it gets, and answers with a handle as soon as
     /// the task is durable. Options are set on the channel. The closure ends with its call: what stands after it is not
     /// run, once the task is on its way, and of the response only the type is used.
@@ -296,6 +318,7 @@ pub(crate) struct Client {
     transport: transport::Channel,
     contracts: Contracts,
     session: OnceLock<Session>,
+    directory: OnceLock<Directory>,
     sets: Vec<Bytes>,
 }
 
@@ -315,6 +338,7 @@ impl Client {
             transport,
             contracts,
             session: OnceLock::new(),
+            directory: OnceLock::new(),
             sets,
         }
     }
@@ -341,6 +365,12 @@ impl Client {
     pub(crate) fn session(&self) -> &Session {
         self.session
             .get_or_init(|| Session::start(self.transport.clone()))
+    }
+
+    /// Where direct calls go, asked for from the first one on.
+    pub(crate) fn directory(&self) -> &Directory {
+        self.directory
+            .get_or_init(|| Directory::start(self.transport.clone()))
     }
 
     pub(crate) fn tasks(&self) -> TaskServiceClient<transport::Channel> {

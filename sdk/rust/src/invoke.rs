@@ -140,7 +140,7 @@ fn end(unframed: Unframed) -> Ended {
     })
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Status {
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("with something that is no text");

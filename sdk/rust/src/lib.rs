@@ -3,13 +3,14 @@
 //! A team writes its `.proto` once, with a policy on each method, and implements it with the tonic service it already
 //! has. [`Plait::channel`] under the generated client makes a call durable; [`Plait::submit`] answers with a handle;
 //! [`Plait::worker`] runs the generated server. A handler that makes durable calls is a flow, and its calls are
-//! memoised ([`flow`]).
+//! memoised ([`flow`]). [`Plait::direct`] in the place of `channel` calls a live worker, with no task.
 //!
 //! Every error is a [`tonic::Status`]; see [`errors`].
 
 #![warn(missing_docs)]
 
 #[allow(
+    dead_code,
     missing_docs,
     unreachable_pub,
     clippy::all,
@@ -25,7 +26,8 @@ mod generated;
 /// own.
 pub mod pb {
     pub use crate::generated::plait::{control, v1};
-    pub use crate::generated::*;
+    // Not Envoy's, which are for finding workers only.
+    pub use crate::generated::{airport, google, plait, testing};
 
     /// The descriptors of every contract in `proto/`, as a serialized `FileDescriptorSet`.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("../gen/plait.fds.binpb");
@@ -53,11 +55,14 @@ mod codec;
 mod contracts;
 pub mod deadline;
 mod descriptors;
+mod direct;
 pub mod errors;
 pub mod flow;
 mod frame;
 mod invoke;
 mod keys;
+pub mod limiter;
+mod listener;
 mod many;
 mod metadata;
 mod number_map;
@@ -75,6 +80,7 @@ pub mod worker;
 pub use attempt::Attempt;
 pub use channel::Channel;
 pub use client::{Builder, Plait};
+pub use direct::DirectChannel;
 pub use flow::attempt;
 pub use many::{Responses, Submissions};
 pub use options::Options;

@@ -121,7 +121,11 @@ impl Incoming {
         let timeout = timeout.and_then(|value| deadline::decode_timeout(value.to_str().ok()?));
         Self {
             attempt: if detached { None } else { flow::of(&client) },
-            deadline: timeout.and_then(|timeout| clock::now().checked_add(timeout)),
+            deadline: timeout
+                .and_then(|timeout| clock::now().checked_add(timeout))
+                .into_iter()
+                .chain(deadline::limit_at())
+                .min(),
             metadata: metadata::from_headers(&parts.headers),
             uri: parts.uri,
             body: Unframing::new(body, "request"),

@@ -1,7 +1,14 @@
-//! Running a handler in a test as a worker would, without a mesh.
+//! For tests of programs that use Plait.
 //!
-//! The handler finds the attempt that the test made up. Its durable calls are not part of this: give it a client of a
-//! plain service, or start a broker.
+//! [`attempt`] runs a handler as a worker would, without a mesh: it finds the attempt that the test made up. Its
+//! durable calls are not part of this. For those there is [`Mesh`], a real broker and scheduler, and its [`TestKit`],
+//! which moves the broker's clock ahead and lets attempts fail.
+
+mod kit;
+mod mesh;
+
+pub use kit::{Fault, TestKit};
+pub use mesh::Mesh;
 
 use crate::attempt::{Attempt, Facts, Lease};
 use crate::clock;

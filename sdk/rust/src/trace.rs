@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tonic::Status;
 
 mod export;
+pub(crate) mod rpc;
 
 pub use export::{Exporter, configure};
 

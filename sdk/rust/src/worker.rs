@@ -5,10 +5,12 @@ use crate::client::Client;
 use crate::clock;
 use crate::descriptors::Descriptors;
 use crate::invoke::{Handler, TowerHandler};
+use crate::listener::Listener;
 use bytes::Bytes;
 use http::{Request, Response};
 use std::env;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -20,6 +22,9 @@ use tonic::server::NamedService;
 
 /// Attempts at once unless the user says otherwise.
 const CONCURRENCY: u32 = 128;
+
+/// Where a supervisor tells a process its name.
+const PROCESS: &str = "PLAIT_PROCESS";
 
 /// A worker that has not started. Get one from [`Plait::worker`](crate::Plait::worker).
 ///
@@ -42,11 +47,14 @@ const CONCURRENCY: u32 = 128;
 pub struct Worker {
     client: Arc<Client>,
     services: Vec<(&'static str, Arc<dyn Handler>)>,
+    /// Names of the methods that are served; none: all.
+    only: Vec<String>,
     sets: Vec<Bytes>,
     concurrency: u32,
     name: String,
     version: String,
     grace: Duration,
+    listen: Option<String>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -63,11 +71,13 @@ impl Worker {
         Self {
             client,
             services: Vec::new(),
+            only: Vec::new(),
             sets: Vec::new(),
             concurrency: CONCURRENCY,
             name: program(),
             version: String::new(),
             grace: Duration::from_secs(30),
+            listen: None,
         }
     }
 
@@ -88,6 +98,12 @@ impl Worker {
     {
         self.services
             .push((S::NAME, Arc::new(TowerHandler(service))));
+        self
+    }
+
+    /// Serves only these methods of the services, such as "Charge"; others are left to other workers. Default: all.
+    pub fn methods<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.only.extend(names.into_iter().map(Into::into));
         self
     }
 
@@ -125,12 +141,22 @@ impl Worker {
         self
     }
 
+    /// Listens for direct calls as well, at an address of a loopback interface, "127.0.0.1:0" for any port: an ordinary
+    /// gRPC server, found by whoever calls through [`Plait::direct`](crate::Plait::direct) or by xDS. As many calls run
+    /// at once as `concurrency` says; one more gets RESOURCE_EXHAUSTED. A handler that is called has no attempt.
+    /// Default: it does not listen.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
     /// Works until SIGTERM or SIGINT, then drains: takes no more, hands back what has not started, finishes what runs,
     /// and returns when the broker has the outcomes. A second signal means now.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION when a service's descriptor is missing; UNIMPLEMENTED for a streaming method; the refusal of
-    /// a contract (POLICY_INVALID, CONTRACT_INCOMPATIBLE). An absent broker is waited for.
+    /// FAILED_PRECONDITION when a service's descriptor is missing; UNIMPLEMENTED for a streaming method;
+    /// INVALID_ARGUMENT for an address to listen at that is none or not on loopback, UNAVAILABLE for one that is
+    /// taken; the refusal of a contract (POLICY_INVALID, CONTRACT_INCOMPATIBLE). An absent broker is waited for.
     pub async fn run(self) -> Result<(), Status> {
         let mut running = self.start()?;
         let mut signals = Signals::new()?;
@@ -146,14 +172,25 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Worker::run`], for what is wrong before the broker is asked.
-    pub fn start(self) -> Result<RunningWorker, Status> {
-        let plan = self.plan()?;
+    pub fn start(mut self) -> Result<RunningWorker, Status> {
+        let listen = self.listen.take();
+        let mut plan = self.plan()?;
+        let listener = listen.map(|address| Listener::open(&address, &plan));
+        let listener = listener.transpose()?;
+        let endpoint = listener.as_ref().map(Listener::endpoint);
+        plan.endpoint.clone_from(&endpoint);
         let worker = plan.worker.clone();
         let (wish, wishes) = watch::channel(Wish::Run);
         let (attached, is_attached) = watch::channel(false);
-        let ended = tokio::spawn(Attachment::new(plan, wishes, attached).run());
+        let grace = plan.grace;
+        let attachment = Attachment::new(plan, wishes.clone(), attached).run();
+        let ended = match listener {
+            None => tokio::spawn(attachment),
+            Some(listener) => tokio::spawn(beside(attachment, listener.serve(wishes, grace))),
+        };
         Ok(RunningWorker {
             worker,
+            endpoint,
             wish,
             attached: is_attached,
             ended,
@@ -174,11 +211,20 @@ impl Worker {
         for (name, handler) in &self.services {
             let served = descriptors.service(name).ok_or_else(|| undeclared(name))?;
             for method in &served.methods {
+                let of_name = |only: &String| method.path.ends_with(&format!("/{only}"));
+                if !self.only.is_empty() && !self.only.iter().any(of_name) {
+                    continue;
+                }
                 if method.streaming {
                     return Err(streaming(&method.path));
                 }
                 methods.push((method.path.clone(), Arc::clone(handler)));
             }
+        }
+        if methods.is_empty() {
+            let only = self.only.join(", ");
+            let text = format!("the services have no method {only}: the worker serves nothing");
+            return Err(Status::failed_precondition(text));
         }
         Ok(Plan {
             client: self.client,
@@ -189,11 +235,12 @@ impl Worker {
                 .map(|(name, _)| (*name).to_owned())
                 .collect(),
             methods,
-            worker: uuid::Uuid::from_bytes(clock::random_bytes()).to_string(),
+            worker: worker_id(env::var(PROCESS).ok().as_deref(), clock::random_bytes()),
             name: self.name,
             version: self.version,
             slots: self.concurrency,
             grace: self.grace,
+            endpoint: None,
         })
     }
 }
@@ -210,6 +257,40 @@ fn streaming(path: &str) -> Status {
         "{path} is a streaming method, and a task is one request and one response: serve it with a \
          gRPC server, or move it to a service of its own"
     ))
+}
+
+/// An id that is new for each worker: the supervisor's name of the process, so that it knows which of its processes the
+/// worker is, and random bits.
+fn worker_id(process: Option<&str>, random: [u8; 16]) -> String {
+    let random = uuid::Uuid::from_bytes(random);
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || "._:-".contains(*c);
+    let process: String = process
+        .unwrap_or_default()
+        .chars()
+        .filter(allowed)
+        .take(31)
+        .collect();
+    if process.is_empty() {
+        random.to_string()
+    } else {
+        format!("{process}-{}", random.simple())
+    }
+}
+
+/// Serves tasks and calls. Calls may go on for a moment when tasks are done; what ends the tasks otherwise ends both.
+async fn beside(
+    tasks: impl Future<Output = Result<(), Status>>,
+    calls: impl Future<Output = ()>,
+) -> Result<(), Status> {
+    let (mut tasks, mut calls) = (pin!(tasks), pin!(calls));
+    tokio::select! {
+        ended = &mut tasks => {
+            ended?;
+            calls.await;
+            Ok(())
+        }
+        () = &mut calls => tasks.await,
+    }
 }
 
 /// The name of this program.
@@ -230,6 +311,7 @@ fn program() -> String {
 #[derive(Debug)]
 pub struct RunningWorker {
     worker: String,
+    endpoint: Option<String>,
     wish: watch::Sender<Wish>,
     attached: watch::Receiver<bool>,
     ended: JoinHandle<Result<(), Status>>,
@@ -240,6 +322,12 @@ impl RunningWorker {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.worker
+    }
+
+    /// Where it is called directly, "address:port"; `None` when it does not listen.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
     }
 
     /// Waits until it is attached to the broker.

@@ -5,8 +5,8 @@ use plait::deadline::Policy;
 use plait::retry::{Backoff, Budget};
 use serde_json::{Value, json};
 
-/// Kinds that no code of this SDK has yet, with the reason.
-const LATER: [(&str, &str); 1] = [("limiter", "direct calls, which it limits, are a later part")];
+/// Kinds whose machines are not public; the tests of the channel of direct calls run them.
+const ELSEWHERE: [&str; 1] = ["limiter"];
 
 #[test]
 fn every_step_of_every_vector_is_the_same() {
@@ -20,7 +20,7 @@ fn every_step_of_every_vector_is_the_same() {
     let mut kinds = Vec::new();
     for vector in document["vectors"].as_array().expect("vectors") {
         let kind = vector["kind"].as_str().expect("a kind");
-        if LATER.iter().any(|(later, _)| *later == kind) {
+        if ELSEWHERE.contains(&kind) {
             continue;
         }
         kinds.push(kind);

@@ -210,6 +210,24 @@ async fn a_wiped_broker_learns_the_contract_again() {
 }
 
 #[tokio::test]
+async fn methods_that_are_left_out_are_left_to_other_workers() {
+    let mesh = Mesh::start().await;
+    let service = Echo::new(None);
+    let error = mesh.worker(&service).methods(["Nothing", "ce"]).start();
+    let error = error.expect_err("no such method");
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.message().contains("Nothing, ce"), "{error}");
+    let _one = run(mesh.worker(&service).methods(["Append"])).await;
+    let once = submit_once(&mesh.p).await;
+    let append = submit_append(&mesh.p, 1).await;
+    soon(append.result()).await.expect("a result");
+    assert_eq!(soon(once.state()).await.expect("a state"), TaskState::Ready);
+    let _other = run(mesh.worker(&service).methods(["Once"])).await;
+    service.release(1);
+    soon(once.result()).await.expect("a result");
+}
+
+#[tokio::test]
 async fn a_service_without_a_descriptor_is_refused() {
     let mesh = Mesh::start().await;
     let error = mesh

@@ -10,6 +10,7 @@ import type { Transport } from "@connectrpc/connect";
 import { pipeline, type Requests, WINDOW_TASKS } from "./bulk.js";
 import { type ChannelOptions, DurableTransport } from "./channel.js";
 import { Core, type Manner } from "./core.js";
+import { type DirectOptions, DirectTransport } from "./direct.js";
 import type { TaskOptions } from "./options.js";
 import { Submission, taskNumber } from "./submission.js";
 import { Task } from "./task.js";
@@ -73,6 +74,19 @@ export class Client {
    */
   channel(options: ChannelOptions = {}): Transport {
     return new DurableTransport(this.#core, this.#detached, options.interceptors ?? []);
+  }
+
+  /**
+   * A transport for Connect's clients whose calls are no tasks: each goes straight to a live worker
+   * that listens, with no queue and no record of it. Workers are found by the scheduler; calls go on
+   * while it is away.
+   *
+   * Every call has a deadline: what is left of the handler's or of `deadline.limit`, default 30 s,
+   * less 5 ms for the hop; the call's own timeout if that is shorter; and at most what the contract
+   * allows. Rejects with Unavailable where nobody serves the method.
+   */
+  direct(options: DirectOptions = {}): Transport {
+    return new DirectTransport(this.#core, options);
   }
 
   /** The same client, whose calls are ordinary tasks also inside a handler. */

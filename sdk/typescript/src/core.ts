@@ -6,7 +6,9 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { TaskOptions as Sent } from "../gen/plait/v1/task_pb.js";
+import { Directory } from "./directory.js";
 import { Flow } from "./flow.js";
+import { Guards } from "./guards.js";
 import { timeoutOfCall } from "./limit.js";
 import { Methods } from "./methods.js";
 import { sent, type TaskOptions } from "./options.js";
@@ -38,6 +40,9 @@ export class Core {
   readonly wire: Wire;
   readonly session: Session;
   readonly methods: Methods;
+  /** Of the channels of direct calls that do not count for themselves. */
+  readonly guards = new Guards();
+  #directory: Directory | undefined;
   #memo: Memo | undefined;
   #closed: Promise<void> | undefined;
 
@@ -45,6 +50,15 @@ export class Core {
     this.wire = new Wire(address);
     this.session = new Session(this.wire, (submission) => this.methods.submitAgain(submission));
     this.methods = new Methods(this.wire, (submission) => this.session.submit(submission));
+  }
+
+  /** Where direct calls go, asked for from the first one on. */
+  get directory(): Directory {
+    if (this.#closed !== undefined) {
+      throw closed();
+    }
+    this.#directory ??= new Directory(this.wire);
+    return this.#directory;
   }
 
   /** Ends everything. Whoever waits gets CANCELLED. */
@@ -116,6 +130,7 @@ export class Core {
   }
 
   async #close(): Promise<void> {
+    this.#directory?.close();
     this.methods.close();
     await this.session.close();
     this.wire.close();

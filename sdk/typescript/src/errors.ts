@@ -61,6 +61,10 @@ export const Reason = {
   LOG_FAILED: "LOG_FAILED",
   /** DATA_LOSS: the log's bytes of a request, response or metadata are not what was written. */
   PAYLOAD_LOST: "PAYLOAD_LOST",
+  /** ABORTED: another scheduler leads by now; the command changed nothing. */
+  LEADERSHIP_LOST: "LEADERSHIP_LOST",
+  /** NOT_FOUND: no such schedule. */
+  SCHEDULE_NOT_FOUND: "SCHEDULE_NOT_FOUND",
 } as const;
 
 export type Reason = (typeof Reason)[keyof typeof Reason];

@@ -102,7 +102,8 @@ class Alarm {
     const { run } = this;
     if (performance.now() < run.deadline) {
       this.#set();
-    } else if (!run.stopped) {
+    } else if (!run.stopped && run.flow?.waits !== true) {
+      // A flow that stands still is not failed: the broker unloads it, and says so.
       const error = timedOut();
       run.home.expired(run, failureOf(error));
       run.stop(error);

@@ -14,11 +14,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Client, connect } from "./client.js";
 import { Process } from "./process.js";
+import { TestKit } from "./testkit.js";
+
+export { type AdvanceOptions, type FailOptions, type FaultOptions, TestKit } from "./testkit.js";
 
 /** What a mesh is made of. */
 export interface MeshOptions {
   /** More flags of the broker, such as `--sync none`. Default: none. */
   readonly brokerArguments?: readonly string[];
+  /**
+   * Whether its clock can be moved ahead and attempts be made to fail: see `Mesh.kit`. Such a broker
+   * does not wait for its disk. Default false.
+   */
+  readonly testKit?: boolean;
 }
 
 /** A broker and a scheduler on free ports of the loopback interface. */
@@ -26,6 +34,7 @@ export class Mesh {
   #broker: Process | undefined;
   #scheduler: Process | undefined;
   #address = "127.0.0.1:0";
+  #kit: TestKit | undefined;
 
   private constructor(
     /** Where its data and its logs are: broker.log and scheduler.log. */
@@ -51,6 +60,15 @@ export class Mesh {
     return this.#address;
   }
 
+  /** Its clock and its faults. Throws where it was not started with `testKit`. */
+  get kit(): TestKit {
+    if (this.options.testKit !== true) {
+      throw new Error("the mesh has no test kit: start it with { testKit: true }");
+    }
+    this.#kit ??= new TestKit(this.#address);
+    return this.#kit;
+  }
+
   /** A client of it, as `connect` makes it; to be closed by the caller. */
   connect(): Client {
     return connect(this.#address);
@@ -62,7 +80,8 @@ export class Mesh {
     const named = process.env.PLAIT_BROKER;
     const binary = named ?? (folder ? join(folder, "plait-broker") : "plait-broker");
     const data = join(this.logs, "broker");
-    const more = this.options.brokerArguments ?? [];
+    const kit = this.options.testKit === true ? ["--test-kit", "--sync", "none"] : [];
+    const more = [...kit, ...(this.options.brokerArguments ?? [])];
     this.#broker = await Process.start(
       "broker",
       [binary, "--listen", this.#address, "--data-dir", data, ...more],
@@ -95,6 +114,7 @@ export class Mesh {
 
   /** Ends both and removes their data. */
   async stop(): Promise<void> {
+    this.#kit?.close();
     await this.#scheduler?.terminate();
     await this.#broker?.terminate();
     await rm(this.logs, { recursive: true, force: true });

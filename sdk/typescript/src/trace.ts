@@ -3,6 +3,8 @@
  * @opentelemetry/api is needed: where a program registers no tracer provider, the context is
  * passed on as it came and no span is made.
  */
+import { AsyncLocalStorage } from "node:async_hooks";
+import { ConnectError } from "@connectrpc/connect";
 import {
   type Context,
   context,
@@ -15,7 +17,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import type { Metadatum } from "../gen/plait/v1/task_pb.js";
-import { textOf } from "./headers.js";
+import { metadataOf, textOf } from "./headers.js";
 import { current } from "./run.js";
 import type { Submission } from "./submission.js";
 import { VERSION } from "./wire.js";
@@ -69,9 +71,16 @@ function now(): number {
   return origin + at;
 }
 
-/** The context that is current: OpenTelemetry's, else that of the attempt that runs. */
+/** The context of the direct call that is being served; kept here as `contexts` is. */
+const served = new AsyncLocalStorage<Context>();
+
+/** The context that is current: OpenTelemetry's, else that of the attempt or call that runs. */
 function active(): Context {
   const here = context.active();
+  const call = served.getStore();
+  if (call !== undefined && trace.getSpanContext(here) === undefined) {
+    return call;
+  }
   const run = current.getStore();
   if (run === undefined || trace.getSpanContext(here) !== undefined) {
     return here;
@@ -170,6 +179,61 @@ export class AttemptSpan {
     this.#span.setAttribute("rpc.status_code", code);
     if (code !== 0) {
       this.#span.setStatus({ code: SpanStatusCode.ERROR, message });
+    }
+    this.#span.end(now());
+  }
+}
+
+/** The span of a direct call, on either side of it. */
+export class RpcSpan {
+  readonly #span: Span;
+  readonly #context: Context;
+  readonly #parent: SpanContext | undefined;
+
+  /** `arrived`: what came in with the call, on the worker's side; its context is the parent. */
+  constructor(method: string, arrived?: Headers) {
+    const parent = arrived === undefined ? active() : remote(metadataOf(arrived));
+    this.#parent = trace.getSpanContext(parent);
+    const options = {
+      kind: arrived === undefined ? SpanKind.CLIENT : SpanKind.SERVER,
+      attributes: { "rpc.system.name": "grpc", "rpc.method": method },
+      startTime: now(),
+    };
+    this.#span = tracer().startSpan(method, options, parent);
+    this.#context = trace.setSpan(parent, this.#span);
+  }
+
+  /** The headers with the context. One that the caller has set stands, unless there is a span. */
+  inject(headers: Headers): Headers {
+    const span = this.#span.spanContext();
+    const own = span.spanId !== this.#parent?.spanId;
+    const found = new Headers(headers);
+    const sent = headersFor(span);
+    if (sent.length > 0 && (own || !found.has(PARENT))) {
+      found.delete(STATE);
+      for (const [key, value] of sent) {
+        found.set(key, value);
+      }
+    }
+    return found;
+  }
+
+  /** An attempt after the first is sent. */
+  attempt(number: number): void {
+    this.#span.addEvent("attempt", { "plait.attempt.number": number });
+  }
+
+  /** Runs a handler under the span. */
+  with<T>(handler: () => T): T {
+    return served.run(this.#context, () => context.with(this.#context, handler));
+  }
+
+  /** The call ended, with this error if it failed. */
+  finished(error: unknown): void {
+    const found = error === undefined ? undefined : ConnectError.from(error);
+    this.#span.setAttribute("rpc.status_code", found?.code ?? 0);
+    if (found !== undefined) {
+      this.#span.setStatus({ code: SpanStatusCode.ERROR, message: found.rawMessage });
     }
     this.#span.end(now());
   }

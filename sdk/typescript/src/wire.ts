@@ -4,6 +4,7 @@
  */
 import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { KeyValueService } from "../gen/plait/control/v1/key_value_service_pb.js";
 import { ContractService } from "../gen/plait/v1/contract_service_pb.js";
 import { TaskService } from "../gen/plait/v1/task_service_pb.js";
 import { WorkerService } from "../gen/plait/v1/worker_service_pb.js";
@@ -39,6 +40,7 @@ export class Wire {
   readonly tasks: Client<typeof TaskService>;
   readonly contracts: Client<typeof ContractService>;
   readonly workers: Client<typeof WorkerService>;
+  readonly keys: Client<typeof KeyValueService>;
   readonly #manager: Http2SessionManager;
 
   constructor(readonly address: string) {
@@ -59,6 +61,7 @@ export class Wire {
     this.tasks = createClient(TaskService, transport);
     this.contracts = createClient(ContractService, transport);
     this.workers = createClient(WorkerService, transport);
+    this.keys = createClient(KeyValueService, transport);
   }
 
   /** Ends the connection and what still runs over it. */

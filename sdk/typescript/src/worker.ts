@@ -7,6 +7,7 @@ import { Bell } from "./bell.js";
 import type { Core } from "./core.js";
 import { descriptorSet } from "./descriptors.js";
 import { Holdings } from "./holdings.js";
+import { Listener, parsed, WITHDRAWAL_MS } from "./listener.js";
 import { retryConnection } from "./reconnect.js";
 import { Registry, type Served } from "./served.js";
 import { CLIENT } from "./wire.js";
@@ -28,6 +29,13 @@ export interface WorkerOptions {
   readonly name?: string;
   /** Version of the program, for people. Default "". */
   readonly version?: string;
+  /**
+   * Where the worker is called directly, an address of a loopback interface and a port:
+   * "127.0.0.1:0" for any. An ordinary gRPC server, found by whoever calls through `Client.direct` or
+   * by xDS. As many calls run at once as `concurrency` says; one more gets ResourceExhausted. A
+   * handler that is called has no attempt. Default: it does not listen.
+   */
+  readonly listen?: string;
   /** What running handlers get when the worker stops, in milliseconds. Default 30,000. */
   readonly graceMs?: number;
 }
@@ -46,19 +54,29 @@ export class Worker {
   /** Whether nobody would hear of an error that ends it. */
   #untold = false;
   #served: Promise<void> | undefined;
+  #endpoint = "";
 
-  /** Throws RangeError for a concurrency below 1. */
+  /** Throws RangeError for a concurrency below 1, and for an address that is not on loopback. */
   constructor(core: Core, options: WorkerOptions) {
     const { concurrency = CONCURRENCY } = options;
     if (!Number.isInteger(concurrency) || concurrency < 1) {
       throw new RangeError(`concurrency is a whole number of at least 1, not ${concurrency}`);
     }
+    if (options.listen !== undefined) {
+      parsed(options.listen);
+    }
     this.#core = core;
     this.#options = options;
-    const host = hostname()
+    // A supervisor knows by it which of its processes a worker is.
+    const host = (process.env.PLAIT_PROCESS || hostname())
       .slice(0, 32)
       .replace(/[^A-Za-z0-9._:-]/g, "-");
     this.id = `${host}-${process.pid}-${randomBytes(6).toString("hex")}`;
+  }
+
+  /** Where it is called directly, "address:port", once it is attached; "" when it does not listen. */
+  get endpoint(): string {
+    return this.#endpoint;
   }
 
   /**
@@ -165,7 +183,10 @@ export class Worker {
       slots: concurrency,
       methods: [] as string[],
       contracts: [] as string[],
+      endpoint: "",
     };
+    const listener = await this.#listen(concurrency);
+    hello.endpoint = this.#endpoint;
     const bell = new Bell();
     const holdings = new Holdings(served, concurrency, this.#core, () => bell.ring());
     const attachment = new Attachment({
@@ -179,12 +200,39 @@ export class Worker {
     const stream = attachment.run();
     try {
       await Promise.race([stream, this.#stop.promise]);
-      await this.#drain(stream, holdings, attachment);
+      // One that drains is not to be found any more.
+      hello.endpoint = "";
+      await Promise.all([this.#drain(stream, holdings, attachment), this.#withdraw(listener)]);
       await stream;
     } finally {
+      listener?.cut();
       attachment.cut();
       holdings.stopAll();
     }
+  }
+
+  async #listen(callsMax: number): Promise<Listener | undefined> {
+    const { listen } = this.#options;
+    if (listen === undefined) {
+      return undefined;
+    }
+    const listener = new Listener(this.#registry.methods, callsMax);
+    this.#endpoint = await listener.start(listen);
+    return listener;
+  }
+
+  /**
+   * Goes on with calls for a moment, since callers are only being told, then ends with those under
+   * way.
+   */
+  async #withdraw(listener: Listener | undefined): Promise<void> {
+    if (listener === undefined) {
+      return;
+    }
+    const { graceMs = GRACE_MS } = this.#options;
+    const told = Math.min(WITHDRAWAL_MS, graceMs);
+    await within(told, [this.#stopNow.promise]);
+    await within(graceMs - told, [listener.leave(), this.#stopNow.promise]);
   }
 
   async #drain(stream: Promise<void>, holdings: Holdings, attachment: Attachment): Promise<void> {

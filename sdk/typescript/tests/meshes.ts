@@ -4,10 +4,19 @@ import { fileURLToPath } from "node:url";
 import { type Client, ConnectError, createClient, type ServiceImpl } from "@connectrpc/connect";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
 import { connect, type Client as Plait, type Worker, type WorkerOptions } from "../src/index.js";
-import { Mesh } from "../src/testing.js";
+import { Mesh, type MeshOptions } from "../src/testing.js";
 
 /** The repository; tests run as built, in sdk/typescript/dist/tests. */
 export const ROOT = fileURLToPath(new URL("../../../../", import.meta.url));
+
+/** A configuration of the shared vectors, by the names that this language has for them. */
+export function camel<T>(config: Readonly<Record<string, number>>): T {
+  const entries = Object.entries(config).map(([name, value]) => [
+    name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()),
+    value,
+  ]);
+  return Object.fromEntries(entries) as T;
+}
 
 /** Everything that a test opens, closed by `close` in the reverse order. */
 export class Site {
@@ -57,10 +66,10 @@ export class Site {
 }
 
 /** A mesh of the repository's own processes. */
-export function startMesh(): Promise<Mesh> {
+export function startMesh(options: MeshOptions = {}): Promise<Mesh> {
   process.env.PLAIT_BIN ??= `${ROOT}build/dev`;
   process.env.PLAIT_SCHEDULER ??= `${ROOT}.venv/bin/plait-scheduler`;
-  return Mesh.start();
+  return Mesh.start(options);
 }
 
 /** A promise and how it is settled. */

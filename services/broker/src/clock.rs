@@ -28,6 +28,11 @@ impl Clock {
         self.base + u64::try_from(passed.as_millis()).unwrap_or(u64::MAX / 2)
     }
 
+    /// Moves it ahead to `at`, if that is later than now. For tests of users.
+    pub(crate) fn skip_to(&mut self, at: Millis) {
+        self.base += at.saturating_sub(self.now());
+    }
+
     /// The instant at which [`Clock::now`] reaches `at`; an `at` beyond a year counts as a year.
     pub fn instant_of(&self, at: Millis) -> tokio::time::Instant {
         const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
@@ -62,6 +67,18 @@ mod tests {
         let ahead = wall() + 1_000_000_000;
         assert!(Clock::starting_after(wall(), ahead).now() >= ahead);
         assert!(Clock::starting_after(wall(), 0).now() + 60_000 >= wall());
+    }
+
+    #[test]
+    fn what_is_skipped_is_over() {
+        let mut clock = Clock::starting_after(wall(), 0);
+        let week = clock.now() + 7 * 24 * 3_600_000;
+        clock.skip_to(week);
+        assert!(clock.now() >= week);
+        assert!(clock.instant_of(week) <= tokio::time::Instant::from_std(monotonic()));
+        let before = clock.base;
+        clock.skip_to(week - 1);
+        assert_eq!(clock.base, before);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// A Unix socket to listen on, too. Default none.
     pub listen_unix: Option<PathBuf>,
+    /// Where metrics are served, as HTTP; port 0 takes a free one. Default nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where the log is kept. Default `$XDG_DATA_HOME/plait/broker`.
     pub data_dir: PathBuf,
     /// Default always.
@@ -58,6 +60,9 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Serves reflection. Default false.
     pub dev: bool,
+    /// Serves the test kit: its clock can be moved ahead and attempts be made to fail. Never for real work. Default
+    /// false.
+    pub test_kit: bool,
     /// Threads for connections and tasks; the log has one more. Default 2.
     pub threads: usize,
     /// How long a drain waits for outcomes of running attempts. Default 10s.
@@ -106,10 +111,12 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
             listen_unix: None,
+            metrics_listen: None,
             data_dir: default_data_dir(),
             sync: SyncMode::Always,
             log_format: LogFormat::Text,
             dev: false,
+            test_kit: false,
             threads: 2,
             drain_grace: Duration::from_secs(10),
             heartbeat_interval: limits.heartbeat_interval,

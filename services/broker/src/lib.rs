@@ -11,6 +11,7 @@ pub mod filter;
 pub mod journal;
 pub mod limits;
 mod logging;
+pub mod metrics;
 mod nosync;
 pub mod outbound;
 mod outbox;

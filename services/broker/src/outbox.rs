@@ -98,6 +98,13 @@ impl Outbox {
         }
     }
 
+    /// Ends a stream after what is queued.
+    pub(crate) fn end(&self, conn: ConnId, end: End) {
+        if let Some(outbound) = self.conns().get(&conn) {
+            outbound.end(end);
+        }
+    }
+
     /// A tag for a call, and where its answer comes.
     pub(crate) fn expect(&self) -> (ReplyTag, oneshot::Receiver<Reply>) {
         let tag = ReplyTag(self.next.fetch_add(1, Ordering::Relaxed));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plait::pb::control::v1 as control;
-use plait_broker_core::policy::{CodeSet, MethodPolicy};
+use plait_broker_core::policy::{CodeSet, Limits, MethodPolicy, Rate};
 use prost::Message;
 
 /// The state machine's form of a compiled policy. `None` when it names no method.
@@ -29,8 +29,23 @@ pub fn compiled(policy: &control::MethodPolicy) -> Option<MethodPolicy> {
         at_most_once: policy.at_most_once,
         retention_ms: policy.retention_ms,
         dead_letter_retention_ms: policy.dead_letter_retention_ms,
+        limits: limits(policy),
         source: policy.encode_to_vec().into(),
     })
+}
+
+fn limits(policy: &control::MethodPolicy) -> Limits {
+    let rate = (policy.rate_limit > 0).then(|| Rate {
+        starts: policy.rate_limit,
+        period_ms: policy.rate_period_ms.max(1),
+        burst: policy.rate_burst.max(1),
+    });
+    Limits {
+        rate,
+        rate_by_key: policy.rate_by_key,
+        running_max: policy.concurrency_limit,
+        running_per_key_max: policy.concurrency_per_key,
+    }
 }
 
 /// The policy as the scheduler sent it.

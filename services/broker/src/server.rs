@@ -1,6 +1,7 @@
 //! The process: opens the log, listens, serves, drains.
 
 mod listen;
+mod metrics;
 mod refusals;
 mod signals;
 
@@ -20,10 +21,11 @@ pub use signals::Signals;
 
 use crate::config::{Settings, SyncMode};
 use crate::nosync::NoSyncDisk;
-use crate::partition::{self, Failure, RecoveryError, Running, Surroundings};
-use crate::servicer::{Context, Contracts, Control, Hub, KeyValues, Tasks, Workers};
+use crate::partition::{self, Failure, Handle, RecoveryError, Running, Surroundings};
+use crate::servicer::{Context, Contracts, Control, Hub, KeyValues, Tasks, TestKit, Workers};
 use plait::pb::control::v1::control_service_server::ControlServiceServer;
 use plait::pb::control::v1::key_value_service_server::KeyValueServiceServer;
+use plait::pb::plait::testkit::v1::test_kit_service_server::TestKitServiceServer;
 use plait::pb::v1::contract_service_server::ContractServiceServer;
 use plait::pb::v1::task_service_server::TaskServiceServer;
 use plait::pb::v1::worker_service_server::WorkerServiceServer;
@@ -85,6 +87,9 @@ pub struct Ready {
     /// Where it listens, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unix: Option<PathBuf>,
+    /// Where metrics are, if anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// Where the log is.
     pub data_dir: PathBuf,
     /// The process.
@@ -98,20 +103,42 @@ pub async fn run(
     ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
     let sockets = listen::Sockets::bind(settings).await?;
+    let door = match settings.metrics_listen {
+        Some(address) => Some(metrics::Door::bind(address).await?),
+        None => None,
+    };
     let log = open_log(settings)?;
     let announce = Ready {
         event: "ready",
         address: sockets.address.to_string(),
         unix: settings.listen_unix.clone(),
+        metrics: door.as_ref().map(|door| door.address.to_string()),
         data_dir: settings.data_dir.clone(),
         pid: std::process::id(),
     };
-    let surroundings = Surroundings::of_process();
-    let serve = |routes, closing| {
-        ready(&announce);
-        sockets.serve(routes, closing)
+    if settings.test_kit {
+        tracing::warn!(
+            "test_kit: whoever reaches this broker may move its clock and let attempts fail"
+        );
+    }
+    let surroundings = Surroundings {
+        test_kit: settings.test_kit,
+        ..Surroundings::of_process()
     };
-    run_in(settings, Box::new(log), surroundings, signals, serve).await
+    let serve = |partition, routes, closing: watch::Receiver<bool>| {
+        ready(&announce);
+        async move {
+            let calls = sockets.serve(routes, closing.clone());
+            match door {
+                None => calls.await,
+                Some(door) => {
+                    let scrapes = door.serve(partition, closing);
+                    tokio::try_join!(calls, scrapes).map(|_| ())
+                }
+            }
+        }
+    };
+    run_with(settings, Box::new(log), surroundings, signals, serve).await
 }
 
 /// Runs a broker on a log, in surroundings and behind a door that are given. `serve` is called when it can answer
@@ -120,8 +147,23 @@ pub async fn run_in<F>(
     settings: &Settings,
     log: Box<dyn Log>,
     surroundings: Surroundings,
-    mut signals: Signals,
+    signals: Signals,
     serve: impl FnOnce(Routes, watch::Receiver<bool>) -> F,
+) -> Result<(), ServerError>
+where
+    F: Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
+{
+    let serve = |_, routes, closing| serve(routes, closing);
+    run_with(settings, log, surroundings, signals, serve).await
+}
+
+/// The same, where whoever serves also gets the way into the partition.
+async fn run_with<F>(
+    settings: &Settings,
+    log: Box<dyn Log>,
+    surroundings: Surroundings,
+    mut signals: Signals,
+    serve: impl FnOnce(Handle, Routes, watch::Receiver<bool>) -> F,
 ) -> Result<(), ServerError>
 where
     F: Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
@@ -137,7 +179,7 @@ where
     };
     let (health, routes) = routes(&context, settings).await?;
     let (close, closing) = watch::channel(false);
-    let serving = tokio::spawn(serve(routes, closing));
+    let serving = tokio::spawn(serve(running.handle.clone(), routes, closing));
     let Running {
         handle, mut owner, ..
     } = running;
@@ -262,6 +304,9 @@ async fn routes(
         .add_service(contracts)
         .add_service(control)
         .add_service(key_values);
+    if settings.test_kit {
+        routes.add_service(TestKitServiceServer::new(TestKit::new(context.clone())));
+    }
     if settings.dev {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)

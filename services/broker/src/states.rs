@@ -1,7 +1,7 @@
 //! Task states of the state machine and of the wire.
 
 use plait::pb::v1 as pb;
-use plait_broker_core::effect::TaskState;
+use plait_broker_core::effect::{HeldBy, TaskState};
 
 /// The wire's name of a state.
 pub fn to_wire(state: TaskState) -> pb::TaskState {
@@ -16,6 +16,16 @@ pub fn to_wire(state: TaskState) -> pb::TaskState {
         TaskState::Failed => pb::TaskState::Failed,
         TaskState::Cancelled => pb::TaskState::Cancelled,
         TaskState::Expired => pb::TaskState::Expired,
+    }
+}
+
+/// The wire's name of a limit.
+pub fn held_by(why: HeldBy) -> pb::HeldBy {
+    match why {
+        HeldBy::Concurrency => pb::HeldBy::Concurrency,
+        HeldBy::Rate => pb::HeldBy::Rate,
+        HeldBy::KeyConcurrency => pb::HeldBy::KeyConcurrency,
+        HeldBy::KeyRate => pb::HeldBy::KeyRate,
     }
 }
 

@@ -193,6 +193,18 @@ pub fn slow_reader(limit: usize) -> Status {
     .into()
 }
 
+/// The command of a scheduler that no longer leads. It changed nothing.
+pub fn leadership_lost(epoch: u64) -> Refused {
+    let message = format!("another scheduler leads by now, in epoch {epoch}");
+    let metadata = [("epoch", epoch.to_string())];
+    Refused::with(
+        Code::Aborted,
+        ErrorReason::LeadershipLost,
+        message,
+        &metadata,
+    )
+}
+
 /// The broker goes down and takes nothing new.
 pub fn draining() -> Refused {
     Refused::new(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import grpc
+import msgspec
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
@@ -22,12 +23,9 @@ from plait.control.v1 import key_value_service_pb2 as kv_pb
 from plait.control.v1 import key_value_service_pb2_grpc as kv_grpc
 from plait.v1 import contract_service_pb2 as contract_pb
 from plait.v1 import contract_service_pb2_grpc as contract_grpc
-from plait_scheduler.loops.standby import CLAIM_KEY
-from plait_scheduler.scheduler import ADDRESS_KEY
+from plait_scheduler.broker.epoch import METADATA_KEY
+from plait_scheduler.broker.leader_keys import LEADER_KEY, LEASE_KEY, Leader
 from services.scheduler.tests.fake_tasks import FakeTasks
-
-# Keys that say who the scheduler is.
-_WHO = (ADDRESS_KEY, CLAIM_KEY)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -66,10 +64,12 @@ class FakeBroker(
         self._opened = asyncio.Condition()
         # Statuses of the next unary calls, by name of the method; OK lets one pass.
         self.failures: dict[str, list[grpc.StatusCode]] = {}
-        # An address is written once this is set; who asks for a scheduler's sets the other.
-        self.writable = asyncio.Event()
-        self.writable.set()
-        self.asked = asyncio.Event()
+        # While it is not set, a leader's renewals are not answered; commands refused for their
+        # epoch, by name of the method.
+        self.renewing = asyncio.Event()
+        self.renewing.set()
+        self.fenced: list[str] = []
+        self.refused = asyncio.Event()
         self._numbers = itertools.count(1)
         self._stream: asyncio.Queue[control_pb.ObserveResponse | None] | None = None
         self._server: grpc.aio.Server | None = None
@@ -106,6 +106,12 @@ class FakeBroker(
         """
         async with self._opened:
             await self._opened.wait_for(lambda: len(self.observers) >= count)
+
+    def depose(self) -> None:
+        """Another scheduler takes the lead, and is not heard of again."""
+        value = msgspec.json.encode(Leader("another", "elsewhere:1"))
+        version = next(self.state.versions)
+        self.state.entries[LEADER_KEY] = kv_pb.Entry(key=LEADER_KEY, value=value, version=version)
 
     def end_stream(self) -> None:
         """Ends the observer's stream as a broker does whose observer does not read."""
@@ -171,8 +177,10 @@ class FakeBroker(
         *workers: control_pb.WorkerFigures,
         interval_ms: int = 1000,
         methods: Sequence[control_pb.MethodFigures] = (),
+        queues: Sequence[control_pb.QueueFigures] = (),
+        lost: Sequence[control_pb.LostAttempts] = (),
     ) -> None:
-        figures = control_pb.Figures(workers=workers, methods=methods)
+        figures = control_pb.Figures(workers=workers, methods=methods, queues=queues, lost=lost)
         figures.interval.FromMilliseconds(interval_ms)
         self.tell(control_pb.ObserveResponse(figures=figures))
 
@@ -189,6 +197,7 @@ class FakeBroker(
     async def Observe(
         self, request: control_pb.ObserveRequest, context: Context
     ) -> AsyncIterator[control_pb.ObserveResponse]:
+        await self._check_epoch("Observe", context)
         if self._stream is not None:
             self._stream.put_nowait(None)
         stream: asyncio.Queue[control_pb.ObserveResponse | None] = asyncio.Queue()
@@ -215,6 +224,7 @@ class FakeBroker(
         self, request: control_pb.DecideContractRequest, context: Context
     ) -> control_pb.DecideContractResponse:
         await self._fail("DecideContract", context)
+        await self._check_epoch("DecideContract", context)
         announced = self.state.pending.pop(request.announcement, None)
         if announced is None:
             await context.abort_with_status(_conflict("nobody waits"))
@@ -233,6 +243,7 @@ class FakeBroker(
         self, request: control_pb.SetWindowsRequest, context: Context
     ) -> control_pb.SetWindowsResponse:
         await self._fail("SetWindows", context)
+        await self._check_epoch("SetWindows", context)
         windows = {entry.worker: entry.window for entry in request.windows}
         self.state.windows.put_nowait(windows)
         unknown = [worker for worker in windows if worker not in self.state.workers]
@@ -242,6 +253,7 @@ class FakeBroker(
         self, request: control_pb.SetGatesRequest, context: Context
     ) -> control_pb.SetGatesResponse:
         await self._fail("SetGates", context)
+        await self._check_epoch("SetGates", context)
         self.state.gates.put_nowait(list(request.gates))
         return control_pb.SetGatesResponse()
 
@@ -295,16 +307,15 @@ class FakeBroker(
         self, request: kv_pb.GetEntryRequest, context: Context
     ) -> kv_pb.GetEntryResponse:
         await self._fail("GetEntry", context)
-        if request.key in _WHO:
-            self.asked.set()
         return kv_pb.GetEntryResponse(entry=self.state.entries.get(request.key))
 
     async def PutEntry(
         self, request: kv_pb.PutEntryRequest, context: Context
     ) -> kv_pb.PutEntryResponse:
+        if request.key == LEASE_KEY:
+            await self.renewing.wait()
         await self._fail("PutEntry", context)
-        if request.key == ADDRESS_KEY:
-            await self.writable.wait()
+        await self._check_epoch("PutEntry", context)
         await self._check_version(request, context)
         version = next(self.state.versions)
         self.state.entries[request.key] = kv_pb.Entry(
@@ -315,9 +326,26 @@ class FakeBroker(
     async def DeleteEntry(
         self, request: kv_pb.DeleteEntryRequest, context: Context
     ) -> kv_pb.DeleteEntryResponse:
+        await self._check_epoch("DeleteEntry", context)
         await self._check_version(request, context)
         self.state.entries.pop(request.key, None)
         return kv_pb.DeleteEntryResponse()
+
+    async def _check_epoch(self, method: str, context: Context) -> None:
+        """As the real broker does."""
+        sent = dict(context.invocation_metadata() or ()).get(METADATA_KEY)
+        entry = self.state.entries.get(LEADER_KEY)
+        current = str(entry.version if entry else 0)
+        if sent not in (None, current):
+            self.fenced.append(method)
+            self.refused.set()
+            status = errors.new_status(
+                grpc.StatusCode.ABORTED,
+                errors.Reason.LEADERSHIP_LOST,
+                "another scheduler leads",
+                {"epoch": current},
+            )
+            await context.abort_with_status(rpc_status.to_status(status))
 
     async def _check_version(
         self,

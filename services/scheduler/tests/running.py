@@ -19,18 +19,24 @@ class RunningScheduler:
         self._stopping = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
+        self._scheduler = Scheduler(self._settings)
         self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self._running = self._group.create_task(
-            Scheduler(self._settings).run(self._stopping, self.ready.set_result)
+            self._scheduler.run(self._stopping, self.ready.set_result)
         )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping.set()
         await self._group.__aexit__(None, None, None)
+
+    async def metrics(self) -> str:
+        """Where its metrics are."""
+        await self.ready
+        return self._scheduler.metrics_address
 
     async def stop(self) -> None:
         assert self._running is not None

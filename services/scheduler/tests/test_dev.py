@@ -194,7 +194,17 @@ def broker_of(parent: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--worker", "a=x", "--worker", "a=y"], ["--worker", "broker=x"], ["--nope"]]
+    "arguments",
+    [
+        ["--worker", "a=x", "--worker", "a=y"],
+        ["--worker", "broker=x"],
+        ["--worker", "a:1..2=x", "--worker", "a-2=y"],
+        ["--worker", "a:0..2=x"],
+        ["--processes", "3..2"],
+        ["--processes", "1..101"],
+        ["--processes", "many"],
+        ["--nope"],
+    ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str]):
     with pytest.raises(SystemExit) as ended:

@@ -51,6 +51,8 @@ def test_loopback_is_listened_on(listen: str):
         ("listen", "[::]:0"),
         ("listen", "127.0.0.1"),
         ("listen", "127.0.0.1:99999"),
+        ("metrics_listen", "0.0.0.0:1"),
+        ("metrics_listen", ""),
         ("broker", "nowhere"),
         ("figures_interval_ms", 49),
         ("drain_ms", -1),

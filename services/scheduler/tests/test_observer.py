@@ -1,4 +1,4 @@
-"""One stream to the broker, opened again whatever ends it, and given up to a newer scheduler."""
+"""One stream to the broker, opened again whatever ends it."""
 
 import asyncio
 import random
@@ -14,7 +14,6 @@ from plait.control.v1 import control_service_pb2 as pb
 from plait_scheduler.broker.events import to_event
 from plait_scheduler.broker.retry import bounded, unbounded
 from plait_scheduler.loops.observer import ObserverConfig
-from plait_scheduler.loops.standby import CLAIM_KEY, StandbyConfig
 from plait_scheduler.scheduler import ADDRESS_KEY
 from services.scheduler.tests.contracts import SERVICE, orders_set
 from services.scheduler.tests.fake_broker import FakeBroker
@@ -56,49 +55,12 @@ async def test_a_stream_that_is_cut_is_opened_again(
 
 
 async def test_an_address_that_cannot_be_written_is_tried_again(broker: FakeBroker):
-    # Each time the claim can be written, and the address after it cannot.
-    broker.failures["PutEntry"] = [grpc.StatusCode.OK, grpc.StatusCode.INTERNAL] * 3
+    # The lead can be taken; the address and renewals beside it cannot be written for a while.
+    broker.failures["PutEntry"] = [grpc.StatusCode.OK, *[grpc.StatusCode.INTERNAL] * 5]
     async with RunningScheduler(broker.address) as scheduler, asyncio.timeout(20):
-        await scheduler.ready
+        address = await scheduler.ready
+        assert broker.state.entries[ADDRESS_KEY].value == address.encode()
     assert broker.failures["PutEntry"] == []
-    assert len(broker.observers) == 4
-
-
-async def test_no_stream_is_opened_before_it_could_be_claimed(broker: FakeBroker):
-    broker.failures["PutEntry"] = [grpc.StatusCode.INTERNAL] * 3
-    async with RunningScheduler(broker.address) as scheduler, asyncio.timeout(20):
-        await scheduler.ready
-    assert broker.failures["PutEntry"] == []
-    assert len(broker.observers) == 1
-
-
-async def test_two_schedulers_do_not_displace_one_another_for_ever(broker: FakeBroker):
-    async with RunningScheduler(broker.address) as older:
-        await older.ready
-        async with RunningScheduler(broker.address) as newer:
-            newest = await newer.ready
-            assert (await broker.announce(PLAIN, [SERVICE])).policies
-            assert len(broker.observers) == 2
-            assert broker.state.entries[ADDRESS_KEY].value == newest.encode()
-        # It took its leave, so that the older one need not wait for it to be gone.
-        async with asyncio.timeout(20):
-            await broker.opened(3)
-        assert broker.observers[2] == broker.observers[0]
-
-
-async def test_the_newer_one_is_known_before_it_has_written_its_address(broker: FakeBroker):
-    async with RunningScheduler(broker.address) as older:
-        await older.ready
-        broker.writable.clear()
-        async with RunningScheduler(broker.address) as newer:
-            # The older one, displaced, looks for who did that.
-            async with asyncio.timeout(20):
-                await broker.asked.wait()
-            broker.writable.set()
-            newest = await newer.ready
-            assert (await broker.announce(PLAIN, [SERVICE])).policies
-            assert len(broker.observers) == 2
-            assert broker.state.entries[ADDRESS_KEY].value == newest.encode()
 
 
 async def test_leave_is_taken_on_stop(broker: FakeBroker):
@@ -106,7 +68,7 @@ async def test_leave_is_taken_on_stop(broker: FakeBroker):
         await scheduler.ready
         assert ADDRESS_KEY in broker.state.entries
         await scheduler.stop()
-    assert not {ADDRESS_KEY, CLAIM_KEY} & broker.state.entries.keys()
+    assert ADDRESS_KEY not in broker.state.entries
 
 
 async def test_a_stop_does_not_wait_for_a_broker_that_is_gone(
@@ -173,13 +135,8 @@ async def test_an_error_that_does_not_pass_is_raised():
 
 @pytest.mark.parametrize(
     "config",
-    [
-        ObserverConfig(""),
-        ObserverConfig("s", figures_interval_ms=49),
-        StandbyConfig(ask_seconds=0),
-        StandbyConfig(misses_max=0),
-    ],
+    [ObserverConfig(""), ObserverConfig("s", figures_interval_ms=49)],
 )
-def test_what_makes_no_sense_is_refused(config: ObserverConfig | StandbyConfig):
-    with pytest.raises(ValueError, match=r"observer|figures|standing by"):
+def test_what_makes_no_sense_is_refused(config: ObserverConfig):
+    with pytest.raises(ValueError, match=r"observer|figures"):
         config.validate()

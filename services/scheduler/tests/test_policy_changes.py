@@ -99,6 +99,8 @@ def test_what_some_tasks_mind(old: str, new: str, kind: str, look: Look):
         ("", "dead_letter: {enabled: true}", "kept not at all and are kept for 30 d"),
         ("", "breaker: {disabled: true}", "is off now"),
         ("", "breaker: {min_calls: 7}", "of 7 in"),
+        ("", 'schedule: {cron: "0 3 * * *"}', 'schedule was none and is "0 3 * * *" in UTC'),
+        ("schedule: {every: {seconds: 90}}", "", "schedule was every 90 s, jitter 0 ms, overlap"),
         ("cacheable: {ttl: {seconds: 5}}", "", "cacheable.ttl was 5 s and is 0 ms"),
     ],
 )
@@ -114,7 +116,7 @@ def test_every_field_of_a_policy_is_compared():
         *("queue", "deadline_ms", "attempt_timeout_ms", "retry", "idempotency_key"),
         *("idempotency_window_ms", "ordering_key", "priority", "at_most_once", "retention_ms"),
         *("dead_letter_retention_ms", "rate_limit", "concurrency_limit", "concurrency_per_key"),
-        *("limit_key", "breaker", "cache_ttl_ms"),
+        *("limit_key", "breaker", "cache_ttl_ms", "schedule"),
     }
     names = {field.name for field in dataclasses.fields(MethodPolicy)}
     assert names - compared == {"method", "contract"}

@@ -22,6 +22,7 @@ from plait_scheduler.domain.contract import (
 )
 from plait_scheduler.domain.policy import KeyKind, KeyPath, MethodPolicy, RateLimit
 from plait_scheduler.domain.policy_compiler import Compiled, compile_contract
+from plait_scheduler.domain.schedule import Missed, Overlap, Schedule
 from plait_scheduler.domain.units import DAY_MS, HOUR_MS
 from services.scheduler.tests.contracts import FILE, SERVICE, orders, source
 
@@ -456,3 +457,58 @@ def faults(result: Compiled) -> set[str]:
         violation.field.removeprefix("task_defaults.").removeprefix("task.")
         for violation in result.violations
     }
+
+
+def test_a_schedule_is_compiled():
+    policy = compiled(
+        'schedule: {cron: "30 2 * * 1-5" timezone: "Europe/Berlin" jitter: {seconds: 90} '
+        "overlap: OVERLAP_POLICY_BUFFER_ONE missed: MISSED_POLICY_ALL "
+        "catch_up_window: {seconds: 3600}}"
+    )
+    assert policy.schedule == Schedule(
+        name=f"{SERVICE}.Place",
+        method=f"/{SERVICE}/Place",
+        cron="30 2 * * 1-5",
+        timezone="Europe/Berlin",
+        jitter_ms=90_000,
+        overlap=Overlap.BUFFER_ONE,
+        missed=Missed.ALL,
+        catch_up_ms=HOUR_MS,
+        managed=True,
+    )
+    every = compiled("schedule: {every: {seconds: 5}}").schedule
+    assert every is not None
+    assert (every.every_ms, every.overlap, every.missed) == (5000, Overlap.SKIP, Missed.ONCE)
+    assert compiled().schedule is None
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "says"),
+    [
+        ('schedule: {cron: "61 * * * *"}', "schedule.cron", "Bad minute"),
+        ('schedule: {cron: "0 0 30 2 *"}', "schedule.cron", "Bad day-of-month"),
+        ('schedule: {cron: "@daily" timezone: "Mars"}', "schedule.timezone", "no time zone"),
+        ("schedule: {}", "schedule.every", "exactly one"),
+        ('schedule: {cron: "@daily" every: {seconds: 1}}', "schedule.cron", "exactly one"),
+        ("schedule: {every: {nanos: 1000000}}", "schedule.every", "100 ms"),
+        ("schedule: {every: {nanos: 1}}", "schedule.every", "whole milliseconds"),
+        (
+            "schedule: {every: {seconds: 1} catch_up_window: {seconds: 1}}",
+            "schedule.catch_up_window",
+            "not within 10 s",
+        ),
+        ("schedule: {every: {seconds: 1} overlap: 9}", "schedule.overlap", "no policy"),
+        ("schedule: {every: {seconds: 1}} ordering_key: 'id'", "schedule", "empty in the default"),
+    ],
+)
+def test_a_schedule_that_cannot_hold_is_refused(task: str, field: str, says: str):
+    assert says in refused(task)[f"task.{field}"]
+
+
+def test_a_key_that_is_a_number_may_be_of_a_schedule():
+    assert compiled("schedule: {every: {seconds: 1}} ordering_key: 'number'").schedule
+
+
+def test_a_schedule_is_no_default_of_a_service():
+    found = refused(defaults="schedule: {every: {seconds: 1}}")
+    assert "of a method" in found["task_defaults.schedule"]

@@ -9,6 +9,7 @@ from plait_scheduler.domain.restart import (
     RestartConfig,
     RestartHistory,
     after_death,
+    with_attempts,
 )
 
 CONFIG = RestartConfig()
@@ -49,6 +50,31 @@ def test_a_crash_loop_ends_and_may_begin_again():
     for number in range(1, CONFIG.deaths_max):
         calm = after_death(CONFIG, calm.history, 0, much_later + number, 1)
     assert calm.loop_began
+
+
+def test_deaths_with_attempts_are_no_crash_loop_but_pauses_grow():
+    history, delays = RestartHistory(), []
+    for number in range(20):
+        now_ms = number * 1000
+        history = after_death(CONFIG, history, 900, now_ms, 1).history
+        restart = with_attempts(CONFIG, history, now_ms, 1)
+        history = restart.history
+        delays.append(restart.delay_ms)
+        assert not history.looping
+        assert history.deaths_ms == ()
+        assert not restart.loop_began
+    assert delays == [100, 200, 400, 800, 1600, 3200, 6400, *[10_000] * 13]
+
+
+def test_a_crash_loop_is_over_where_its_last_death_was_with_attempts():
+    last = die(CONFIG.deaths_max, 1000, 900, 1)[-1]
+    assert last.loop_began
+    died_ms = (CONFIG.deaths_max - 1) * 1000
+    excused = with_attempts(CONFIG, last.history, died_ms, 1)
+    assert not excused.history.looping
+    assert excused.delay_ms < last.delay_ms
+    # The other deaths count, so one more of that kind is a loop again.
+    assert after_death(CONFIG, excused.history, 0, died_ms + 1000, 1).loop_began
 
 
 @given(

@@ -1,6 +1,7 @@
 """Processes are started again when they die, and stopped with all that they started."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from plait_scheduler.domain.events import LostAttempts
+from plait_scheduler.domain.processes import ProcessState
 from plait_scheduler.domain.restart import RestartConfig
+from plait_scheduler.domain.scaling import ScalingConfig
 from plait_scheduler.loops.process import Process, ProcessSpec
+from plait_scheduler.loops.scaled_worker import ScaledWorker
 from plait_scheduler.loops.supervisor import SupervisorConfig, SupervisorEvents, SupervisorLoop
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
@@ -58,14 +63,20 @@ class Watched:
             return await self.deaths.get()
 
 
-@pytest.fixture
-async def watched() -> AsyncIterator[Watched]:
-    watched = Watched()
+@contextlib.asynccontextmanager
+async def watching(restart: RestartConfig) -> AsyncIterator[Watched]:
+    watched = Watched(restart)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(watched.loop.run())
         yield watched
         await watched.loop.end()
         running.cancel()
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Watched]:
+    async with watching(QUICK) as watched:
+        yield watched
 
 
 def alive(pid: int) -> bool:
@@ -158,12 +169,16 @@ async def test_a_new_spec_holds_from_the_next_start(watched: Watched):
 async def test_others_are_supervised_while_one_is_stopped(watched: Watched):
     watched.add("slow", sys.executable, "-c", RUDE, grace=30)
     assert await watched.line() == ("slow", "up")
+    pid = watched.loop.pid("slow")
+    assert pid is not None
     async with asyncio.TaskGroup() as group:
         stopping = group.create_task(watched.loop.stop("slow"))
         watched.add("w", "/bin/sh", "-c", "echo hello; exec sleep 1000")
         assert await watched.line() == ("w", "hello")
         assert not stopping.done()
         stopping.cancel()
+    # Nobody is left behind, whoever was waited for.
+    await gone(pid)
 
 
 async def test_lines_come_whole_and_the_last_one_without_its_end():
@@ -183,3 +198,106 @@ async def test_a_program_that_is_not_there_is_an_error():
     process = Process(ProcessSpec("p", ("/nowhere/at-all",), {}), lambda _: None, lambda: None)
     with pytest.raises(FileNotFoundError):
         await process.start()
+
+
+# Says which life of which process it is.
+NAMED = "echo $PLAIT_PROCESS; exec sleep 1000"
+
+
+async def kill(watched: Watched, name: str) -> None:
+    pid = watched.loop.pid(name)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert await watched.death() == (name, -9)
+
+
+async def test_a_death_with_attempts_is_told_from_a_crash_loop(watched: Watched):
+    watched.add("w", "/bin/sh", "-c", NAMED)
+    worker = ""
+    for deaths in range(1, 8):
+        _, identity = await watched.line()
+        await kill(watched, "w")
+        assert len(identity) <= 31
+        # As the SDKs make ids: Go's has a colon.
+        worker = f"{identity}{'-:'[deaths % 2]}1a2b"
+        assert watched.loop.owner(worker) == "w"
+        told = LostAttempts(worker, 2, ("t1", f"t9{deaths}"))
+        watched.loop.lost(told)
+        # It is told of again by another figure, say, or of somebody else's.
+        watched.loop.lost(told)
+        watched.loop.lost(LostAttempts("host-1-1a2b", 1, ("t2",)))
+        (shown,) = watched.loop.processes()
+        assert (shown.name, shown.deaths_with_attempts, shown.exit_code) == ("w", deaths, -9)
+        assert shown.state is not ProcessState.CRASH_LOOP
+        assert shown.suspects == (("t1",) if deaths > 1 else ())
+    await watched.loop.stop("w")
+    assert watched.loop.owner(worker) == ""
+
+
+async def test_attempts_may_be_told_lost_before_the_death_is_seen(watched: Watched):
+    watched.add("w", "/bin/sh", "-c", NAMED)
+    _, identity = await watched.line()
+    watched.loop.lost(LostAttempts(f"{identity}-1", 1, ("t1",)))
+    (shown,) = watched.loop.processes()
+    assert (shown.state, shown.deaths_with_attempts) == (ProcessState.RUNNING, 0)
+    await kill(watched, "w")
+    (shown,) = watched.loop.processes()
+    assert (shown.deaths, shown.deaths_with_attempts, shown.exit_code) == (1, 1, -9)
+    await watched.loop.stop("w")
+
+
+async def test_a_crash_loop_is_shown():
+    async with watching(RestartConfig(first_ms=1, longest_ms=60_000, deaths_max=3)) as watched:
+        watched.add("w", "/bin/sh", "-c", "exit 3")
+        for _ in range(3):
+            await watched.death()
+        # It is started again in half a minute at the soonest.
+        (shown,) = watched.loop.processes()
+        assert (shown.state, shown.pid) == (ProcessState.CRASH_LOOP, 0)
+        assert (shown.deaths, shown.deaths_with_attempts, shown.exit_code) == (3, 0, 3)
+
+
+def scaled(watched: Watched, least: int, most: int) -> ScaledWorker:
+    def spec(name: str) -> ProcessSpec:
+        command = (sys.executable, "-c", POLITE)
+        return ProcessSpec(name, command, ENVIRONMENT, grace_seconds=20, worker="w")
+
+    return ScaledWorker("w", ScalingConfig(least, most), watched.loop, spec)
+
+
+async def names(watched: Watched, count: int) -> set[str]:
+    """Who says so many times that it is up."""
+    return {(await watched.line())[0] for _ in range(count)}
+
+
+async def test_a_worker_has_so_many_processes_as_are_wanted(watched: Watched):
+    worker = scaled(watched, 1, 3)
+    worker.scale(3)
+    assert await names(watched, 3) == {"w-1", "w-2", "w-3"}
+    # The newest goes, in good order.
+    worker.scale(2)
+    assert worker.count() == 2
+    assert await watched.line() == ("w-3", "leaving")
+    worker.scale(3)
+    (name,) = await names(watched, 1)
+    # It may be that the one before has not gone yet.
+    assert name in ("w-3", "w-4")
+    await worker.stop()
+    assert worker.count() == 0
+    assert {await watched.line() for _ in range(3)} == {
+        (each, "leaving") for each in ("w-1", "w-2", name)
+    }
+    assert watched.loop.processes() == []
+    assert watched.deaths.empty()
+
+
+async def test_a_worker_of_one_process_has_its_name(watched: Watched):
+    worker = scaled(watched, 1, 1)
+    worker.scale(1)
+    assert await names(watched, 1) == {"w"}
+    await worker.stop()
+
+
+async def test_a_worker_here_has_a_process(watched: Watched):
+    with pytest.raises(ValueError, match="at least one process"):
+        scaled(watched, 0, 1)

@@ -14,7 +14,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from plait.control.v1 import directory_service_pb2 as directory_pb
 from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
-from plait_scheduler.domain.client_kind import ClientKind, Feature, client_kind, supports
+from plait_scheduler.domain.client_kind import ClientKind, Feature, client_kind, is_told
 from plait_scheduler.xds import resources as xds_resources
 from plait_scheduler.xds.subscription import NAMES_MAX
 from plait_xds import (
@@ -334,9 +334,15 @@ def test_clients_are_known_by_their_user_agents():
     assert client_kind(C_CORE) is ClientKind.C_CORE
     assert client_kind("gRPC Node Pure JS") is ClientKind.NODE
     assert client_kind("envoy") is ClientKind.OTHER
-    assert not supports(ClientKind.C_CORE, Feature.TIMEOUT)
-    assert supports(ClientKind.GO, Feature.TIMEOUT)
-    assert not supports(ClientKind.RUST, Feature.OUTLIER)
+    # Attempts and deadlines are an SDK's own, whatever library is under it.
+    assert client_kind(C_CORE, "plait-python/0.1.0 77") is ClientKind.PLAIT
+    assert not is_told(ClientKind.PLAIT, Feature.RETRY)
+    assert not is_told(ClientKind.PLAIT, Feature.TIMEOUT)
+    assert is_told(ClientKind.PLAIT, Feature.OUTLIER)
+    assert is_told(ClientKind.C_CORE, Feature.RETRY)
+    assert not is_told(ClientKind.C_CORE, Feature.TIMEOUT)
+    assert is_told(ClientKind.GO, Feature.TIMEOUT)
+    assert not is_told(ClientKind.RUST, Feature.OUTLIER)
 
 
 async def test_an_endpoint_that_would_spoil_its_cluster_is_left_out(
@@ -365,11 +371,10 @@ async def test_a_scheduler_that_stands_by_sends_clients_away(
     broker: FakeBroker, address: str, go: Ads
 ):
     await go.ask(LISTENERS, NOBODY)
-    async with RunningScheduler(broker.address) as newer:
-        await newer.ready
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await go.hear()
-        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    broker.depose()
+    with pytest.raises(grpc.aio.AioRpcError, match="elsewhere:1") as error:
+        await go.hear()
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_drain_does_not_wait_for_clients(scheduler: RunningScheduler, go: Ads):

@@ -1,9 +1,11 @@
 //! testing.v1.EchoService on the Rust SDK: does what the requests say.
 
+mod caller;
 mod client;
 mod echo;
 mod methods;
 mod ruin;
+mod tier;
 
 use clap::Parser;
 use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
@@ -16,9 +18,20 @@ struct Options {
     /// Attempts at once.
     #[arg(long, default_value_t = 256)]
     concurrency: u32,
+    /// Where it is called directly, such as 127.0.0.1:0.
+    #[arg(long)]
+    listen: Option<String>,
     /// Be the conformance runner's client instead.
     #[arg(long)]
     client: bool,
+    /// Call directly instead, eight at a time, until SIGTERM.
+    #[arg(long)]
+    caller: bool,
+    /// The caller ends after so many calls, one at a time; 0: it does not.
+    #[arg(long, default_value_t = 0)]
+    calls: u32,
+    #[command(flatten)]
+    tier: tier::Tier,
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -26,6 +39,12 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     if options.client {
         return client::drive().await;
+    }
+    if options.caller {
+        return caller::call(options.calls).await;
+    }
+    if options.tier.serve.is_some() {
+        return options.tier.run().await;
     }
     // Before anybody is told that it is ready: whoever waits for that may stop it at once.
     let (mut terminate, mut interrupt) = (
@@ -35,8 +54,11 @@ async fn main() -> anyhow::Result<()> {
     let tracing = plait::trace::configure("echo-rust")?;
     let mesh = plait::Plait::connect().await?;
     let service = echo::Echo::new(EchoServiceClient::new(mesh.channel()))?;
-    let mut worker = mesh
-        .worker()
+    let mut worker = mesh.worker();
+    if let Some(address) = options.listen {
+        worker = worker.listen(address);
+    }
+    let mut worker = worker
         .name("echo-rust")
         .concurrency(options.concurrency)
         .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
@@ -45,7 +67,10 @@ async fn main() -> anyhow::Result<()> {
     if worker.attached().await.is_err() {
         return Ok(worker.wait().await?);
     }
-    println!("{{\"event\":\"ready\"}}");
+    println!(
+        "{{\"event\":\"ready\",\"endpoint\":{:?}}}",
+        worker.endpoint().unwrap_or_default()
+    );
     tokio::select! {
         ended = worker.ended() => {
             ended?;

@@ -14,9 +14,11 @@ from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait import breaker, deadline, errors, retry, testing, trace
+    from plait import breaker, deadline, errors, limiter, retry, testing, trace
     from plait._attempt import Attempt, attempt
     from plait._options import CallOptions, options
+    from plait._rules import AttemptOptions, DirectOptions, direct_options
+    from plait._schedules import ScheduleOptions
     from plait._task import Snapshot, Task, TaskState
     from plait.client import Client, connect
     from plait.worker import Worker
@@ -28,8 +30,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "AttemptOptions",
     "CallOptions",
     "Client",
+    "DirectOptions",
+    "ScheduleOptions",
     "Snapshot",
     "Task",
     "TaskState",
@@ -38,7 +43,9 @@ __all__ = [
     "breaker",
     "connect",
     "deadline",
+    "direct_options",
     "errors",
+    "limiter",
     "options",
     "retry",
     "testing",
@@ -47,17 +54,21 @@ __all__ = [
 
 _HOMES = {
     "Attempt": "plait._attempt",
+    "AttemptOptions": "plait._rules",
     "CallOptions": "plait._options",
     "Client": "plait.client",
+    "DirectOptions": "plait._rules",
+    "ScheduleOptions": "plait._schedules",
     "Snapshot": "plait._task",
     "Task": "plait._task",
     "TaskState": "plait._task",
     "Worker": "plait.worker",
     "attempt": "plait._attempt",
     "connect": "plait.client",
+    "direct_options": "plait._rules",
     "options": "plait._options",
 }
-_MODULES = {"breaker", "deadline", "errors", "retry", "testing", "trace"}
+_MODULES = {"breaker", "deadline", "errors", "limiter", "retry", "testing", "trace"}
 
 
 def __getattr__(name: str) -> Any:

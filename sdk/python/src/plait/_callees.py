@@ -33,6 +33,9 @@ _BOOTSTRAP: Final = "grpc.TEST_ONLY_DO_NOT_USE_IN_PROD.xds_bootstrap_config"
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    # One layer retries, and it is not the library. Left on, it would also take away what says that
+    # a call is a retry.
+    ("grpc.enable_retries", 0),
     # A worker that was restarted is found again at once.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 3000),

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import grpc
 
-from plait import _options, _spans, _statuses, deadline
-from plait._callees import Callees
+from plait import _options, _rules, _spans, _statuses, deadline
+from plait._callees import Callee, Callees
+from plait._calling import Calling, Metadata, worth_it
+from plait._guards import Guard, Guards
 from plait._limit import seconds_of
 from plait._options import MetadataLike
+from plait._rules import DirectOptions, Rules
 from plait._streaming import Streaming
 
 Q = TypeVar("Q")
@@ -25,17 +28,37 @@ else:
 
 
 _POLICY: Final = deadline.Policy()
-# Timeouts below the first, in steps of the second, in milliseconds.
-_STEPS: Final = ((1_000, 1), (10_000, 10), (100_000, 100))
+# Said of a channel, so that what it counts is its own.
+_OWN: Final = frozenset({"breaker", "limiter", "budget_tokens"})
 
 
 class DirectChannel(grpc.aio.Channel):
-    """Looks like one channel and has one for each service. The library retries, as the contract
-    says; nothing here does."""
+    """Looks like one channel and has one for each service. All attempts are made here; the library
+    makes none of its own."""
 
     def __init__(self, broker: grpc.aio.Channel) -> None:
         self._broker = broker
-        self.callees = Callees(broker)
+        self._callees = Callees(broker)
+        self._guards = Guards()
+        self._said = DirectOptions()
+        self._rules: dict[str, Rules] = {}
+
+    def under(self, said: DirectOptions) -> "DirectChannel":
+        """The same workers, by other rules."""
+        if not said:
+            return self
+        view = DirectChannel.__new__(DirectChannel)
+        view._broker, view._callees, view._rules = self._broker, self._callees, {}
+        view._guards = Guards() if _OWN & said.keys() else self._guards
+        view._said = {**self._said, **said}
+        return view
+
+    def rules(self, path: str) -> Rules:
+        """What holds for a method's calls, without what is said of one call."""
+        found = self._rules.get(path)
+        if found is None:
+            found = self._rules[path] = _rules.of_method(path).under(self._said)
+        return found
 
     def unary_unary(
         self,
@@ -44,7 +67,7 @@ class DirectChannel(grpc.aio.Channel):
         response_deserializer: Callable[[bytes], R] | None = None,
         _registered_method: bool | None = False,
     ) -> "DirectMethod[Q, R]":
-        return DirectMethod(self.callees, method, request_serializer, response_deserializer)
+        return DirectMethod(self, method, request_serializer, response_deserializer)
 
     def unary_stream(self, method: str, *_: Any, **__: Any) -> Any:
         return Streaming(method)
@@ -55,12 +78,20 @@ class DirectChannel(grpc.aio.Channel):
     def stream_stream(self, method: str, *_: Any, **__: Any) -> Any:
         return Streaming(method)
 
+    async def find(self, path: str, seconds: float) -> Callee:
+        """Where a method is called; waits so long for the broker the first time."""
+        return await self._callees.find(path, seconds)
+
+    def guard(self, path: str) -> Guard:
+        """What stands before a method's attempts."""
+        return self._guards.of(path, self.rules(path))
+
     async def close(self, grace: float | None = None) -> None:
         """Does nothing: the client is closed, not its channels."""
 
     async def shut(self) -> None:
         """Ends everything, with the client."""
-        await self.callees.close()
+        await self._callees.close()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Of the connection to the broker: the workers' are made when they are needed."""
@@ -84,12 +115,12 @@ class DirectMethod(_UnaryUnary[Q, R]):
 
     def __init__(
         self,
-        callees: Callees,
+        channel: DirectChannel,
         path: str,
         serializer: Callable[[Q], bytes] | None,
         deserializer: Callable[[bytes], R] | None,
     ) -> None:
-        self._callees = callees
+        self._channel = channel
         self._path = path
         self._serializer = serializer
         self._deserializer = deserializer
@@ -104,30 +135,32 @@ class DirectMethod(_UnaryUnary[Q, R]):
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> "DirectCall[Q, R]":
+    ) -> "DirectCall[R]":
         said = _options.current.get()
-        wanted = [each for each in (timeout, said.deadline) if each is not None]
-        want_ms = min((int(seconds_of(each) * 1000) for each in wanted), default=None)
-        left = deadline.remaining()
-        left_ms = None if left is None else int(left * 1000)
-        together = tuple(said.metadata or ()) + tuple(metadata or ())
-
-        async def begin() -> "grpc.aio.UnaryUnaryCall[Q, R]":
-            """Finds the worker's channel and starts the call there, with the time that is left."""
-            bound_ms = _POLICY.timeout_ms(left_ms, want_ms)
-            began = time.monotonic()
-            callee = await self._callees.find(self._path, _worth_it(bound_ms) / 1000)
-            bound_ms = _worth_it(bound_ms) - int((time.monotonic() - began) * 1000)
-            return self._on(callee.channel)(
-                request,
-                timeout=_on_the_wire(_worth_it(min(bound_ms, callee.timeout_ms))) / 1000,
-                metadata=grpc.aio.Metadata(*_with(together, span)),
-                credentials=credentials,
-                wait_for_ready=wait_for_ready,
-                compression=compression,
-            )
-
+        bound_ms = _bound_ms(timeout, said)
         span = _spans.CallSpan(self._path.lstrip("/")) if _spans.configured() else None
+        sent = _with(tuple(said.metadata or ()) + tuple(metadata or ()), span)
+        rules = self._channel.rules(self._path).under(_rules.current.get())
+
+        async def begin() -> "Calling[R]":
+            """Finds the worker's channel, and makes the call ready, with the time that is left."""
+            end = time.monotonic() + worth_it(bound_ms) / 1000
+            callee = await self._channel.find(self._path, worth_it(bound_ms) / 1000)
+            end = min(end, time.monotonic() + callee.timeout_ms / 1000)
+            method = self._on(callee.channel)
+
+            def send(timeout: float, more: Metadata) -> "grpc.aio.UnaryUnaryCall[Q, R]":
+                return method(
+                    request,
+                    timeout=timeout,
+                    metadata=grpc.aio.Metadata(*sent, *more),
+                    credentials=credentials,
+                    wait_for_ready=wait_for_ready,
+                    compression=compression,
+                )
+
+            return Calling(self._channel.guard(self._path), rules, send, end, span)
+
         return DirectCall(begin, span)
 
     def _on(self, channel: grpc.aio.Channel) -> "grpc.aio.UnaryUnaryMultiCallable[Q, R]":
@@ -138,16 +171,17 @@ class DirectMethod(_UnaryUnary[Q, R]):
         return self._opened[1]
 
 
-class DirectCall(grpc.aio.UnaryUnaryCall[Q, R]):
+class DirectCall(grpc.aio.UnaryUnaryCall[Any, R]):
     """A call under way. Cancelling it cancels the handler."""
 
     def __init__(
-        self,
-        begin: "Callable[[], Awaitable[grpc.aio.UnaryUnaryCall[Q, R]]]",
-        span: _spans.CallSpan | None,
+        self, begin: "Callable[[], Awaitable[Calling[R]]]", span: _spans.CallSpan | None
     ) -> None:
-        self._begun: asyncio.Future[grpc.aio.UnaryUnaryCall[Q, R]] = asyncio.ensure_future(begin())
+        self._begin = begin
+        self._calling: Calling[R] | None = None
         self._span = span
+        # Set when an attempt has been sent.
+        self._sent = asyncio.Event()
         self._result = asyncio.ensure_future(self._run())
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -163,8 +197,9 @@ class DirectCall(grpc.aio.UnaryUnaryCall[Q, R]):
     async def _run(self) -> R:
         code, message = grpc.StatusCode.OK, ""
         try:
-            call = await self._begun
-            return await call
+            self._calling = await self._begin()
+            self._calling.sent = self._sent
+            return await self._calling.run()
         except grpc.aio.AioRpcError as error:
             code, message = error.code(), error.details() or ""
             raise
@@ -182,9 +217,9 @@ class DirectCall(grpc.aio.UnaryUnaryCall[Q, R]):
         return self._result.done()
 
     def time_remaining(self) -> float | None:
-        if self._begun.done() and not self._begun.cancelled() and not self._begun.exception():
-            return self._begun.result().time_remaining()
-        return None
+        if self._calling is None:
+            return None
+        return max(0.0, self._calling.end - time.monotonic())
 
     def cancel(self) -> bool:
         if self._result.done():
@@ -195,18 +230,19 @@ class DirectCall(grpc.aio.UnaryUnaryCall[Q, R]):
         self._result.add_done_callback(lambda _: callback(self))
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
-        try:
-            call = await asyncio.shield(self._begun)
-        except grpc.aio.AioRpcError:
-            return grpc.aio.Metadata()
-        return await call.initial_metadata()
+        """Of the attempt that decides, so it is there when the call is over."""
+        await self._error()
+        call = self._calling.call if self._calling is not None else None
+        return await call.initial_metadata() if call is not None else grpc.aio.Metadata()
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         error = await self._error()
         if error is not None:
             found = error.trailing_metadata()
             return found if found is not None else grpc.aio.Metadata()
-        return await self._begun.result().trailing_metadata()
+        assert self._calling is not None
+        assert self._calling.call is not None
+        return await self._calling.call.trailing_metadata()
 
     async def code(self) -> grpc.StatusCode:
         error = await self._error()
@@ -217,8 +253,15 @@ class DirectCall(grpc.aio.UnaryUnaryCall[Q, R]):
         return "" if error is None else error.details() or ""
 
     async def wait_for_connection(self) -> None:
-        call = await asyncio.shield(self._begun)
-        await call.wait_for_connection()
+        sent = asyncio.ensure_future(self._sent.wait())
+        try:
+            await asyncio.wait((sent, self._result), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sent.cancel()
+        if self._calling is not None and self._calling.call is not None:
+            await self._calling.call.wait_for_connection()
+        else:
+            await asyncio.shield(self._result)
 
     async def _error(self) -> grpc.aio.AioRpcError | None:
         try:
@@ -233,20 +276,12 @@ class DirectCall(grpc.aio.UnaryUnaryCall[Q, R]):
         return None
 
 
-def _worth_it(timeout_ms: int | None) -> int:
-    """The timeout. Raises DEADLINE_EXCEEDED where there is no time worth sending."""
-    if timeout_ms is None or timeout_ms < _POLICY.min_useful_ms:
-        code = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-        raise _statuses.from_parts(code, "Deadline Exceeded", b"")
-    return timeout_ms
-
-
-def _on_the_wire(timeout_ms: int) -> int:
-    """What C-core makes no longer by its rounding: it writes three digits, rounded up. Its clock
-    may be some milliseconds behind as well (up to 20, measured with 1.85.1), which shortening by a
-    step mostly covers. What is left gives a handler no time: the call ends with its caller's."""
-    step = next((step for below, step in _STEPS if timeout_ms < below), 1000)
-    return timeout_ms - timeout_ms % step - min(10 if step > 1 else 5, timeout_ms // 10)
+def _bound_ms(timeout: float | None, said: _options.Options) -> int | None:
+    """The time for all attempts; None: too little is left for one."""
+    wanted = [each for each in (timeout, said.deadline) if each is not None]
+    want_ms = min((int(seconds_of(each) * 1000) for each in wanted), default=None)
+    left = deadline.remaining()
+    return _POLICY.timeout_ms(None if left is None else int(left * 1000), want_ms)
 
 
 def _with(metadata: MetadataLike, span: _spans.CallSpan | None) -> list[tuple[str, str | bytes]]:

@@ -145,7 +145,10 @@ class Invocation:
         return self._handler_context.failure_after(error)
 
     def _expire(self) -> None:
-        self.run.stop(timed_out())
+        run = self.run
+        # A flow that stands still is not failed: the broker unloads it, and says so.
+        if run.flow is None or not run.flow.waits:
+            run.stop(timed_out())
 
     def _finish_span(self, outcome: Outcome) -> None:
         assert self._span is not None

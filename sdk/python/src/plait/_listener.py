@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import grpc
 
-from plait import _spans
+from plait import _marks, _spans
 from plait._limit import limit_until
 from plait._served import is_async
 
@@ -114,8 +114,8 @@ class _Arrival(grpc.aio.ServerInterceptor):
 
 def _coroutine(name: str, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     async def call(request: Any, context: Any) -> Any:
-        with _arrived(name, context):
-            return await handler(request, context)
+        with _arrived(name, context) as marked:
+            return await handler(request, marked)
 
     return call
 
@@ -123,8 +123,8 @@ def _coroutine(name: str, handler: Callable[[Any, Any], Any]) -> Callable[[Any, 
 def _function(name: str, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def call(request: Any, context: Any) -> Any:
         def inside() -> Any:
-            with _arrived(name, context):
-                return handler(request, context)
+            with _arrived(name, context) as marked:
+                return handler(request, marked)
 
         # The thread is used again, and keeps nothing of this call.
         return contextvars.copy_context().run(inside)
@@ -133,7 +133,17 @@ def _function(name: str, handler: Callable[[Any, Any], Any]) -> Callable[[Any, A
 
 
 @contextmanager
-def _arrived(name: str, context: Any) -> Iterator[None]:
+def _arrived(name: str, context: Any) -> Iterator[Any]:
+    """Around a handler; yields the context that it is given."""
     _spans.continue_from(context.invocation_metadata() or ())
-    with limit_until(context.time_remaining()), _spans.served(name, context):
-        yield
+    mark = _marks.Mark()
+    token = _marks.current.set(mark)
+    marked = _marks.MarkedContext(context, mark)
+    raised = True
+    try:
+        with limit_until(context.time_remaining()), _spans.served(name, context):
+            yield marked
+            raised = False
+    finally:
+        marked.ended(raised=raised)
+        _marks.current.reset(token)

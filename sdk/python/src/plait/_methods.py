@@ -145,6 +145,14 @@ class Methods:
             method = self._methods[path] = Method(path)
         return method
 
+    async def known(self, path: str) -> Method:
+        """The method, once the broker has said what it enforces for it. Errors as of a
+        submission."""
+        method = self.get(path)
+        if method.info is None:
+            method.resolved(await self._ask(path))
+        return method
+
     def submit(self, submission: Submission, request: Any) -> None:
         """Passes a submission on with its keys, once its method is known; in order for each
         method."""

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias, TypedDict, Unpack
 
 from plait._limit import seconds_of
@@ -20,8 +20,9 @@ class CallOptions(TypedDict, total=False):
     """The idempotency key. Default: from the field that the policy names."""
     ordering_key: str | None
     """The ordering key. Default: from the field that the policy names."""
-    delay: float | timedelta | None
-    """The task starts no earlier than this after it was accepted, in seconds. Default 0."""
+    delay: float | timedelta | datetime | None
+    """The task starts no earlier than this after it was accepted, in seconds, or than this time,
+    which has a time zone. Default 0."""
     deadline: float | timedelta | None
     """Time for the whole task, in seconds; the shorter of this and the policy's holds."""
     priority: int | None
@@ -38,7 +39,7 @@ class Options:
 
     key: str | None = None
     ordering_key: str | None = None
-    delay: float | timedelta | None = None
+    delay: float | timedelta | datetime | None = None
     deadline: float | timedelta | None = None
     priority: int | None = None
     child_key: str | None = None
@@ -65,7 +66,7 @@ class Options:
     def fill(self, options: task_pb2.TaskOptions) -> None:
         """Writes what travels in TaskOptions."""
         if self.delay is not None:
-            options.delay.FromTimedelta(_timedelta(self.delay))
+            options.delay.FromTimedelta(_delay(self.delay))
         if self.deadline is not None:
             # What is over already is 1 ms, since 0 would mean that nothing is said.
             options.deadline.FromTimedelta(_timedelta(max(0.001, seconds_of(self.deadline))))
@@ -106,6 +107,16 @@ def add_metadata(options: task_pb2.TaskOptions, metadata: MetadataLike) -> None:
         options.metadata.add(
             key=key.lower(), value=value if isinstance(value, bytes) else value.encode()
         )
+
+
+def _delay(said: float | timedelta | datetime) -> timedelta:
+    """A time that has passed is no delay. The broker counts from acceptance, so that no two clocks
+    need to agree."""
+    if not isinstance(said, datetime):
+        return _timedelta(said)
+    if said.tzinfo is None:
+        raise ValueError(f"{said.isoformat()} has no time zone")
+    return max(said - datetime.now(UTC), timedelta())
 
 
 def _timedelta(duration: float | timedelta) -> timedelta:

@@ -31,6 +31,16 @@ def plait_mesh() -> "Iterator[Mesh]":
         yield mesh
 
 
+@pytest.fixture(scope="session")
+def plait_kit_mesh() -> "Iterator[Mesh]":
+    """A broker and a scheduler for the whole run whose time a test moves; see
+    plait.testing.TestKit."""
+    from plait.testing import Mesh
+
+    with Mesh(test_kit=True) as mesh:
+        yield mesh
+
+
 @pytest.fixture
 def plait_contract(request: pytest.FixtureRequest) -> "ContractTest":
     """Tests the workers of a mesh; see plait.testing.ContractTest. Each case is a subtest, where

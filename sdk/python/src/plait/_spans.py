@@ -120,6 +120,10 @@ class CallSpan:
         self._span = _tracer.start_span(method, kind=trace.SpanKind.CLIENT, attributes=attributes)
         self.headers = _inject(trace.set_span_in_context(self._span))
 
+    def attempt(self, number: int) -> None:
+        """An attempt after the first is sent."""
+        self._span.add_event("attempt", {"plait.attempt.number": number})
+
     def finished(self, code: grpc.StatusCode, message: str) -> None:
         """The call ended."""
         _end_call(self._span, code, message)

@@ -14,14 +14,16 @@ from typing import Any, Final, TypeVar, Unpack, cast
 
 import grpc
 
-from plait import _options, _wire
+from plait import _options, _schedules, _wire
 from plait._bulk import pipeline
 from plait._channel import Core, DurableChannel, DurableMethod
 from plait._limit import timeout_of_call
 from plait._options import CallOptions, Options
+from plait._rules import DirectOptions
+from plait._schedules import ScheduleOptions
 from plait._submission import Submission
 from plait._task import Task, number_of
-from plait.v1 import task_service_pb2_grpc
+from plait.v1 import schedule_service_pb2, task_service_pb2_grpc
 from plait.worker import DEFAULT_GRACE_S, Worker
 
 Q = TypeVar("Q")
@@ -78,17 +80,19 @@ class Client:
         """
         return DurableChannel(self._opened(), detached=self._detached)
 
-    def direct(self) -> grpc.aio.Channel:
+    def direct(self, **options: Unpack[DirectOptions]) -> grpc.aio.Channel:
         """A channel for generated stubs, under which a call goes straight to a live worker that
         listens: no queue, and no record of it.
 
-        Workers are found as `xds:///package.Service` at the scheduler, with the contract's retries,
-        limits and ejection; calls go on while the scheduler is away. Every call has a deadline: the
-        shortest of its timeout, default 30 s, of what is left to the calling handler, and of the
-        policy's attempt_timeout. UNAVAILABLE where nobody serves the method. Methods that stream
-        are refused.
+        Workers are found as `xds:///package.Service` at the scheduler, which leaves out those that
+        fail; calls go on while the scheduler is away. Every call has a deadline, for all of its
+        attempts: the shortest of its timeout, default 30 s, of what is left to the calling handler,
+        and of the policy's attempt_timeout. What fails is tried again, given a rest and bounded as
+        the contract says, or `options` do. UNAVAILABLE where nobody serves the method, and with
+        BREAKER_OPEN while it is given a rest; RESOURCE_EXHAUSTED with QUEUE_FULL where too many
+        calls wait. Methods that stream are refused.
         """
-        return self._opened().direct
+        return self._opened().direct.under(options)
 
     def detached(self) -> "Client":
         """The same client, whose calls are ordinary tasks also inside a handler."""
@@ -169,6 +173,34 @@ class Client:
         submission = Submission(self._opened().methods.get(durable.path), b"", awaited=False)
         submission.accept(number_of(task_id))
         return self._handle(submission, durable)
+
+    async def schedule(
+        self,
+        name: str,
+        method: "grpc.aio.UnaryUnaryMultiCallable[Q, R]",
+        request: Q,
+        **said: Unpack[ScheduleOptions],
+    ) -> schedule_service_pb2.ScheduleEntry:
+        """Runs a method as a durable task at times that recur.
+
+            await p.schedule("tidy", orders.Tidy, TidyRequest(), cron="0 3 * * *",
+                             timezone="Europe/Berlin")
+
+        Meant to be said by each start of a program: it creates the schedule of this name, or
+        changes what differs; whether it is paused stays. Removed by `plait schedule delete`.
+        `method` is that of a stub over `channel()`. Answers with the schedule as it is, its next
+        time included.
+
+        Waits for a scheduler where none runs; `asyncio.timeout` bounds it. Raises AioRpcError:
+        INVALID_ARGUMENT names the field that cannot hold, or the key that the request lacks,
+        FAILED_PRECONDITION where a contract declares a schedule of this name; ValueError for a time
+        without a zone.
+        """
+        durable = _durable(method)
+        schedule = _schedules.schedule_of(name, durable.path, durable.encode(request), said)
+        core = self._opened()
+        await core.methods.known(durable.path)
+        return await _schedules.put(core.channel, schedule)
 
     def worker(
         self,

@@ -73,6 +73,10 @@ class Reason(StrEnum):
     """UNAVAILABLE: the log could not be written."""
     PAYLOAD_LOST = "PAYLOAD_LOST"
     """DATA_LOSS: the log's bytes of a request, response or metadata are not what was written."""
+    LEADERSHIP_LOST = "LEADERSHIP_LOST"
+    """ABORTED: another scheduler leads by now; the command changed nothing."""
+    SCHEDULE_NOT_FOUND = "SCHEDULE_NOT_FOUND"
+    """NOT_FOUND: no such schedule."""
 
 
 def status(error: BaseException) -> status_pb2.Status | None:

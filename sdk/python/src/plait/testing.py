@@ -4,9 +4,10 @@
         with plait.testing.Mesh() as mesh:
             asyncio.run(check(mesh.address))
 
-With pytest the fixture `plait_mesh` is one for the whole run, and `plait_contract` tests the
-workers of a mesh: see ContractTest. The package plait-scheduler must be installed, and the broker's
-binary be found: see PLAIT_BROKER.
+With pytest the fixture `plait_mesh` is one for the whole run, `plait_kit_mesh` another one whose
+clock can be moved ahead and whose attempts can be made to fail (see TestKit), and `plait_contract`
+tests the workers of a mesh: see ContractTest. The package plait-scheduler must be installed, and
+the broker's binary be found: see PLAIT_BROKER.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from plait import client
 from plait._processes import Process, find_broker
+from plait._test_kit import TestKit as TestKit
 
 if TYPE_CHECKING:
     from plait._boundary.check import Report
@@ -36,6 +38,7 @@ class Mesh:
         data_dir: Path | None = None,
         *,
         scheduler: bool = True,
+        test_kit: bool = False,
         broker_arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -43,12 +46,16 @@ class Mesh:
 
         data_dir: where the broker keeps its data; default: a folder that goes with the mesh.
         scheduler: whether to start one; without it no new contract is accepted.
+        test_kit: whether its clock can be moved ahead and attempts be made to fail: see `kit`. Such
+        a broker does not wait for its disk.
         broker_arguments: more flags of the broker, such as `--sync none`.
         environment: more variables for both processes.
         """
         self._given = data_dir
         self._scheduler_wanted = scheduler
-        self._broker_arguments = tuple(broker_arguments)
+        self._test_kit = test_kit
+        kit = ("--test-kit", "--sync", "none") if test_kit else ()
+        self._broker_arguments = (*kit, *broker_arguments)
         self._environment = environment or {}
         self._exit = contextlib.ExitStack()
         self._folder = Path()
@@ -62,6 +69,13 @@ class Mesh:
         if not self._address:
             raise RuntimeError("the mesh is not started: use `with Mesh() as mesh`")
         return self._address
+
+    @property
+    def kit(self) -> TestKit:
+        """Its clock and its faults. Raises RuntimeError where it was not started with them."""
+        if not self._test_kit:
+            raise RuntimeError("the mesh has no test kit: use Mesh(test_kit=True)")
+        return TestKit(self.address)
 
     @property
     def data_dir(self) -> Path:

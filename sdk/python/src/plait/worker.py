@@ -56,7 +56,9 @@ class Worker:
         self._channel = core.channel
         self._peer = peer
         self._concurrency = concurrency
-        host = re.sub(r"[^A-Za-z0-9._:-]", "-", socket.gethostname()[:32])
+        # A supervisor knows by it which of its processes a worker is.
+        host = os.environ.get("PLAIT_PROCESS") or socket.gethostname()
+        host = re.sub(r"[^A-Za-z0-9._:-]", "-", host[:32])
         self.id = f"{host}-{os.getpid()}-{secrets.token_hex(6)}"
         self._name = name or self.id
         self._version = version

@@ -12,7 +12,7 @@ use crate::invoke::{Envelope, Invocation, Values};
 use crate::pb::v1::Failure;
 use crate::trace;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -217,6 +217,7 @@ impl Run {
     fn spawn(mut self, desk: &Desk, mut pace: Option<Arc<Pace>>) {
         let attempt = self.attempt.clone();
         let deadline = attempt.deadline().into();
+        let flow = attempt.clone();
         desk.spawn(attempt, async move {
             let handler = poll_fn(|cx| match pace.take() {
                 None => self.poll(cx),
@@ -227,7 +228,12 @@ impl Run {
                     poll
                 }
             });
-            let timed = tokio::time::timeout_at(deadline, handler).await;
+            let mut handler = pin!(handler);
+            let timed = match tokio::time::timeout_at(deadline, handler.as_mut()).await {
+                // A flow that stands still is not failed: the broker unloads it, and says so.
+                Err(_) if flow.waits() => Ok(handler.await),
+                timed => timed,
+            };
             timed.unwrap_or_else(|_| {
                 let result = Err(timed_out());
                 self.attempt.stop();

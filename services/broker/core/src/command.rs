@@ -8,6 +8,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Written by each scheduler that takes the lead, and by nobody else: its version is the epoch of that scheduler.
+pub const LEADER_KEY: &str = "scheduler/leader";
+
 /// How many attempts of a method may begin until the next word. It is not durable: whoever set it sets it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
@@ -117,6 +120,13 @@ pub enum Command {
         tag: ReplyTag,
         key: Arc<str>,
         expected: Option<u64>,
+    },
+    /// A scheduler's command: `SetWindows`, `SetGates`, `ApplyPolicies`, `KvPut` or `KvDelete`, done only if the key
+    /// [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered by `Reply::Fenced`.
+    Fenced {
+        tag: ReplyTag,
+        epoch: u64,
+        command: Box<Command>,
     },
     /// The archive file that `Partition::begin_archive` named is durable, or could not be written.
     ArchiveWritten { archive: ArchiveId, written: bool },

@@ -11,11 +11,15 @@ mod control;
 mod dispatch;
 mod figures;
 mod flow;
+mod idle;
+mod metrics;
 mod outcome;
 mod redrive;
 mod submit;
 mod tick;
 mod views;
+
+pub use idle::Busy;
 
 use crate::command::Command;
 use crate::effect::{Effect, TaskResult, TaskState};

@@ -82,6 +82,8 @@ pub enum Reply {
     Version(u64),
     /// Names that were not known.
     Unknown(Vec<Arc<str>>),
+    /// Nothing was done: the epoch is another one by now.
+    Fenced(u64),
     /// Refused.
     Error(Error),
 }
@@ -246,6 +248,30 @@ impl TaskState {
     }
 }
 
+/// Why READY tasks do not start although a worker may have room: see [`crate::policy::Limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum HeldBy {
+    /// As many attempts of the method run as may.
+    Concurrency,
+    /// As many attempts of the method began as may for now.
+    Rate,
+    /// As many attempts of their key run as may.
+    KeyConcurrency,
+    /// As many attempts of their key began as may for now.
+    KeyRate,
+}
+
+impl HeldBy {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [
+        Self::Concurrency,
+        Self::Rate,
+        Self::KeyConcurrency,
+        Self::KeyRate,
+    ];
+}
+
 /// Every cause that a [`TimelineEvent`] can have.
 pub const CAUSES: [&str; 14] = [
     "SUBMITTED",
@@ -370,4 +396,6 @@ pub struct QueueView {
     pub methods: Vec<Arc<str>>,
     /// Workers attached.
     pub workers: u32,
+    /// READY tasks that a limit holds, by method and why; none while the queue is paused.
+    pub held: Vec<(Arc<str>, HeldBy, u64)>,
 }

@@ -6,7 +6,7 @@ use crate::record::{Acceptance, Blob, Failure, NewTask};
 use std::sync::Arc;
 
 /// One part of a snapshot. Policies, queues and keys are ordinary records and come first, then
-/// `Counters`, then tasks in ascending order, archives, and sessions.
+/// `Counters` and `Rate`, then tasks in ascending order, archives, and sessions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Image {
     /// Counters that must never go back.
@@ -22,6 +22,8 @@ pub enum Image {
         files: Vec<ArchiveImage>,
         keys: Vec<ArchivedKey>,
     },
+    /// What is used up of the rate of a method, or of some of its keys: see [`RateImage`].
+    Rate(RateImage),
     /// A submitter's session.
     Session {
         session: SessionId,
@@ -29,6 +31,20 @@ pub enum Image {
         answers: Vec<(u64, Acceptance)>,
     },
 }
+
+/// What is used up of the rate of a method, or of some of its keys. What has recovered is not told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateImage {
+    /// Its path.
+    pub method: Arc<str>,
+    /// When its next start would be on time had there been no burst: ms, and parts of one by `Rate::starts`.
+    pub arrival: (Millis, u64),
+    /// The same of keys, if each has the rate for itself; None: of tasks without one.
+    pub keys: Vec<KeyArrival>,
+}
+
+/// A key and when its next start would be on time.
+pub type KeyArrival = (Option<Arc<str>>, (Millis, u64));
 
 /// An archive file.
 #[derive(Clone, Debug, PartialEq)]

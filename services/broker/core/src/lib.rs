@@ -25,12 +25,18 @@
 //! - **Flows.** A call that may have diverged is held, and the submissions of its session behind it, before
 //!   anything is recorded. A failed flow that is run again keeps children that succeeded or still run; others
 //!   are asked for anew.
+//! - **Limits.** A key has at most one task of each priority in its method's ready list; the others wait in a line of
+//!   its own, so a dispatch never looks at what is held, and keys take turns. What began and what runs follows from
+//!   the log: no crash lets more begin.
+//! - **Priorities** are strict, but for one of 16 starts that could have been a lower one's: no task waits for ever.
+//!   The count is live, by class of workers; a restart begins it anew.
 //! - **Retention** of a plain finished task ends by seconds, so it may stay 1.024 s longer.
 
 pub mod command;
 pub mod effect;
 pub mod ids;
 pub mod image;
+pub mod metrics;
 #[doc(hidden)]
 pub mod mutant;
 pub mod policy;
@@ -39,6 +45,10 @@ pub mod record;
 mod decide;
 mod live;
 mod partition;
+mod rate;
 mod state;
 
-pub use partition::{Config, Figures, MethodFigures, Partition, QueueFigures, Step, WorkerFigures};
+pub use decide::Busy;
+pub use partition::{
+    Config, Figures, LostAttempts, MethodFigures, Partition, QueueFigures, Step, WorkerFigures,
+};

@@ -2,6 +2,7 @@
 
 pub(crate) mod alarms;
 pub(crate) mod classes;
+pub(crate) mod guard;
 pub(crate) mod held;
 pub(crate) mod streams;
 pub(crate) mod watchers;
@@ -9,6 +10,7 @@ pub(crate) mod workers;
 
 use crate::effect::{Effect, StopReason};
 use crate::ids::{ConnId, Millis, TaskId, Token};
+use crate::partition::LostAttempts;
 use alarms::Alarms;
 use held::HeldCalls;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +33,8 @@ pub(crate) struct Live {
     pub(crate) reaping: VecDeque<(TaskId, Option<TaskId>)>,
     /// Leases that wait for their worker after a restart, by its name.
     pub(crate) orphans: BTreeMap<Arc<str>, Vec<(TaskId, Token)>>,
+    /// Attempts that were lost with their workers since figures were taken last.
+    pub(crate) lost: Vec<LostAttempts>,
     /// Attempts to stop in this step.
     stops: BTreeMap<ConnId, Vec<(TaskId, Token, StopReason)>>,
     /// When this process took the state over. A session counts as used then: its submitter could not come while

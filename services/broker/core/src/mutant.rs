@@ -48,6 +48,10 @@ pub enum Mutant {
     PausesNotInSnapshot = 19,
     /// What changes while a snapshot is taken is told as it is by then.
     SnapshotOfTwoTimes = 20,
+    /// A restart does not count what runs.
+    RunsNotCounted = 21,
+    /// A snapshot does not tell what is used up of rates.
+    RatesNotInSnapshot = 22,
 }
 
 #[cfg(feature = "mutants")]

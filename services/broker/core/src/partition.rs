@@ -5,6 +5,7 @@ use crate::effect::{Effect, QueueView, TaskView};
 use crate::ids::{ArchiveId, Millis, Offset, TaskId};
 use crate::image::TaskImage;
 use crate::live::Live;
+use crate::metrics::Metrics;
 use crate::policy::MethodPolicy;
 use crate::record::Record;
 use crate::state::State;
@@ -51,6 +52,25 @@ pub struct Figures {
     pub queues: Vec<QueueFigures>,
     /// Every method with something to tell.
     pub methods: Vec<MethodFigures>,
+    /// Workers that went away with attempts under way; at most 1000.
+    pub lost: Vec<LostAttempts>,
+}
+
+/// Workers that figures tell were lost; more are not told.
+pub(crate) const LOST_MAX: usize = 1000;
+
+/// Tasks that figures name for one of them.
+pub(crate) const LOST_TASKS_MAX: usize = 10;
+
+/// Attempts that ended because their worker went away.
+#[derive(Debug, Clone)]
+pub struct LostAttempts {
+    /// The worker's id.
+    pub worker: Arc<str>,
+    /// How many.
+    pub attempts: u32,
+    /// The first of their tasks; at most 10.
+    pub tasks: Vec<TaskId>,
 }
 
 /// One worker.
@@ -91,6 +111,8 @@ pub struct QueueFigures {
     pub paused: bool,
     /// Dead letters.
     pub dead_letters: u64,
+    /// READY tasks that limits hold.
+    pub held: u64,
 }
 
 /// One method.
@@ -269,6 +291,11 @@ impl Partition {
     /// Takes the figures.
     pub fn take_figures(&mut self, now: Millis) -> Figures {
         self.figures(now)
+    }
+
+    /// What metrics tell. It takes nothing away, so anybody may ask, and looks at methods, queues and workers only.
+    pub fn metrics(&self, now: Millis) -> Metrics {
+        self.collect_metrics(now)
     }
 
     /// Chooses finished tasks to be moved to an archive file, if more are in memory than may be and none are on their

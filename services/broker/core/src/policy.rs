@@ -1,5 +1,6 @@
 //! What the scheduler decided for a method, as the state machine needs it.
 
+pub use crate::rate::Rate;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -55,6 +56,48 @@ pub struct MethodPolicy {
     pub retention_ms: u64,
     /// How long a dead letter is kept, ms; 0: a failed task is no dead letter.
     pub dead_letter_retention_ms: u64,
-    /// The policy as it came, limits of later stages included; handed back to whoever asks, never read here.
+    /// How many attempts may begin and run, over all workers and routes of the method.
+    pub limits: Limits,
+    /// The policy as it came; handed back to whoever asks, never read here.
     pub source: Bytes,
+}
+
+/// How many attempts of one method may begin in a time and run at once. A task that a limit holds stays READY.
+///
+/// An attempt begins when it is leased to a worker, and runs until its lease ends: also while its flow waits for
+/// children in the worker's memory, and after a restart until its worker is back or lost. A flow that was unloaded
+/// holds no lease; taking it up again is another beginning. The key is what the submitter read from the request;
+/// tasks without one have a limit together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// How fast attempts may begin; None: at any rate.
+    pub rate: Option<Rate>,
+    /// Whether each key has the rate for itself, rather than the method.
+    pub rate_by_key: bool,
+    /// Attempts of the method at once; 0: any number.
+    pub running_max: u32,
+    /// Attempts of one key at once; 0: any number.
+    pub running_per_key_max: u32,
+}
+
+impl Limits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        self.rate.is_none() && self.running_max == 0 && self.running_per_key_max == 0
+    }
+
+    /// Whether keys have limits of their own.
+    pub fn is_keyed(&self) -> bool {
+        self.running_per_key_max > 0 || self.key_rate().is_some()
+    }
+
+    /// The rate of each key.
+    pub(crate) fn key_rate(&self) -> Option<Rate> {
+        self.rate.filter(|_| self.rate_by_key)
+    }
+
+    /// The rate of the method.
+    pub(crate) fn method_rate(&self) -> Option<Rate> {
+        self.rate.filter(|_| !self.rate_by_key)
+    }
 }

@@ -15,9 +15,12 @@ pub(crate) mod families;
 mod image;
 mod imaging;
 pub(crate) mod kv;
+mod lanes;
 pub(crate) mod leases;
 #[cfg(test)]
 mod leftovers;
+mod limiting;
+pub(crate) mod limits;
 pub(crate) mod lines;
 mod list;
 pub(crate) mod methods;
@@ -30,6 +33,7 @@ pub(crate) mod slots;
 pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod timeline;
+pub(crate) mod totals;
 mod wheel;
 
 pub(crate) use endings::PARENT_ENDED;
@@ -88,6 +92,7 @@ impl State {
             dedup: Dedup::seeded(seed),
             families: Families::seeded(seed),
             lines: Lines::seeded(seed),
+            methods: Methods::seeded(seed),
             blobs: Blobs::new(resident_bytes_max),
             ..Self::default()
         }
@@ -102,7 +107,8 @@ impl State {
         let slots: Vec<u32> = self.tasks.slots().collect();
         for slot in slots {
             if !self.tasks[slot].is_final() {
-                self.lines.join(&mut self.tasks, &mut self.methods, slot);
+                self.lines
+                    .join(&mut self.tasks, &mut self.methods, slot, self.time);
             }
             self.enter(slot);
             self.settle(slot);
@@ -113,6 +119,7 @@ impl State {
             }
         }
         self.index_archives();
+        self.look_at_limits();
         for task in self.tasks.retired() {
             self.methods.count(task.method, task.state);
             self.leaving.add(self.retained_until(&task, 0), task.id);
@@ -154,6 +161,11 @@ impl State {
         }
         if state == TaskState::Ready && self.lines.may_start(&self.tasks, slot) {
             self.methods.push_ready(&mut self.tasks, slot);
+        } else if state == TaskState::Running
+            && !crate::mutant::is(crate::mutant::Mutant::RunsNotCounted)
+        {
+            // What begins now is counted already; this is what began before a restart.
+            self.methods.count_running(&mut self.tasks, slot, self.time);
         }
         self.arm(slot);
     }
@@ -170,7 +182,11 @@ impl State {
             let entry = &mut self.methods.methods[method as usize];
             entry.dead_letters = entry.dead_letters.saturating_sub(1);
         }
-        self.methods.remove_ready(&mut self.tasks, slot);
+        self.methods.remove_ready(&mut self.tasks, slot, self.time);
+        if state == TaskState::Running {
+            self.methods
+                .uncount_running(&mut self.tasks, slot, self.time);
+        }
     }
 
     /// Sets the timer of a task to the next instant that matters to it.

@@ -3,6 +3,7 @@
 
 mod endings;
 mod leases;
+mod limits;
 mod submissions;
 mod task;
 
@@ -33,6 +34,8 @@ pub enum Invariant {
     OneEnd,
     /// Nothing starts while its queue is paused.
     PausedIsStill,
+    /// No more attempts begin or run than limits allow.
+    Limited,
     /// I11: no more attempts than allowed, and no fewer before giving up.
     AttemptsCounted,
     /// I11: a task that failed for good is a dead letter exactly once.
@@ -49,7 +52,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AckedIsKept,
         Self::OneTaskPerKey,
         Self::Fenced,
@@ -58,6 +61,7 @@ impl Invariant {
         Self::StartsInTime,
         Self::OneEnd,
         Self::PausedIsStill,
+        Self::Limited,
         Self::AttemptsCounted,
         Self::DeadLetterOnce,
         Self::ResultIsOutcome,
@@ -78,6 +82,7 @@ impl Invariant {
             Self::StartsInTime => "I6 starts in time",
             Self::OneEnd => "I7 one end",
             Self::PausedIsStill => "paused is still",
+            Self::Limited => "limited",
             Self::AttemptsCounted => "I11 attempts counted",
             Self::DeadLetterOnce => "I11 dead letter once",
             Self::ResultIsOutcome => "result is outcome",
@@ -154,6 +159,8 @@ struct Checker<'a> {
     /// By submission: the task whose request tells it.
     of: BTreeMap<u64, u64>,
     effects: BTreeMap<&'a str, u64>,
+    /// Attempts that began, by what a rate counts together.
+    starts: BTreeMap<limits::Group<'a>, limits::Starts>,
     redriven: BTreeSet<u64>,
     report: Report,
 }
@@ -180,6 +187,7 @@ pub fn check(entries: &[Entry]) -> Report {
         children: BTreeMap::new(),
         of: BTreeMap::new(),
         effects: BTreeMap::new(),
+        starts: BTreeMap::new(),
         redriven: BTreeSet::new(),
         report: Report::default(),
     };
@@ -223,6 +231,7 @@ impl<'a> Checker<'a> {
                 stop,
             } => {
                 let sent = task::Sent {
+                    at: self.now,
                     token: *token,
                     code: *code,
                     digest: *digest,
@@ -323,6 +332,7 @@ impl<'a> Checker<'a> {
     }
 
     fn finish(&mut self) {
+        self.check_running();
         if self.rules.complete {
             self.all_answered();
             self.all_ended();

@@ -149,6 +149,27 @@ pub struct Method {
     pub at_most_once: bool,
     /// gRPC codes that are retried.
     pub retryable: Vec<u32>,
+    /// What limits its attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// Limits of a method, over all workers. 0 is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Attempts that may begin in a period.
+    pub starts: u64,
+    /// The period.
+    pub period_ms: u64,
+    /// Attempts that may begin at once after a rest.
+    pub burst: u64,
+    /// Whether each limit key has this rate for itself.
+    pub rate_by_key: bool,
+    /// Attempts at once.
+    pub running: u64,
+    /// Attempts of one limit key at once.
+    pub running_per_key: u64,
 }
 
 /// A task that somebody wants.
@@ -166,6 +187,9 @@ pub struct Submission {
     /// Ordering key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Name>,
+    /// Limit key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Name>,
     /// Of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,

@@ -95,7 +95,7 @@ pub fn run(seed: u64) -> Outcome {
         complete: true,
         ..Rules::default()
     }));
-    for policy in policies::all(machine.plan.brief) {
+    for policy in policies::all(machine.plan.brief, &machine.plan.limits) {
         story.tell(Event::Method(policies::told(&policy)));
     }
     let judged = catch_unwind(AssertUnwindSafe(|| {

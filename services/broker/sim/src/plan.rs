@@ -2,6 +2,7 @@
 //! trouble only, some all, and some none.
 
 use crate::dice::Dice;
+use crate::world::limits::Limiting;
 use plait_broker_log::sim::Faults;
 
 /// One seed's rates. Times are microseconds unless a name says otherwise.
@@ -49,6 +50,7 @@ pub(crate) struct Plan {
     pub(crate) finished_in_memory: u64,
     /// Whether finished tasks are soon forgotten, so that the log can let go of their payloads.
     pub(crate) brief: bool,
+    pub(crate) limits: Limiting,
 }
 
 const MS: u64 = 1_000;
@@ -101,6 +103,7 @@ impl Plan {
             queue_tasks_max: one_of(dice, &[12, 1_000, 1_000]),
             finished_in_memory: one_of(dice, &[3, 20, 1_000_000]),
             brief: bulky || dice.permille(200),
+            limits: Limiting::draw(seed),
         }
     }
 

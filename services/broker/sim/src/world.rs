@@ -8,6 +8,7 @@ mod conns;
 mod endgame;
 mod faults;
 mod flow;
+pub(crate) mod limits;
 mod operator;
 pub(crate) mod policies;
 mod restart;
@@ -227,7 +228,7 @@ impl World {
             complete: true,
             ..Rules::default()
         }));
-        for policy in policies::all(self.plan.brief) {
+        for policy in policies::all(self.plan.brief, &self.plan.limits) {
             self.tell(Event::Method(policies::told(&policy)));
         }
         self.boot();

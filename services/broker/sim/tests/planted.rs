@@ -66,6 +66,33 @@ fn planted_violations_of_several_lines_are_found() {
     }
 }
 
+#[test]
+fn limits_are_checked() {
+    // The second attempt begins 20 ms of the broker's clock after the first; when that was over, or before.
+    let (head, end) = HEAD.split_at(HEAD.find(r#"{"at":5,"#).expect("an outcome"));
+    let (begin, rest) = SECOND.split_at(SECOND.find(r#"{"at":8,"#).expect("a start"));
+    let apart = format!("{HEAD}{FIRST}{SECOND}");
+    let early = begin.replace(r#""at":7"#, r#""at":4"#);
+    let beside = format!("{head}{early}{end}{FIRST}{rest}");
+    let of_another_key = beside.replace(r#""digest":2"#, r#""digest":2,"limit":"b""#);
+    let cases = [
+        (false, &apart, r#"{"starts":1,"period_ms":22,"burst":1}"#),
+        (true, &apart, r#"{"starts":1,"period_ms":22,"burst":2}"#),
+        (true, &apart, r#"{"starts":1,"period_ms":21,"burst":1}"#),
+        (true, &apart, r#"{"starts":2,"period_ms":40,"burst":1}"#),
+        (true, &apart, r#"{"running":1}"#),
+        (false, &beside, r#"{"running":1}"#),
+        (false, &beside, r#"{"running_per_key":1}"#),
+        (true, &of_another_key, r#"{"running_per_key":1}"#),
+        (false, &of_another_key, r#"{"running":1}"#),
+    ];
+    for (holds, text, limits) in cases {
+        let policy = format!("\"retryable\":[14],\"limits\":{limits}");
+        let names = found(&text.replace(r#""retryable":[14]"#, &policy));
+        assert_eq!(!names.contains(&"limited"), holds, "{limits}: {names:?}");
+    }
+}
+
 /// As a recorder of real processes makes it: no dispatch is seen, attempts may end before their handlers start.
 const REAL: &str = include_str!("histories/real.jsonl");
 

@@ -27,6 +27,10 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen_unix: Option<PathBuf>,
+    /// Address to serve metrics on, at /metrics, such as 127.0.0.1:7422 [default: none]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Where the log is kept [default: $XDG_DATA_HOME/plait/broker]
     #[arg(long, global = true, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,6 +47,10 @@ pub struct Flags {
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dev: bool,
+    /// Serve the test kit, which moves the clock and lets attempts fail; never for real work
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub test_kit: bool,
     /// Threads for connections and tasks [default: 2]
     #[arg(long, global = true, value_name = "COUNT")]
     #[serde(skip_serializing_if = "Option::is_none")]

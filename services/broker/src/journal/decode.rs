@@ -100,6 +100,7 @@ impl Decoder {
                 Fact::Counters(counters) => Record::Image(image::counters(&counters)),
                 Fact::TaskImages(images) => Record::Image(image::tasks(self, &images)?),
                 Fact::SessionImage(session) => Record::Image(image::session(&session)?),
+                Fact::RateImage(image) => Record::Image(image::rate(&image)?),
                 Fact::ArchiveImages(images) => {
                     Record::Image(archives::decode_images(self, &images)?)
                 }

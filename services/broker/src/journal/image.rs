@@ -1,8 +1,10 @@
 //! Parts of a snapshot.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use plait::pb::plait::log::v1::{self as pb, record::Fact};
-use plait_broker_core::image::Image;
+use plait_broker_core::image::{Image, KeyArrival, RateImage};
 use plait_broker_core::record::Acceptance;
 
 use super::decode::{self, Decoder};
@@ -24,6 +26,7 @@ pub(super) fn encode(part: Image) -> Result<Fact, JournalError> {
         Image::Archives { files, keys } => {
             Fact::ArchiveImages(archives::encode_images(&files, &keys))
         }
+        Image::Rate(rate) => Fact::RateImage(rate_image(&rate)),
         Image::Session {
             session,
             last_used,
@@ -40,6 +43,34 @@ pub(super) fn encode(part: Image) -> Result<Fact, JournalError> {
             })
         }
     })
+}
+
+fn rate_image(image: &RateImage) -> pb::RateImage {
+    let arrival = |(at_ms, parts): (u64, u64)| pb::RateArrival { at_ms, parts };
+    let key = |(key, _): &KeyArrival| key.as_deref().unwrap_or_default().to_owned();
+    pb::RateImage {
+        method: image.method.to_string(),
+        arrival: Some(arrival(image.arrival)),
+        keys: image.keys.iter().map(key).collect(),
+        key_arrivals: image.keys.iter().map(|(_, at)| arrival(*at)).collect(),
+    }
+}
+
+pub(super) fn rate(image: &pb::RateImage) -> Result<Image, JournalError> {
+    let (found, count) = (image.key_arrivals.len(), image.keys.len());
+    if found != count {
+        let name = "key_arrivals";
+        return Err(JournalError::Column { name, found, count });
+    }
+    let arrival = |at: &pb::RateArrival| (at.at_ms, at.parts);
+    let keys = image.keys.iter().zip(&image.key_arrivals);
+    Ok(Image::Rate(RateImage {
+        method: Arc::from(image.method.as_str()),
+        arrival: image.arrival.as_ref().map_or((0, 0), arrival),
+        keys: keys
+            .map(|(key, at)| (decode::key(key), arrival(at)))
+            .collect(),
+    }))
 }
 
 pub(super) fn counters(counters: &pb::Counters) -> Image {

@@ -11,6 +11,8 @@ use plait_broker_log::{Offset, PayloadResult, Payloads, SegmentInfo};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::archived::OpenFiles;
+use super::test_kit::{Advance, Fault, Order, Stuck};
+use crate::metrics::SyncTimes;
 use crate::outbound::Outbound;
 use crate::outbox::{Deferred, Outbox};
 use crate::status::{self, Refused};
@@ -51,6 +53,8 @@ pub(super) enum Input {
         /// The segments.
         segments: Vec<SegmentInfo>,
     },
+    /// Something for tests of users.
+    Kit(super::test_kit::Order),
     /// Start no more attempts.
     Drain,
     /// Make everything durable, take a snapshot, end.
@@ -73,6 +77,8 @@ pub enum CallError {
     Refused(Error),
     /// The archive file that tells of a finished task, or may, cannot be read.
     Unreadable(TaskId),
+    /// Another scheduler leads; its epoch.
+    Fenced(u64),
 }
 
 impl From<Stopped> for CallError {
@@ -88,6 +94,7 @@ impl From<CallError> for Refused {
             CallError::Overloaded => status::overloaded(),
             CallError::Refused(error) => status::refused(&error),
             CallError::Unreadable(task) => status::payload_lost(task, "record"),
+            CallError::Fenced(epoch) => status::leadership_lost(epoch),
         }
     }
 }
@@ -115,6 +122,7 @@ pub struct Handle {
     files: Arc<OpenFiles>,
     threads: Arc<dyn Threads>,
     drained: watch::Receiver<bool>,
+    sync_times: Arc<SyncTimes>,
 }
 
 /// What a handle is made of.
@@ -127,6 +135,7 @@ pub(super) struct Parts {
     pub(super) files: Arc<OpenFiles>,
     pub(super) threads: Arc<dyn Threads>,
     pub(super) drained: watch::Receiver<bool>,
+    pub(super) sync_times: Arc<SyncTimes>,
 }
 
 impl Handle {
@@ -140,6 +149,7 @@ impl Handle {
             files,
             threads,
             drained,
+            sync_times,
         } = parts;
         Self {
             inbox,
@@ -150,7 +160,13 @@ impl Handle {
             files,
             threads,
             drained,
+            sync_times,
         }
+    }
+
+    /// How long groups took to be durable.
+    pub fn sync_times(&self) -> &SyncTimes {
+        &self.sync_times
     }
 
     /// Opens a stream whose queue is cut beyond `bytes_max`.
@@ -225,8 +241,27 @@ impl Handle {
         drop(waiting);
         match reply {
             Reply::Error(error) => Err(CallError::Refused(error)),
+            Reply::Fenced(epoch) => Err(CallError::Fenced(epoch)),
             reply => Ok(reply),
         }
+    }
+
+    /// The same for a command of the scheduler of an epoch, which must still be the present one; None: any.
+    pub async fn call_in(
+        &self,
+        epoch: Option<u64>,
+        bytes: usize,
+        command: impl FnOnce(ReplyTag) -> Command,
+    ) -> Result<Reply, CallError> {
+        let fenced = |tag| match epoch {
+            Some(epoch) => Command::Fenced {
+                tag,
+                epoch,
+                command: Box::new(command(tag)),
+            },
+            None => command(tag),
+        };
+        self.call(bytes, fenced).await
     }
 
     /// Asks the state machine. The answer comes when all that it rests on is durable.
@@ -244,6 +279,34 @@ impl Handle {
             .send(Input::Query(Box::new(query)))
             .map_err(|_| Stopped)?;
         rx.await.map_err(|_| Stopped)
+    }
+
+    /// Moves the clock ahead; answers with its time. Giving up the future stops the move.
+    pub async fn advance(&self, advance: Advance) -> Result<Result<Millis, Stuck>, Stopped> {
+        let (done, arrived) = oneshot::channel();
+        self.kit(Order::Advance(advance, done))?;
+        arrived.await.map_err(|_| Stopped)
+    }
+
+    /// Lets attempts fail from here on.
+    pub fn add_fault(&self, fault: Fault) -> Result<(), Stopped> {
+        self.kit(Order::Add(fault))
+    }
+
+    /// The faults, oldest first, and how often each struck.
+    pub async fn faults(&self) -> Result<Vec<(Fault, u32)>, Stopped> {
+        let (tell, told) = oneshot::channel();
+        self.kit(Order::List(tell))?;
+        told.await.map_err(|_| Stopped)
+    }
+
+    /// Forgets all faults.
+    pub fn clear_faults(&self) -> Result<(), Stopped> {
+        self.kit(Order::Clear)
+    }
+
+    fn kit(&self, order: Order) -> Result<(), Stopped> {
+        self.inbox.send(Input::Kit(order)).map_err(|_| Stopped)
     }
 
     /// Starts no more attempts from here on.

@@ -11,6 +11,7 @@ mod lookup;
 mod owner;
 mod recovery;
 mod snapshot;
+mod test_kit;
 mod writer;
 
 pub use crate::outbox::Witness;
@@ -18,6 +19,7 @@ pub use archived::ReadError;
 pub use handle::{CallError, Handle, Stopped};
 pub use lookup::{Keep, Listing, Page};
 pub use recovery::{RecoveryError, State as RecoveredState, check_archives, claim, recover};
+pub use test_kit::{Advance, Fault, Harm, Stuck, Until};
 pub use writer::fallback;
 
 use std::sync::Arc;
@@ -58,6 +60,8 @@ pub struct Surroundings {
     pub entropy: Entropy,
     /// Who is told what it does, if anybody.
     pub witness: Option<Arc<dyn Witness>>,
+    /// Whether its clock can be moved ahead, and attempts be made to fail: for tests of users.
+    pub test_kit: bool,
 }
 
 impl Surroundings {
@@ -68,6 +72,7 @@ impl Surroundings {
             wall: crate::clock::wall,
             entropy: Entropy::from_os(),
             witness: None,
+            test_kit: false,
         }
     }
 }
@@ -127,6 +132,7 @@ pub fn start(
         wall,
         mut entropy,
         witness,
+        test_kit,
     } = surroundings;
     let config = Config {
         epoch: log.epoch(),
@@ -168,6 +174,7 @@ pub fn start(
         files,
         threads,
         drained: is_drained,
+        sync_times: writer.sync_times(),
     });
     let owner = owner::Owner::new(owner::Parts {
         partition,
@@ -180,6 +187,7 @@ pub fn start(
         tail,
         snapshots,
         drained,
+        test_kit: test_kit.then(test_kit::TestKit::default),
     });
     Ok(Running {
         handle,

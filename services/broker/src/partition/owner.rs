@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use plait_broker_core::Partition;
 use plait_broker_core::command::Command;
-use plait_broker_core::ids::{Millis, Offset};
+use plait_broker_core::ids::{ConnId, Millis, Offset};
 use plait_broker_log::format::frame_size;
 use plait_broker_log::{FRAME_HEADER_LEN, SegmentInfo};
 use tokio::sync::{mpsc, watch};
@@ -17,6 +17,7 @@ use super::archiver::Archiver;
 use super::group::Group;
 use super::handle::Input;
 use super::snapshot::{Schedule, Taking};
+use super::test_kit::{Deed, TestKit};
 use super::writer::{Job, Sealed, Writer};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
@@ -42,6 +43,8 @@ pub(super) struct Parts {
     pub(super) snapshots: Schedule,
     /// Told when nothing runs after a drain began.
     pub(super) drained: watch::Sender<bool>,
+    /// Only for tests of users.
+    pub(super) test_kit: Option<TestKit>,
 }
 
 /// Applies commands, seals groups, and hands them to the log's thread.
@@ -116,6 +119,9 @@ impl Owner {
             if self.parts.writer.has_room() {
                 self.seal()?;
             }
+            if self.move_clock() && self.parts.writer.has_room() {
+                self.seal()?;
+            }
             self.archive();
             self.taking.advance(&mut self.parts.partition).await?;
             if self.stopping && !self.group.is_open() {
@@ -179,6 +185,11 @@ impl Owner {
                 keep_from,
                 segments,
             } => self.release(keep_from, &segments),
+            Input::Kit(order) => {
+                if let Some(kit) = &mut self.parts.test_kit {
+                    kit.take(order);
+                }
+            }
             Input::Drain => {
                 self.draining = true;
                 // Opens a group, so that the state is looked at when it is sealed.
@@ -186,6 +197,25 @@ impl Owner {
             }
             Input::Stop => self.stopping = true,
         }
+    }
+
+    /// Moves the clock ahead where a test asked for it and nothing but time is missing. Whether that opened a group.
+    fn move_clock(&mut self) -> bool {
+        let Some(kit) = &mut self.parts.test_kit else {
+            return false;
+        };
+        if self.group.is_open() {
+            return false;
+        }
+        let answer = kit.advance(&self.parts.partition, &mut self.parts.clock);
+        // It was set by the clock as it was.
+        self.timer = Timer::default();
+        let Some(answer) = answer else {
+            return false;
+        };
+        self.now();
+        self.group.add_answer(answer);
+        true
     }
 
     /// Moves some finished tasks on to their archive file.
@@ -202,11 +232,48 @@ impl Owner {
 
     fn apply(&mut self, command: Command) {
         let now = self.now();
+        let mut command = command;
+        let harm = match &mut self.parts.test_kit {
+            Some(kit) => kit.arriving(&mut command),
+            None => Vec::new(),
+        };
         let entropy = self.parts.entropy.draw();
         self.parts.outbox.applying(now, &command);
         self.parts
             .partition
             .apply(command, now, entropy, &mut self.group.step);
+        for harm in harm {
+            self.harm(harm);
+        }
+    }
+
+    /// Does to a worker what a test asked for.
+    fn harm(&mut self, (conn, deed): (ConnId, Deed)) {
+        match deed {
+            Deed::EndStream(status) => self.parts.outbox.end(conn, End::Status(status)),
+            Deed::Tell(command, stop) => {
+                self.apply(command);
+                self.group.step.effects.extend(stop);
+            }
+        }
+    }
+
+    /// Hands READY tasks out. Attempts that are to fail before they begin are over at once, so there may be more.
+    fn dispatch(&mut self, now: Millis) {
+        loop {
+            let entropy = self.parts.entropy.draw();
+            let step = &mut self.group.step;
+            let before = step.effects.len();
+            self.parts.partition.dispatch(now, entropy, step);
+            let Some(kit) = &mut self.parts.test_kit else {
+                return;
+            };
+            let failed = kit.leaving(&self.parts.partition, &mut step.effects[before..]);
+            if failed.is_empty() {
+                return;
+            }
+            failed.into_iter().for_each(|command| self.apply(command));
+        }
     }
 
     /// Closes the group and sends it to the log's thread; one without records and with nothing before it is
@@ -221,10 +288,7 @@ impl Owner {
             // Whoever waited may be gone.
             let _ = self.parts.drained.send(running == 0);
         } else {
-            let entropy = self.parts.entropy.draw();
-            self.parts
-                .partition
-                .dispatch(now, entropy, &mut self.group.step);
+            self.dispatch(now);
         }
         let releasable = self.group.log_releasable();
         let released = self.group.archives_released();

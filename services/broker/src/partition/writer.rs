@@ -11,7 +11,9 @@ use tokio::sync::{Notify, mpsc};
 use super::handle::Input;
 use super::snapshot::{self, Part};
 use super::{Failure, RecoveryError};
+use crate::clock::monotonic;
 use crate::journal::EncodedFrame;
+use crate::metrics::SyncTimes;
 use crate::outbox::{Outbox, Release};
 use crate::threads::{Ended, Inflow, Threads};
 
@@ -55,6 +57,8 @@ struct Shared {
     wanted: AtomicBool,
     progress: Notify,
     failure: Mutex<Option<Failure>>,
+    /// Of groups that became durable.
+    times: Arc<SyncTimes>,
 }
 
 /// The owner's end.
@@ -94,6 +98,11 @@ pub(super) fn spawn(
 }
 
 impl Writer {
+    /// How long groups took to be durable.
+    pub(super) fn sync_times(&self) -> Arc<SyncTimes> {
+        Arc::clone(&self.shared.times)
+    }
+
     /// Whether another group may be sent.
     pub(super) fn has_room(&self) -> bool {
         self.shared.groups.load(Ordering::SeqCst) < GROUPS_MAX
@@ -199,7 +208,10 @@ impl Thread {
         let mut parts = Vec::with_capacity(1 + frame.payloads.len());
         parts.push(IoSlice::new(&frame.head));
         parts.extend(frame.payloads.iter().map(|payload| IoSlice::new(payload)));
+        let begun = monotonic();
         let found = self.log.append(&parts)?;
+        let took = monotonic().saturating_duration_since(begun);
+        self.shared.times.count(took);
         if found != expected {
             return Err(Failure::Misplaced { found, expected });
         }

@@ -100,7 +100,7 @@ where
         .await
 }
 
-async fn closed(mut closing: watch::Receiver<bool>) {
+pub(super) async fn closed(mut closing: watch::Receiver<bool>) {
     // A sender that is gone closes, too.
     let _ = closing.wait_for(|closed| *closed).await;
 }

@@ -18,6 +18,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Code, Request, Response, Status};
 
 use super::contract;
+use super::epoch;
 use super::figures;
 use super::hub::{Hub, Verdict};
 use super::routes;
@@ -47,6 +48,7 @@ impl Control {
     /// on return.
     async fn accept(
         &self,
+        epoch: Option<u64>,
         announced: &pb::ContractAnnounced,
         policies: Vec<pb::MethodPolicy>,
         beside: Vec<String>,
@@ -66,14 +68,14 @@ impl Control {
         let routed = partition.query(move |p, _| routes::routed(p, &given, compiled, &aside));
         let (policies, infos) = routed.await?;
         partition
-            .call(0, |tag| Command::ApplyPolicies { tag, policies })
+            .call_in(epoch, 0, |tag| Command::ApplyPolicies { tag, policies })
             .await?;
         for service in &announced.services {
             if !beside.contains(service) {
                 let value = contract::record(announced, service, &infos);
-                self.put(contract::key(service), value).await?;
+                self.put(epoch, contract::key(service), value).await?;
             }
-            self.keep_version(announced, service, &infos).await?;
+            self.keep_version(epoch, announced, service, &infos).await?;
         }
         Ok(infos)
     }
@@ -81,6 +83,7 @@ impl Control {
     /// Keeps which routes a version has; the oldest versions go.
     async fn keep_version(
         &self,
+        epoch: Option<u64>,
         announced: &pb::ContractAnnounced,
         service: &str,
         infos: &[MethodInfo],
@@ -98,13 +101,13 @@ impl Control {
                 key,
                 expected: None,
             };
-            self.context.partition.call(0, delete).await?;
+            self.context.partition.call_in(epoch, 0, delete).await?;
         }
-        self.put(key, contract::version_record(announced, service, infos))
-            .await
+        let record = contract::version_record(announced, service, infos);
+        self.put(epoch, key, record).await
     }
 
-    async fn put(&self, key: String, value: Bytes) -> Result<(), Status> {
+    async fn put(&self, epoch: Option<u64>, key: String, value: Bytes) -> Result<(), Status> {
         let (key, bytes) = (Arc::from(key), value.len());
         let put = |tag| Command::KvPut {
             tag,
@@ -112,7 +115,7 @@ impl Control {
             value,
             expected: None,
         };
-        self.context.partition.call(bytes, put).await?;
+        self.context.partition.call_in(epoch, bytes, put).await?;
         Ok(())
     }
 }
@@ -141,6 +144,8 @@ impl ControlService for Control {
         &self,
         request: Request<pb::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
+        let epoch = epoch::of(&request)?;
+        self.context.leading(epoch).await?;
         let request = request.into_inner();
         let interval = request.figures_interval.as_ref();
         let interval = interval
@@ -170,6 +175,8 @@ impl ControlService for Control {
         &self,
         request: Request<pb::DecideContractRequest>,
     ) -> Result<Response<pb::DecideContractResponse>, Status> {
+        let epoch = epoch::of(&request)?;
+        self.context.leading(epoch).await?;
         let request = request.into_inner();
         let announcement = request.announcement;
         let announced = self.context.hub.announced(announcement).ok_or_else(|| {
@@ -183,8 +190,8 @@ impl ControlService for Control {
         let verdict: Verdict = match request.refusal {
             Some(refusal) if refusal.code != 0 => Err(Refused::relayed(refusal)),
             _ => {
-                let accept = self.accept(&announced, request.policies, request.beside_services);
-                Ok(accept.await?)
+                let (policies, beside) = (request.policies, request.beside_services);
+                Ok(self.accept(epoch, &announced, policies, beside).await?)
             }
         };
         self.context.hub.decided(announcement, &verdict);
@@ -195,12 +202,13 @@ impl ControlService for Control {
         &self,
         request: Request<pb::SetWindowsRequest>,
     ) -> Result<Response<pb::SetWindowsResponse>, Status> {
+        let epoch = epoch::of(&request)?;
         let windows = request.into_inner().windows.into_iter();
         let windows = windows
             .map(|w| (Arc::from(w.worker.as_str()), w.window))
             .collect();
         let set = |tag| Command::SetWindows { tag, windows };
-        let unknown = match self.context.partition.call(0, set).await? {
+        let unknown = match self.context.partition.call_in(epoch, 0, set).await? {
             Reply::Unknown(names) => names.iter().map(|name| name.to_string()).collect(),
             _ => Vec::new(),
         };
@@ -211,6 +219,7 @@ impl ControlService for Control {
         &self,
         request: Request<pb::SetGatesRequest>,
     ) -> Result<Response<pb::SetGatesResponse>, Status> {
+        let epoch = epoch::of(&request)?;
         let mut gates = Vec::new();
         for (index, gate) in request.into_inner().gates.into_iter().enumerate() {
             let field = format!("gates[{index}].valid_for");
@@ -223,7 +232,7 @@ impl ControlService for Control {
             });
         }
         let set = |tag| Command::SetGates { tag, gates };
-        let unknown = match self.context.partition.call(0, set).await? {
+        let unknown = match self.context.partition.call_in(epoch, 0, set).await? {
             Reply::Unknown(names) => names.iter().map(|name| name.to_string()).collect(),
             _ => Vec::new(),
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plait::pb::control::v1 as pb;
-use plait_broker_core::{Figures, MethodFigures, QueueFigures, WorkerFigures};
+use plait_broker_core::{Figures, LostAttempts, MethodFigures, QueueFigures, WorkerFigures};
 
 use super::times;
 
@@ -14,6 +14,15 @@ pub(super) fn message(figures: Figures, interval: Duration) -> pb::Figures {
         workers: figures.workers.into_iter().map(worker).collect(),
         queues: figures.queues.into_iter().map(queue).collect(),
         methods: figures.methods.into_iter().map(method).collect(),
+        lost: figures.lost.into_iter().map(lost).collect(),
+    }
+}
+
+fn lost(lost: LostAttempts) -> pb::LostAttempts {
+    pb::LostAttempts {
+        worker: lost.worker.to_string(),
+        attempts: lost.attempts,
+        tasks: lost.tasks.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -39,6 +48,7 @@ fn queue(figures: QueueFigures) -> pb::QueueFigures {
         oldest_ready_ms: figures.oldest_ready_ms,
         paused: figures.paused,
         dead_letters: figures.dead_letters,
+        held: figures.held,
     }
 }
 

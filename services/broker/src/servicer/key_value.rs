@@ -9,7 +9,7 @@ use plait_broker_core::command::Command;
 use plait_broker_core::effect::Reply;
 use tonic::{Request, Response, Status};
 
-use super::{Context, contract, pages};
+use super::{Context, contract, epoch, pages};
 use crate::status::{Refused, invalid, too_large};
 
 /// The longest key, bytes.
@@ -83,6 +83,7 @@ impl KeyValueService for KeyValues {
         &self,
         request: Request<pb::PutEntryRequest>,
     ) -> Result<Response<pb::PutEntryResponse>, Status> {
+        let epoch = epoch::of(&request)?;
         let pb::PutEntryRequest {
             key,
             value,
@@ -102,7 +103,7 @@ impl KeyValueService for KeyValues {
             value,
             expected,
         };
-        match self.context.partition.call(bytes, put).await? {
+        match self.context.partition.call_in(epoch, bytes, put).await? {
             Reply::Version(version) => Ok(Response::new(pb::PutEntryResponse { version })),
             _ => Err(Status::internal(
                 "a write was answered by something else than a version",
@@ -114,6 +115,7 @@ impl KeyValueService for KeyValues {
         &self,
         request: Request<pb::DeleteEntryRequest>,
     ) -> Result<Response<pb::DeleteEntryResponse>, Status> {
+        let epoch = epoch::of(&request)?;
         let pb::DeleteEntryRequest {
             key,
             expected_version: expected,
@@ -122,7 +124,7 @@ impl KeyValueService for KeyValues {
         let key: Arc<str> = Arc::from(key);
         self.context
             .partition
-            .call(0, |tag| Command::KvDelete { tag, key, expected })
+            .call_in(epoch, 0, |tag| Command::KvDelete { tag, key, expected })
             .await?;
         Ok(Response::new(pb::DeleteEntryResponse {}))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plait::pb::v1 as pb;
-use plait_broker_core::effect::{QueueView, TaskView, TimelineEvent};
+use plait_broker_core::effect::{HeldBy, QueueView, TaskView, TimelineEvent};
 use tonic::Status;
 
 use super::{blobs, failures, options, times};
@@ -90,6 +90,14 @@ fn event(event: TimelineEvent) -> pb::TaskEvent {
     }
 }
 
+fn held((method, by, count): (Arc<str>, HeldBy, u64)) -> pb::HeldCount {
+    pb::HeldCount {
+        method: method.to_string(),
+        by: states::held_by(by).into(),
+        count: i64::try_from(count).unwrap_or(i64::MAX),
+    }
+}
+
 /// A queue as a message.
 pub(super) fn queue(view: QueueView) -> pb::Queue {
     let count = |(state, count): (_, u64)| pb::StateCount {
@@ -108,5 +116,6 @@ pub(super) fn queue(view: QueueView) -> pb::Queue {
             .map(|method| method.to_string())
             .collect(),
         worker_count: i32::try_from(view.workers).unwrap_or(i32::MAX),
+        held: view.held.into_iter().map(held).collect(),
     }
 }

@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", metavar="HOST:PORT", help="own port, 0 for any (127.0.0.1:7423)"
     )
     parser.add_argument(
+        "--metrics-listen", metavar="HOST:PORT", help="port of /metrics, 0 for any (none)"
+    )
+    parser.add_argument(
         "--dev",
         action="store_true",
         default=None,
@@ -64,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--figures-interval-ms", metavar="N", help="how often figures are observed (1000)"
+    )
+    parser.add_argument(
+        "--lease-ms", metavar="N", help="silence after which another one leads (2500)"
     )
     parser.add_argument("--drain-ms", metavar="N", help="how long SIGTERM waits (10000)")
     parser.add_argument("--log-format", metavar="FORMAT", help="auto, json or console (auto)")
@@ -77,7 +83,10 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stopping)
     try:
-        await Scheduler(settings).run(stopping, _tell_ready)
+        scheduler = Scheduler(settings)
+        await scheduler.run(
+            stopping, lambda address: _tell_ready(address, scheduler.metrics_address)
+        )
     except RuntimeError as error:
         sys.stderr.write(f"plait-scheduler: {error}\n")
         return 1
@@ -91,9 +100,10 @@ def _stop(stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-def _tell_ready(address: str) -> None:
+def _tell_ready(address: str, metrics: str) -> None:
     """The readiness line, the only thing that is ever written to stdout."""
-    sys.stdout.write(
-        json.dumps({"event": "ready", "process": "scheduler", "address": address}) + "\n"
-    )
+    ready = {"event": "ready", "process": "scheduler", "address": address}
+    if metrics:
+        ready["metrics"] = metrics
+    sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()

@@ -1,5 +1,5 @@
-"""The scheduler's own port: health, directory, breakers, reviews, and the control plane of direct
-calls; reflection in development.
+"""The scheduler's own port: health, directory, breakers, reviews, schedules, the control plane of
+direct calls and the signal that workers are scaled by; reflection in development.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,18 @@ from plait.control.v1 import (
     contract_review_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
+    supervisor_service_pb2,
+    supervisor_service_pb2_grpc,
 )
+from plait.v1 import schedule_service_pb2, schedule_service_pb2_grpc
+from plait_keda import external_scaler_pb2_grpc
 from plait_scheduler.broker.rpc_spans import RpcTracerProvider
 from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
+from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
+from plait_scheduler.servicers.schedule import ScheduleServicer
+from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.xds.discovery import STREAMS_MAX, DiscoveryServicer
 from plait_scheduler.xds.load import LoadServicer
 from plait_xds import discovery_pb2_grpc, load_stats_pb2_grpc
@@ -28,7 +35,9 @@ from plait_xds import discovery_pb2_grpc, load_stats_pb2_grpc
 BREAKERS = breaker_service_pb2.DESCRIPTOR.services_by_name["BreakerService"].full_name
 DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
 REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
-OURS = (BREAKERS, DIRECTORY, REVIEWS)
+SUPERVISOR = supervisor_service_pb2.DESCRIPTOR.services_by_name["SupervisorService"].full_name
+SCHEDULES = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
+OURS = (BREAKERS, DIRECTORY, REVIEWS, SCHEDULES, SUPERVISOR)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -44,7 +53,7 @@ _OPTIONS = (
 # Each client of direct calls has a stream for what it is told and one for what it reports; the rest
 # is for people and short.
 _RPCS_MAX = 64 + 2 * STREAMS_MAX
-_LONG_STREAMS = ("StreamAggregatedResources", "StreamLoadStats")
+_LONG_STREAMS = ("StreamAggregatedResources", "StreamLoadStats", "StreamIsActive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +63,11 @@ class Servicers:
     directory: DirectoryServicer
     breakers: BreakerServicer
     reviews: ContractReviewServicer
+    schedules: ScheduleServicer
     discovery: DiscoveryServicer
     load: LoadServicer
+    scaler: ExternalScalerServicer
+    supervisor: SupervisorServicer
 
 
 class Server:
@@ -84,10 +96,19 @@ class Server:
         contract_review_service_pb2_grpc.add_ContractReviewServiceServicer_to_server(
             servicers.reviews, self._server
         )
+        schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(
+            servicers.schedules, self._server
+        )
         discovery_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(
             servicers.discovery, self._server
         )
         load_stats_pb2_grpc.add_LoadReportingServiceServicer_to_server(servicers.load, self._server)
+        external_scaler_pb2_grpc.add_ExternalScalerServicer_to_server(
+            servicers.scaler, self._server
+        )
+        supervisor_service_pb2_grpc.add_SupervisorServiceServicer_to_server(
+            servicers.supervisor, self._server
+        )
         if dev:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
             names = [*OURS, health_name]

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from plait_scheduler.domain.leadership import LEASE_MS, LEASE_MS_MAX, LEASE_MS_MIN
+
 
 def _address(value: str) -> str:
     host, separator, port = value.rpartition(":")
@@ -42,10 +44,15 @@ class Settings(BaseSettings):
     )
     # Where this process listens, on loopback. Port 0: any.
     listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:7423"
+    # Where metrics are served, as HTTP, on loopback. Port 0: any. None: nowhere.
+    metrics_listen: Annotated[str, AfterValidator(_loopback)] | None = None
     # Development: contracts may change in ways that break tasks in flight; reflection is on.
     dev: bool = False
     # How often figures are observed, in milliseconds, and so how often windows may change.
     figures_interval_ms: int = Field(default=1000, ge=50, le=60_000)
+    # How long this one keeps the lead when the broker does not hear of it, in milliseconds: so long
+    # after its death another scheduler takes over. Renewed four times in it.
+    lease_ms: int = Field(default=LEASE_MS, ge=LEASE_MS_MIN, le=LEASE_MS_MAX)
     # How long SIGTERM waits for what is under way, in milliseconds.
     drain_ms: int = Field(default=10_000, ge=0, le=600_000)
     # auto: for people on a terminal, JSON elsewhere.

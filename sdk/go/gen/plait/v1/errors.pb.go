@@ -79,6 +79,10 @@ const (
 	// DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
 	// and "payload" say which. A task whose request is lost has failed with this.
 	ErrorReason_ERROR_REASON_PAYLOAD_LOST ErrorReason = 24
+	// ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one.
+	ErrorReason_ERROR_REASON_LEADERSHIP_LOST ErrorReason = 25
+	// NOT_FOUND: no such schedule.
+	ErrorReason_ERROR_REASON_SCHEDULE_NOT_FOUND ErrorReason = 26
 )
 
 // Enum value maps for ErrorReason.
@@ -109,6 +113,8 @@ var (
 		22: "ERROR_REASON_STATE_CONFLICT",
 		23: "ERROR_REASON_LOG_FAILED",
 		24: "ERROR_REASON_PAYLOAD_LOST",
+		25: "ERROR_REASON_LEADERSHIP_LOST",
+		26: "ERROR_REASON_SCHEDULE_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -136,6 +142,8 @@ var (
 		"ERROR_REASON_STATE_CONFLICT":         22,
 		"ERROR_REASON_LOG_FAILED":             23,
 		"ERROR_REASON_PAYLOAD_LOST":           24,
+		"ERROR_REASON_LEADERSHIP_LOST":        25,
+		"ERROR_REASON_SCHEDULE_NOT_FOUND":     26,
 	}
 )
 
@@ -170,7 +178,7 @@ var File_plait_v1_errors_proto protoreflect.FileDescriptor
 
 const file_plait_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x15plait/v1/errors.proto\x12\bplait.v1*\xb9\x06\n" +
+	"\x15plait/v1/errors.proto\x12\bplait.v1*\x80\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x01\x12\x1b\n" +
@@ -197,7 +205,9 @@ const file_plait_v1_errors_proto_rawDesc = "" +
 	"\x18ERROR_REASON_SLOW_READER\x10\x15\x12\x1f\n" +
 	"\x1bERROR_REASON_STATE_CONFLICT\x10\x16\x12\x1b\n" +
 	"\x17ERROR_REASON_LOG_FAILED\x10\x17\x12\x1d\n" +
-	"\x19ERROR_REASON_PAYLOAD_LOST\x10\x18B&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
+	"\x19ERROR_REASON_PAYLOAD_LOST\x10\x18\x12 \n" +
+	"\x1cERROR_REASON_LEADERSHIP_LOST\x10\x19\x12#\n" +
+	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x1aB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
 
 var (
 	file_plait_v1_errors_proto_rawDescOnce sync.Once

@@ -83,6 +83,124 @@ func (Delivery) EnumDescriptor() ([]byte, []int) {
 	return file_plait_v1_options_proto_rawDescGZIP(), []int{0}
 }
 
+// What happens when a run is due and the task of the run before is not finished.
+type OverlapPolicy int32
+
+const (
+	// The default, SKIP.
+	OverlapPolicy_OVERLAP_POLICY_UNSPECIFIED OverlapPolicy = 0
+	// The run is left out.
+	OverlapPolicy_OVERLAP_POLICY_SKIP OverlapPolicy = 1
+	// Both run.
+	OverlapPolicy_OVERLAP_POLICY_ALLOW OverlapPolicy = 2
+	// One run waits for its end; while one waits, further ones are left out.
+	OverlapPolicy_OVERLAP_POLICY_BUFFER_ONE OverlapPolicy = 3
+	// The task of the run before is cancelled.
+	OverlapPolicy_OVERLAP_POLICY_CANCEL_PREVIOUS OverlapPolicy = 4
+)
+
+// Enum value maps for OverlapPolicy.
+var (
+	OverlapPolicy_name = map[int32]string{
+		0: "OVERLAP_POLICY_UNSPECIFIED",
+		1: "OVERLAP_POLICY_SKIP",
+		2: "OVERLAP_POLICY_ALLOW",
+		3: "OVERLAP_POLICY_BUFFER_ONE",
+		4: "OVERLAP_POLICY_CANCEL_PREVIOUS",
+	}
+	OverlapPolicy_value = map[string]int32{
+		"OVERLAP_POLICY_UNSPECIFIED":     0,
+		"OVERLAP_POLICY_SKIP":            1,
+		"OVERLAP_POLICY_ALLOW":           2,
+		"OVERLAP_POLICY_BUFFER_ONE":      3,
+		"OVERLAP_POLICY_CANCEL_PREVIOUS": 4,
+	}
+)
+
+func (x OverlapPolicy) Enum() *OverlapPolicy {
+	p := new(OverlapPolicy)
+	*p = x
+	return p
+}
+
+func (x OverlapPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OverlapPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_plait_v1_options_proto_enumTypes[1].Descriptor()
+}
+
+func (OverlapPolicy) Type() protoreflect.EnumType {
+	return &file_plait_v1_options_proto_enumTypes[1]
+}
+
+func (x OverlapPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OverlapPolicy.Descriptor instead.
+func (OverlapPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_plait_v1_options_proto_rawDescGZIP(), []int{1}
+}
+
+// What becomes of runs whose time passed while no scheduler was there. Up to 10 s late is on time.
+type MissedPolicy int32
+
+const (
+	// The default, ONCE.
+	MissedPolicy_MISSED_POLICY_UNSPECIFIED MissedPolicy = 0
+	// The latest of them runs, once.
+	MissedPolicy_MISSED_POLICY_ONCE MissedPolicy = 1
+	// None of them runs.
+	MissedPolicy_MISSED_POLICY_SKIP MissedPolicy = 2
+	// All of them run, the latest 1000 at most.
+	MissedPolicy_MISSED_POLICY_ALL MissedPolicy = 3
+)
+
+// Enum value maps for MissedPolicy.
+var (
+	MissedPolicy_name = map[int32]string{
+		0: "MISSED_POLICY_UNSPECIFIED",
+		1: "MISSED_POLICY_ONCE",
+		2: "MISSED_POLICY_SKIP",
+		3: "MISSED_POLICY_ALL",
+	}
+	MissedPolicy_value = map[string]int32{
+		"MISSED_POLICY_UNSPECIFIED": 0,
+		"MISSED_POLICY_ONCE":        1,
+		"MISSED_POLICY_SKIP":        2,
+		"MISSED_POLICY_ALL":         3,
+	}
+)
+
+func (x MissedPolicy) Enum() *MissedPolicy {
+	p := new(MissedPolicy)
+	*p = x
+	return p
+}
+
+func (x MissedPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MissedPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_plait_v1_options_proto_enumTypes[2].Descriptor()
+}
+
+func (MissedPolicy) Type() protoreflect.EnumType {
+	return &file_plait_v1_options_proto_enumTypes[2]
+}
+
+func (x MissedPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MissedPolicy.Descriptor instead.
+func (MissedPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_plait_v1_options_proto_rawDescGZIP(), []int{2}
+}
+
 // How tasks of one method behave. Every field is optional; the default stands beside it. A field that is set, also to
 // 0 or "", wins over the service's default. Durations are whole milliseconds, at most 365 d. What a program of this
 // version does not know is refused, so that no policy is ignored silently.
@@ -92,7 +210,9 @@ type TaskPolicy struct {
 	Queue *string `protobuf:"bytes,1,opt,name=queue,proto3,oneof" json:"queue,omitempty"`
 	// Time for the whole task, from submission, queues and retries included. Default 24 h; 1 ms to 365 d.
 	Deadline *durationpb.Duration `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	// Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline.
+	// Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline. A flow
+	// that waits for a child when it is over is not failed but unloaded, and run again from its record when the child
+	// ends.
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
 	// When and how often a failed attempt is run again.
 	Retry *RetryPolicy `protobuf:"bytes,4,opt,name=retry,proto3" json:"retry,omitempty"`
@@ -105,7 +225,8 @@ type TaskPolicy struct {
 	// Field path in the request: unfinished tasks of the queue with the same value run one at a time, in the order of
 	// submission, retries included. Same kinds as idempotency_key. Default, and "": none.
 	OrderingKey *string `protobuf:"bytes,7,opt,name=ordering_key,json=orderingKey,proto3,oneof" json:"ordering_key,omitempty"`
-	// Tasks of higher priority start first: 0 to 9. Default 4.
+	// Tasks of higher priority start first: 0 to 9. Default 4. Of 16 starts of a class of workers that could have been a
+	// lower priority's, one is, so that no task waits for ever.
 	Priority *int32 `protobuf:"varint,8,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	// How many attempts may start in a period. Default: unlimited. Only one of its key and that of concurrency, or the
 	// same in both.
@@ -123,7 +244,10 @@ type TaskPolicy struct {
 	Breaker *BreakerPolicy `protobuf:"bytes,14,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	// Whether answers may be cached; only for methods without effects, so not with AT_MOST_ONCE or idempotency_level
 	// IDEMPOTENT.
-	Cacheable     *CachePolicy `protobuf:"bytes,15,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
+	Cacheable *CachePolicy `protobuf:"bytes,15,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
+	// When it runs by itself, with the default message as its request. One schedule a method, named as the method
+	// ("shop.v1.OrderService.Tidy"); it changes with the contract and goes with it. On methods only. Default: never.
+	Schedule      *SchedulePolicy `protobuf:"bytes,16,opt,name=schedule,proto3" json:"schedule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +383,13 @@ func (x *TaskPolicy) GetBreaker() *BreakerPolicy {
 func (x *TaskPolicy) GetCacheable() *CachePolicy {
 	if x != nil {
 		return x.Cacheable
+	}
+	return nil
+}
+
+func (x *TaskPolicy) GetSchedule() *SchedulePolicy {
+	if x != nil {
+		return x.Schedule
 	}
 	return nil
 }
@@ -696,6 +827,107 @@ func (x *CachePolicy) GetTtl() *durationpb.Duration {
 	return nil
 }
 
+// When a method runs by itself; docs/schedules.md. Exactly one of cron and every.
+type SchedulePolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Five fields (minute, hour, day of month, month, day of week), or @hourly, @daily, @weekly, @monthly, @yearly, or
+	// "@every 90s".
+	Cron *string `protobuf:"bytes,1,opt,name=cron,proto3,oneof" json:"cron,omitempty"`
+	// The same distance between all runs, counted from 1970-01-01T00:00:00Z: 100 ms to 365 d.
+	Every *durationpb.Duration `protobuf:"bytes,2,opt,name=every,proto3" json:"every,omitempty"`
+	// Name of the time zone that cron is read in, such as "Europe/Berlin". Default "UTC".
+	Timezone *string `protobuf:"bytes,3,opt,name=timezone,proto3,oneof" json:"timezone,omitempty"`
+	// Each run is late by a share of this, fixed by schedule and time; less than the time to the next run. Default 0.
+	Jitter *durationpb.Duration `protobuf:"bytes,4,opt,name=jitter,proto3" json:"jitter,omitempty"`
+	// What happens while the run before is not finished. Default SKIP.
+	Overlap OverlapPolicy `protobuf:"varint,5,opt,name=overlap,proto3,enum=plait.v1.OverlapPolicy" json:"overlap,omitempty"`
+	// What becomes of runs that were missed while no scheduler was there. Default ONCE.
+	Missed MissedPolicy `protobuf:"varint,6,opt,name=missed,proto3,enum=plait.v1.MissedPolicy" json:"missed,omitempty"`
+	// How far back missed runs count: 10 s to 365 d. Default 365 d.
+	CatchUpWindow *durationpb.Duration `protobuf:"bytes,7,opt,name=catch_up_window,json=catchUpWindow,proto3" json:"catch_up_window,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SchedulePolicy) Reset() {
+	*x = SchedulePolicy{}
+	mi := &file_plait_v1_options_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SchedulePolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SchedulePolicy) ProtoMessage() {}
+
+func (x *SchedulePolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_v1_options_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SchedulePolicy.ProtoReflect.Descriptor instead.
+func (*SchedulePolicy) Descriptor() ([]byte, []int) {
+	return file_plait_v1_options_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SchedulePolicy) GetCron() string {
+	if x != nil && x.Cron != nil {
+		return *x.Cron
+	}
+	return ""
+}
+
+func (x *SchedulePolicy) GetEvery() *durationpb.Duration {
+	if x != nil {
+		return x.Every
+	}
+	return nil
+}
+
+func (x *SchedulePolicy) GetTimezone() string {
+	if x != nil && x.Timezone != nil {
+		return *x.Timezone
+	}
+	return ""
+}
+
+func (x *SchedulePolicy) GetJitter() *durationpb.Duration {
+	if x != nil {
+		return x.Jitter
+	}
+	return nil
+}
+
+func (x *SchedulePolicy) GetOverlap() OverlapPolicy {
+	if x != nil {
+		return x.Overlap
+	}
+	return OverlapPolicy_OVERLAP_POLICY_UNSPECIFIED
+}
+
+func (x *SchedulePolicy) GetMissed() MissedPolicy {
+	if x != nil {
+		return x.Missed
+	}
+	return MissedPolicy_MISSED_POLICY_UNSPECIFIED
+}
+
+func (x *SchedulePolicy) GetCatchUpWindow() *durationpb.Duration {
+	if x != nil {
+		return x.CatchUpWindow
+	}
+	return nil
+}
+
 var file_plait_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -735,7 +967,7 @@ var File_plait_v1_options_proto protoreflect.FileDescriptor
 
 const file_plait_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xcc\x06\n" +
+	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\x82\a\n" +
 	"\n" +
 	"TaskPolicy\x12\x19\n" +
 	"\x05queue\x18\x01 \x01(\tH\x00R\x05queue\x88\x01\x01\x125\n" +
@@ -755,7 +987,8 @@ const file_plait_v1_options_proto_rawDesc = "" +
 	"\vdead_letter\x18\r \x01(\v2\x1a.plait.v1.DeadLetterPolicyR\n" +
 	"deadLetter\x121\n" +
 	"\abreaker\x18\x0e \x01(\v2\x17.plait.v1.BreakerPolicyR\abreaker\x123\n" +
-	"\tcacheable\x18\x0f \x01(\v2\x15.plait.v1.CachePolicyR\tcacheableB\b\n" +
+	"\tcacheable\x18\x0f \x01(\v2\x15.plait.v1.CachePolicyR\tcacheable\x124\n" +
+	"\bschedule\x18\x10 \x01(\v2\x18.plait.v1.SchedulePolicyR\bscheduleB\b\n" +
 	"\x06_queueB\x12\n" +
 	"\x10_idempotency_keyB\x0f\n" +
 	"\r_ordering_keyB\v\n" +
@@ -806,11 +1039,32 @@ const file_plait_v1_options_proto_rawDesc = "" +
 	"\x11_failure_permilleB\x13\n" +
 	"\x11_half_open_probes\":\n" +
 	"\vCachePolicy\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl*[\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"\xea\x02\n" +
+	"\x0eSchedulePolicy\x12\x17\n" +
+	"\x04cron\x18\x01 \x01(\tH\x00R\x04cron\x88\x01\x01\x12/\n" +
+	"\x05every\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05every\x12\x1f\n" +
+	"\btimezone\x18\x03 \x01(\tH\x01R\btimezone\x88\x01\x01\x121\n" +
+	"\x06jitter\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x121\n" +
+	"\aoverlap\x18\x05 \x01(\x0e2\x17.plait.v1.OverlapPolicyR\aoverlap\x12.\n" +
+	"\x06missed\x18\x06 \x01(\x0e2\x16.plait.v1.MissedPolicyR\x06missed\x12A\n" +
+	"\x0fcatch_up_window\x18\a \x01(\v2\x19.google.protobuf.DurationR\rcatchUpWindowB\a\n" +
+	"\x05_cronB\v\n" +
+	"\t_timezone*[\n" +
 	"\bDelivery\x12\x18\n" +
 	"\x14DELIVERY_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DELIVERY_AT_LEAST_ONCE\x10\x01\x12\x19\n" +
-	"\x15DELIVERY_AT_MOST_ONCE\x10\x02:J\n" +
+	"\x15DELIVERY_AT_MOST_ONCE\x10\x02*\xa5\x01\n" +
+	"\rOverlapPolicy\x12\x1e\n" +
+	"\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n" +
+	"\x14OVERLAP_POLICY_ALLOW\x10\x02\x12\x1d\n" +
+	"\x19OVERLAP_POLICY_BUFFER_ONE\x10\x03\x12\"\n" +
+	"\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x04*t\n" +
+	"\fMissedPolicy\x12\x1d\n" +
+	"\x19MISSED_POLICY_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12MISSED_POLICY_ONCE\x10\x01\x12\x16\n" +
+	"\x12MISSED_POLICY_SKIP\x10\x02\x12\x15\n" +
+	"\x11MISSED_POLICY_ALL\x10\x03:J\n" +
 	"\x04task\x12\x1e.google.protobuf.MethodOptions\x18\x96\x8c\x03 \x01(\v2\x14.plait.v1.TaskPolicyR\x04task:\\\n" +
 	"\rtask_defaults\x12\x1f.google.protobuf.ServiceOptions\x18\x96\x8c\x03 \x01(\v2\x14.plait.v1.TaskPolicyR\ftaskDefaultsB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
 
@@ -826,53 +1080,62 @@ func file_plait_v1_options_proto_rawDescGZIP() []byte {
 	return file_plait_v1_options_proto_rawDescData
 }
 
-var file_plait_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_plait_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_plait_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_plait_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_plait_v1_options_proto_goTypes = []any{
 	(Delivery)(0),                       // 0: plait.v1.Delivery
-	(*TaskPolicy)(nil),                  // 1: plait.v1.TaskPolicy
-	(*RetryPolicy)(nil),                 // 2: plait.v1.RetryPolicy
-	(*RateLimit)(nil),                   // 3: plait.v1.RateLimit
-	(*ConcurrencyLimit)(nil),            // 4: plait.v1.ConcurrencyLimit
-	(*DeadLetterPolicy)(nil),            // 5: plait.v1.DeadLetterPolicy
-	(*BreakerPolicy)(nil),               // 6: plait.v1.BreakerPolicy
-	(*CachePolicy)(nil),                 // 7: plait.v1.CachePolicy
-	(*durationpb.Duration)(nil),         // 8: google.protobuf.Duration
-	(code.Code)(0),                      // 9: google.rpc.Code
-	(*descriptorpb.MethodOptions)(nil),  // 10: google.protobuf.MethodOptions
-	(*descriptorpb.ServiceOptions)(nil), // 11: google.protobuf.ServiceOptions
+	(OverlapPolicy)(0),                  // 1: plait.v1.OverlapPolicy
+	(MissedPolicy)(0),                   // 2: plait.v1.MissedPolicy
+	(*TaskPolicy)(nil),                  // 3: plait.v1.TaskPolicy
+	(*RetryPolicy)(nil),                 // 4: plait.v1.RetryPolicy
+	(*RateLimit)(nil),                   // 5: plait.v1.RateLimit
+	(*ConcurrencyLimit)(nil),            // 6: plait.v1.ConcurrencyLimit
+	(*DeadLetterPolicy)(nil),            // 7: plait.v1.DeadLetterPolicy
+	(*BreakerPolicy)(nil),               // 8: plait.v1.BreakerPolicy
+	(*CachePolicy)(nil),                 // 9: plait.v1.CachePolicy
+	(*SchedulePolicy)(nil),              // 10: plait.v1.SchedulePolicy
+	(*durationpb.Duration)(nil),         // 11: google.protobuf.Duration
+	(code.Code)(0),                      // 12: google.rpc.Code
+	(*descriptorpb.MethodOptions)(nil),  // 13: google.protobuf.MethodOptions
+	(*descriptorpb.ServiceOptions)(nil), // 14: google.protobuf.ServiceOptions
 }
 var file_plait_v1_options_proto_depIdxs = []int32{
-	8,  // 0: plait.v1.TaskPolicy.deadline:type_name -> google.protobuf.Duration
-	8,  // 1: plait.v1.TaskPolicy.attempt_timeout:type_name -> google.protobuf.Duration
-	2,  // 2: plait.v1.TaskPolicy.retry:type_name -> plait.v1.RetryPolicy
-	8,  // 3: plait.v1.TaskPolicy.idempotency_window:type_name -> google.protobuf.Duration
-	3,  // 4: plait.v1.TaskPolicy.rate_limit:type_name -> plait.v1.RateLimit
-	4,  // 5: plait.v1.TaskPolicy.concurrency:type_name -> plait.v1.ConcurrencyLimit
+	11, // 0: plait.v1.TaskPolicy.deadline:type_name -> google.protobuf.Duration
+	11, // 1: plait.v1.TaskPolicy.attempt_timeout:type_name -> google.protobuf.Duration
+	4,  // 2: plait.v1.TaskPolicy.retry:type_name -> plait.v1.RetryPolicy
+	11, // 3: plait.v1.TaskPolicy.idempotency_window:type_name -> google.protobuf.Duration
+	5,  // 4: plait.v1.TaskPolicy.rate_limit:type_name -> plait.v1.RateLimit
+	6,  // 5: plait.v1.TaskPolicy.concurrency:type_name -> plait.v1.ConcurrencyLimit
 	0,  // 6: plait.v1.TaskPolicy.delivery:type_name -> plait.v1.Delivery
-	8,  // 7: plait.v1.TaskPolicy.retention:type_name -> google.protobuf.Duration
-	5,  // 8: plait.v1.TaskPolicy.dead_letter:type_name -> plait.v1.DeadLetterPolicy
-	6,  // 9: plait.v1.TaskPolicy.breaker:type_name -> plait.v1.BreakerPolicy
-	7,  // 10: plait.v1.TaskPolicy.cacheable:type_name -> plait.v1.CachePolicy
-	8,  // 11: plait.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
-	8,  // 12: plait.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
-	9,  // 13: plait.v1.RetryPolicy.retryable_codes:type_name -> google.rpc.Code
-	9,  // 14: plait.v1.RetryPolicy.non_retryable_codes:type_name -> google.rpc.Code
-	8,  // 15: plait.v1.RateLimit.period:type_name -> google.protobuf.Duration
-	8,  // 16: plait.v1.DeadLetterPolicy.retention:type_name -> google.protobuf.Duration
-	8,  // 17: plait.v1.BreakerPolicy.window:type_name -> google.protobuf.Duration
-	8,  // 18: plait.v1.BreakerPolicy.open:type_name -> google.protobuf.Duration
-	8,  // 19: plait.v1.BreakerPolicy.open_max:type_name -> google.protobuf.Duration
-	8,  // 20: plait.v1.CachePolicy.ttl:type_name -> google.protobuf.Duration
-	10, // 21: plait.v1.task:extendee -> google.protobuf.MethodOptions
-	11, // 22: plait.v1.task_defaults:extendee -> google.protobuf.ServiceOptions
-	1,  // 23: plait.v1.task:type_name -> plait.v1.TaskPolicy
-	1,  // 24: plait.v1.task_defaults:type_name -> plait.v1.TaskPolicy
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	23, // [23:25] is the sub-list for extension type_name
-	21, // [21:23] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 7: plait.v1.TaskPolicy.retention:type_name -> google.protobuf.Duration
+	7,  // 8: plait.v1.TaskPolicy.dead_letter:type_name -> plait.v1.DeadLetterPolicy
+	8,  // 9: plait.v1.TaskPolicy.breaker:type_name -> plait.v1.BreakerPolicy
+	9,  // 10: plait.v1.TaskPolicy.cacheable:type_name -> plait.v1.CachePolicy
+	10, // 11: plait.v1.TaskPolicy.schedule:type_name -> plait.v1.SchedulePolicy
+	11, // 12: plait.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
+	11, // 13: plait.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	12, // 14: plait.v1.RetryPolicy.retryable_codes:type_name -> google.rpc.Code
+	12, // 15: plait.v1.RetryPolicy.non_retryable_codes:type_name -> google.rpc.Code
+	11, // 16: plait.v1.RateLimit.period:type_name -> google.protobuf.Duration
+	11, // 17: plait.v1.DeadLetterPolicy.retention:type_name -> google.protobuf.Duration
+	11, // 18: plait.v1.BreakerPolicy.window:type_name -> google.protobuf.Duration
+	11, // 19: plait.v1.BreakerPolicy.open:type_name -> google.protobuf.Duration
+	11, // 20: plait.v1.BreakerPolicy.open_max:type_name -> google.protobuf.Duration
+	11, // 21: plait.v1.CachePolicy.ttl:type_name -> google.protobuf.Duration
+	11, // 22: plait.v1.SchedulePolicy.every:type_name -> google.protobuf.Duration
+	11, // 23: plait.v1.SchedulePolicy.jitter:type_name -> google.protobuf.Duration
+	1,  // 24: plait.v1.SchedulePolicy.overlap:type_name -> plait.v1.OverlapPolicy
+	2,  // 25: plait.v1.SchedulePolicy.missed:type_name -> plait.v1.MissedPolicy
+	11, // 26: plait.v1.SchedulePolicy.catch_up_window:type_name -> google.protobuf.Duration
+	13, // 27: plait.v1.task:extendee -> google.protobuf.MethodOptions
+	14, // 28: plait.v1.task_defaults:extendee -> google.protobuf.ServiceOptions
+	3,  // 29: plait.v1.task:type_name -> plait.v1.TaskPolicy
+	3,  // 30: plait.v1.task_defaults:type_name -> plait.v1.TaskPolicy
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	29, // [29:31] is the sub-list for extension type_name
+	27, // [27:29] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_plait_v1_options_proto_init() }
@@ -886,13 +1149,14 @@ func file_plait_v1_options_proto_init() {
 	file_plait_v1_options_proto_msgTypes[3].OneofWrappers = []any{}
 	file_plait_v1_options_proto_msgTypes[4].OneofWrappers = []any{}
 	file_plait_v1_options_proto_msgTypes[5].OneofWrappers = []any{}
+	file_plait_v1_options_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_v1_options_proto_rawDesc), len(file_plait_v1_options_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   7,
+			NumEnums:      3,
+			NumMessages:   8,
 			NumExtensions: 2,
 			NumServices:   0,
 		},

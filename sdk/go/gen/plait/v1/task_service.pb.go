@@ -26,6 +26,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Which limit of a method holds tasks that could start.
+type HeldBy int32
+
+const (
+	// Never sent.
+	HeldBy_HELD_BY_UNSPECIFIED HeldBy = 0
+	// TaskPolicy.concurrency.limit: as many attempts of the method run as may.
+	HeldBy_HELD_BY_CONCURRENCY HeldBy = 1
+	// TaskPolicy.rate_limit without a key: as many attempts of the method began as may for now.
+	HeldBy_HELD_BY_RATE HeldBy = 2
+	// TaskPolicy.concurrency.per_key_limit: as many attempts of their key run as may.
+	HeldBy_HELD_BY_KEY_CONCURRENCY HeldBy = 3
+	// TaskPolicy.rate_limit with a key: as many attempts of their key began as may for now.
+	HeldBy_HELD_BY_KEY_RATE HeldBy = 4
+)
+
+// Enum value maps for HeldBy.
+var (
+	HeldBy_name = map[int32]string{
+		0: "HELD_BY_UNSPECIFIED",
+		1: "HELD_BY_CONCURRENCY",
+		2: "HELD_BY_RATE",
+		3: "HELD_BY_KEY_CONCURRENCY",
+		4: "HELD_BY_KEY_RATE",
+	}
+	HeldBy_value = map[string]int32{
+		"HELD_BY_UNSPECIFIED":     0,
+		"HELD_BY_CONCURRENCY":     1,
+		"HELD_BY_RATE":            2,
+		"HELD_BY_KEY_CONCURRENCY": 3,
+		"HELD_BY_KEY_RATE":        4,
+	}
+)
+
+func (x HeldBy) Enum() *HeldBy {
+	p := new(HeldBy)
+	*p = x
+	return p
+}
+
+func (x HeldBy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HeldBy) Descriptor() protoreflect.EnumDescriptor {
+	return file_plait_v1_task_service_proto_enumTypes[0].Descriptor()
+}
+
+func (HeldBy) Type() protoreflect.EnumType {
+	return &file_plait_v1_task_service_proto_enumTypes[0]
+}
+
+func (x HeldBy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HeldBy.Descriptor instead.
+func (HeldBy) EnumDescriptor() ([]byte, []int) {
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{0}
+}
+
 // Tasks of one submission, in columns: entry i of every filled column belongs to task i. A column is empty or has
 // as many entries as payloads has.
 type SubmitFrame struct {
@@ -1757,7 +1818,9 @@ type Queue struct {
 	// Methods whose tasks it holds.
 	Methods []string `protobuf:"bytes,6,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Workers attached that serve it.
-	WorkerCount   int32 `protobuf:"varint,7,opt,name=worker_count,json=workerCount,proto3" json:"worker_count,omitempty"`
+	WorkerCount int32 `protobuf:"varint,7,opt,name=worker_count,json=workerCount,proto3" json:"worker_count,omitempty"`
+	// READY tasks that limits of their methods hold; none while the queue is paused.
+	Held          []*HeldCount `protobuf:"bytes,8,rep,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1841,6 +1904,77 @@ func (x *Queue) GetWorkerCount() int32 {
 	return 0
 }
 
+func (x *Queue) GetHeld() []*HeldCount {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+// How many READY tasks of a method a limit holds. They start by themselves when it lets them.
+type HeldCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full method path.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The limit.
+	By HeldBy `protobuf:"varint,2,opt,name=by,proto3,enum=plait.v1.HeldBy" json:"by,omitempty"`
+	// How many.
+	Count         int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldCount) Reset() {
+	*x = HeldCount{}
+	mi := &file_plait_v1_task_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldCount) ProtoMessage() {}
+
+func (x *HeldCount) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_v1_task_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldCount.ProtoReflect.Descriptor instead.
+func (*HeldCount) Descriptor() ([]byte, []int) {
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *HeldCount) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *HeldCount) GetBy() HeldBy {
+	if x != nil {
+		return x.By
+	}
+	return HeldBy_HELD_BY_UNSPECIFIED
+}
+
+func (x *HeldCount) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // How many tasks are in a state.
 type StateCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1854,7 +1988,7 @@ type StateCount struct {
 
 func (x *StateCount) Reset() {
 	*x = StateCount{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[28]
+	mi := &file_plait_v1_task_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +2000,7 @@ func (x *StateCount) String() string {
 func (*StateCount) ProtoMessage() {}
 
 func (x *StateCount) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[28]
+	mi := &file_plait_v1_task_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +2013,7 @@ func (x *StateCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateCount.ProtoReflect.Descriptor instead.
 func (*StateCount) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{28}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StateCount) GetState() TaskState {
@@ -1907,7 +2041,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[29]
+	mi := &file_plait_v1_task_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2053,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[29]
+	mi := &file_plait_v1_task_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2066,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{29}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetQueueRequest) GetName() string {
@@ -1953,7 +2087,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[30]
+	mi := &file_plait_v1_task_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2099,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[30]
+	mi := &file_plait_v1_task_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2112,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{30}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -2001,7 +2135,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[31]
+	mi := &file_plait_v1_task_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2147,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[31]
+	mi := &file_plait_v1_task_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2160,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{31}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListQueuesRequest) GetPageSize() int32 {
@@ -2056,7 +2190,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[32]
+	mi := &file_plait_v1_task_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2202,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[32]
+	mi := &file_plait_v1_task_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2215,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{32}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -2111,7 +2245,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[33]
+	mi := &file_plait_v1_task_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2257,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[33]
+	mi := &file_plait_v1_task_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2270,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{33}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PauseQueueRequest) GetName() string {
@@ -2164,7 +2298,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[34]
+	mi := &file_plait_v1_task_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2310,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[34]
+	mi := &file_plait_v1_task_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2323,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{34}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PauseQueueResponse) GetQueue() *Queue {
@@ -2210,7 +2344,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[35]
+	mi := &file_plait_v1_task_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2356,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[35]
+	mi := &file_plait_v1_task_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2369,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{35}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResumeQueueRequest) GetName() string {
@@ -2256,7 +2390,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_plait_v1_task_service_proto_msgTypes[36]
+	mi := &file_plait_v1_task_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2402,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_task_service_proto_msgTypes[36]
+	mi := &file_plait_v1_task_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2415,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{36}
+	return file_plait_v1_task_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResumeQueueResponse) GetQueue() *Queue {
@@ -2398,7 +2532,7 @@ const file_plait_v1_task_service_proto_rawDesc = "" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"=\n" +
 	"\x14RedriveTasksResponse\x12%\n" +
-	"\x0eredriven_count\x18\x01 \x01(\x03R\rredrivenCount\"\x92\x02\n" +
+	"\x0eredriven_count\x18\x01 \x01(\x03R\rredrivenCount\"\xbb\x02\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12,\n" +
@@ -2406,7 +2540,12 @@ const file_plait_v1_task_service_proto_rawDesc = "" +
 	"\x11oldest_ready_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0foldestReadyTime\x12*\n" +
 	"\x11dead_letter_count\x18\x05 \x01(\x03R\x0fdeadLetterCount\x12\x18\n" +
 	"\amethods\x18\x06 \x03(\tR\amethods\x12!\n" +
-	"\fworker_count\x18\a \x01(\x05R\vworkerCount\"M\n" +
+	"\fworker_count\x18\a \x01(\x05R\vworkerCount\x12'\n" +
+	"\x04held\x18\b \x03(\v2\x13.plait.v1.HeldCountR\x04held\"[\n" +
+	"\tHeldCount\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12 \n" +
+	"\x02by\x18\x02 \x01(\x0e2\x10.plait.v1.HeldByR\x02by\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\"M\n" +
 	"\n" +
 	"StateCount\x12)\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x13.plait.v1.TaskStateR\x05state\x12\x14\n" +
@@ -2430,7 +2569,13 @@ const file_plait_v1_task_service_proto_rawDesc = "" +
 	"\x12ResumeQueueRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"<\n" +
 	"\x13ResumeQueueResponse\x12%\n" +
-	"\x05queue\x18\x01 \x01(\v2\x0f.plait.v1.QueueR\x05queue2\x85\a\n" +
+	"\x05queue\x18\x01 \x01(\v2\x0f.plait.v1.QueueR\x05queue*\x7f\n" +
+	"\x06HeldBy\x12\x17\n" +
+	"\x13HELD_BY_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13HELD_BY_CONCURRENCY\x10\x01\x12\x10\n" +
+	"\fHELD_BY_RATE\x10\x02\x12\x1b\n" +
+	"\x17HELD_BY_KEY_CONCURRENCY\x10\x03\x12\x14\n" +
+	"\x10HELD_BY_KEY_RATE\x10\x042\x85\a\n" +
 	"\vTaskService\x12J\n" +
 	"\vSubmitTasks\x12\x1c.plait.v1.SubmitTasksRequest\x1a\x1d.plait.v1.SubmitTasksResponse\x12Q\n" +
 	"\fSubmitStream\x12\x1d.plait.v1.SubmitStreamRequest\x1a\x1e.plait.v1.SubmitStreamResponse(\x010\x01\x12>\n" +
@@ -2460,121 +2605,126 @@ func file_plait_v1_task_service_proto_rawDescGZIP() []byte {
 	return file_plait_v1_task_service_proto_rawDescData
 }
 
-var file_plait_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_plait_v1_task_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_plait_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_plait_v1_task_service_proto_goTypes = []any{
-	(*SubmitFrame)(nil),           // 0: plait.v1.SubmitFrame
-	(*IndexedOptions)(nil),        // 1: plait.v1.IndexedOptions
-	(*AcceptedFrame)(nil),         // 2: plait.v1.AcceptedFrame
-	(*Refusal)(nil),               // 3: plait.v1.Refusal
-	(*ResultFrame)(nil),           // 4: plait.v1.ResultFrame
-	(*Failure)(nil),               // 5: plait.v1.Failure
-	(*SubmitTasksRequest)(nil),    // 6: plait.v1.SubmitTasksRequest
-	(*SubmitTasksResponse)(nil),   // 7: plait.v1.SubmitTasksResponse
-	(*SubmitStreamRequest)(nil),   // 8: plait.v1.SubmitStreamRequest
-	(*SessionHello)(nil),          // 9: plait.v1.SessionHello
-	(*SequencedSubmit)(nil),       // 10: plait.v1.SequencedSubmit
-	(*AwaitFrame)(nil),            // 11: plait.v1.AwaitFrame
-	(*SubmitStreamResponse)(nil),  // 12: plait.v1.SubmitStreamResponse
-	(*SessionWelcome)(nil),        // 13: plait.v1.SessionWelcome
-	(*SequencedAccepted)(nil),     // 14: plait.v1.SequencedAccepted
-	(*GetTaskRequest)(nil),        // 15: plait.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),       // 16: plait.v1.GetTaskResponse
-	(*BatchGetTasksRequest)(nil),  // 17: plait.v1.BatchGetTasksRequest
-	(*BatchGetTasksResponse)(nil), // 18: plait.v1.BatchGetTasksResponse
-	(*ListTasksRequest)(nil),      // 19: plait.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 20: plait.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),      // 21: plait.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),     // 22: plait.v1.WatchTaskResponse
-	(*CancelTaskRequest)(nil),     // 23: plait.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),    // 24: plait.v1.CancelTaskResponse
-	(*RedriveTasksRequest)(nil),   // 25: plait.v1.RedriveTasksRequest
-	(*RedriveTasksResponse)(nil),  // 26: plait.v1.RedriveTasksResponse
-	(*Queue)(nil),                 // 27: plait.v1.Queue
-	(*StateCount)(nil),            // 28: plait.v1.StateCount
-	(*GetQueueRequest)(nil),       // 29: plait.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),      // 30: plait.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),     // 31: plait.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),    // 32: plait.v1.ListQueuesResponse
-	(*PauseQueueRequest)(nil),     // 33: plait.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),    // 34: plait.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),    // 35: plait.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),   // 36: plait.v1.ResumeQueueResponse
-	(*TaskOptions)(nil),           // 37: plait.v1.TaskOptions
-	(*status.Status)(nil),         // 38: google.rpc.Status
-	(TaskState)(0),                // 39: plait.v1.TaskState
-	(*Metadatum)(nil),             // 40: plait.v1.Metadatum
-	(*FlowParent)(nil),            // 41: plait.v1.FlowParent
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(TaskView)(0),                 // 43: plait.v1.TaskView
-	(*Task)(nil),                  // 44: plait.v1.Task
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(HeldBy)(0),                   // 0: plait.v1.HeldBy
+	(*SubmitFrame)(nil),           // 1: plait.v1.SubmitFrame
+	(*IndexedOptions)(nil),        // 2: plait.v1.IndexedOptions
+	(*AcceptedFrame)(nil),         // 3: plait.v1.AcceptedFrame
+	(*Refusal)(nil),               // 4: plait.v1.Refusal
+	(*ResultFrame)(nil),           // 5: plait.v1.ResultFrame
+	(*Failure)(nil),               // 6: plait.v1.Failure
+	(*SubmitTasksRequest)(nil),    // 7: plait.v1.SubmitTasksRequest
+	(*SubmitTasksResponse)(nil),   // 8: plait.v1.SubmitTasksResponse
+	(*SubmitStreamRequest)(nil),   // 9: plait.v1.SubmitStreamRequest
+	(*SessionHello)(nil),          // 10: plait.v1.SessionHello
+	(*SequencedSubmit)(nil),       // 11: plait.v1.SequencedSubmit
+	(*AwaitFrame)(nil),            // 12: plait.v1.AwaitFrame
+	(*SubmitStreamResponse)(nil),  // 13: plait.v1.SubmitStreamResponse
+	(*SessionWelcome)(nil),        // 14: plait.v1.SessionWelcome
+	(*SequencedAccepted)(nil),     // 15: plait.v1.SequencedAccepted
+	(*GetTaskRequest)(nil),        // 16: plait.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),       // 17: plait.v1.GetTaskResponse
+	(*BatchGetTasksRequest)(nil),  // 18: plait.v1.BatchGetTasksRequest
+	(*BatchGetTasksResponse)(nil), // 19: plait.v1.BatchGetTasksResponse
+	(*ListTasksRequest)(nil),      // 20: plait.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),     // 21: plait.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),      // 22: plait.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),     // 23: plait.v1.WatchTaskResponse
+	(*CancelTaskRequest)(nil),     // 24: plait.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),    // 25: plait.v1.CancelTaskResponse
+	(*RedriveTasksRequest)(nil),   // 26: plait.v1.RedriveTasksRequest
+	(*RedriveTasksResponse)(nil),  // 27: plait.v1.RedriveTasksResponse
+	(*Queue)(nil),                 // 28: plait.v1.Queue
+	(*HeldCount)(nil),             // 29: plait.v1.HeldCount
+	(*StateCount)(nil),            // 30: plait.v1.StateCount
+	(*GetQueueRequest)(nil),       // 31: plait.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),      // 32: plait.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),     // 33: plait.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),    // 34: plait.v1.ListQueuesResponse
+	(*PauseQueueRequest)(nil),     // 35: plait.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),    // 36: plait.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),    // 37: plait.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),   // 38: plait.v1.ResumeQueueResponse
+	(*TaskOptions)(nil),           // 39: plait.v1.TaskOptions
+	(*status.Status)(nil),         // 40: google.rpc.Status
+	(TaskState)(0),                // 41: plait.v1.TaskState
+	(*Metadatum)(nil),             // 42: plait.v1.Metadatum
+	(*FlowParent)(nil),            // 43: plait.v1.FlowParent
+	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
+	(TaskView)(0),                 // 45: plait.v1.TaskView
+	(*Task)(nil),                  // 46: plait.v1.Task
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
 }
 var file_plait_v1_task_service_proto_depIdxs = []int32{
-	1,  // 0: plait.v1.SubmitFrame.options:type_name -> plait.v1.IndexedOptions
-	37, // 1: plait.v1.SubmitFrame.common:type_name -> plait.v1.TaskOptions
-	37, // 2: plait.v1.IndexedOptions.options:type_name -> plait.v1.TaskOptions
-	3,  // 3: plait.v1.AcceptedFrame.refusals:type_name -> plait.v1.Refusal
-	38, // 4: plait.v1.Refusal.status:type_name -> google.rpc.Status
-	5,  // 5: plait.v1.ResultFrame.failures:type_name -> plait.v1.Failure
-	39, // 6: plait.v1.Failure.state:type_name -> plait.v1.TaskState
-	40, // 7: plait.v1.Failure.trailers:type_name -> plait.v1.Metadatum
-	0,  // 8: plait.v1.SubmitTasksRequest.tasks:type_name -> plait.v1.SubmitFrame
-	2,  // 9: plait.v1.SubmitTasksResponse.accepted:type_name -> plait.v1.AcceptedFrame
-	9,  // 10: plait.v1.SubmitStreamRequest.hello:type_name -> plait.v1.SessionHello
-	10, // 11: plait.v1.SubmitStreamRequest.submit:type_name -> plait.v1.SequencedSubmit
-	11, // 12: plait.v1.SubmitStreamRequest.await:type_name -> plait.v1.AwaitFrame
-	0,  // 13: plait.v1.SequencedSubmit.tasks:type_name -> plait.v1.SubmitFrame
-	41, // 14: plait.v1.AwaitFrame.parent:type_name -> plait.v1.FlowParent
-	13, // 15: plait.v1.SubmitStreamResponse.welcome:type_name -> plait.v1.SessionWelcome
-	14, // 16: plait.v1.SubmitStreamResponse.accepted:type_name -> plait.v1.SequencedAccepted
-	4,  // 17: plait.v1.SubmitStreamResponse.results:type_name -> plait.v1.ResultFrame
-	2,  // 18: plait.v1.SequencedAccepted.accepted:type_name -> plait.v1.AcceptedFrame
-	42, // 19: plait.v1.SequencedAccepted.retry_after:type_name -> google.protobuf.Duration
-	43, // 20: plait.v1.GetTaskRequest.view:type_name -> plait.v1.TaskView
-	44, // 21: plait.v1.GetTaskResponse.task:type_name -> plait.v1.Task
-	43, // 22: plait.v1.BatchGetTasksRequest.view:type_name -> plait.v1.TaskView
-	44, // 23: plait.v1.BatchGetTasksResponse.tasks:type_name -> plait.v1.Task
-	43, // 24: plait.v1.ListTasksRequest.view:type_name -> plait.v1.TaskView
-	44, // 25: plait.v1.ListTasksResponse.tasks:type_name -> plait.v1.Task
-	43, // 26: plait.v1.WatchTaskRequest.view:type_name -> plait.v1.TaskView
-	44, // 27: plait.v1.WatchTaskResponse.task:type_name -> plait.v1.Task
-	44, // 28: plait.v1.CancelTaskResponse.task:type_name -> plait.v1.Task
-	28, // 29: plait.v1.Queue.counts:type_name -> plait.v1.StateCount
-	45, // 30: plait.v1.Queue.oldest_ready_time:type_name -> google.protobuf.Timestamp
-	39, // 31: plait.v1.StateCount.state:type_name -> plait.v1.TaskState
-	27, // 32: plait.v1.GetQueueResponse.queue:type_name -> plait.v1.Queue
-	27, // 33: plait.v1.ListQueuesResponse.queues:type_name -> plait.v1.Queue
-	27, // 34: plait.v1.PauseQueueResponse.queue:type_name -> plait.v1.Queue
-	27, // 35: plait.v1.ResumeQueueResponse.queue:type_name -> plait.v1.Queue
-	6,  // 36: plait.v1.TaskService.SubmitTasks:input_type -> plait.v1.SubmitTasksRequest
-	8,  // 37: plait.v1.TaskService.SubmitStream:input_type -> plait.v1.SubmitStreamRequest
-	15, // 38: plait.v1.TaskService.GetTask:input_type -> plait.v1.GetTaskRequest
-	17, // 39: plait.v1.TaskService.BatchGetTasks:input_type -> plait.v1.BatchGetTasksRequest
-	19, // 40: plait.v1.TaskService.ListTasks:input_type -> plait.v1.ListTasksRequest
-	21, // 41: plait.v1.TaskService.WatchTask:input_type -> plait.v1.WatchTaskRequest
-	23, // 42: plait.v1.TaskService.CancelTask:input_type -> plait.v1.CancelTaskRequest
-	25, // 43: plait.v1.TaskService.RedriveTasks:input_type -> plait.v1.RedriveTasksRequest
-	29, // 44: plait.v1.TaskService.GetQueue:input_type -> plait.v1.GetQueueRequest
-	31, // 45: plait.v1.TaskService.ListQueues:input_type -> plait.v1.ListQueuesRequest
-	33, // 46: plait.v1.TaskService.PauseQueue:input_type -> plait.v1.PauseQueueRequest
-	35, // 47: plait.v1.TaskService.ResumeQueue:input_type -> plait.v1.ResumeQueueRequest
-	7,  // 48: plait.v1.TaskService.SubmitTasks:output_type -> plait.v1.SubmitTasksResponse
-	12, // 49: plait.v1.TaskService.SubmitStream:output_type -> plait.v1.SubmitStreamResponse
-	16, // 50: plait.v1.TaskService.GetTask:output_type -> plait.v1.GetTaskResponse
-	18, // 51: plait.v1.TaskService.BatchGetTasks:output_type -> plait.v1.BatchGetTasksResponse
-	20, // 52: plait.v1.TaskService.ListTasks:output_type -> plait.v1.ListTasksResponse
-	22, // 53: plait.v1.TaskService.WatchTask:output_type -> plait.v1.WatchTaskResponse
-	24, // 54: plait.v1.TaskService.CancelTask:output_type -> plait.v1.CancelTaskResponse
-	26, // 55: plait.v1.TaskService.RedriveTasks:output_type -> plait.v1.RedriveTasksResponse
-	30, // 56: plait.v1.TaskService.GetQueue:output_type -> plait.v1.GetQueueResponse
-	32, // 57: plait.v1.TaskService.ListQueues:output_type -> plait.v1.ListQueuesResponse
-	34, // 58: plait.v1.TaskService.PauseQueue:output_type -> plait.v1.PauseQueueResponse
-	36, // 59: plait.v1.TaskService.ResumeQueue:output_type -> plait.v1.ResumeQueueResponse
-	48, // [48:60] is the sub-list for method output_type
-	36, // [36:48] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	2,  // 0: plait.v1.SubmitFrame.options:type_name -> plait.v1.IndexedOptions
+	39, // 1: plait.v1.SubmitFrame.common:type_name -> plait.v1.TaskOptions
+	39, // 2: plait.v1.IndexedOptions.options:type_name -> plait.v1.TaskOptions
+	4,  // 3: plait.v1.AcceptedFrame.refusals:type_name -> plait.v1.Refusal
+	40, // 4: plait.v1.Refusal.status:type_name -> google.rpc.Status
+	6,  // 5: plait.v1.ResultFrame.failures:type_name -> plait.v1.Failure
+	41, // 6: plait.v1.Failure.state:type_name -> plait.v1.TaskState
+	42, // 7: plait.v1.Failure.trailers:type_name -> plait.v1.Metadatum
+	1,  // 8: plait.v1.SubmitTasksRequest.tasks:type_name -> plait.v1.SubmitFrame
+	3,  // 9: plait.v1.SubmitTasksResponse.accepted:type_name -> plait.v1.AcceptedFrame
+	10, // 10: plait.v1.SubmitStreamRequest.hello:type_name -> plait.v1.SessionHello
+	11, // 11: plait.v1.SubmitStreamRequest.submit:type_name -> plait.v1.SequencedSubmit
+	12, // 12: plait.v1.SubmitStreamRequest.await:type_name -> plait.v1.AwaitFrame
+	1,  // 13: plait.v1.SequencedSubmit.tasks:type_name -> plait.v1.SubmitFrame
+	43, // 14: plait.v1.AwaitFrame.parent:type_name -> plait.v1.FlowParent
+	14, // 15: plait.v1.SubmitStreamResponse.welcome:type_name -> plait.v1.SessionWelcome
+	15, // 16: plait.v1.SubmitStreamResponse.accepted:type_name -> plait.v1.SequencedAccepted
+	5,  // 17: plait.v1.SubmitStreamResponse.results:type_name -> plait.v1.ResultFrame
+	3,  // 18: plait.v1.SequencedAccepted.accepted:type_name -> plait.v1.AcceptedFrame
+	44, // 19: plait.v1.SequencedAccepted.retry_after:type_name -> google.protobuf.Duration
+	45, // 20: plait.v1.GetTaskRequest.view:type_name -> plait.v1.TaskView
+	46, // 21: plait.v1.GetTaskResponse.task:type_name -> plait.v1.Task
+	45, // 22: plait.v1.BatchGetTasksRequest.view:type_name -> plait.v1.TaskView
+	46, // 23: plait.v1.BatchGetTasksResponse.tasks:type_name -> plait.v1.Task
+	45, // 24: plait.v1.ListTasksRequest.view:type_name -> plait.v1.TaskView
+	46, // 25: plait.v1.ListTasksResponse.tasks:type_name -> plait.v1.Task
+	45, // 26: plait.v1.WatchTaskRequest.view:type_name -> plait.v1.TaskView
+	46, // 27: plait.v1.WatchTaskResponse.task:type_name -> plait.v1.Task
+	46, // 28: plait.v1.CancelTaskResponse.task:type_name -> plait.v1.Task
+	30, // 29: plait.v1.Queue.counts:type_name -> plait.v1.StateCount
+	47, // 30: plait.v1.Queue.oldest_ready_time:type_name -> google.protobuf.Timestamp
+	29, // 31: plait.v1.Queue.held:type_name -> plait.v1.HeldCount
+	0,  // 32: plait.v1.HeldCount.by:type_name -> plait.v1.HeldBy
+	41, // 33: plait.v1.StateCount.state:type_name -> plait.v1.TaskState
+	28, // 34: plait.v1.GetQueueResponse.queue:type_name -> plait.v1.Queue
+	28, // 35: plait.v1.ListQueuesResponse.queues:type_name -> plait.v1.Queue
+	28, // 36: plait.v1.PauseQueueResponse.queue:type_name -> plait.v1.Queue
+	28, // 37: plait.v1.ResumeQueueResponse.queue:type_name -> plait.v1.Queue
+	7,  // 38: plait.v1.TaskService.SubmitTasks:input_type -> plait.v1.SubmitTasksRequest
+	9,  // 39: plait.v1.TaskService.SubmitStream:input_type -> plait.v1.SubmitStreamRequest
+	16, // 40: plait.v1.TaskService.GetTask:input_type -> plait.v1.GetTaskRequest
+	18, // 41: plait.v1.TaskService.BatchGetTasks:input_type -> plait.v1.BatchGetTasksRequest
+	20, // 42: plait.v1.TaskService.ListTasks:input_type -> plait.v1.ListTasksRequest
+	22, // 43: plait.v1.TaskService.WatchTask:input_type -> plait.v1.WatchTaskRequest
+	24, // 44: plait.v1.TaskService.CancelTask:input_type -> plait.v1.CancelTaskRequest
+	26, // 45: plait.v1.TaskService.RedriveTasks:input_type -> plait.v1.RedriveTasksRequest
+	31, // 46: plait.v1.TaskService.GetQueue:input_type -> plait.v1.GetQueueRequest
+	33, // 47: plait.v1.TaskService.ListQueues:input_type -> plait.v1.ListQueuesRequest
+	35, // 48: plait.v1.TaskService.PauseQueue:input_type -> plait.v1.PauseQueueRequest
+	37, // 49: plait.v1.TaskService.ResumeQueue:input_type -> plait.v1.ResumeQueueRequest
+	8,  // 50: plait.v1.TaskService.SubmitTasks:output_type -> plait.v1.SubmitTasksResponse
+	13, // 51: plait.v1.TaskService.SubmitStream:output_type -> plait.v1.SubmitStreamResponse
+	17, // 52: plait.v1.TaskService.GetTask:output_type -> plait.v1.GetTaskResponse
+	19, // 53: plait.v1.TaskService.BatchGetTasks:output_type -> plait.v1.BatchGetTasksResponse
+	21, // 54: plait.v1.TaskService.ListTasks:output_type -> plait.v1.ListTasksResponse
+	23, // 55: plait.v1.TaskService.WatchTask:output_type -> plait.v1.WatchTaskResponse
+	25, // 56: plait.v1.TaskService.CancelTask:output_type -> plait.v1.CancelTaskResponse
+	27, // 57: plait.v1.TaskService.RedriveTasks:output_type -> plait.v1.RedriveTasksResponse
+	32, // 58: plait.v1.TaskService.GetQueue:output_type -> plait.v1.GetQueueResponse
+	34, // 59: plait.v1.TaskService.ListQueues:output_type -> plait.v1.ListQueuesResponse
+	36, // 60: plait.v1.TaskService.PauseQueue:output_type -> plait.v1.PauseQueueResponse
+	38, // 61: plait.v1.TaskService.ResumeQueue:output_type -> plait.v1.ResumeQueueResponse
+	50, // [50:62] is the sub-list for method output_type
+	38, // [38:50] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_plait_v1_task_service_proto_init() }
@@ -2598,13 +2748,14 @@ func file_plait_v1_task_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_v1_task_service_proto_rawDesc), len(file_plait_v1_task_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   37,
+			NumEnums:      1,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_plait_v1_task_service_proto_goTypes,
 		DependencyIndexes: file_plait_v1_task_service_proto_depIdxs,
+		EnumInfos:         file_plait_v1_task_service_proto_enumTypes,
 		MessageInfos:      file_plait_v1_task_service_proto_msgTypes,
 	}.Build()
 	File_plait_v1_task_service_proto = out.File

@@ -74,6 +74,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
     and "payload" say which. A task whose request is lost has failed with this.
     """
+    ERROR_REASON_LEADERSHIP_LOST: _ErrorReason.ValueType  # 25
+    """ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one."""
+    ERROR_REASON_SCHEDULE_NOT_FOUND: _ErrorReason.ValueType  # 26
+    """NOT_FOUND: no such schedule."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why Plait refused. ErrorInfo.reason is the name without the prefix ERROR_REASON_. A number and its meaning never
@@ -132,4 +136,8 @@ ERROR_REASON_PAYLOAD_LOST: ErrorReason.ValueType  # 24
 """DATA_LOSS: a request, response or metadata of a task is not what was written, or cannot be read; metadata "task"
 and "payload" say which. A task whose request is lost has failed with this.
 """
+ERROR_REASON_LEADERSHIP_LOST: ErrorReason.ValueType  # 25
+"""ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one."""
+ERROR_REASON_SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 26
+"""NOT_FOUND: no such schedule."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

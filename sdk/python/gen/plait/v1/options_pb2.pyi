@@ -52,6 +52,66 @@ DELIVERY_AT_MOST_ONCE: Delivery.ValueType  # 2
 """The task fails with ABORTED; it never starts twice."""
 Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
+class _OverlapPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverlapPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERLAP_POLICY_UNSPECIFIED: _OverlapPolicy.ValueType  # 0
+    """The default, SKIP."""
+    OVERLAP_POLICY_SKIP: _OverlapPolicy.ValueType  # 1
+    """The run is left out."""
+    OVERLAP_POLICY_ALLOW: _OverlapPolicy.ValueType  # 2
+    """Both run."""
+    OVERLAP_POLICY_BUFFER_ONE: _OverlapPolicy.ValueType  # 3
+    """One run waits for its end; while one waits, further ones are left out."""
+    OVERLAP_POLICY_CANCEL_PREVIOUS: _OverlapPolicy.ValueType  # 4
+    """The task of the run before is cancelled."""
+
+class OverlapPolicy(_OverlapPolicy, metaclass=_OverlapPolicyEnumTypeWrapper):
+    """What happens when a run is due and the task of the run before is not finished."""
+
+OVERLAP_POLICY_UNSPECIFIED: OverlapPolicy.ValueType  # 0
+"""The default, SKIP."""
+OVERLAP_POLICY_SKIP: OverlapPolicy.ValueType  # 1
+"""The run is left out."""
+OVERLAP_POLICY_ALLOW: OverlapPolicy.ValueType  # 2
+"""Both run."""
+OVERLAP_POLICY_BUFFER_ONE: OverlapPolicy.ValueType  # 3
+"""One run waits for its end; while one waits, further ones are left out."""
+OVERLAP_POLICY_CANCEL_PREVIOUS: OverlapPolicy.ValueType  # 4
+"""The task of the run before is cancelled."""
+Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015
+
+class _MissedPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MissedPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MissedPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MISSED_POLICY_UNSPECIFIED: _MissedPolicy.ValueType  # 0
+    """The default, ONCE."""
+    MISSED_POLICY_ONCE: _MissedPolicy.ValueType  # 1
+    """The latest of them runs, once."""
+    MISSED_POLICY_SKIP: _MissedPolicy.ValueType  # 2
+    """None of them runs."""
+    MISSED_POLICY_ALL: _MissedPolicy.ValueType  # 3
+    """All of them run, the latest 1000 at most."""
+
+class MissedPolicy(_MissedPolicy, metaclass=_MissedPolicyEnumTypeWrapper):
+    """What becomes of runs whose time passed while no scheduler was there. Up to 10 s late is on time."""
+
+MISSED_POLICY_UNSPECIFIED: MissedPolicy.ValueType  # 0
+"""The default, ONCE."""
+MISSED_POLICY_ONCE: MissedPolicy.ValueType  # 1
+"""The latest of them runs, once."""
+MISSED_POLICY_SKIP: MissedPolicy.ValueType  # 2
+"""None of them runs."""
+MISSED_POLICY_ALL: MissedPolicy.ValueType  # 3
+"""All of them run, the latest 1000 at most."""
+Global___MissedPolicy: _TypeAlias = MissedPolicy  # noqa: Y015
+
 @_typing.final
 class TaskPolicy(_message.Message):
     """How tasks of one method behave. Every field is optional; the default stands beside it. A field that is set, also to
@@ -76,6 +136,7 @@ class TaskPolicy(_message.Message):
     DEAD_LETTER_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
     CACHEABLE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The queue its tasks wait in: 1 to 128 of [A-Za-z0-9._-], case kept. Default: the full name of the service."""
     idempotency_key: _builtins.str
@@ -88,7 +149,9 @@ class TaskPolicy(_message.Message):
     submission, retries included. Same kinds as idempotency_key. Default, and "": none.
     """
     priority: _builtins.int
-    """Tasks of higher priority start first: 0 to 9. Default 4."""
+    """Tasks of higher priority start first: 0 to 9. Default 4. Of 16 starts of a class of workers that could have been a
+    lower priority's, one is, so that no task waits for ever.
+    """
     delivery: Global___Delivery.ValueType
     """What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts
     is 1.
@@ -99,7 +162,10 @@ class TaskPolicy(_message.Message):
 
     @_builtins.property
     def attempt_timeout(self) -> _duration_pb2.Duration:
-        """Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline."""
+        """Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline. A flow
+        that waits for a child when it is over is not failed but unloaded, and run again from its record when the child
+        ends.
+        """
 
     @_builtins.property
     def retry(self) -> Global___RetryPolicy:
@@ -137,6 +203,12 @@ class TaskPolicy(_message.Message):
         IDEMPOTENT.
         """
 
+    @_builtins.property
+    def schedule(self) -> Global___SchedulePolicy:
+        """When it runs by itself, with the default message as its request. One schedule a method, named as the method
+        ("shop.v1.OrderService.Tidy"); it changes with the contract and goes with it. On methods only. Default: never.
+        """
+
     def __init__(
         self,
         *,
@@ -155,10 +227,11 @@ class TaskPolicy(_message.Message):
         dead_letter: Global___DeadLetterPolicy | None = ...,
         breaker: Global___BreakerPolicy | None = ...,
         cacheable: Global___CachePolicy | None = ...,
+        schedule: Global___SchedulePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "delivery", b"delivery", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "delivery", b"delivery", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
@@ -451,6 +524,67 @@ class CachePolicy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
+
+@_typing.final
+class SchedulePolicy(_message.Message):
+    """When a method runs by itself; docs/schedules.md. Exactly one of cron and every."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRON_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    CATCH_UP_WINDOW_FIELD_NUMBER: _builtins.int
+    cron: _builtins.str
+    """Five fields (minute, hour, day of month, month, day of week), or @hourly, @daily, @weekly, @monthly, @yearly, or
+    "@every 90s".
+    """
+    timezone: _builtins.str
+    """Name of the time zone that cron is read in, such as "Europe/Berlin". Default "UTC"."""
+    overlap: Global___OverlapPolicy.ValueType
+    """What happens while the run before is not finished. Default SKIP."""
+    missed: Global___MissedPolicy.ValueType
+    """What becomes of runs that were missed while no scheduler was there. Default ONCE."""
+    @_builtins.property
+    def every(self) -> _duration_pb2.Duration:
+        """The same distance between all runs, counted from 1970-01-01T00:00:00Z: 100 ms to 365 d."""
+
+    @_builtins.property
+    def jitter(self) -> _duration_pb2.Duration:
+        """Each run is late by a share of this, fixed by schedule and time; less than the time to the next run. Default 0."""
+
+    @_builtins.property
+    def catch_up_window(self) -> _duration_pb2.Duration:
+        """How far back missed runs count: 10 s to 365 d. Default 365 d."""
+
+    def __init__(
+        self,
+        *,
+        cron: _builtins.str | None = ...,
+        every: _duration_pb2.Duration | None = ...,
+        timezone: _builtins.str | None = ...,
+        jitter: _duration_pb2.Duration | None = ...,
+        overlap: Global___OverlapPolicy.ValueType = ...,
+        missed: Global___MissedPolicy.ValueType = ...,
+        catch_up_window: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cron", b"_cron", "_timezone", b"_timezone", "catch_up_window", b"catch_up_window", "cron", b"cron", "every", b"every", "jitter", b"jitter", "timezone", b"timezone"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cron", b"_cron", "_timezone", b"_timezone", "catch_up_window", b"catch_up_window", "cron", b"cron", "every", b"every", "jitter", b"jitter", "missed", b"missed", "overlap", b"overlap", "timezone", b"timezone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cron: _TypeAlias = _typing.Literal["cron"]  # noqa: Y015
+    _WhichOneofArgType__cron: _TypeAlias = _typing.Literal["_cron", b"_cron"]  # noqa: Y015
+    _WhichOneofReturnType__timezone: _TypeAlias = _typing.Literal["timezone"]  # noqa: Y015
+    _WhichOneofArgType__timezone: _TypeAlias = _typing.Literal["_timezone", b"_timezone"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cron) -> _WhichOneofReturnType__cron | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timezone) -> _WhichOneofReturnType__timezone | None: ...
+
+Global___SchedulePolicy: _TypeAlias = SchedulePolicy  # noqa: Y015
 
 TASK_FIELD_NUMBER: _builtins.int
 TASK_DEFAULTS_FIELD_NUMBER: _builtins.int

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from plait.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
@@ -21,6 +22,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _HeldBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HeldByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeldBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HELD_BY_UNSPECIFIED: _HeldBy.ValueType  # 0
+    """Never sent."""
+    HELD_BY_CONCURRENCY: _HeldBy.ValueType  # 1
+    """TaskPolicy.concurrency.limit: as many attempts of the method run as may."""
+    HELD_BY_RATE: _HeldBy.ValueType  # 2
+    """TaskPolicy.rate_limit without a key: as many attempts of the method began as may for now."""
+    HELD_BY_KEY_CONCURRENCY: _HeldBy.ValueType  # 3
+    """TaskPolicy.concurrency.per_key_limit: as many attempts of their key run as may."""
+    HELD_BY_KEY_RATE: _HeldBy.ValueType  # 4
+    """TaskPolicy.rate_limit with a key: as many attempts of their key began as may for now."""
+
+class HeldBy(_HeldBy, metaclass=_HeldByEnumTypeWrapper):
+    """Which limit of a method holds tasks that could start."""
+
+HELD_BY_UNSPECIFIED: HeldBy.ValueType  # 0
+"""Never sent."""
+HELD_BY_CONCURRENCY: HeldBy.ValueType  # 1
+"""TaskPolicy.concurrency.limit: as many attempts of the method run as may."""
+HELD_BY_RATE: HeldBy.ValueType  # 2
+"""TaskPolicy.rate_limit without a key: as many attempts of the method began as may for now."""
+HELD_BY_KEY_CONCURRENCY: HeldBy.ValueType  # 3
+"""TaskPolicy.concurrency.per_key_limit: as many attempts of their key run as may."""
+HELD_BY_KEY_RATE: HeldBy.ValueType  # 4
+"""TaskPolicy.rate_limit with a key: as many attempts of their key began as may for now."""
+Global___HeldBy: _TypeAlias = HeldBy  # noqa: Y015
 
 @_typing.final
 class SubmitFrame(_message.Message):
@@ -883,6 +916,7 @@ class Queue(_message.Message):
     DEAD_LETTER_COUNT_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     WORKER_COUNT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     paused: _builtins.bool
@@ -903,6 +937,10 @@ class Queue(_message.Message):
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Methods whose tasks it holds."""
 
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldCount]:
+        """READY tasks that limits of their methods hold; none while the queue is paused."""
+
     def __init__(
         self,
         *,
@@ -913,14 +951,45 @@ class Queue(_message.Message):
         dead_letter_count: _builtins.int = ...,
         methods: _abc.Iterable[_builtins.str] | None = ...,
         worker_count: _builtins.int = ...,
+        held: _abc.Iterable[Global___HeldCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_ready_time", b"oldest_ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "dead_letter_count", b"dead_letter_count", "methods", b"methods", "name", b"name", "oldest_ready_time", b"oldest_ready_time", "paused", b"paused", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "dead_letter_count", b"dead_letter_count", "held", b"held", "methods", b"methods", "name", b"name", "oldest_ready_time", b"oldest_ready_time", "paused", b"paused", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class HeldCount(_message.Message):
+    """How many READY tasks of a method a limit holds. They start by themselves when it lets them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full method path."""
+    by: Global___HeldBy.ValueType
+    """The limit."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        by: Global___HeldBy.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "count", b"count", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldCount: _TypeAlias = HeldCount  # noqa: Y015
 
 @_typing.final
 class StateCount(_message.Message):

@@ -62,8 +62,18 @@ def _row(queue: task_service_pb2.Queue) -> tuple[str, ...]:
         str(queue.dead_letter_count),
         age(queue.oldest_ready_time),
         str(queue.worker_count),
-        "paused" if queue.paused else "",
+        "paused" if queue.paused else _held(queue),
     )
+
+
+def _held(queue: task_service_pb2.Queue) -> str:
+    held = sum(each.count for each in queue.held)
+    return f"{held} held by limits" if held else ""
+
+
+def _limit(held: task_service_pb2.HeldCount) -> str:
+    by = task_service_pb2.HeldBy.Name(held.by).removeprefix("HELD_BY_")
+    return f"  {held.method.lstrip('/')}: {held.count} held by {by.lower().replace('_', ' ')}"
 
 
 def _show(api: Api, queue: task_service_pb2.Queue) -> None:
@@ -77,5 +87,6 @@ def _show(api: Api, queue: task_service_pb2.Queue) -> None:
         *counts,
         f"  dead letters {queue.dead_letter_count}, workers {queue.worker_count}",
         *(f"  {method.lstrip('/')}" for method in queue.methods),
+        *(_limit(each) for each in queue.held),
     ]
     api.output.item(queue, "\n".join(lines))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plait.cli._command import Exit, Stop
+from plait.cli._time import moment_of
 
 if TYPE_CHECKING:
     from plait import Task
@@ -21,6 +22,7 @@ def submission_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--key", help="Idempotency key.  [default: from the request]"),
             click.option("--ordering-key", help="Ordering key.  [default: from the request]"),
             click.option("--delay", type=float, metavar="SECONDS", help="Start no earlier."),
+            click.option("--at", metavar="TIME", help="Start no earlier: 2026-11-23T03:00:00Z."),
             click.option("--deadline", type=float, metavar="SECONDS", help="For the whole task."),
             click.option("--priority", type=click.IntRange(0, 9), help="Higher goes first."),
             click.option(
@@ -80,6 +82,11 @@ async def _submit(
         response_deserializer=lambda payload: found.to_dict(found.response.FromString(payload)),
     )
     metadata = [_header(each) for each in said.pop("header")]
+    at = said.pop("at")
+    if at is not None:
+        if said["delay"] is not None:
+            raise Stop(Exit.USAGE, "--delay and --at exclude each other")
+        said["delay"] = moment_of(at)
     async with asyncio.timeout(api.timeout):
         task: Task[Any] = await client.submit(
             multicallable, message, metadata=metadata or None, **said

@@ -25,8 +25,13 @@ import click
 @click.option(
     "--worker",
     multiple=True,
-    metavar="[NAME=]COMMAND",
+    metavar="[NAME[:LEAST..MOST]=]COMMAND",
     help="A worker to start, and to start again when it dies; repeatable.",
+)
+@click.option(
+    "--processes",
+    metavar="LEAST[..MOST]",
+    help="Of each worker that does not say; as many as its backlog needs.  [default: 1]",
 )
 @click.option("--grace", type=float, metavar="SECONDS", help="For workers to drain.  [default: 30]")
 @click.option("--log-level", metavar="LEVEL", help="Of the scheduler.  [default: info]")
@@ -35,6 +40,7 @@ def dev_command(
     data_dir: str | None,
     listen: str | None,
     worker: tuple[str, ...],
+    processes: str | None,
     grace: float | None,
     log_level: str | None,
     command: tuple[str, ...],
@@ -51,6 +57,7 @@ def dev_command(
     for flag, value in (
         ("--data-dir", data_dir),
         ("--listen", listen),
+        ("--processes", processes),
         ("--grace-seconds", grace),
         ("--log-level", log_level),
     ):

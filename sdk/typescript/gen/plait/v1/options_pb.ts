@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/v1/options.proto.
  */
 export const file_plait_v1_options: GenFile = /*@__PURE__*/
-  fileDesc("ChZwbGFpdC92MS9vcHRpb25zLnByb3RvEghwbGFpdC52MSKdBQoKVGFza1BvbGljeRISCgVxdWV1ZRgBIAEoCUgAiAEBEisKCGRlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjIKD2F0dGVtcHRfdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIkCgVyZXRyeRgEIAEoCzIVLnBsYWl0LnYxLlJldHJ5UG9saWN5EhwKD2lkZW1wb3RlbmN5X2tleRgFIAEoCUgBiAEBEjUKEmlkZW1wb3RlbmN5X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIZCgxvcmRlcmluZ19rZXkYByABKAlIAogBARIVCghwcmlvcml0eRgIIAEoBUgDiAEBEicKCnJhdGVfbGltaXQYCSABKAsyEy5wbGFpdC52MS5SYXRlTGltaXQSLwoLY29uY3VycmVuY3kYCiABKAsyGi5wbGFpdC52MS5Db25jdXJyZW5jeUxpbWl0EiQKCGRlbGl2ZXJ5GAsgASgOMhIucGxhaXQudjEuRGVsaXZlcnkSLAoJcmV0ZW50aW9uGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KC2RlYWRfbGV0dGVyGA0gASgLMhoucGxhaXQudjEuRGVhZExldHRlclBvbGljeRIoCgdicmVha2VyGA4gASgLMhcucGxhaXQudjEuQnJlYWtlclBvbGljeRIoCgljYWNoZWFibGUYDyABKAsyFS5wbGFpdC52MS5DYWNoZVBvbGljeUIICgZfcXVldWVCEgoQX2lkZW1wb3RlbmN5X2tleUIPCg1fb3JkZXJpbmdfa2V5QgsKCV9wcmlvcml0eSKfAgoLUmV0cnlQb2xpY3kSGQoMbWF4X2F0dGVtcHRzGAEgASgFSACIAQESMgoPaW5pdGlhbF9iYWNrb2ZmGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC21heF9iYWNrb2ZmGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhcKCm11bHRpcGxpZXIYBCABKAFIAYgBARIpCg9yZXRyeWFibGVfY29kZXMYBSADKA4yEC5nb29nbGUucnBjLkNvZGUSLQoTbm9uX3JldHJ5YWJsZV9jb2RlcxgGIAMoDjIQLmdvb2dsZS5ycGMuQ29kZUIPCg1fbWF4X2F0dGVtcHRzQg0KC19tdWx0aXBsaWVyIowBCglSYXRlTGltaXQSEgoFbGltaXQYASABKANIAIgBARIpCgZwZXJpb2QYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoFYnVyc3QYAyABKANIAYgBARIQCgNrZXkYBCABKAlIAogBAUIICgZfbGltaXRCCAoGX2J1cnN0QgYKBF9rZXkieAoQQ29uY3VycmVuY3lMaW1pdBISCgVsaW1pdBgBIAEoBUgAiAEBEhAKA2tleRgCIAEoCUgBiAEBEhoKDXBlcl9rZXlfbGltaXQYAyABKAVIAogBAUIICgZfbGltaXRCBgoEX2tleUIQCg5fcGVyX2tleV9saW1pdCJiChBEZWFkTGV0dGVyUG9saWN5EhQKB2VuYWJsZWQYASABKAhIAIgBARIsCglyZXRlbnRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCgoIX2VuYWJsZWQiwgIKDUJyZWFrZXJQb2xpY3kSFQoIZGlzYWJsZWQYASABKAhIAIgBARIWCgltaW5fY2FsbHMYAiABKAVIAYgBARIdChBmYWlsdXJlX3Blcm1pbGxlGAMgASgFSAKIAQESKQoGd2luZG93GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEicKBG9wZW4YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoIb3Blbl9tYXgYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SHQoQaGFsZl9vcGVuX3Byb2JlcxgHIAEoBUgDiAEBQgsKCV9kaXNhYmxlZEIMCgpfbWluX2NhbGxzQhMKEV9mYWlsdXJlX3Blcm1pbGxlQhMKEV9oYWxmX29wZW5fcHJvYmVzIjUKC0NhY2hlUG9saWN5EiYKA3R0bBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbipbCghEZWxpdmVyeRIYChRERUxJVkVSWV9VTlNQRUNJRklFRBAAEhoKFkRFTElWRVJZX0FUX0xFQVNUX09OQ0UQARIZChVERUxJVkVSWV9BVF9NT1NUX09OQ0UQAjpKCgR0YXNrEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYlowDIAEoCzIULnBsYWl0LnYxLlRhc2tQb2xpY3lSBHRhc2s6XAoNdGFza19kZWZhdWx0cxIfLmdvb2dsZS5wcm90b2J1Zi5TZXJ2aWNlT3B0aW9ucxiWjAMgASgLMhQucGxhaXQudjEuVGFza1BvbGljeVIMdGFza0RlZmF1bHRzQiZaJHBsYWl0LmRldi9wbGFpdC9nZW4vcGxhaXQvdjE7cGxhaXR2MWIGcHJvdG8z", [file_google_protobuf_descriptor, file_google_protobuf_duration, file_google_rpc_code]);
+  fileDesc("ChZwbGFpdC92MS9vcHRpb25zLnByb3RvEghwbGFpdC52MSLJBQoKVGFza1BvbGljeRISCgVxdWV1ZRgBIAEoCUgAiAEBEisKCGRlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjIKD2F0dGVtcHRfdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIkCgVyZXRyeRgEIAEoCzIVLnBsYWl0LnYxLlJldHJ5UG9saWN5EhwKD2lkZW1wb3RlbmN5X2tleRgFIAEoCUgBiAEBEjUKEmlkZW1wb3RlbmN5X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIZCgxvcmRlcmluZ19rZXkYByABKAlIAogBARIVCghwcmlvcml0eRgIIAEoBUgDiAEBEicKCnJhdGVfbGltaXQYCSABKAsyEy5wbGFpdC52MS5SYXRlTGltaXQSLwoLY29uY3VycmVuY3kYCiABKAsyGi5wbGFpdC52MS5Db25jdXJyZW5jeUxpbWl0EiQKCGRlbGl2ZXJ5GAsgASgOMhIucGxhaXQudjEuRGVsaXZlcnkSLAoJcmV0ZW50aW9uGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KC2RlYWRfbGV0dGVyGA0gASgLMhoucGxhaXQudjEuRGVhZExldHRlclBvbGljeRIoCgdicmVha2VyGA4gASgLMhcucGxhaXQudjEuQnJlYWtlclBvbGljeRIoCgljYWNoZWFibGUYDyABKAsyFS5wbGFpdC52MS5DYWNoZVBvbGljeRIqCghzY2hlZHVsZRgQIAEoCzIYLnBsYWl0LnYxLlNjaGVkdWxlUG9saWN5QggKBl9xdWV1ZUISChBfaWRlbXBvdGVuY3lfa2V5Qg8KDV9vcmRlcmluZ19rZXlCCwoJX3ByaW9yaXR5Ip8CCgtSZXRyeVBvbGljeRIZCgxtYXhfYXR0ZW1wdHMYASABKAVIAIgBARIyCg9pbml0aWFsX2JhY2tvZmYYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLbWF4X2JhY2tvZmYYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoKbXVsdGlwbGllchgEIAEoAUgBiAEBEikKD3JldHJ5YWJsZV9jb2RlcxgFIAMoDjIQLmdvb2dsZS5ycGMuQ29kZRItChNub25fcmV0cnlhYmxlX2NvZGVzGAYgAygOMhAuZ29vZ2xlLnJwYy5Db2RlQg8KDV9tYXhfYXR0ZW1wdHNCDQoLX211bHRpcGxpZXIijAEKCVJhdGVMaW1pdBISCgVsaW1pdBgBIAEoA0gAiAEBEikKBnBlcmlvZBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgVidXJzdBgDIAEoA0gBiAEBEhAKA2tleRgEIAEoCUgCiAEBQggKBl9saW1pdEIICgZfYnVyc3RCBgoEX2tleSJ4ChBDb25jdXJyZW5jeUxpbWl0EhIKBWxpbWl0GAEgASgFSACIAQESEAoDa2V5GAIgASgJSAGIAQESGgoNcGVyX2tleV9saW1pdBgDIAEoBUgCiAEBQggKBl9saW1pdEIGCgRfa2V5QhAKDl9wZXJfa2V5X2xpbWl0ImIKEERlYWRMZXR0ZXJQb2xpY3kSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiwKCXJldGVudGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfZW5hYmxlZCLCAgoNQnJlYWtlclBvbGljeRIVCghkaXNhYmxlZBgBIAEoCEgAiAEBEhYKCW1pbl9jYWxscxgCIAEoBUgBiAEBEh0KEGZhaWx1cmVfcGVybWlsbGUYAyABKAVIAogBARIpCgZ3aW5kb3cYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEb3BlbhgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCghvcGVuX21heBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIdChBoYWxmX29wZW5fcHJvYmVzGAcgASgFSAOIAQFCCwoJX2Rpc2FibGVkQgwKCl9taW5fY2FsbHNCEwoRX2ZhaWx1cmVfcGVybWlsbGVCEwoRX2hhbGZfb3Blbl9wcm9iZXMiNQoLQ2FjaGVQb2xpY3kSJgoDdHRsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIqsCCg5TY2hlZHVsZVBvbGljeRIRCgRjcm9uGAEgASgJSACIAQESKAoFZXZlcnkYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoIdGltZXpvbmUYAyABKAlIAYgBARIpCgZqaXR0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoHb3ZlcmxhcBgFIAEoDjIXLnBsYWl0LnYxLk92ZXJsYXBQb2xpY3kSJgoGbWlzc2VkGAYgASgOMhYucGxhaXQudjEuTWlzc2VkUG9saWN5EjIKD2NhdGNoX3VwX3dpbmRvdxgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIHCgVfY3JvbkILCglfdGltZXpvbmUqWwoIRGVsaXZlcnkSGAoUREVMSVZFUllfVU5TUEVDSUZJRUQQABIaChZERUxJVkVSWV9BVF9MRUFTVF9PTkNFEAESGQoVREVMSVZFUllfQVRfTU9TVF9PTkNFEAIqpQEKDU92ZXJsYXBQb2xpY3kSHgoaT1ZFUkxBUF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIXChNPVkVSTEFQX1BPTElDWV9TS0lQEAESGAoUT1ZFUkxBUF9QT0xJQ1lfQUxMT1cQAhIdChlPVkVSTEFQX1BPTElDWV9CVUZGRVJfT05FEAMSIgoeT1ZFUkxBUF9QT0xJQ1lfQ0FOQ0VMX1BSRVZJT1VTEAQqdAoMTWlzc2VkUG9saWN5Eh0KGU1JU1NFRF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIWChJNSVNTRURfUE9MSUNZX09OQ0UQARIWChJNSVNTRURfUE9MSUNZX1NLSVAQAhIVChFNSVNTRURfUE9MSUNZX0FMTBADOkoKBHRhc2sSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiWjAMgASgLMhQucGxhaXQudjEuVGFza1BvbGljeVIEdGFzazpcCg10YXNrX2RlZmF1bHRzEh8uZ29vZ2xlLnByb3RvYnVmLlNlcnZpY2VPcHRpb25zGJaMAyABKAsyFC5wbGFpdC52MS5UYXNrUG9saWN5Ugx0YXNrRGVmYXVsdHNCJlokcGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC92MTtwbGFpdHYxYgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration, file_google_rpc_code]);
 
 /**
  * How tasks of one method behave. Every field is optional; the default stands beside it. A field that is set, also to
@@ -45,7 +45,9 @@ export type TaskPolicy = Message<"plait.v1.TaskPolicy"> & {
   deadline?: Duration | undefined;
 
   /**
-   * Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline.
+   * Time for one attempt. Default 60 s, or the deadline where that is shorter. Must not exceed the deadline. A flow
+   * that waits for a child when it is over is not failed but unloaded, and run again from its record when the child
+   * ends.
    *
    * @generated from field: google.protobuf.Duration attempt_timeout = 3;
    */
@@ -83,7 +85,8 @@ export type TaskPolicy = Message<"plait.v1.TaskPolicy"> & {
   orderingKey?: string | undefined;
 
   /**
-   * Tasks of higher priority start first: 0 to 9. Default 4.
+   * Tasks of higher priority start first: 0 to 9. Default 4. Of 16 starts of a class of workers that could have been a
+   * lower priority's, one is, so that no task waits for ever.
    *
    * @generated from field: optional int32 priority = 8;
    */
@@ -140,6 +143,14 @@ export type TaskPolicy = Message<"plait.v1.TaskPolicy"> & {
    * @generated from field: plait.v1.CachePolicy cacheable = 15;
    */
   cacheable?: CachePolicy | undefined;
+
+  /**
+   * When it runs by itself, with the default message as its request. One schedule a method, named as the method
+   * ("shop.v1.OrderService.Tidy"); it changes with the contract and goes with it. On methods only. Default: never.
+   *
+   * @generated from field: plait.v1.SchedulePolicy schedule = 16;
+   */
+  schedule?: SchedulePolicy | undefined;
 };
 
 /**
@@ -399,6 +410,70 @@ export const CachePolicySchema: GenMessage<CachePolicy> = /*@__PURE__*/
   messageDesc(file_plait_v1_options, 6);
 
 /**
+ * When a method runs by itself; docs/schedules.md. Exactly one of cron and every.
+ *
+ * @generated from message plait.v1.SchedulePolicy
+ */
+export type SchedulePolicy = Message<"plait.v1.SchedulePolicy"> & {
+  /**
+   * Five fields (minute, hour, day of month, month, day of week), or @hourly, @daily, @weekly, @monthly, @yearly, or
+   * "@every 90s".
+   *
+   * @generated from field: optional string cron = 1;
+   */
+  cron?: string | undefined;
+
+  /**
+   * The same distance between all runs, counted from 1970-01-01T00:00:00Z: 100 ms to 365 d.
+   *
+   * @generated from field: google.protobuf.Duration every = 2;
+   */
+  every?: Duration | undefined;
+
+  /**
+   * Name of the time zone that cron is read in, such as "Europe/Berlin". Default "UTC".
+   *
+   * @generated from field: optional string timezone = 3;
+   */
+  timezone?: string | undefined;
+
+  /**
+   * Each run is late by a share of this, fixed by schedule and time; less than the time to the next run. Default 0.
+   *
+   * @generated from field: google.protobuf.Duration jitter = 4;
+   */
+  jitter?: Duration | undefined;
+
+  /**
+   * What happens while the run before is not finished. Default SKIP.
+   *
+   * @generated from field: plait.v1.OverlapPolicy overlap = 5;
+   */
+  overlap: OverlapPolicy;
+
+  /**
+   * What becomes of runs that were missed while no scheduler was there. Default ONCE.
+   *
+   * @generated from field: plait.v1.MissedPolicy missed = 6;
+   */
+  missed: MissedPolicy;
+
+  /**
+   * How far back missed runs count: 10 s to 365 d. Default 365 d.
+   *
+   * @generated from field: google.protobuf.Duration catch_up_window = 7;
+   */
+  catchUpWindow?: Duration | undefined;
+};
+
+/**
+ * Describes the message plait.v1.SchedulePolicy.
+ * Use `create(SchedulePolicySchema)` to create a new message.
+ */
+export const SchedulePolicySchema: GenMessage<SchedulePolicy> = /*@__PURE__*/
+  messageDesc(file_plait_v1_options, 7);
+
+/**
  * What a vanished worker means for its task.
  *
  * @generated from enum plait.v1.Delivery
@@ -431,6 +506,95 @@ export enum Delivery {
  */
 export const DeliverySchema: GenEnum<Delivery> = /*@__PURE__*/
   enumDesc(file_plait_v1_options, 0);
+
+/**
+ * What happens when a run is due and the task of the run before is not finished.
+ *
+ * @generated from enum plait.v1.OverlapPolicy
+ */
+export enum OverlapPolicy {
+  /**
+   * The default, SKIP.
+   *
+   * @generated from enum value: OVERLAP_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The run is left out.
+   *
+   * @generated from enum value: OVERLAP_POLICY_SKIP = 1;
+   */
+  SKIP = 1,
+
+  /**
+   * Both run.
+   *
+   * @generated from enum value: OVERLAP_POLICY_ALLOW = 2;
+   */
+  ALLOW = 2,
+
+  /**
+   * One run waits for its end; while one waits, further ones are left out.
+   *
+   * @generated from enum value: OVERLAP_POLICY_BUFFER_ONE = 3;
+   */
+  BUFFER_ONE = 3,
+
+  /**
+   * The task of the run before is cancelled.
+   *
+   * @generated from enum value: OVERLAP_POLICY_CANCEL_PREVIOUS = 4;
+   */
+  CANCEL_PREVIOUS = 4,
+}
+
+/**
+ * Describes the enum plait.v1.OverlapPolicy.
+ */
+export const OverlapPolicySchema: GenEnum<OverlapPolicy> = /*@__PURE__*/
+  enumDesc(file_plait_v1_options, 1);
+
+/**
+ * What becomes of runs whose time passed while no scheduler was there. Up to 10 s late is on time.
+ *
+ * @generated from enum plait.v1.MissedPolicy
+ */
+export enum MissedPolicy {
+  /**
+   * The default, ONCE.
+   *
+   * @generated from enum value: MISSED_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The latest of them runs, once.
+   *
+   * @generated from enum value: MISSED_POLICY_ONCE = 1;
+   */
+  ONCE = 1,
+
+  /**
+   * None of them runs.
+   *
+   * @generated from enum value: MISSED_POLICY_SKIP = 2;
+   */
+  SKIP = 2,
+
+  /**
+   * All of them run, the latest 1000 at most.
+   *
+   * @generated from enum value: MISSED_POLICY_ALL = 3;
+   */
+  ALL = 3,
+}
+
+/**
+ * Describes the enum plait.v1.MissedPolicy.
+ */
+export const MissedPolicySchema: GenEnum<MissedPolicy> = /*@__PURE__*/
+  enumDesc(file_plait_v1_options, 2);
 
 /**
  * The policy of a method when it runs as a durable task. A field that is not set takes the service's default.

@@ -4,8 +4,8 @@
 // @generated from file plait/v1/task_service.proto (package plait.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../google/rpc/status_pb.js";
@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/v1/task_service.proto.
  */
 export const file_plait_v1_task_service: GenFile = /*@__PURE__*/
-  fileDesc("ChtwbGFpdC92MS90YXNrX3NlcnZpY2UucHJvdG8SCHBsYWl0LnYxIskBCgtTdWJtaXRGcmFtZRIPCgdtZXRob2RzGAEgAygJEhQKDG1ldGhvZF9pbmRleBgCIAMoDRIQCghwYXlsb2FkcxgDIAMoDBIYChBpZGVtcG90ZW5jeV9rZXlzGAQgAygJEhUKDW9yZGVyaW5nX2tleXMYBSADKAkSKQoHb3B0aW9ucxgGIAMoCzIYLnBsYWl0LnYxLkluZGV4ZWRPcHRpb25zEiUKBmNvbW1vbhgHIAEoCzIVLnBsYWl0LnYxLlRhc2tPcHRpb25zIkcKDkluZGV4ZWRPcHRpb25zEg0KBWluZGV4GAEgASgNEiYKB29wdGlvbnMYAiABKAsyFS5wbGFpdC52MS5UYXNrT3B0aW9ucyJVCg1BY2NlcHRlZEZyYW1lEg0KBXRhc2tzGAEgAygEEiMKCHJlZnVzYWxzGAIgAygLMhEucGxhaXQudjEuUmVmdXNhbBIQCghleGlzdGluZxgDIAMoDSI8CgdSZWZ1c2FsEg0KBWluZGV4GAEgASgNEiIKBnN0YXR1cxgCIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIlMKC1Jlc3VsdEZyYW1lEg0KBXRhc2tzGAEgAygEEhAKCHBheWxvYWRzGAIgAygMEiMKCGZhaWx1cmVzGAMgAygLMhEucGxhaXQudjEuRmFpbHVyZSKTAQoHRmFpbHVyZRINCgVpbmRleBgBIAEoDRIMCgRjb2RlGAIgASgNEg8KB21lc3NhZ2UYAyABKAkSDwoHZGV0YWlscxgEIAEoDBIiCgVzdGF0ZRgFIAEoDjITLnBsYWl0LnYxLlRhc2tTdGF0ZRIlCgh0cmFpbGVycxgGIAMoCzITLnBsYWl0LnYxLk1ldGFkYXR1bSJlChJTdWJtaXRUYXNrc1JlcXVlc3QSJAoFdGFza3MYASABKAsyFS5wbGFpdC52MS5TdWJtaXRGcmFtZRISCgpyZXF1ZXN0X2lkGAIgASgJEhUKDXZhbGlkYXRlX29ubHkYAyABKAgiQAoTU3VibWl0VGFza3NSZXNwb25zZRIpCghhY2NlcHRlZBgBIAEoCzIXLnBsYWl0LnYxLkFjY2VwdGVkRnJhbWUinQEKE1N1Ym1pdFN0cmVhbVJlcXVlc3QSJwoFaGVsbG8YASABKAsyFi5wbGFpdC52MS5TZXNzaW9uSGVsbG9IABIrCgZzdWJtaXQYAiABKAsyGS5wbGFpdC52MS5TZXF1ZW5jZWRTdWJtaXRIABIlCgVhd2FpdBgDIAEoCzIULnBsYWl0LnYxLkF3YWl0RnJhbWVIAEIJCgdtZXNzYWdlIi8KDFNlc3Npb25IZWxsbxIPCgdzZXNzaW9uGAEgASgMEg4KBmNsaWVudBgCIAEoCSJYCg9TZXF1ZW5jZWRTdWJtaXQSEAoIc2VxdWVuY2UYASABKAQSJAoFdGFza3MYAiABKAsyFS5wbGFpdC52MS5TdWJtaXRGcmFtZRINCgVhd2FpdBgDIAEoCCJRCgpBd2FpdEZyYW1lEg0KBXRhc2tzGAEgAygEEg4KBmZvcmdldBgCIAMoBBIkCgZwYXJlbnQYAyABKAsyFC5wbGFpdC52MS5GbG93UGFyZW50IqkBChRTdWJtaXRTdHJlYW1SZXNwb25zZRIrCgd3ZWxjb21lGAEgASgLMhgucGxhaXQudjEuU2Vzc2lvbldlbGNvbWVIABIvCghhY2NlcHRlZBgCIAEoCzIbLnBsYWl0LnYxLlNlcXVlbmNlZEFjY2VwdGVkSAASKAoHcmVzdWx0cxgDIAEoCzIVLnBsYWl0LnYxLlJlc3VsdEZyYW1lSABCCQoHbWVzc2FnZSJrCg5TZXNzaW9uV2VsY29tZRIVCg1sYXN0X3NlcXVlbmNlGAEgASgEEhkKEXBheWxvYWRfYnl0ZXNfbWF4GAIgASgEEhcKD2ZyYW1lX3Rhc2tzX21heBgDIAEoDRIOCgZzeW5jZWQYBCABKAgigAEKEVNlcXVlbmNlZEFjY2VwdGVkEhAKCHNlcXVlbmNlGAEgASgEEikKCGFjY2VwdGVkGAIgASgLMhcucGxhaXQudjEuQWNjZXB0ZWRGcmFtZRIuCgtyZXRyeV9hZnRlchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI+Cg5HZXRUYXNrUmVxdWVzdBIKCgJpZBgBIAEoCRIgCgR2aWV3GAIgASgOMhIucGxhaXQudjEuVGFza1ZpZXciLwoPR2V0VGFza1Jlc3BvbnNlEhwKBHRhc2sYASABKAsyDi5wbGFpdC52MS5UYXNrIkUKFEJhdGNoR2V0VGFza3NSZXF1ZXN0EgsKA2lkcxgBIAMoCRIgCgR2aWV3GAIgASgOMhIucGxhaXQudjEuVGFza1ZpZXciNgoVQmF0Y2hHZXRUYXNrc1Jlc3BvbnNlEh0KBXRhc2tzGAEgAygLMg4ucGxhaXQudjEuVGFzayJrChBMaXN0VGFza3NSZXF1ZXN0Eg4KBmZpbHRlchgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCRIgCgR2aWV3GAQgASgOMhIucGxhaXQudjEuVGFza1ZpZXciSwoRTGlzdFRhc2tzUmVzcG9uc2USHQoFdGFza3MYASADKAsyDi5wbGFpdC52MS5UYXNrEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJAChBXYXRjaFRhc2tSZXF1ZXN0EgoKAmlkGAEgASgJEiAKBHZpZXcYAiABKA4yEi5wbGFpdC52MS5UYXNrVmlldyIxChFXYXRjaFRhc2tSZXNwb25zZRIcCgR0YXNrGAEgASgLMg4ucGxhaXQudjEuVGFzayIvChFDYW5jZWxUYXNrUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZyZWFzb24YAiABKAkiMgoSQ2FuY2VsVGFza1Jlc3BvbnNlEhwKBHRhc2sYASABKAsyDi5wbGFpdC52MS5UYXNrIkkKE1JlZHJpdmVUYXNrc1JlcXVlc3QSCwoDaWRzGAEgAygJEg4KBmZpbHRlchgCIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAMgASgIIi4KFFJlZHJpdmVUYXNrc1Jlc3BvbnNlEhYKDnJlZHJpdmVuX2NvdW50GAEgASgDIsQBCgVRdWV1ZRIMCgRuYW1lGAEgASgJEg4KBnBhdXNlZBgCIAEoCBIkCgZjb3VudHMYAyADKAsyFC5wbGFpdC52MS5TdGF0ZUNvdW50EjUKEW9sZGVzdF9yZWFkeV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIZChFkZWFkX2xldHRlcl9jb3VudBgFIAEoAxIPCgdtZXRob2RzGAYgAygJEhQKDHdvcmtlcl9jb3VudBgHIAEoBSI/CgpTdGF0ZUNvdW50EiIKBXN0YXRlGAEgASgOMhMucGxhaXQudjEuVGFza1N0YXRlEg0KBWNvdW50GAIgASgDIh8KD0dldFF1ZXVlUmVxdWVzdBIMCgRuYW1lGAEgASgJIjIKEEdldFF1ZXVlUmVzcG9uc2USHgoFcXVldWUYASABKAsyDy5wbGFpdC52MS5RdWV1ZSI6ChFMaXN0UXVldWVzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJOChJMaXN0UXVldWVzUmVzcG9uc2USHwoGcXVldWVzGAEgAygLMg8ucGxhaXQudjEuUXVldWUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjEKEVBhdXNlUXVldWVSZXF1ZXN0EgwKBG5hbWUYASABKAkSDgoGcmVhc29uGAIgASgJIjQKElBhdXNlUXVldWVSZXNwb25zZRIeCgVxdWV1ZRgBIAEoCzIPLnBsYWl0LnYxLlF1ZXVlIiIKElJlc3VtZVF1ZXVlUmVxdWVzdBIMCgRuYW1lGAEgASgJIjUKE1Jlc3VtZVF1ZXVlUmVzcG9uc2USHgoFcXVldWUYASABKAsyDy5wbGFpdC52MS5RdWV1ZTKFBwoLVGFza1NlcnZpY2USSgoLU3VibWl0VGFza3MSHC5wbGFpdC52MS5TdWJtaXRUYXNrc1JlcXVlc3QaHS5wbGFpdC52MS5TdWJtaXRUYXNrc1Jlc3BvbnNlElEKDFN1Ym1pdFN0cmVhbRIdLnBsYWl0LnYxLlN1Ym1pdFN0cmVhbVJlcXVlc3QaHi5wbGFpdC52MS5TdWJtaXRTdHJlYW1SZXNwb25zZSgBMAESPgoHR2V0VGFzaxIYLnBsYWl0LnYxLkdldFRhc2tSZXF1ZXN0GhkucGxhaXQudjEuR2V0VGFza1Jlc3BvbnNlElAKDUJhdGNoR2V0VGFza3MSHi5wbGFpdC52MS5CYXRjaEdldFRhc2tzUmVxdWVzdBofLnBsYWl0LnYxLkJhdGNoR2V0VGFza3NSZXNwb25zZRJECglMaXN0VGFza3MSGi5wbGFpdC52MS5MaXN0VGFza3NSZXF1ZXN0GhsucGxhaXQudjEuTGlzdFRhc2tzUmVzcG9uc2USRgoJV2F0Y2hUYXNrEhoucGxhaXQudjEuV2F0Y2hUYXNrUmVxdWVzdBobLnBsYWl0LnYxLldhdGNoVGFza1Jlc3BvbnNlMAESRwoKQ2FuY2VsVGFzaxIbLnBsYWl0LnYxLkNhbmNlbFRhc2tSZXF1ZXN0GhwucGxhaXQudjEuQ2FuY2VsVGFza1Jlc3BvbnNlEk0KDFJlZHJpdmVUYXNrcxIdLnBsYWl0LnYxLlJlZHJpdmVUYXNrc1JlcXVlc3QaHi5wbGFpdC52MS5SZWRyaXZlVGFza3NSZXNwb25zZRJBCghHZXRRdWV1ZRIZLnBsYWl0LnYxLkdldFF1ZXVlUmVxdWVzdBoaLnBsYWl0LnYxLkdldFF1ZXVlUmVzcG9uc2USRwoKTGlzdFF1ZXVlcxIbLnBsYWl0LnYxLkxpc3RRdWV1ZXNSZXF1ZXN0GhwucGxhaXQudjEuTGlzdFF1ZXVlc1Jlc3BvbnNlEkcKClBhdXNlUXVldWUSGy5wbGFpdC52MS5QYXVzZVF1ZXVlUmVxdWVzdBocLnBsYWl0LnYxLlBhdXNlUXVldWVSZXNwb25zZRJKCgtSZXN1bWVRdWV1ZRIcLnBsYWl0LnYxLlJlc3VtZVF1ZXVlUmVxdWVzdBodLnBsYWl0LnYxLlJlc3VtZVF1ZXVlUmVzcG9uc2VCJlokcGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC92MTtwbGFpdHYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_plait_v1_task]);
+  fileDesc("ChtwbGFpdC92MS90YXNrX3NlcnZpY2UucHJvdG8SCHBsYWl0LnYxIskBCgtTdWJtaXRGcmFtZRIPCgdtZXRob2RzGAEgAygJEhQKDG1ldGhvZF9pbmRleBgCIAMoDRIQCghwYXlsb2FkcxgDIAMoDBIYChBpZGVtcG90ZW5jeV9rZXlzGAQgAygJEhUKDW9yZGVyaW5nX2tleXMYBSADKAkSKQoHb3B0aW9ucxgGIAMoCzIYLnBsYWl0LnYxLkluZGV4ZWRPcHRpb25zEiUKBmNvbW1vbhgHIAEoCzIVLnBsYWl0LnYxLlRhc2tPcHRpb25zIkcKDkluZGV4ZWRPcHRpb25zEg0KBWluZGV4GAEgASgNEiYKB29wdGlvbnMYAiABKAsyFS5wbGFpdC52MS5UYXNrT3B0aW9ucyJVCg1BY2NlcHRlZEZyYW1lEg0KBXRhc2tzGAEgAygEEiMKCHJlZnVzYWxzGAIgAygLMhEucGxhaXQudjEuUmVmdXNhbBIQCghleGlzdGluZxgDIAMoDSI8CgdSZWZ1c2FsEg0KBWluZGV4GAEgASgNEiIKBnN0YXR1cxgCIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIlMKC1Jlc3VsdEZyYW1lEg0KBXRhc2tzGAEgAygEEhAKCHBheWxvYWRzGAIgAygMEiMKCGZhaWx1cmVzGAMgAygLMhEucGxhaXQudjEuRmFpbHVyZSKTAQoHRmFpbHVyZRINCgVpbmRleBgBIAEoDRIMCgRjb2RlGAIgASgNEg8KB21lc3NhZ2UYAyABKAkSDwoHZGV0YWlscxgEIAEoDBIiCgVzdGF0ZRgFIAEoDjITLnBsYWl0LnYxLlRhc2tTdGF0ZRIlCgh0cmFpbGVycxgGIAMoCzITLnBsYWl0LnYxLk1ldGFkYXR1bSJlChJTdWJtaXRUYXNrc1JlcXVlc3QSJAoFdGFza3MYASABKAsyFS5wbGFpdC52MS5TdWJtaXRGcmFtZRISCgpyZXF1ZXN0X2lkGAIgASgJEhUKDXZhbGlkYXRlX29ubHkYAyABKAgiQAoTU3VibWl0VGFza3NSZXNwb25zZRIpCghhY2NlcHRlZBgBIAEoCzIXLnBsYWl0LnYxLkFjY2VwdGVkRnJhbWUinQEKE1N1Ym1pdFN0cmVhbVJlcXVlc3QSJwoFaGVsbG8YASABKAsyFi5wbGFpdC52MS5TZXNzaW9uSGVsbG9IABIrCgZzdWJtaXQYAiABKAsyGS5wbGFpdC52MS5TZXF1ZW5jZWRTdWJtaXRIABIlCgVhd2FpdBgDIAEoCzIULnBsYWl0LnYxLkF3YWl0RnJhbWVIAEIJCgdtZXNzYWdlIi8KDFNlc3Npb25IZWxsbxIPCgdzZXNzaW9uGAEgASgMEg4KBmNsaWVudBgCIAEoCSJYCg9TZXF1ZW5jZWRTdWJtaXQSEAoIc2VxdWVuY2UYASABKAQSJAoFdGFza3MYAiABKAsyFS5wbGFpdC52MS5TdWJtaXRGcmFtZRINCgVhd2FpdBgDIAEoCCJRCgpBd2FpdEZyYW1lEg0KBXRhc2tzGAEgAygEEg4KBmZvcmdldBgCIAMoBBIkCgZwYXJlbnQYAyABKAsyFC5wbGFpdC52MS5GbG93UGFyZW50IqkBChRTdWJtaXRTdHJlYW1SZXNwb25zZRIrCgd3ZWxjb21lGAEgASgLMhgucGxhaXQudjEuU2Vzc2lvbldlbGNvbWVIABIvCghhY2NlcHRlZBgCIAEoCzIbLnBsYWl0LnYxLlNlcXVlbmNlZEFjY2VwdGVkSAASKAoHcmVzdWx0cxgDIAEoCzIVLnBsYWl0LnYxLlJlc3VsdEZyYW1lSABCCQoHbWVzc2FnZSJrCg5TZXNzaW9uV2VsY29tZRIVCg1sYXN0X3NlcXVlbmNlGAEgASgEEhkKEXBheWxvYWRfYnl0ZXNfbWF4GAIgASgEEhcKD2ZyYW1lX3Rhc2tzX21heBgDIAEoDRIOCgZzeW5jZWQYBCABKAgigAEKEVNlcXVlbmNlZEFjY2VwdGVkEhAKCHNlcXVlbmNlGAEgASgEEikKCGFjY2VwdGVkGAIgASgLMhcucGxhaXQudjEuQWNjZXB0ZWRGcmFtZRIuCgtyZXRyeV9hZnRlchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI+Cg5HZXRUYXNrUmVxdWVzdBIKCgJpZBgBIAEoCRIgCgR2aWV3GAIgASgOMhIucGxhaXQudjEuVGFza1ZpZXciLwoPR2V0VGFza1Jlc3BvbnNlEhwKBHRhc2sYASABKAsyDi5wbGFpdC52MS5UYXNrIkUKFEJhdGNoR2V0VGFza3NSZXF1ZXN0EgsKA2lkcxgBIAMoCRIgCgR2aWV3GAIgASgOMhIucGxhaXQudjEuVGFza1ZpZXciNgoVQmF0Y2hHZXRUYXNrc1Jlc3BvbnNlEh0KBXRhc2tzGAEgAygLMg4ucGxhaXQudjEuVGFzayJrChBMaXN0VGFza3NSZXF1ZXN0Eg4KBmZpbHRlchgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCRIgCgR2aWV3GAQgASgOMhIucGxhaXQudjEuVGFza1ZpZXciSwoRTGlzdFRhc2tzUmVzcG9uc2USHQoFdGFza3MYASADKAsyDi5wbGFpdC52MS5UYXNrEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJAChBXYXRjaFRhc2tSZXF1ZXN0EgoKAmlkGAEgASgJEiAKBHZpZXcYAiABKA4yEi5wbGFpdC52MS5UYXNrVmlldyIxChFXYXRjaFRhc2tSZXNwb25zZRIcCgR0YXNrGAEgASgLMg4ucGxhaXQudjEuVGFzayIvChFDYW5jZWxUYXNrUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZyZWFzb24YAiABKAkiMgoSQ2FuY2VsVGFza1Jlc3BvbnNlEhwKBHRhc2sYASABKAsyDi5wbGFpdC52MS5UYXNrIkkKE1JlZHJpdmVUYXNrc1JlcXVlc3QSCwoDaWRzGAEgAygJEg4KBmZpbHRlchgCIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAMgASgIIi4KFFJlZHJpdmVUYXNrc1Jlc3BvbnNlEhYKDnJlZHJpdmVuX2NvdW50GAEgASgDIucBCgVRdWV1ZRIMCgRuYW1lGAEgASgJEg4KBnBhdXNlZBgCIAEoCBIkCgZjb3VudHMYAyADKAsyFC5wbGFpdC52MS5TdGF0ZUNvdW50EjUKEW9sZGVzdF9yZWFkeV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIZChFkZWFkX2xldHRlcl9jb3VudBgFIAEoAxIPCgdtZXRob2RzGAYgAygJEhQKDHdvcmtlcl9jb3VudBgHIAEoBRIhCgRoZWxkGAggAygLMhMucGxhaXQudjEuSGVsZENvdW50IkgKCUhlbGRDb3VudBIOCgZtZXRob2QYASABKAkSHAoCYnkYAiABKA4yEC5wbGFpdC52MS5IZWxkQnkSDQoFY291bnQYAyABKAMiPwoKU3RhdGVDb3VudBIiCgVzdGF0ZRgBIAEoDjITLnBsYWl0LnYxLlRhc2tTdGF0ZRINCgVjb3VudBgCIAEoAyIfCg9HZXRRdWV1ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIyChBHZXRRdWV1ZVJlc3BvbnNlEh4KBXF1ZXVlGAEgASgLMg8ucGxhaXQudjEuUXVldWUiOgoRTGlzdFF1ZXVlc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTgoSTGlzdFF1ZXVlc1Jlc3BvbnNlEh8KBnF1ZXVlcxgBIAMoCzIPLnBsYWl0LnYxLlF1ZXVlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIxChFQYXVzZVF1ZXVlUmVxdWVzdBIMCgRuYW1lGAEgASgJEg4KBnJlYXNvbhgCIAEoCSI0ChJQYXVzZVF1ZXVlUmVzcG9uc2USHgoFcXVldWUYASABKAsyDy5wbGFpdC52MS5RdWV1ZSIiChJSZXN1bWVRdWV1ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI1ChNSZXN1bWVRdWV1ZVJlc3BvbnNlEh4KBXF1ZXVlGAEgASgLMg8ucGxhaXQudjEuUXVldWUqfwoGSGVsZEJ5EhcKE0hFTERfQllfVU5TUEVDSUZJRUQQABIXChNIRUxEX0JZX0NPTkNVUlJFTkNZEAESEAoMSEVMRF9CWV9SQVRFEAISGwoXSEVMRF9CWV9LRVlfQ09OQ1VSUkVOQ1kQAxIUChBIRUxEX0JZX0tFWV9SQVRFEAQyhQcKC1Rhc2tTZXJ2aWNlEkoKC1N1Ym1pdFRhc2tzEhwucGxhaXQudjEuU3VibWl0VGFza3NSZXF1ZXN0Gh0ucGxhaXQudjEuU3VibWl0VGFza3NSZXNwb25zZRJRCgxTdWJtaXRTdHJlYW0SHS5wbGFpdC52MS5TdWJtaXRTdHJlYW1SZXF1ZXN0Gh4ucGxhaXQudjEuU3VibWl0U3RyZWFtUmVzcG9uc2UoATABEj4KB0dldFRhc2sSGC5wbGFpdC52MS5HZXRUYXNrUmVxdWVzdBoZLnBsYWl0LnYxLkdldFRhc2tSZXNwb25zZRJQCg1CYXRjaEdldFRhc2tzEh4ucGxhaXQudjEuQmF0Y2hHZXRUYXNrc1JlcXVlc3QaHy5wbGFpdC52MS5CYXRjaEdldFRhc2tzUmVzcG9uc2USRAoJTGlzdFRhc2tzEhoucGxhaXQudjEuTGlzdFRhc2tzUmVxdWVzdBobLnBsYWl0LnYxLkxpc3RUYXNrc1Jlc3BvbnNlEkYKCVdhdGNoVGFzaxIaLnBsYWl0LnYxLldhdGNoVGFza1JlcXVlc3QaGy5wbGFpdC52MS5XYXRjaFRhc2tSZXNwb25zZTABEkcKCkNhbmNlbFRhc2sSGy5wbGFpdC52MS5DYW5jZWxUYXNrUmVxdWVzdBocLnBsYWl0LnYxLkNhbmNlbFRhc2tSZXNwb25zZRJNCgxSZWRyaXZlVGFza3MSHS5wbGFpdC52MS5SZWRyaXZlVGFza3NSZXF1ZXN0Gh4ucGxhaXQudjEuUmVkcml2ZVRhc2tzUmVzcG9uc2USQQoIR2V0UXVldWUSGS5wbGFpdC52MS5HZXRRdWV1ZVJlcXVlc3QaGi5wbGFpdC52MS5HZXRRdWV1ZVJlc3BvbnNlEkcKCkxpc3RRdWV1ZXMSGy5wbGFpdC52MS5MaXN0UXVldWVzUmVxdWVzdBocLnBsYWl0LnYxLkxpc3RRdWV1ZXNSZXNwb25zZRJHCgpQYXVzZVF1ZXVlEhsucGxhaXQudjEuUGF1c2VRdWV1ZVJlcXVlc3QaHC5wbGFpdC52MS5QYXVzZVF1ZXVlUmVzcG9uc2USSgoLUmVzdW1lUXVldWUSHC5wbGFpdC52MS5SZXN1bWVRdWV1ZVJlcXVlc3QaHS5wbGFpdC52MS5SZXN1bWVRdWV1ZVJlc3BvbnNlQiZaJHBsYWl0LmRldi9wbGFpdC9nZW4vcGxhaXQvdjE7cGxhaXR2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_plait_v1_task]);
 
 /**
  * Tasks of one submission, in columns: entry i of every filled column belongs to task i. A column is empty or has
@@ -968,6 +968,13 @@ export type Queue = Message<"plait.v1.Queue"> & {
    * @generated from field: int32 worker_count = 7;
    */
   workerCount: number;
+
+  /**
+   * READY tasks that limits of their methods hold; none while the queue is paused.
+   *
+   * @generated from field: repeated plait.v1.HeldCount held = 8;
+   */
+  held: HeldCount[];
 };
 
 /**
@@ -976,6 +983,41 @@ export type Queue = Message<"plait.v1.Queue"> & {
  */
 export const QueueSchema: GenMessage<Queue> = /*@__PURE__*/
   messageDesc(file_plait_v1_task_service, 27);
+
+/**
+ * How many READY tasks of a method a limit holds. They start by themselves when it lets them.
+ *
+ * @generated from message plait.v1.HeldCount
+ */
+export type HeldCount = Message<"plait.v1.HeldCount"> & {
+  /**
+   * Full method path.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * The limit.
+   *
+   * @generated from field: plait.v1.HeldBy by = 2;
+   */
+  by: HeldBy;
+
+  /**
+   * How many.
+   *
+   * @generated from field: int64 count = 3;
+   */
+  count: bigint;
+};
+
+/**
+ * Describes the message plait.v1.HeldCount.
+ * Use `create(HeldCountSchema)` to create a new message.
+ */
+export const HeldCountSchema: GenMessage<HeldCount> = /*@__PURE__*/
+  messageDesc(file_plait_v1_task_service, 28);
 
 /**
  * How many tasks are in a state.
@@ -1003,7 +1045,7 @@ export type StateCount = Message<"plait.v1.StateCount"> & {
  * Use `create(StateCountSchema)` to create a new message.
  */
 export const StateCountSchema: GenMessage<StateCount> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 28);
+  messageDesc(file_plait_v1_task_service, 29);
 
 /**
  * Which queue.
@@ -1024,7 +1066,7 @@ export type GetQueueRequest = Message<"plait.v1.GetQueueRequest"> & {
  * Use `create(GetQueueRequestSchema)` to create a new message.
  */
 export const GetQueueRequestSchema: GenMessage<GetQueueRequest> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 29);
+  messageDesc(file_plait_v1_task_service, 30);
 
 /**
  * The queue.
@@ -1045,7 +1087,7 @@ export type GetQueueResponse = Message<"plait.v1.GetQueueResponse"> & {
  * Use `create(GetQueueResponseSchema)` to create a new message.
  */
 export const GetQueueResponseSchema: GenMessage<GetQueueResponse> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 30);
+  messageDesc(file_plait_v1_task_service, 31);
 
 /**
  * Which queues.
@@ -1073,7 +1115,7 @@ export type ListQueuesRequest = Message<"plait.v1.ListQueuesRequest"> & {
  * Use `create(ListQueuesRequestSchema)` to create a new message.
  */
 export const ListQueuesRequestSchema: GenMessage<ListQueuesRequest> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 31);
+  messageDesc(file_plait_v1_task_service, 32);
 
 /**
  * One page, by name.
@@ -1101,7 +1143,7 @@ export type ListQueuesResponse = Message<"plait.v1.ListQueuesResponse"> & {
  * Use `create(ListQueuesResponseSchema)` to create a new message.
  */
 export const ListQueuesResponseSchema: GenMessage<ListQueuesResponse> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 32);
+  messageDesc(file_plait_v1_task_service, 33);
 
 /**
  * Which queue to pause.
@@ -1129,7 +1171,7 @@ export type PauseQueueRequest = Message<"plait.v1.PauseQueueRequest"> & {
  * Use `create(PauseQueueRequestSchema)` to create a new message.
  */
 export const PauseQueueRequestSchema: GenMessage<PauseQueueRequest> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 33);
+  messageDesc(file_plait_v1_task_service, 34);
 
 /**
  * The queue after.
@@ -1150,7 +1192,7 @@ export type PauseQueueResponse = Message<"plait.v1.PauseQueueResponse"> & {
  * Use `create(PauseQueueResponseSchema)` to create a new message.
  */
 export const PauseQueueResponseSchema: GenMessage<PauseQueueResponse> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 34);
+  messageDesc(file_plait_v1_task_service, 35);
 
 /**
  * Which queue to resume.
@@ -1171,7 +1213,7 @@ export type ResumeQueueRequest = Message<"plait.v1.ResumeQueueRequest"> & {
  * Use `create(ResumeQueueRequestSchema)` to create a new message.
  */
 export const ResumeQueueRequestSchema: GenMessage<ResumeQueueRequest> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 35);
+  messageDesc(file_plait_v1_task_service, 36);
 
 /**
  * The queue after.
@@ -1192,7 +1234,55 @@ export type ResumeQueueResponse = Message<"plait.v1.ResumeQueueResponse"> & {
  * Use `create(ResumeQueueResponseSchema)` to create a new message.
  */
 export const ResumeQueueResponseSchema: GenMessage<ResumeQueueResponse> = /*@__PURE__*/
-  messageDesc(file_plait_v1_task_service, 36);
+  messageDesc(file_plait_v1_task_service, 37);
+
+/**
+ * Which limit of a method holds tasks that could start.
+ *
+ * @generated from enum plait.v1.HeldBy
+ */
+export enum HeldBy {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: HELD_BY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * TaskPolicy.concurrency.limit: as many attempts of the method run as may.
+   *
+   * @generated from enum value: HELD_BY_CONCURRENCY = 1;
+   */
+  CONCURRENCY = 1,
+
+  /**
+   * TaskPolicy.rate_limit without a key: as many attempts of the method began as may for now.
+   *
+   * @generated from enum value: HELD_BY_RATE = 2;
+   */
+  RATE = 2,
+
+  /**
+   * TaskPolicy.concurrency.per_key_limit: as many attempts of their key run as may.
+   *
+   * @generated from enum value: HELD_BY_KEY_CONCURRENCY = 3;
+   */
+  KEY_CONCURRENCY = 3,
+
+  /**
+   * TaskPolicy.rate_limit with a key: as many attempts of their key began as may for now.
+   *
+   * @generated from enum value: HELD_BY_KEY_RATE = 4;
+   */
+  KEY_RATE = 4,
+}
+
+/**
+ * Describes the enum plait.v1.HeldBy.
+ */
+export const HeldBySchema: GenEnum<HeldBy> = /*@__PURE__*/
+  enumDesc(file_plait_v1_task_service, 0);
 
 /**
  * Tasks: submit, await, inspect, cancel, redrive; queues: inspect, pause, resume.

@@ -8,6 +8,7 @@ use plait_broker_core::command::{
     Command, Submit, SubmitOptions, SubmitOrigin, SubmitTask, WorkerAttach,
 };
 use plait_broker_core::ids::{ConnId, ReplyTag};
+use plait_broker_core::policy::{Limits, Rate};
 use plait_broker_core::{Config, Partition, Step};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,17 @@ pub(crate) fn at_once(what: &str, shape: Shape, tasks: u64) {
         .1;
     }
     per_task(what, spent, done);
+}
+
+/// Tasks of one priority, of two and of all: with several, starts take turns.
+pub(crate) fn priorities(tasks: u64) {
+    for count in [1, 2, 10] {
+        let shape = Shape {
+            priorities: count,
+            ..Shape::default()
+        };
+        at_once(&format!("priorities: {count}, at once"), shape, tasks);
+    }
 }
 
 /// A backlog builds up, is measured, survives a crash, and is drained.
@@ -197,6 +209,97 @@ pub(crate) fn flow(children: u64) {
         spent += timed(|| bench.apply(vec![settle])).1;
     }
     per_task(&format!("a flow of {made} children"), spent, made);
+}
+
+/// What limits cost: the same tasks without, with limits that hold nothing, and with limits that do.
+pub(crate) fn limits(tasks: u64) {
+    let rate = |starts, period_ms, burst| {
+        Some(Rate {
+            starts,
+            period_ms,
+            burst,
+        })
+    };
+    let none = Limits::default();
+    let far = Limits {
+        rate: rate(1_000_000_000, 1_000, 1_000_000),
+        running_max: 1_000_000,
+        ..none
+    };
+    let far_by_key = Limits {
+        rate_by_key: true,
+        running_per_key_max: 1_000_000,
+        ..far
+    };
+    let one_a_key = Limits {
+        running_per_key_max: 1,
+        ..none
+    };
+    let slow_keys = Limits {
+        rate: rate(1, 1, 1),
+        rate_by_key: true,
+        ..none
+    };
+    let cases = [
+        ("no limit", 0, none),
+        ("far method limits", 0, far),
+        ("no limit, 10,000 limit keys", 10_000, none),
+        ("far key limits, 10,000 keys", 10_000, far_by_key),
+        ("no limit, 32 limit keys", 32, none),
+        ("one at once of each of 32 keys", 32, one_a_key),
+    ];
+    for (what, limit_keys, limits) in cases {
+        let shape = Shape {
+            limit_keys,
+            limits,
+            ..Shape::default()
+        };
+        at_once(&format!("limits: {what}"), shape, tasks);
+    }
+    for (what, limits) in [("no limit", none), ("one a ms of each", slow_keys)] {
+        beside_backlog(
+            &format!("limits: {what}, 128 keys, backlog"),
+            limits,
+            128,
+            128,
+            tasks,
+        );
+    }
+    beside_backlog(
+        "limits: others beside a hot key's backlog",
+        one_a_key,
+        1,
+        10_000,
+        tasks,
+    );
+}
+
+/// Tasks come and go while others wait that came before, as many, under this many keys.
+fn beside_backlog(what: &str, limits: Limits, keys_before: u64, limit_keys: u64, tasks: u64) {
+    let mut bench = Bench::new(Shape {
+        limit_keys: keys_before,
+        limits,
+        ..Shape::default()
+    });
+    bench.log = None;
+    for _ in 0..tasks / FRAME as u64 {
+        let submit = bench.frame();
+        bench.apply(vec![submit]);
+    }
+    let step = bench.attach(1024);
+    bench.finish(step);
+    bench.shape.limit_keys = limit_keys;
+    let (mut spent, mut done) = (Duration::ZERO, 0);
+    while done < tasks {
+        let chunk: Vec<Command> = (0..CHUNK).map(|_| bench.frame()).collect();
+        spent += timed(|| {
+            for submit in chunk {
+                done += bench.run(submit);
+            }
+        })
+        .1;
+    }
+    per_task(what, spent, done);
 }
 
 /// Steps that do nothing, beside many workers, many methods, and a backlog that nobody serves.

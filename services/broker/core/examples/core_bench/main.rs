@@ -7,7 +7,7 @@
 mod cases;
 mod rig;
 
-use cases::{at_once, backlog, finished, flow, idle, memory};
+use cases::{at_once, backlog, finished, flow, idle, limits, memory, priorities};
 use rig::Shape;
 
 fn main() {
@@ -29,6 +29,8 @@ fn main() {
         ..plain
     };
     match std::env::args().nth(2).as_deref() {
+        Some("limits") => limits(tasks),
+        Some("priorities") => priorities(tasks),
         Some("memory") => memory("plain", plain, tasks),
         Some("memory-finished") => finished("plain", plain, u64::MAX, tasks),
         Some("memory-finished-keyed") => finished("with key", keyed, u64::MAX, tasks),
@@ -41,6 +43,8 @@ fn main() {
             at_once("at once: with envelope", traced, tasks);
             at_once("at once: with idempotency key", keyed, tasks);
             at_once("at once: with ordering key (10,000)", ordered, tasks);
+            priorities(tasks);
+            limits(tasks);
             backlog("backlog: plain", plain, tasks);
             flow(10_000);
             flow(100_000);

@@ -6,7 +6,7 @@ use plait_broker_core::command::{
 };
 use plait_broker_core::effect::{Attempt, Effect};
 use plait_broker_core::ids::{ConnId, Millis, ReplyTag};
-use plait_broker_core::policy::{CodeSet, MethodPolicy};
+use plait_broker_core::policy::{CodeSet, Limits, MethodPolicy};
 use plait_broker_core::record::Record;
 use plait_broker_core::{Config, Partition, Step};
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub(crate) fn policy(method: &str) -> MethodPolicy {
         at_most_once: false,
         retention_ms: 10_000,
         dead_letter_retention_ms: 0,
+        limits: Limits::default(),
         source: Bytes::new(),
     }
 }
@@ -58,6 +59,11 @@ pub(crate) struct Shape {
     pub(crate) idempotency: bool,
     pub(crate) ordering: bool,
     pub(crate) envelope: bool,
+    /// Different limit keys; 0: tasks have none.
+    pub(crate) limit_keys: u64,
+    pub(crate) limits: Limits,
+    /// Different priorities, 1 to 10; 0: tasks have the policy's.
+    pub(crate) priorities: u64,
 }
 
 pub(crate) struct Bench {
@@ -88,7 +94,10 @@ impl Bench {
             shape,
         };
         bench.partition.recovered(START);
-        let policies = vec![policy(&bench.method)];
+        let policies = vec![MethodPolicy {
+            limits: shape.limits,
+            ..policy(&bench.method)
+        }];
         bench.apply(vec![
             Command::ApplyPolicies {
                 tag: ReplyTag(0),
@@ -135,13 +144,25 @@ impl Bench {
             let number = (self.sequence * FRAME as u64 + index as u64) % groups;
             wanted.then(|| Arc::from(format!("customer-{number:012}").as_str()))
         };
-        let options = self.shape.envelope.then(|| {
-            let envelope = Bytes::from_static(&[1; 60]);
-            Box::new(SubmitOptions {
-                envelope,
-                ..SubmitOptions::default()
+        let limit_keys = self.shape.limit_keys;
+        let options = |index: usize| {
+            let envelope = if self.shape.envelope {
+                Bytes::from_static(&[1; 60])
+            } else {
+                Bytes::new()
+            };
+            let limit_key = key(index, limit_keys > 0, limit_keys.max(1));
+            let priorities = self.shape.priorities;
+            let priority = (priorities > 0).then(|| (index as u64 % priorities) as u8);
+            (self.shape.envelope || limit_keys > 0 || priorities > 0).then(|| {
+                Box::new(SubmitOptions {
+                    envelope,
+                    limit_key,
+                    priority,
+                    ..SubmitOptions::default()
+                })
             })
-        });
+        };
         let tasks = (0..FRAME)
             .map(|index| SubmitTask {
                 method: Arc::clone(&self.method),
@@ -149,7 +170,7 @@ impl Bench {
                 digest: index as u128,
                 idempotency_key: key(index, self.shape.idempotency, u64::MAX),
                 ordering_key: key(index, self.shape.ordering, 10_000),
-                options: options.clone(),
+                options: options(index),
             })
             .collect();
         let origin = SubmitOrigin::Session {
@@ -166,8 +187,19 @@ impl Bench {
 
     /// Submits a frame and sees it through; how many tasks were done.
     pub(crate) fn run(&mut self, submit: Command) -> u64 {
+        let mut commands = vec![submit];
+        if self.partition.next_timer().is_some_and(|at| at <= self.now) {
+            commands.push(Command::Tick);
+        }
+        let step = self.apply(commands);
+        let done = self.finish(step);
+        self.now += 1;
+        done
+    }
+
+    /// Settles what was handed out, and what is handed out then, until nothing is.
+    pub(crate) fn finish(&mut self, mut step: Step) -> u64 {
         let mut done = 0;
-        let mut step = self.apply(vec![submit]);
         loop {
             let batch = frames(std::mem::take(&mut step));
             if batch.is_empty() {
@@ -183,10 +215,6 @@ impl Bench {
                 step.effects
                     .extend(self.apply(vec![accepted, settle]).effects);
             }
-        }
-        self.now += 1;
-        if self.partition.next_timer().is_some_and(|at| at <= self.now) {
-            self.apply(vec![Command::Tick]);
         }
         done
     }

@@ -7,7 +7,8 @@ use crate::effect::{Effect, Error};
 use crate::ids::{ConnId, Millis, TaskId, Token};
 use crate::live::alarms::Alarm;
 use crate::live::workers::{self, Worker};
-use crate::partition::{Partition, Step};
+use crate::metrics::LeaseEnd;
+use crate::partition::{LOST_MAX, LOST_TASKS_MAX, LostAttempts, Partition, Step};
 use crate::record::{Reason, Record, ReturnCause};
 use crate::state::leases::Lease;
 use crate::state::slab::NONE;
@@ -237,6 +238,7 @@ impl Partition {
         }
         self.give_back(unstarted, ReturnCause::HandedBack, step);
         self.unload(&suspended, step);
+        self.tell_lost(&id, &started);
         for slot in started {
             let text = format!("worker {id} is gone: {reason}");
             self.lose_attempt(slot, text, now, step);
@@ -244,12 +246,32 @@ impl Partition {
         self.live.workers.remove(number);
     }
 
+    /// Figures tell which attempts went with a worker: who restarts it knows then that its tasks may have ended it.
+    fn tell_lost(&mut self, worker: &Arc<str>, started: &[u32]) {
+        if started.is_empty() || self.live.lost.len() >= LOST_MAX {
+            return;
+        }
+        let first = started.iter().take(LOST_TASKS_MAX);
+        let tasks = first.map(|slot| self.state.tasks[*slot].id).collect();
+        self.live.lost.push(LostAttempts {
+            worker: Arc::clone(worker),
+            attempts: u32::try_from(started.len()).unwrap_or(u32::MAX),
+            tasks,
+        });
+    }
+
     pub(super) fn lose_attempt(&mut self, slot: u32, text: String, now: Millis, step: &mut Step) {
         // A task that must not start twice was cut off in the middle, for good.
         let code = if self.is_at_most_once(slot) { 10 } else { 14 };
+        self.count_lease_end(slot, LeaseEnd::WorkerLost);
         self.tally_as(slot, (code, true), now);
         let failure = failure(Reason::WorkerLost, code, text);
         self.fail_attempt(slot, failure, FailedBy::Worker, now, step);
+    }
+
+    fn count_lease_end(&mut self, slot: u32, why: LeaseEnd) {
+        let method = self.state.tasks[slot].method;
+        self.state.methods.count_lease_end(method, why);
     }
 
     /// Flows without a lease from here on, until a child ends.
@@ -307,6 +329,9 @@ impl Partition {
         let (started, returned): (Vec<u32>, Vec<u32>) = slots
             .into_iter()
             .partition(|slot| self.is_at_most_once(*slot));
+        for slot in &returned {
+            self.count_lease_end(*slot, LeaseEnd::BrokerRestarted);
+        }
         self.give_back(returned, ReturnCause::BrokerRestarted, step);
         for slot in started {
             let text = "the broker restarted and the worker did not come back".to_owned();

@@ -71,6 +71,7 @@ mod tests {
             at_most_once: false,
             retention_ms: 0,
             dead_letter_retention_ms: 0,
+            limits: crate::policy::Limits::default(),
             source: Bytes::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! Commands of operators and of the scheduler: policies, pauses, windows, redrives, keys.
 
-use crate::command::{Command, Gate};
+use crate::command::{Command, Gate, LEADER_KEY};
 use crate::effect::{Effect, Error, Reply};
 use crate::ids::{Millis, ReplyTag};
 use crate::live::alarms::Alarm;
@@ -38,6 +38,14 @@ impl Partition {
                 expected,
             } => (tag, self.kv_put(key, value, expected, step)),
             Command::KvDelete { tag, key, expected } => (tag, self.kv_delete(key, expected, step)),
+            Command::Fenced {
+                tag,
+                epoch,
+                command,
+            } => match self.state.kv.version_of(LEADER_KEY) {
+                current if current == epoch => return self.control(*command, now, step),
+                current => (tag, Ok(Reply::Fenced(current))),
+            },
             _ => return,
         };
         answer(tag, reply, step);

@@ -1,14 +1,12 @@
-//! Hands READY tasks to workers with room: strict priority, methods in turn, the least loaded worker
-//! first. A step costs what it hands out, not what waits.
+//! Hands READY tasks to workers with room: the highest priority first, but for what is owed to lower ones; methods in
+//! turn, the least loaded worker first. A step costs what it hands out, not what waits.
 
 use crate::effect::{Attempt, AttemptExtra, Effect};
 use crate::ids::{Millis, Token};
+use crate::live::classes::{Kind, Turn};
 use crate::partition::{Partition, Step};
 use crate::record::{ExpiryCause, Record, Start};
 use crate::state::slab::NONE;
-
-/// Tasks of one method that a worker gets in a row while other methods of the same priority wait.
-const TURN: u64 = 16;
 
 /// The counter of a token takes its lower 40 bits; the epoch stands above.
 const COUNTER_BITS: u32 = 40;
@@ -56,7 +54,7 @@ impl Partition {
         let mut ready = if entry.hungry.is_empty() {
             0
         } else {
-            entry.ready(&self.state.methods, enough)
+            entry.ready(&self.state.methods, enough, now)
         };
         if ready == 0 {
             classes.active.remove(&class);
@@ -92,43 +90,53 @@ impl Partition {
         overdue: &mut Vec<u32>,
     ) -> u64 {
         let mut taken = 0;
-        while taken < count {
+        while taken < count && self.live.workers.slab[worker].room() > 0 {
             let entry = &mut self.live.workers.classes.list[class];
-            let Some((index, method, priority, alone)) = entry.turn(&self.state.methods) else {
+            let Some(turn) = entry.turn(&self.state.methods) else {
                 break;
             };
-            let turn = if alone {
-                count - taken
-            } else {
-                TURN.min(count - taken)
-            };
-            if !alone {
-                entry.rotate(priority);
-            }
-            let position = self.live.workers.slab[worker].positions[index as usize];
-            for _ in 0..turn {
-                let slot = self.state.methods.first_ready(method, priority);
-                if slot == NONE {
-                    break;
-                }
-                if self.live.workers.slab[worker].room() == 0 {
-                    return taken;
-                }
-                if self.state.methods.is_barred(method) {
-                    break;
-                }
-                taken += 1;
-                self.state.methods.remove_ready(&mut self.state.tasks, slot);
-                let grace = u64::from(crate::mutant::is(crate::mutant::Mutant::ExpiredStarts));
-                if self.state.tasks[slot].expire_at + grace <= now {
-                    overdue.push(slot);
-                } else {
-                    self.state.methods.take_permit(method);
-                    self.grant(slot, worker, position, now);
-                }
-            }
+            entry.rotate(turn.priority);
+            let most = turn.most.min(count - taken);
+            taken += self.serve(class, worker, (turn, most), now, overdue);
         }
         taken
+    }
+
+    /// Gives a worker up to so many tasks of a turn. How many left the ready list.
+    fn serve(
+        &mut self,
+        class: u32,
+        worker: u32,
+        (turn, most): (Turn, u64),
+        now: Millis,
+        overdue: &mut Vec<u32>,
+    ) -> u64 {
+        let position = self.live.workers.slab[worker].positions[turn.index as usize];
+        for taken in 0..most {
+            let methods = &mut self.state.methods;
+            let slot = methods.first_ready(turn.method, turn.priority);
+            let room = self.live.workers.slab[worker].room();
+            if slot == NONE || room == 0 || methods.is_barred(turn.method) {
+                return taken;
+            }
+            // A start may leave nothing to pass over: what limits one priority limits the others.
+            if let Kind::Over(method, priority) = turn.kind
+                && !methods.may_start_first(method, priority)
+            {
+                return taken;
+            }
+            let tasks = &mut self.state.tasks;
+            let grace = u64::from(crate::mutant::is(crate::mutant::Mutant::ExpiredStarts));
+            if tasks[slot].expire_at + grace <= now {
+                methods.remove_ready(tasks, slot, now);
+                overdue.push(slot);
+            } else {
+                methods.begin(tasks, slot, now);
+                self.grant(slot, worker, position, now);
+                self.live.workers.classes.list[class].began(&turn);
+            }
+        }
+        most
     }
 
     /// The token of the next attempt.

@@ -12,6 +12,7 @@ impl Partition {
             workers: self.worker_figures(),
             queues: self.queue_figures(now),
             methods: self.method_figures(),
+            lost: std::mem::take(&mut self.live.lost),
         }
     }
 
@@ -63,6 +64,11 @@ impl Partition {
                         .methods
                         .iter()
                         .map(|number| methods.get(*number).dead_letters)
+                        .sum(),
+                    held: queue
+                        .methods
+                        .iter()
+                        .flat_map(|number| methods.held(*number))
                         .sum(),
                 }
             });

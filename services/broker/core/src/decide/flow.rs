@@ -1,11 +1,11 @@
 //! Flows: tasks that wait for their children, and children whose flow has ended.
 
-use crate::effect::TaskState;
+use crate::effect::{StopReason, TaskState};
 use crate::ids::{ConnId, Millis, TaskId, Token};
 use crate::partition::{Partition, Step};
 use crate::record::ReturnCause;
 use crate::state::families;
-use crate::state::leases::Run;
+use crate::state::leases::{Lease, Run};
 use crate::state::slab::NONE;
 
 /// Children that are looked at in one step: bounds the pause when a large flow ends.
@@ -140,21 +140,40 @@ impl Partition {
                 self.lose_attempt(slot, text, now, step);
                 continue;
             }
-            // The worker may have unloaded the flow before it saw the latest result.
-            let news = self
-                .lease(slot)
-                .and_then(|lease| lease.run.as_ref())
-                .is_none_or(|r| r.news);
-            let children = self.state.tasks[slot]
-                .family()
-                .map_or(0, |family| family.unfinished);
-            if news || children == 0 {
-                self.live.wakeups.push(*task);
-            }
+            self.wake_if_due(slot);
             self.release(slot);
             slots.push(slot);
         }
         self.unload(&slots, step);
+    }
+
+    /// A flow that is about to be unloaded is run again at once if its run did not see the latest result, as it may be
+    /// when its worker unloads it, or if there is none to come.
+    fn wake_if_due(&mut self, slot: u32) {
+        let news = self
+            .lease(slot)
+            .and_then(|lease| lease.run.as_ref())
+            .is_none_or(|run| run.news);
+        let task = &self.state.tasks[slot];
+        if news || task.family().is_none_or(|family| family.unfinished == 0) {
+            let id = task.id;
+            self.live.wakeups.push(id);
+        }
+    }
+
+    /// Whether a flow stands still, and may be run again.
+    pub(super) fn can_be_unloaded(&self, slot: u32) -> bool {
+        self.lease(slot).is_some_and(Lease::is_waiting) && !self.is_at_most_once(slot)
+    }
+
+    /// Flows that stand still for longer than an attempt may take make room on their worker. That is no failure: what
+    /// they wait for has deadlines of its own.
+    pub(super) fn unload_waiting(&mut self, slots: &[u32], step: &mut Step) {
+        for slot in slots {
+            self.wake_if_due(*slot);
+            self.stop_attempt(*slot, StopReason::AttemptTimedOut);
+        }
+        self.unload(slots, step);
     }
 
     /// Suspended flows with a child that ended are READY.

@@ -5,6 +5,7 @@ use super::outcome::FailedBy;
 use crate::effect::{StopReason, TaskState};
 use crate::ids::{Millis, SessionId, TaskId};
 use crate::live::alarms::Alarm;
+use crate::metrics::LeaseEnd;
 use crate::partition::{Partition, Step};
 use crate::record::{ExpiryCause, Reason, Record};
 use crate::state::slab::NONE;
@@ -23,6 +24,7 @@ struct Due {
     unstarted: Vec<u32>,
     running: Vec<u32>,
     timed_out: Vec<u32>,
+    waiting: Vec<u32>,
     forgotten: Vec<u32>,
 }
 
@@ -34,6 +36,7 @@ impl Partition {
         let state = &self.state;
         [
             state.wheel.next(),
+            state.methods.limiters.next(),
             state.leaving.next(),
             state.archives.next(state.time),
             self.live.alarms.next(),
@@ -44,6 +47,8 @@ impl Partition {
     }
 
     pub(super) fn tick(&mut self, now: Millis, step: &mut Step) {
+        let (methods, tasks) = (&mut self.state.methods, &mut self.state.tasks);
+        methods.limits_due(tasks, now, TIMERS_MAX);
         let mut due = Due::default();
         for _ in 0..TIMERS_MAX {
             let Some(slot) = self.state.wheel.pop(&mut self.state.tasks, now) else {
@@ -56,6 +61,7 @@ impl Partition {
         for slot in due.timed_out {
             self.time_out(slot, now, step);
         }
+        self.unload_waiting(&due.waiting, step);
         let mut forgotten: Vec<TaskId> = due
             .forgotten
             .iter()
@@ -72,6 +78,7 @@ impl Partition {
         let past = task.expire_at <= now;
         match task.state {
             TaskState::Running if past => due.running.push(slot),
+            TaskState::Running if self.can_be_unloaded(slot) => due.waiting.push(slot),
             TaskState::Running => due.timed_out.push(slot),
             state if state.is_final() => match self.state.kept_until(task) {
                 Some(at) if at <= now => due.forgotten.push(slot),
@@ -106,7 +113,10 @@ impl Partition {
     /// An attempt took longer than its policy allows.
     fn time_out(&mut self, slot: u32, now: Millis, step: &mut Step) {
         let task = &self.state.tasks[slot];
-        let limit = self.state.methods.policy(task.method).attempt_timeout_ms;
+        let method = task.method;
+        let limit = self.state.methods.policy(method).attempt_timeout_ms;
+        let methods = &mut self.state.methods;
+        methods.count_lease_end(method, LeaseEnd::AttemptTimedOut);
         self.tally(slot, 4, now);
         self.stop_attempt(slot, StopReason::AttemptTimedOut);
         let failure = failure(
@@ -205,6 +215,7 @@ impl Partition {
             return;
         }
         self.state.index(now);
+        self.state.methods.count_anew();
         let now = self.state.time;
         self.live.since = now;
         for slot in self.state.tasks.slots().collect::<Vec<u32>>() {

@@ -1,6 +1,6 @@
 //! The state as readers see it.
 
-use crate::effect::{QueueView, TaskState, TaskView};
+use crate::effect::{HeldBy, QueueView, TaskState, TaskView};
 use crate::ids::TaskId;
 use crate::partition::Partition;
 use crate::state::methods::Queue;
@@ -8,7 +8,7 @@ use crate::state::slab::NONE;
 use crate::state::table::Found;
 use crate::state::task::{Task, flag};
 use crate::state::timeline;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// States in the order in which they are counted.
@@ -30,7 +30,7 @@ impl Partition {
     /// while a flow waits.
     fn shown(&self, task: &Task) -> TaskState {
         let parked = || {
-            if self.state.methods.is_paused(task.method) {
+            if self.state.methods.is_parked(task.method) {
                 TaskState::Parked
             } else {
                 TaskState::Ready
@@ -141,12 +141,17 @@ impl Partition {
                 .iter()
                 .map(|number| self.state.methods.get(*number))
         };
-        let count = |state| {
-            let shown = match state {
-                TaskState::Ready if queue.paused.is_some() => TaskState::Parked,
-                state => state,
-            };
-            (shown, methods().map(|method| method.counted(state)).sum())
+        let count = |shown| {
+            let counts = queue.methods.iter().map(|number| {
+                let method = self.state.methods.get(*number);
+                let parked = self.state.methods.is_parked(*number);
+                match shown {
+                    TaskState::Parked if parked => method.counted(TaskState::Ready),
+                    TaskState::Ready if parked => 0,
+                    state => method.counted(state),
+                }
+            });
+            (shown, counts.sum())
         };
         let mut workers = BTreeSet::new();
         for worker in self.live.workers.by_id.values() {
@@ -171,7 +176,24 @@ impl Partition {
             dead_letters: methods().map(|method| method.dead_letters).sum(),
             methods: names,
             workers: workers.len() as u32,
+            held: self.held(queue),
         }
+    }
+
+    /// Tasks of a queue that limits hold, by method and why.
+    fn held(&self, queue: &Queue) -> Vec<(Arc<str>, HeldBy, u64)> {
+        let methods = &self.state.methods;
+        let mut sums: BTreeMap<(Arc<str>, HeldBy), u64> = BTreeMap::new();
+        for number in &queue.methods {
+            let held = HeldBy::ALL.into_iter().zip(methods.held(*number));
+            for (why, count) in held.filter(|(_, count)| *count > 0) {
+                let path = Arc::clone(&methods.get(*number).path);
+                *sums.entry((path, why)).or_default() += count;
+            }
+        }
+        let sums = sums.into_iter();
+        sums.map(|((method, why), count)| (method, why, count))
+            .collect()
     }
 
     /// When the oldest task was accepted that stands first in a ready list of the queue.

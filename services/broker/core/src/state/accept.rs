@@ -40,7 +40,8 @@ impl State {
             self.dedup.insert(&self.tasks, slot);
             self.families.adopt(&mut self.tasks, slot);
             if self.indexed {
-                self.lines.join(&mut self.tasks, &mut self.methods, slot);
+                self.lines
+                    .join(&mut self.tasks, &mut self.methods, slot, self.time);
             }
         }
         self.enter(slot);

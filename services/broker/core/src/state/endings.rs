@@ -90,6 +90,7 @@ impl State {
     fn end(&mut self, slot: u32, state: TaskState, time: Millis, response: Option<&Blob>) {
         self.lines.leave(&mut self.tasks, &mut self.methods, slot);
         let worker = self.take_lease(slot);
+        self.methods.count_end(&self.tasks[slot], state, time);
         let task = &mut self.tasks[slot];
         let done = Stage::Done {
             ended_at: time,
@@ -150,7 +151,8 @@ impl State {
         self.families.moved(&mut self.tasks, slot, true);
         self.families.forget_failures(&mut self.tasks, slot);
         if self.indexed {
-            self.lines.join(&mut self.tasks, &mut self.methods, slot);
+            self.lines
+                .join(&mut self.tasks, &mut self.methods, slot, self.time);
         }
         self.enter(slot);
     }

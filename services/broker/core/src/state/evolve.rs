@@ -3,7 +3,7 @@
 
 use super::endings::{failure_cause, own};
 use super::slab::NONE;
-use super::task::{FAR, Stage};
+use super::task::{FAR, Stage, flag};
 use super::{State, leases, timeline};
 use crate::effect::{TaskState, TimelineEvent};
 use crate::ids::{Millis, TaskId};
@@ -75,9 +75,7 @@ impl State {
             Record::QueuePaused { queue, reason } => self.methods.pause(queue, Some(reason)),
             Record::QueueResumed { queue } => self.methods.pause(queue, None),
             Record::PoliciesApplied { policies } => {
-                policies
-                    .iter()
-                    .for_each(|policy| self.methods.apply(policy));
+                policies.iter().for_each(|policy| self.apply_policy(policy));
                 self.archives.set_ends(&self.methods);
             }
             Record::KvPut {
@@ -125,6 +123,10 @@ impl State {
                 continue;
             };
             self.exit(slot);
+            if !self.tasks[slot].flag(flag::COUNTED) {
+                let now = self.time;
+                self.methods.replay_start(&mut self.tasks, slot, now);
+            }
             let timeout = self
                 .methods
                 .policy(self.tasks[slot].method)
@@ -134,6 +136,10 @@ impl State {
                 .leases
                 .slab
                 .insert(leases::Lease::new(slot, name, deadline));
+            // One that was handed back or unloaded comes here again, under the same number.
+            if self.tasks[slot].started_after == NONE {
+                self.methods.count_wait(&self.tasks[slot], time);
+            }
             let task = &mut self.tasks[slot];
             timeline::note_plain(task, || TimelineEvent {
                 at: time,
@@ -199,7 +205,8 @@ impl State {
         if self.indexed && task.attempt == 0 {
             // As if it had never started, it has no right to the head before an older one that came back.
             self.lines.leave(&mut self.tasks, &mut self.methods, slot);
-            self.lines.join(&mut self.tasks, &mut self.methods, slot);
+            self.lines
+                .join(&mut self.tasks, &mut self.methods, slot, self.time);
         }
         self.enter(slot);
     }

@@ -49,6 +49,7 @@ impl State {
             .chain(paused)
             .chain(keys)
             .chain(std::iter::once(counters))
+            .chain(self.rate_images(now))
     }
 
     /// What of a snapshot comes after the tasks.
@@ -139,6 +140,7 @@ impl State {
                 files.iter().for_each(|file| self.load_archive(file));
                 keys.iter().for_each(|key| self.archives.keys.load(key));
             }
+            Image::Rate(rate) => self.load_rate(rate),
             Image::Session {
                 session,
                 last_used,

@@ -3,7 +3,7 @@
 use super::State;
 use crate::ids::TaskId;
 use crate::ids::Token;
-use crate::policy::{CodeSet, MethodPolicy};
+use crate::policy::{CodeSet, Limits, MethodPolicy, Rate};
 use crate::record::Failure;
 use crate::record::{Acceptance, Blob, ChildKey, ExpiryCause, NewTask, Record, Start};
 use bytes::Bytes;
@@ -26,6 +26,16 @@ fn policy() -> MethodPolicy {
         at_most_once: false,
         retention_ms: 0,
         dead_letter_retention_ms: 0,
+        limits: Limits {
+            rate: Some(Rate {
+                starts: 1,
+                period_ms: 10,
+                burst: 3,
+            }),
+            rate_by_key: true,
+            running_max: 100,
+            running_per_key_max: 100,
+        },
         source: Bytes::new(),
     }
 }
@@ -121,4 +131,72 @@ fn nothing_is_left_of_forgotten_tasks() {
         (0, 0, None)
     );
     assert_eq!(state.methods.get(0).unfinished(), 0);
+    assert_eq!(keys_after(&mut state, 4_000), (0, 0));
+}
+
+/// Limit keys that are known once what is due by then was looked at, and what is still due.
+fn keys_after(state: &mut State, now: u64) -> (usize, usize) {
+    state.methods.limits_due(&mut state.tasks, now, usize::MAX);
+    let limiters = &state.methods.limiters;
+    (limiters.slab[0].keys.len(), limiters.due.len())
+}
+
+/// A task with a key of its own runs and is forgotten.
+fn one_of_many_keys(state: &mut State, id: u64, time: u64) {
+    let task = NewTask {
+        limit_key: Some(format!("key {id}").into()),
+        idempotency_key: None,
+        ordering_key: None,
+        parent: None,
+        ..new(id)
+    };
+    let submitted = Record::Submitted {
+        session: None,
+        acceptance: Acceptance::default(),
+        tasks: vec![NewTask {
+            expire_at: time + 9_000,
+            ..task
+        }],
+    };
+    let started = Record::Started {
+        worker: "w".into(),
+        starts: vec![Start {
+            task: TaskId(id),
+            token: Token(id),
+            attempt: 1,
+        }],
+    };
+    let succeeded = Record::Succeeded {
+        tasks: vec![(TaskId(id), Blob::default())],
+    };
+    let dropped = Record::Dropped {
+        tasks: vec![TaskId(id)],
+    };
+    for record in [submitted, started, succeeded, dropped] {
+        state.evolve(&record, time);
+    }
+}
+
+#[test]
+fn keys_that_do_not_matter_any_more_are_forgotten() {
+    for live in [false, true] {
+        let mut state = State::new(1 << 20, 7);
+        let policies = vec![policy()];
+        state.evolve(&Record::PoliciesApplied { policies }, 1);
+        if live {
+            state.index(1);
+        }
+        let mut most = 0;
+        for id in 1..=60_000 {
+            // 20 keys a ms; each matters for 10 ms, and is looked for every 1,024 ms.
+            let now = 1 + id / 20;
+            one_of_many_keys(&mut state, id, now);
+            if live {
+                state.methods.limits_due(&mut state.tasks, now, 4_096);
+            }
+            most = most.max(state.methods.limiters.slab[0].keys.len());
+        }
+        assert!((10_000..30_000).contains(&most), "{most}");
+        assert_eq!(keys_after(&mut state, 10_000), (0, 0));
+    }
 }

@@ -11,6 +11,7 @@ use super::slots::SlotTable;
 use super::table::TaskTable;
 use super::task::flag;
 use crate::effect::TaskState;
+use crate::ids::Millis;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -43,7 +44,13 @@ impl Lines {
     }
 
     /// Gives an unfinished task its place, if it has an ordering key and none yet.
-    pub(crate) fn join(&mut self, tasks: &mut TaskTable, methods: &mut Methods, slot: u32) {
+    pub(crate) fn join(
+        &mut self,
+        tasks: &mut TaskTable,
+        methods: &mut Methods,
+        slot: u32,
+        now: Millis,
+    ) {
         let task = &tasks[slot];
         if task.line() != NONE {
             return;
@@ -63,7 +70,7 @@ impl Lines {
         let unsorted = crate::mutant::is(crate::mutant::Mutant::OrderAtRecovery);
         let displaced = !unsorted && tasks[head].attempt == 0 && (started || id < tasks[head].id);
         let waiting = if displaced {
-            methods.remove_ready(tasks, head);
+            methods.remove_ready(tasks, head, now);
             line.head = slot;
             head
         } else {

@@ -1,12 +1,13 @@
 //! Methods with their policies and ready lists, and the queues that group them.
 
 use super::archives::Group;
+use super::limits::{Limiter, Limiters, Waiting};
 use super::list::List;
 use super::slab::NONE;
-use super::table::TaskTable;
-use super::task::flag;
-use crate::effect::TaskState;
+use super::totals::Totals;
+use crate::effect::{HeldBy, TaskState};
 use crate::ids::{Millis, Token};
+use crate::metrics::BreakerState;
 use crate::policy::{MethodPolicy, method_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,14 +33,28 @@ pub(crate) struct Method {
     routes: Vec<u32>,
     pub(crate) policy: MethodPolicy,
     pub(crate) queue: u32,
-    ready: [List; PRIORITIES],
-    /// READY tasks that may start, ordering lines considered.
+    pub(super) ready: [List; PRIORITIES],
+    /// READY tasks at the head of their ordering lines.
     pub(crate) ready_count: u64,
+    /// READY tasks that wait for their limit key, by why.
+    pub(super) held: [u64; HeldBy::ALL.len()],
+    /// Those that wait in the lanes of their limit keys, held or behind another of their key.
+    pub(super) waiting: Waiting,
+    /// What limits the method, all its routes together, or NONE.
+    pub(crate) limiter: u32,
+    /// Whether keys have limits of their own.
+    pub(super) keyed: bool,
+    /// Whether a gate or a limit counts what begins.
+    pub(super) restrained: bool,
+    /// Whether a gate or a limit lets nothing begin.
+    barred: bool,
     /// Tasks by state.
     counts: [u64; STATES],
     pub(crate) dead_letters: u64,
     /// What happened since figures were taken last.
     pub(crate) tally: Tally,
+    /// What happened since the process began.
+    pub(crate) totals: Totals,
     /// How many of its attempts may begin; the one of the first route holds for all.
     gate: Gate,
 }
@@ -49,6 +64,8 @@ pub(crate) struct Method {
 pub(crate) struct Gate {
     /// Attempts that may begin; `None`: any number.
     pub(crate) permits: Option<u32>,
+    /// Whether it was set to let probes through, whatever is left of them.
+    probing: bool,
     /// The first token of attempts that begin under it.
     since: Token,
     /// When it is over.
@@ -70,8 +87,20 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             permits: None,
+            probing: false,
             since: Token(0),
             until: 0,
+        }
+    }
+}
+
+impl Gate {
+    /// What it says of the breaker that it was set for.
+    pub(crate) fn state(&self) -> BreakerState {
+        match self.permits {
+            None => BreakerState::Closed,
+            Some(_) if self.probing => BreakerState::HalfOpen,
+            Some(_) => BreakerState::Open,
         }
     }
 }
@@ -83,7 +112,7 @@ impl Tally {
     }
 
     /// Counts what another route of the method counted.
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.submitted += other.submitted;
         self.retried += other.retried;
         self.busy_ms += other.busy_ms;
@@ -116,10 +145,19 @@ pub(crate) struct Methods {
     pub(crate) by_name: BTreeMap<Arc<str>, u32>,
     /// Ready lists that were empty and are not any more; taken by the dispatcher.
     pub(crate) woken: Vec<(u32, u8)>,
+    pub(crate) limiters: Limiters,
 }
 
 impl Methods {
-    /// Puts a policy in force.
+    /// With a seed that whoever chooses limit keys does not know.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self {
+            limiters: Limiters::seeded(seed),
+            ..Self::default()
+        }
+    }
+
+    /// Puts a policy in force, but for its limits.
     pub(crate) fn apply(&mut self, policy: &MethodPolicy) {
         let mut policy = policy.clone();
         policy.max_attempts = policy.max_attempts.clamp(1, u32::from(u16::MAX));
@@ -138,12 +176,24 @@ impl Methods {
                 queue,
                 ready: [List::default(); PRIORITIES],
                 ready_count: 0,
+                held: [0; HeldBy::ALL.len()],
+                waiting: Waiting::default(),
+                limiter: NONE,
+                keyed: false,
+                restrained: false,
+                barred: false,
                 counts: [0; STATES],
                 dead_letters: 0,
                 tally: Tally::default(),
+                totals: Totals::default(),
                 gate: Gate::default(),
             });
             self.methods[family as usize].routes.push(number);
+            let first = self.get(family);
+            let (limiter, keyed) = (first.limiter, first.keyed);
+            self.methods[number as usize].limiter = limiter;
+            self.methods[number as usize].keyed = keyed;
+            self.restrain(family);
             return;
         };
         let method = &mut self.methods[number as usize];
@@ -192,6 +242,19 @@ impl Methods {
             .map_or(&[], |first| self.routes(*first))
     }
 
+    /// Methods with limits, by path.
+    pub(super) fn limited(&self) -> impl Iterator<Item = (&Arc<str>, &Limiter)> + '_ {
+        self.families.iter().filter_map(|(path, first)| {
+            let limiter = self.limiters.slab.get(self.get(*first).limiter)?;
+            Some((path, limiter))
+        })
+    }
+
+    /// All methods by path, each with the route that stands for it.
+    pub(crate) fn families(&self) -> impl Iterator<Item = (&Arc<str>, u32)> + '_ {
+        self.families.iter().map(|(path, first)| (path, *first))
+    }
+
     /// What happened since this was asked for last, by method, where anything did.
     pub(crate) fn take_tallies(&mut self) -> Vec<(Arc<str>, Tally)> {
         let mut found = Vec::new();
@@ -199,7 +262,9 @@ impl Methods {
             let mut sum = Tally::default();
             let routes = self.methods[*first as usize].routes.clone();
             for route in routes {
-                let tally = std::mem::take(&mut self.methods[route as usize].tally);
+                let method = &mut self.methods[route as usize];
+                let tally = std::mem::take(&mut method.tally);
+                method.totals.taken.add(&tally);
                 sum.add(&tally);
             }
             // A gate is told of as long as there is one.
@@ -278,16 +343,75 @@ impl Methods {
         &self.queues[self.methods[number as usize].queue as usize]
     }
 
-    /// Whether tasks of the method may not start now.
-    pub(crate) fn is_paused(&self, number: u32) -> bool {
-        self.queue_of(number).paused.is_some()
-            && !crate::mutant::is(crate::mutant::Mutant::PausedDispatches)
-            || self.is_barred(number)
+    /// Whether READY tasks of the method are shown as PARKED.
+    pub(crate) fn is_parked(&self, number: u32) -> bool {
+        self.is_paused(number) || self.gate(number).permits == Some(0)
     }
 
-    /// Whether no attempt of the method may begin.
+    fn is_paused(&self, number: u32) -> bool {
+        self.queue_of(number).paused.is_some()
+            && !crate::mutant::is(crate::mutant::Mutant::PausedDispatches)
+    }
+
+    /// Whether a task of the method that stands in a ready list may start now.
+    pub(crate) fn may_start(&self, number: u32) -> bool {
+        !self.is_barred(number) && !self.is_paused(number)
+    }
+
+    /// Whether the first task of a ready list may start now; there may be none.
+    pub(crate) fn may_start_first(&self, number: u32, priority: u8) -> bool {
+        self.first_ready(number, priority) != NONE && self.may_start(number)
+    }
+
+    /// Whether a gate or a limit lets no attempt of the method begin.
     pub(crate) fn is_barred(&self, number: u32) -> bool {
-        self.gate(number).permits == Some(0)
+        self.get(number).barred
+    }
+
+    /// About how many tasks of the method can start now, if it may start any.
+    pub(crate) fn startable(&self, number: u32, now: Millis) -> u64 {
+        let method = self.get(number);
+        if !method.restrained {
+            return method.ready_count;
+        }
+        let ready = method.ready_count.saturating_sub(method.held.iter().sum());
+        let gate = self.gate(number).permits.map_or(u64::MAX, u64::from);
+        let limiter = self.limiters.slab.get(method.limiter);
+        let limit = limiter.map_or(u64::MAX, |limiter| limiter.permits(now));
+        ready.min(gate).min(limit)
+    }
+
+    /// READY tasks of a route that a limit holds, by why; none while they are PARKED.
+    pub(crate) fn held(&self, number: u32) -> [u64; HeldBy::ALL.len()] {
+        let method = self.get(number);
+        let limiter = self.limiters.slab.get(method.limiter);
+        match limiter.and_then(|limiter| limiter.held) {
+            _ if self.is_parked(number) => [0; HeldBy::ALL.len()],
+            None => method.held,
+            Some(why) => {
+                let mut held = [0; HeldBy::ALL.len()];
+                held[why as usize] = method.ready_count;
+                held
+            }
+        }
+    }
+
+    /// Finds out anew what keeps attempts of a method from beginning.
+    pub(super) fn restrain(&mut self, family: u32) {
+        let first = self.get(family);
+        let permits = first.gate.permits;
+        let limiter = self.limiters.slab.get(first.limiter);
+        let held = limiter.is_some_and(|limiter| limiter.held.is_some());
+        let restrained = permits.is_some() || limiter.is_some();
+        let barred = permits == Some(0) || held;
+        for at in 0..first.routes.len() {
+            let route = self.get(family).routes[at];
+            let method = &mut self.methods[route as usize];
+            method.restrained = restrained;
+            if std::mem::replace(&mut method.barred, barred) && !barred {
+                self.wake_method(route);
+            }
+        }
     }
 
     pub(crate) fn gate(&self, number: u32) -> &Gate {
@@ -299,6 +423,9 @@ impl Methods {
         let family = self.family_of(number);
         if let Some(left) = &mut self.methods[family as usize].gate.permits {
             *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.restrain(family);
+            }
         }
     }
 
@@ -319,13 +446,12 @@ impl Methods {
             return family;
         }
         gate.permits = permits;
+        gate.probing = permits.is_some_and(|permits| permits > 0);
         gate.since = since;
         for route in self.routes(family).to_vec() {
             self.methods[route as usize].tally.fresh = [0; 17];
-            if permits != Some(0) {
-                self.wake_method(route);
-            }
         }
+        self.restrain(family);
         family
     }
 
@@ -388,36 +514,6 @@ impl Methods {
         }
     }
 
-    /// Puts a task at the end of its ready list.
-    pub(crate) fn push_ready(&mut self, tasks: &mut TaskTable, slot: u32) {
-        let task = &mut tasks[slot];
-        debug_assert!(
-            !task.flag(flag::IN_READY | flag::IN_LINE),
-            "a task stands in one list"
-        );
-        task.set_flag(flag::IN_READY, true);
-        let (number, priority) = (task.method, task.priority.min(PRIORITY_MAX));
-        let method = &mut self.methods[number as usize];
-        let list = &mut method.ready[usize::from(priority)];
-        if list.is_empty() {
-            self.woken.push((number, priority));
-        }
-        list.push_back(tasks, slot);
-        method.ready_count += 1;
-    }
-
-    /// Takes a task out of its ready list, if it stands there.
-    pub(crate) fn remove_ready(&mut self, tasks: &mut TaskTable, slot: u32) {
-        let task = &mut tasks[slot];
-        if !task.flag(flag::IN_READY) {
-            return;
-        }
-        task.set_flag(flag::IN_READY, false);
-        let method = &mut self.methods[task.method as usize];
-        method.ready[usize::from(task.priority.min(PRIORITY_MAX))].remove(tasks, slot);
-        method.ready_count -= 1;
-    }
-
     /// The first task of a ready list, or NONE.
     pub(crate) fn first_ready(&self, number: u32, priority: u8) -> u32 {
         self.methods.get(number as usize).map_or(NONE, |method| {
@@ -436,11 +532,9 @@ impl Method {
         self.counts[state as usize]
     }
 
-    /// First tasks of the ready lists that are not empty.
+    /// First tasks of the ready lists that are not empty, and of those that wait for their limit key.
     pub(crate) fn ready_heads(&self) -> impl Iterator<Item = u32> + '_ {
-        self.ready
-            .iter()
-            .filter(|list| !list.is_empty())
-            .map(|list| list.first)
+        let lists = self.ready.iter().filter(|list| !list.is_empty());
+        lists.map(|list| list.first).chain(self.waiting.oldest())
     }
 }

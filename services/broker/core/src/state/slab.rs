@@ -152,6 +152,18 @@ impl<T> Slab<T> {
         }
     }
 
+    /// All values with their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + '_ {
+        let pages = self.pages.iter().enumerate();
+        pages.flat_map(|(number, page)| {
+            let entries = page.entries.iter().enumerate();
+            entries.filter_map(move |(at, entry)| match entry {
+                Entry::Used(value) => Some(((number << PAGE_BITS) as u32 | at as u32, value)),
+                Entry::Free(_) => None,
+            })
+        })
+    }
+
     /// The value under a key.
     pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
         let page = self.pages.get_mut((key >> PAGE_BITS) as usize)?;
@@ -189,6 +201,8 @@ mod tests {
         assert_eq!(slab.get(keys[7]), None);
         assert_eq!(slab.insert(9000), keys[7]);
         assert_eq!(slab[keys[2999]], 2999);
+        assert!(slab.iter().all(|(key, value)| slab[key] == *value));
+        assert_eq!(slab.iter().count(), 3000);
         assert_eq!(slab.len(), 3000);
         assert_eq!(slab.get(NONE), None);
     }

@@ -98,6 +98,10 @@ pub(crate) mod flag {
     pub(crate) const WATCHED: u8 = 16;
     /// More than one stream waits for it; they are listed apart.
     pub(crate) const MANY_WAITERS: u8 = 32;
+    /// It is counted as running by its method's limits.
+    pub(crate) const COUNTED: u8 = 64;
+    /// It waits in the lane of its limit key.
+    pub(crate) const IN_LANE: u8 = 128;
 }
 
 /// A task.
@@ -146,6 +150,8 @@ pub(crate) struct Rare {
 #[derive(Debug, Default)]
 pub(crate) struct More {
     pub(crate) limit_key: Option<Arc<str>>,
+    /// The number of its limit key among those of its method, while it waits or runs under it.
+    pub(crate) limit: Option<u32>,
     pub(crate) parent: Option<Box<Birth>>,
     pub(crate) family: Option<Family>,
     pub(crate) failure: Option<Box<Failure>>,

@@ -37,6 +37,7 @@ pub(crate) fn policy(method: &str) -> MethodPolicy {
         at_most_once: false,
         retention_ms: 86_400_000,
         dead_letter_retention_ms: 0,
+        limits: plait_broker_core::policy::Limits::default(),
         source: Bytes::new(),
     }
 }

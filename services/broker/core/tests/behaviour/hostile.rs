@@ -5,7 +5,8 @@ use bytes::Bytes;
 use plait_broker_core::command::*;
 use plait_broker_core::effect::*;
 use plait_broker_core::ids::*;
-use plait_broker_core::image::{Image, TaskImage};
+use plait_broker_core::image::{Image, RateImage, TaskImage};
+use plait_broker_core::policy::{Limits, MethodPolicy, Rate};
 use plait_broker_core::record::*;
 use plait_broker_core::{Partition, Step};
 use proptest::collection::vec;
@@ -87,6 +88,21 @@ fn new_task() -> impl Strategy<Value = NewTask> {
         )
 }
 
+fn limited(policy: MethodPolicy) -> MethodPolicy {
+    let rate = Rate {
+        starts: 3,
+        period_ms: 1_000,
+        burst: 2,
+    };
+    let limits = Limits {
+        rate: Some(rate),
+        rate_by_key: true,
+        running_max: 2,
+        running_per_key_max: 1,
+    };
+    MethodPolicy { limits, ..policy }
+}
+
 fn state() -> impl Strategy<Value = TaskState> {
     (0usize..10).prop_map(|at| {
         [
@@ -138,6 +154,13 @@ fn image() -> impl Strategy<Value = Image> {
     let answers = vec((number(), vec(number(), 0..4)), 0..4);
     prop_oneof![
         4 => vec(task_image(), 0..4).prop_map(Image::Tasks),
+        1 => (text(), (time(), any::<u64>()), proptest::option::of(text())).prop_map(
+            |(method, arrival, key)| Image::Rate(RateImage {
+                method,
+                arrival,
+                keys: vec![(key, arrival)],
+            })
+        ),
         1 => (0u64..100, number(), time())
             .prop_map(|(next_task, kv_version, time)| Image::Counters { next_task, kv_version, time }),
         1 => (time(), answers).prop_map(|(last_used, answers)| Image::Session {
@@ -279,7 +302,7 @@ proptest! {
         commands in vec((command(), time()), 0..60),
     ) {
         let mut partition = Partition::new(config());
-        let policies = vec![policy(METHOD), policy(OTHER)];
+        let policies = vec![limited(policy(METHOD)), policy(OTHER)];
         partition.replay(Record::PoliciesApplied { policies }, START);
         for (record, time) in records {
             partition.replay(record, time);
@@ -312,7 +335,7 @@ fn a_request_that_claims_the_end_of_all_offsets_is_survived() {
         Blob::resident(Bytes::from_static(b"e")),
     ] {
         let mut partition = Partition::new(config());
-        let policies = vec![policy(METHOD)];
+        let policies = vec![limited(policy(METHOD))];
         partition.replay(Record::PoliciesApplied { policies }, START);
         let task = NewTask {
             id: TaskId(1),

@@ -57,6 +57,22 @@ fn a_worker_that_vanishes_costs_no_attempt_of_what_it_had_no_slot_for() {
     assert!(second.token > first.token);
 }
 
+#[test]
+fn figures_tell_once_what_a_worker_took_with_it() {
+    let mut h = Harness::new();
+    h.attach(WORKER, "idle", &[METHOD], 1);
+    h.apply(detach(WORKER));
+    assert!(h.partition.take_figures(h.now).lost.is_empty());
+    h.attach(WORKER, "w1", &[METHOD], 16);
+    let begun: Vec<TaskId> = (0..12).map(|_| h.submit_one(task(METHOD)).0).collect();
+    h.apply(detach(WORKER));
+    let told = h.partition.take_figures(h.now).lost;
+    assert_eq!(told.len(), 1);
+    assert_eq!((&*told[0].worker, told[0].attempts), ("w1", 12));
+    assert_eq!(told[0].tasks, begun[..10]);
+    assert!(h.partition.take_figures(h.now).lost.is_empty());
+}
+
 /// Its stream would be cut where all of it waited to be read, and so would the next one.
 #[test]
 fn a_worker_gets_large_requests_as_fast_as_it_receives_them() {

@@ -58,6 +58,7 @@ impl<'a> Checker<'a> {
             return;
         };
         self.check_pause(lease, method);
+        self.check_rate(lease, submission, method);
         if !redriven {
             self.check_attempt(lease, method);
             self.check_times(lease, submission, method);
@@ -89,10 +90,11 @@ impl<'a> Checker<'a> {
     }
 
     fn check_token(&mut self, lease: &'a Lease) {
-        let (task, token) = (lease.task, lease.token);
+        let (task, token, now) = (lease.task, lease.token, self.now);
         let facts = self.facts(task);
         let last = facts.leases.last().map(|lease| lease.token);
         facts.leases.push(Granted {
+            at: now,
             token,
             attempt: lease.attempt,
         });

@@ -6,6 +6,8 @@ use crate::history::{Digest, Told};
 /// A lease that was seen.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Granted {
+    /// When it was seen.
+    pub(super) at: When,
     pub(super) token: u64,
     pub(super) attempt: u32,
 }
@@ -13,6 +15,7 @@ pub(super) struct Granted {
 /// An outcome that a worker told.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
+    pub(super) at: When,
     pub(super) token: u64,
     pub(super) code: u32,
     pub(super) digest: Option<Digest>,

@@ -70,6 +70,7 @@ async fn live(machine: &Machine, life: u64) -> Result<(), String> {
     let log = FileLog::open_on(disk, options).map_err(|error| error.to_string())?;
     let dice = Dice::new(machine.seed, 100 + life);
     let surroundings = Surroundings {
+        test_kit: false,
         threads: Arc::new(NoThreads::new(dice, plan.disk_time)),
         wall,
         entropy: Entropy::seeded(machine.seed.wrapping_add(life << 32)),

@@ -22,6 +22,7 @@ pub(super) struct Draft {
     request: Bytes,
     key: Option<Name>,
     order: Option<Name>,
+    limit: Option<String>,
     delay_ms: u64,
     deadline_ms: Option<u64>,
 }
@@ -47,6 +48,7 @@ impl Draft {
             request: payload(number, plan.payload),
             key: key.map(|key| format!("k{key}").into()),
             order: order.map(|order| format!("o{order}").into()),
+            limit: plan.limits.key(dice),
             delay_ms: if delayed { dice.span(900) } else { 0 },
             deadline_ms: dice.permille(plan.hurried).then(|| dice.span(500)),
         }
@@ -60,6 +62,7 @@ impl Draft {
             method: self.method.into(),
             key: self.key.clone(),
             order: self.order.clone(),
+            limit: self.limit.as_deref().map(Into::into),
             digest: Some(Digest(self.number)),
             delay_ms: self.delay_ms,
             deadline_ms: self.deadline_ms,
@@ -87,13 +90,14 @@ impl Draft {
     }
 
     fn options(&self, index: u32) -> Option<pb::IndexedOptions> {
-        if self.delay_ms == 0 && self.deadline_ms.is_none() {
+        if self.delay_ms == 0 && self.deadline_ms.is_none() && self.limit.is_none() {
             return None;
         }
         let span = |ms: u64| pb_duration(ms);
         let options = pb::TaskOptions {
             delay: (self.delay_ms > 0).then(|| span(self.delay_ms)),
             deadline: self.deadline_ms.map(span),
+            limit_key: self.limit.clone().unwrap_or_default(),
             ..pb::TaskOptions::default()
         };
         Some(pb::IndexedOptions {

@@ -68,7 +68,7 @@ impl Operator {
                 };
                 let decision = control::DecideContractRequest {
                     announcement: announced.announcement,
-                    policies: policies::sent(self.plan.brief),
+                    policies: policies::sent(self.plan.brief, &self.plan.limits),
                     refusal: None,
                     ..control::DecideContractRequest::default()
                 };

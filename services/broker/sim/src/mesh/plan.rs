@@ -5,6 +5,7 @@ use std::time::Duration;
 use plait_broker_log::sim::Faults;
 
 use crate::dice::Dice;
+use crate::world::limits::Limiting;
 
 /// One seed's rates. Times are milliseconds unless a name says otherwise.
 #[derive(Debug, Clone)]
@@ -48,6 +49,7 @@ pub(super) struct Plan {
     pub(super) reattach_grace: u64,
     /// Whether finished tasks are soon forgotten.
     pub(super) brief: bool,
+    pub(super) limits: Limiting,
 }
 
 impl Plan {
@@ -83,6 +85,7 @@ impl Plan {
             finished_in_memory: one_of(dice, &[3, 20, 1_000_000]),
             reattach_grace: one_of(dice, &[700, 3_000, 10_000]),
             brief: dice.permille(200),
+            limits: Limiting::draw(seed),
         }
     }
 

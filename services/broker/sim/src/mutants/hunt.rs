@@ -54,6 +54,8 @@ pub fn all() -> Vec<Mutant> {
         C::ChildForgotten,
         C::PausesNotInSnapshot,
         C::SnapshotOfTwoTimes,
+        C::RunsNotCounted,
+        C::RatesNotInSnapshot,
     ];
     let log = [L::NoSync, L::SnapshotNotSynced, L::NoDirSync];
     let core = core.into_iter().map(Mutant::Core);

@@ -1,5 +1,6 @@
 //! The methods of the simulated world.
 
+use super::limits::{self, Limiting};
 use crate::history::Method;
 use plait::pb::control::v1 as control;
 use plait::pb::v1::MethodInfo;
@@ -18,15 +19,15 @@ const BACKOFF_MAX: u64 = 800;
 const RETRYABLE: [u32; 6] = [2, 4, 8, 10, 13, 14];
 
 /// Every policy, as the broker keeps it. `brief`: finished tasks are soon forgotten.
-pub(crate) fn all(brief: bool) -> Vec<MethodPolicy> {
-    sent(brief)
+pub(crate) fn all(brief: bool, limiting: &Limiting) -> Vec<MethodPolicy> {
+    sent(brief, limiting)
         .iter()
         .filter_map(plait_broker::policy::compiled)
         .collect()
 }
 
 /// Every policy, as the scheduler sends it.
-pub(crate) fn sent(brief: bool) -> Vec<control::MethodPolicy> {
+pub(crate) fn sent(brief: bool, limiting: &Limiting) -> Vec<control::MethodPolicy> {
     let base = |method: &str, queue: &str| control::MethodPolicy {
         info: Some(MethodInfo {
             method: method.to_owned(),
@@ -62,7 +63,8 @@ pub(crate) fn sent(brief: bool) -> Vec<control::MethodPolicy> {
         deadline_ms: 60_000,
         ..base(FLOW, QUEUES[2])
     };
-    vec![base(PLAIN, QUEUES[0]), poison, once, flow]
+    let plain = limiting.plain(base(PLAIN, QUEUES[0]));
+    vec![plain, limiting.poison(poison), once, flow]
 }
 
 /// A policy as a history tells it.
@@ -79,5 +81,6 @@ pub(crate) fn told(policy: &MethodPolicy) -> Method {
         dead_letter_ms: policy.dead_letter_retention_ms,
         at_most_once: policy.at_most_once,
         retryable: RETRYABLE.to_vec(),
+        limits: limits::told(&policy.limits),
     }
 }

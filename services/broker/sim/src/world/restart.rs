@@ -189,7 +189,7 @@ impl World {
             what: "broker".into(),
         });
         if !known {
-            let policies = policies::all(self.plan.brief);
+            let policies = policies::all(self.plan.brief, &self.plan.limits);
             self.command(Command::ApplyPolicies {
                 tag: ReplyTag(0),
                 policies,

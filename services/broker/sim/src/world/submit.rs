@@ -115,7 +115,9 @@ impl World {
             .then(|| self.dice.below(4));
         let odd = self.dice.permille(60);
         let digest = key.map_or(0, |key| key + u64::from(odd) * 1_000);
+        let limit_key = self.plan.limits.key(&mut self.dice).map(Into::into);
         let options = SubmitOptions {
+            limit_key,
             delay_ms: if self.dice.permille(self.plan.delayed) {
                 self.dice.span(900)
             } else {
@@ -192,6 +194,7 @@ impl World {
             method: task.method.clone(),
             key: task.idempotency_key.clone(),
             order: task.ordering_key.clone(),
+            limit: options.and_then(|options| options.limit_key.clone()),
             digest: Some(Digest(task.digest as u64)),
             delay_ms: options.map_or(0, |options| options.delay_ms),
             deadline_ms: options.and_then(|options| options.deadline_ms),
@@ -213,7 +216,7 @@ impl World {
             .options
             .as_ref()
             .and_then(|options| options.deadline_ms);
-        let policies = super::policies::all(self.plan.brief);
+        let policies = super::policies::all(self.plan.brief, &self.plan.limits);
         let policy = policies.iter().find(|policy| policy.method == first.method);
         let Some((deadline, policy)) = deadline.zip(policy) else {
             return;
@@ -243,7 +246,7 @@ impl World {
             first.task_to_submit.clone(),
             self.created.get(&task).copied(),
         );
-        let window = super::policies::all(self.plan.brief)
+        let window = super::policies::all(self.plan.brief, &self.plan.limits)
             .iter()
             .find(|policy| policy.method == again.method)
             .map(|policy| policy.idempotency_window_ms);

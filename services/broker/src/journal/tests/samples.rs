@@ -7,7 +7,7 @@ use plait::pb::control::v1 as control;
 use plait::pb::v1::{KeyPath, MethodInfo};
 use plait_broker_core::effect::{CAUSES, Error, TaskState, TimelineEvent};
 use plait_broker_core::ids::{Millis, TaskId, Token};
-use plait_broker_core::image::{Image, TaskImage};
+use plait_broker_core::image::{Image, RateImage, TaskImage};
 use plait_broker_core::policy::MethodPolicy;
 use plait_broker_core::record::{
     Acceptance, Blob, ChildKey, ExpiryCause, Failure, NewTask, Reason, Record, Refusal,
@@ -319,6 +319,7 @@ pub(super) fn image() -> impl Strategy<Value = Image> {
             }
         }),
         vec(any_task_image(), 0..4).prop_map(Image::Tasks),
+        rate_image().prop_map(Image::Rate),
         (any::<[u8; 16]>(), time(), answers).prop_map(|(session, last_used, answers)| {
             Image::Session {
                 session,
@@ -327,6 +328,16 @@ pub(super) fn image() -> impl Strategy<Value = Image> {
             }
         }),
     ]
+}
+
+fn rate_image() -> impl Strategy<Value = RateImage> {
+    let arrival = || (time(), any::<u64>());
+    let keys = vec((proptest::option::of(name()), arrival()), 0..4);
+    (name(), arrival(), keys).prop_map(|(method, arrival, keys)| RateImage {
+        method,
+        arrival,
+        keys,
+    })
 }
 
 pub(super) fn any_task_image() -> impl Strategy<Value = TaskImage> {

@@ -1,6 +1,7 @@
 //! A real broker process and raw protocol clients for it. Nothing here waits by sleeping.
 
 pub(crate) mod calls;
+pub(crate) mod exposition;
 mod process;
 mod scheduler;
 mod submitter;

@@ -38,6 +38,15 @@ pub(crate) struct Broker {
     dir: TempDir,
     child: Child,
     pub(crate) address: String,
+    /// Where its metrics are, if anywhere.
+    pub(crate) metrics: Option<String>,
+    channel: Channel,
+}
+
+/// Where a broker is.
+struct Place {
+    address: String,
+    metrics: Option<String>,
     channel: Channel,
 }
 
@@ -58,13 +67,14 @@ impl Broker {
     /// A broker that knows no contract.
     pub(crate) async fn empty(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (child, address, channel) = spawn(&setup, dir.path()).await;
+        let (child, place) = spawn(&setup, dir.path()).await;
         Self {
             setup,
             dir,
             child,
-            address,
-            channel,
+            address: place.address,
+            metrics: place.metrics,
+            channel: place.channel,
         }
     }
 
@@ -124,12 +134,13 @@ impl Broker {
 
     /// Starts another process on the same data; this one has ended.
     pub(crate) async fn restart(&mut self) {
-        let (child, address, channel) = spawn(&self.setup, self.dir.path()).await;
-        (self.child, self.address, self.channel) = (child, address, channel);
+        let (child, place) = spawn(&self.setup, self.dir.path()).await;
+        (self.child, self.address, self.channel) = (child, place.address, place.channel);
+        self.metrics = place.metrics;
     }
 }
 
-async fn spawn(setup: &Setup, dir: &Path) -> (Child, String, Channel) {
+async fn spawn(setup: &Setup, dir: &Path) -> (Child, Place) {
     let program = env!("CARGO_BIN_EXE_plait-broker");
     let mut command = match setup.file_blocks_max {
         None => Command::new(program),
@@ -160,5 +171,11 @@ async fn spawn(setup: &Setup, dir: &Path) -> (Child, String, Channel) {
     let channel = Channel::from_shared(format!("http://{address}"))
         .unwrap()
         .connect_lazy();
-    (child, address, channel)
+    let metrics = ready["metrics"].as_str().map(str::to_owned);
+    let place = Place {
+        address,
+        metrics,
+        channel,
+    };
+    (child, place)
 }

@@ -37,6 +37,21 @@ class Contracts:
             return ()
         return compile_contract(contract).policies if contract is not None else ()
 
+    async def services(self) -> Sequence[str]:
+        """Full names of all services that have a contract in force."""
+        found: list[str] = []
+        token = ""
+        while True:
+            request = pb.ListContractsRequest(page_token=token)
+            response = pb.ListContractsResponse()
+            async for attempt in bounded():
+                with attempt:
+                    response = await self._stub.ListContracts(request, timeout=CALL_SECONDS)
+            found += [each.service for each in response.contracts]
+            token = response.next_page_token
+            if not token:
+                return found
+
     async def _get(self, service: str) -> pb.GetContractResponse | None:
         request = pb.GetContractRequest(service=service)
         try:

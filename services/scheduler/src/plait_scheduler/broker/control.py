@@ -8,6 +8,7 @@ from google.rpc import status_pb2
 from plait.control.v1 import control_service_pb2 as pb
 from plait.control.v1 import control_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.channel import CALL_SECONDS
+from plait_scheduler.broker.epoch import Epoch
 from plait_scheduler.broker.events import to_duration, to_event
 from plait_scheduler.broker.policies import to_method_policy
 from plait_scheduler.broker.retry import bounded
@@ -20,7 +21,9 @@ from plait_scheduler.domain.routes import Routes
 class Control:
     """What is observed and what is commanded. Errors are grpc.aio.AioRpcError."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, epoch: Epoch | None = None) -> None:
+        """`epoch` is that of whoever commands; None: a command is not checked for it."""
+        self._epoch = epoch or Epoch()
         self._stub: pb_grpc.ControlServiceAsyncStub = pb_grpc.ControlServiceStub(channel)
 
     async def observe(
@@ -32,7 +35,7 @@ class Control:
         request = pb.ObserveRequest(
             scheduler=scheduler, figures_interval=to_duration(figures_interval_ms)
         )
-        call = self._stub.Observe(request)
+        call = self._stub.Observe(request, metadata=self._epoch.metadata())
         try:
             await call.wait_for_connection()
             yield None
@@ -72,7 +75,9 @@ class Control:
                 pb.WorkerWindow(worker=worker, window=window) for worker, window in windows.items()
             ]
         )
-        response = await self._stub.SetWindows(request, timeout=CALL_SECONDS)
+        response = await self._stub.SetWindows(
+            request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
+        )
         return list(response.unknown)
 
     async def set_gates(self, gates: Sequence[Gate]) -> Sequence[str]:
@@ -85,10 +90,14 @@ class Control:
                 for gate in gates
             ]
         )
-        response = await self._stub.SetGates(request, timeout=CALL_SECONDS)
+        response = await self._stub.SetGates(
+            request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
+        )
         return list(response.unknown)
 
     async def _decide(self, request: pb.DecideContractRequest) -> None:
         async for attempt in bounded():
             with attempt:
-                await self._stub.DecideContract(request, timeout=CALL_SECONDS)
+                await self._stub.DecideContract(
+                    request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
+                )

@@ -7,7 +7,9 @@ from plait_scheduler.domain.events import (
     ContractAnnounced,
     Event,
     Figures,
+    LostAttempts,
     MethodFigures,
+    QueueFigures,
     WorkerAttached,
     WorkerDetached,
     WorkerFigures,
@@ -82,5 +84,18 @@ def _figures(message: pb.Figures) -> Figures:
                 permits=method.permits if method.HasField("permits") else None,
             )
             for method in message.methods
+        ),
+        queues=tuple(
+            QueueFigures(
+                queue=queue.queue,
+                ready=queue.ready,
+                oldest_ready_ms=queue.oldest_ready_ms,
+                running=queue.running,
+                paused=queue.paused,
+            )
+            for queue in message.queues
+        ),
+        lost=tuple(
+            LostAttempts(each.worker, each.attempts, tuple(each.tasks)) for each in message.lost
         ),
     )

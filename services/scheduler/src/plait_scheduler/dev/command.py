@@ -18,10 +18,12 @@ from plait import trace
 from plait._processes import find_broker
 from plait_scheduler.dev import child
 from plait_scheduler.dev.printer import Printer, wants_colour
+from plait_scheduler.domain.scaling import ScalingConfig
 from plait_scheduler.logs import configure_logs
 from plait_scheduler.loops.process import ProcessSpec
+from plait_scheduler.loops.scaled_worker import ScaledWorker
 from plait_scheduler.loops.supervisor import SupervisorConfig, SupervisorEvents, SupervisorLoop
-from plait_scheduler.scheduler import Scheduler
+from plait_scheduler.scheduler import Scheduler, Supervised
 from plait_scheduler.settings import Settings
 
 BROKER = "broker"
@@ -29,12 +31,24 @@ SCHEDULER = "scheduler"
 START_SECONDS = 30.0
 # What a shell says of a program that Ctrl-C ended.
 INTERRUPTED = 130
-_NAMED = re.compile(r"([a-z][a-z0-9-]*)=(.+)", re.DOTALL)
+WORKER_FORM = "[NAME[:LEAST..MOST]=]COMMAND"
+PROCESSES_MAX = 100
+_NAMED = re.compile(r"([a-z][a-z0-9-]*)(?::([0-9.]+))?=(.+)", re.DOTALL)
+_PROCESSES = re.compile(r"([0-9]{1,3})(?:\.\.([0-9]{1,3}))?")
 _SHELL = re.compile(r"[|&;<>()$`*?\[\]{}~#\n]|^\s*\w+=")
 
 
 class DevError(Exception):
     """It cannot start; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevWorker:
+    """A worker to run."""
+
+    command: str
+    # Of its processes, how many there may be.
+    scaling: ScalingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +58,8 @@ class DevOptions:
     data_dir: Path
     listen: str
     scheduler_listen: str
-    # Commands by name.
-    workers: Mapping[str, str]
+    # By name.
+    workers: Mapping[str, DevWorker]
     grace_seconds: float
     log_level: str
 
@@ -73,12 +87,13 @@ def _options(arguments: Sequence[str]) -> DevOptions:
     add("--data-dir", type=Path, default=_data_dir(os.environ), metavar="PATH", help="is kept")
     add("--listen", default="127.0.0.1:7420", metavar="HOST:PORT", help="of the broker")
     add("--scheduler-listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    add("--worker", action="append", default=[], metavar="[NAME=]COMMAND", help="may be repeated")
+    add("--worker", action="append", default=[], metavar=WORKER_FORM, help="may be repeated")
+    add("--processes", default="1", metavar="LEAST[..MOST]", help="of workers that do not say (1)")
     add("--grace-seconds", type=float, default=30.0, metavar="N", help="for workers to drain")
     add("--log-level", default="info", metavar="LEVEL", help="of the scheduler")
     found = parser.parse_args(arguments)
     try:
-        workers = _named(found.worker)
+        workers = _named(found.worker, _scaling(found.processes))
     except ValueError as error:
         parser.error(str(error))
     return DevOptions(
@@ -98,16 +113,33 @@ def _data_dir(environment: Mapping[str, str]) -> Path:
     return Path(home) / "plait"
 
 
-def _named(commands: Sequence[str]) -> dict[str, str]:
-    """Commands by name: "ledger=cargo run" has one, others are numbered."""
-    named: dict[str, str] = {}
-    for number, command in enumerate(commands, 1):
-        match = _NAMED.fullmatch(command)
-        name, command_ = match.groups() if match else (f"worker-{number}", command)
+def _named(workers: Sequence[str], default: ScalingConfig) -> dict[str, DevWorker]:
+    """Workers by name: "ledger=cargo run" has one, others are numbered; "ledger:1..4=cargo run" has
+    one to four processes. Raises ValueError.
+    """
+    named: dict[str, DevWorker] = {}
+    for number, worker in enumerate(workers, 1):
+        match = _NAMED.fullmatch(worker)
+        name, processes, command = match.groups() if match else (f"worker-{number}", None, worker)
         if name in named or name in (BROKER, SCHEDULER):
             raise ValueError(f'the name "{name}" is taken')
-        named[name] = command_
+        named[name] = DevWorker(command, _scaling(processes) if processes else default)
+    for name in named:
+        several, _, digits = name.rpartition("-")
+        if digits.isdigit() and several in named and named[several].scaling.most > 1:
+            raise ValueError(f'the name "{name}" is that of a process of "{several}"')
     return named
+
+
+def _scaling(processes: str) -> ScalingConfig:
+    """So many processes, or from so many to so many. Raises ValueError."""
+    match = _PROCESSES.fullmatch(processes)
+    least, most = map(int, (match[1], match[2] or match[1])) if match else (0, 0)
+    if not 1 <= least <= most <= PROCESSES_MAX:
+        raise ValueError(
+            f'"{processes}" is no number of processes: 2, or 1..4, at most {PROCESSES_MAX}'
+        )
+    return ScalingConfig(least, most)
 
 
 class _Dev:
@@ -126,7 +158,10 @@ class _Dev:
             SupervisorEvents(self._on_line, self._on_death, self._on_start),
             random.random,
         )
+        self._workers = [self._scaled(name, worker) for name, worker in options.workers.items()]
         self._stopping = asyncio.Event()
+        # Where workers find the broker, once it is ready.
+        self._address = ""
         self._broker_ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> int:
@@ -158,18 +193,19 @@ class _Dev:
             return
         # From now on it comes back where the others know it.
         self._supervisor.add(self._broker(address))
+        self._address = address
         stop_scheduler = asyncio.Event()
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         scheduling = group.create_task(self._schedule(address, stop_scheduler, ready))
         try:
             scheduler_address = await _first(ready, stopped, "the scheduler is not ready")
             if scheduler_address is not None:
-                for name, command in self._options.workers.items():
-                    self._supervisor.add(self._worker(name, command, address))
+                for worker in self._workers:
+                    worker.scale(worker.config.least)
                 self._tell(address, scheduler_address)
                 await stopped
         finally:
-            await self._supervisor.stop(*self._options.workers)
+            await asyncio.gather(*(worker.stop() for worker in self._workers))
             stop_scheduler.set()
             await asyncio.wait([scheduling])
             await self._supervisor.stop(BROKER)
@@ -179,7 +215,7 @@ class _Dev:
     ) -> None:
         settings = Settings(broker=broker, listen=self._options.scheduler_listen, dev=True)
         try:
-            await Scheduler(settings).run(stopping, ready.set_result)
+            await Scheduler(settings, self._supervised()).run(stopping, ready.set_result)
         except RuntimeError as error:
             ready.set_exception(DevError(f"the scheduler: {error}"))
 
@@ -188,16 +224,31 @@ class _Dev:
         arguments = ["--dev", "--listen", listen, "--data-dir", str(data_dir)]
         return self._spec(BROKER, [str(self._binary), *arguments], {})
 
-    def _worker(self, name: str, command: str, address: str) -> ProcessSpec:
+    def _supervised(self) -> Supervised:
+        """What the scheduler is told of our processes, and does with them."""
+        scaled = [each.local() for each in self._workers if each.config.least < each.config.most]
+        return Supervised(scaled, self._supervisor.lost, self._supervisor.processes)
+
+    def _scaled(self, name: str, worker: DevWorker) -> ScaledWorker:
+        def spec(process: str) -> ProcessSpec:
+            return self._worker(process, name, worker.command)
+
+        return ScaledWorker(name, worker.scaling, self._supervisor, spec)
+
+    def _worker(self, name: str, worker: str, command: str) -> ProcessSpec:
         arguments = ["/bin/sh", "-c", command] if _SHELL.search(command) else shlex.split(command)
         # A pipe is no terminal; without this Python would keep its lines to itself.
-        return self._spec(name, arguments, {"PLAIT_ADDRESS": address, "PYTHONUNBUFFERED": "1"})
+        more = {"PLAIT_ADDRESS": self._address, "PYTHONUNBUFFERED": "1"}
+        return self._spec(name, arguments, more, worker)
 
-    def _spec(self, name: str, command: Sequence[str], more: Mapping[str, str]) -> ProcessSpec:
+    def _spec(
+        self, name: str, command: Sequence[str], more: Mapping[str, str], worker: str = ""
+    ) -> ProcessSpec:
         # -S -E: this Python only turns into the command, as quickly as it can.
         become = [sys.executable, "-S", "-E", child.__file__, str(os.getpid())]
+        environment = {**self._environment, **more}
         return ProcessSpec(
-            name, [*become, *command], {**self._environment, **more}, self._options.grace_seconds
+            name, [*become, *command], environment, self._options.grace_seconds, worker
         )
 
     def _on_line(self, name: str, line: str) -> None:

@@ -23,17 +23,23 @@ class Printer:
     """Writes whole lines; the names are padded to the longest."""
 
     def __init__(self, stream: TextIO, names: list[str], colour: bool) -> None:
-        width = max((len(name) for name in names), default=0)
+        self._width = max((len(name) for name in names), default=0)
+        self._colour = colour
         self._stream = stream
-        self._prefixes = {
-            name: _prefix(name.ljust(width), _COLOURS[i % len(_COLOURS)] if colour else "")
-            for i, name in enumerate(names)
-        }
+        self._prefixes: dict[str, str] = {}
+        for name in names:
+            self._add(name)
 
     def line(self, name: str, text: str) -> None:
-        """One line of a process."""
+        """One line of a process; a name that is new has the next colour."""
+        if name not in self._prefixes:
+            self._add(name)
         self._stream.write(f"{self._prefixes[name]}{text}\n")
         self._stream.flush()
+
+    def _add(self, name: str) -> None:
+        colour = _COLOURS[len(self._prefixes) % len(_COLOURS)] if self._colour else ""
+        self._prefixes[name] = _prefix(name.ljust(self._width), colour)
 
     def file(self, name: str) -> TextIO:
         """A file whose lines are those of a process in this process, such as its logs."""

@@ -76,6 +76,12 @@ class MethodBreaker:
         elif self.state is State.CLOSED:
             self._count(now_ms, outcomes)
 
+    def take_over(self, now_ms: int) -> None:
+        """Begins with the gate that another scheduler has set, which says that the method was ill,
+        and not for how long: it is open as after a first opening.
+        """
+        self._open(now_ms)
+
     def left_open_ms(self, now_ms: int) -> int:
         """How long it stays open."""
         return max(0, self.open_until_ms - now_ms) if self.state is State.OPEN else 0

@@ -16,6 +16,8 @@ class ClientKind(enum.Enum):
     NODE = "Node"
     # tonic-xds, alpha.
     RUST = "Rust"
+    # Plait's own SDKs, whatever is under them: attempts and deadlines are theirs.
+    PLAIT = "Plait"
     OTHER = "other"
 
 
@@ -45,15 +47,22 @@ _LACKS = {
 }
 
 
-def client_kind(user_agent: str) -> ClientKind:
-    """The kind of a client by the user agent of its node."""
+# SDKs name their node like themselves.
+_PLAIT = "plait-"
+_OWN = frozenset({Feature.TIMEOUT, Feature.RETRY})
+
+
+def client_kind(user_agent: str, node: str = "") -> ClientKind:
+    """The kind of a client by its node's user agent and id."""
+    if node.startswith(_PLAIT):
+        return ClientKind.PLAIT
     found = (kind for prefix, kind in _AGENTS.items() if user_agent.startswith(prefix))
     return next(found, ClientKind.OTHER)
 
 
-def supports(kind: ClientKind, feature: Feature) -> bool:
-    """Whether a client of this kind does as a policy says."""
-    return feature not in lacks(kind)
+def is_told(kind: ClientKind, feature: Feature) -> bool:
+    """Whether a client of this kind is to do as a policy says: it can, and nothing else does."""
+    return feature not in lacks(kind) and not (kind is ClientKind.PLAIT and feature in _OWN)
 
 
 def lacks(kind: ClientKind) -> frozenset[Feature]:

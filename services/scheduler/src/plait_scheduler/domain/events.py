@@ -95,6 +95,33 @@ class MethodFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """One queue."""
+
+    # Its name.
+    queue: str
+    # Tasks that may start, and the age of the oldest in milliseconds.
+    ready: int = 0
+    oldest_ready_ms: int = 0
+    # Tasks that run.
+    running: int = 0
+    # Whether an operator holds it.
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LostAttempts:
+    """Attempts that ended because their worker went away."""
+
+    # The worker's id.
+    worker: str
+    # How many.
+    attempts: int
+    # Ids of the first of their tasks.
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What was counted since the figures before."""
 
@@ -104,6 +131,10 @@ class Figures:
     workers: tuple[WorkerFigures, ...]
     # The methods of which anything happened, and those with a gate.
     methods: tuple[MethodFigures, ...] = ()
+    # Every queue.
+    queues: tuple[QueueFigures, ...] = ()
+    # Workers that went away with attempts under way.
+    lost: tuple[LostAttempts, ...] = ()
 
 
 Event = ContractAnnounced | WorkerAttached | WorkerDetached | Figures

@@ -35,7 +35,9 @@ class Change:
 
 
 class Gates:
-    """The breakers of all methods. Lost with the process; the broker's gates end by themselves."""
+    """The breakers of all methods. Lost with the process, but for what the gates of the one before
+    tell; the broker's gates end by themselves.
+    """
 
     def __init__(self) -> None:
         self._breakers: dict[str, MethodBreaker] = {}
@@ -44,6 +46,11 @@ class Gates:
     def reset(self) -> None:
         """The broker may have forgotten every gate."""
         self._told = {}
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self._told = {}
+        self._breakers.clear()
 
     def breakers(self) -> Mapping[str, MethodBreaker]:
         """By method."""
@@ -61,9 +68,12 @@ class Gates:
                 self._breakers.pop(method, None)
                 continue
             breaker = self._breakers.get(method)
-            if breaker is None or breaker.config != config:
-                breaker = self._breakers[method] = MethodBreaker(config, now_ms)
             seen = figures.get(method)
+            if breaker is None or breaker.config != config:
+                gated = breaker is None and seen is not None and seen.permits is not None
+                breaker = self._breakers[method] = MethodBreaker(config, now_ms)
+                if gated:
+                    breaker.take_over(now_ms)
             outcomes = Outcomes.of(seen.fresh_outcomes) if seen else Outcomes()
             breaker.observe(now_ms, outcomes, seen.permits if seen else None)
         return [

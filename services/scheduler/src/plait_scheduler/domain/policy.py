@@ -3,6 +3,8 @@
 import enum
 from dataclasses import dataclass
 
+from plait_scheduler.domain.schedule import Schedule
+
 
 class KeyKind(enum.Enum):
     """How a key field is encoded, and so how its text is made."""
@@ -121,3 +123,5 @@ class MethodPolicy:
     breaker: Breaker | None
     # How long an answer stays fresh in a cache, 0: not at all.
     cache_ttl_ms: int
+    # When it runs by itself; None: never.
+    schedule: Schedule | None = None

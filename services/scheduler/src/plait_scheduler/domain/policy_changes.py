@@ -142,6 +142,7 @@ def _others(old: MethodPolicy, new: MethodPolicy) -> Iterator[tuple[str, object,
     yield "concurrency.limit", old.concurrency_limit, new.concurrency_limit
     yield "concurrency.per_key_limit", old.concurrency_per_key, new.concurrency_per_key
     yield "breaker", _breaker(old), _breaker(new)
+    yield "schedule", _schedule(old), _schedule(new)
 
 
 def _codes(policy: MethodPolicy) -> str:
@@ -154,6 +155,19 @@ def _rate(policy: MethodPolicy) -> str:
         return "unlimited"
     per = ", each key" if rate.by_key else ""
     return f"{rate.limit} in {format_ms(rate.period_ms)}, {rate.burst} at once{per}"
+
+
+def _schedule(policy: MethodPolicy) -> str:
+    schedule = policy.schedule
+    if schedule is None:
+        return "none"
+    times = f'"{schedule.cron}" in {schedule.timezone or "UTC"}'
+    if schedule.every_ms:
+        times = f"every {format_ms(schedule.every_ms)}"
+    return (
+        f"{times}, jitter {format_ms(schedule.jitter_ms)}, overlap {schedule.overlap.value}, "
+        f"missed {schedule.missed.value} within {format_ms(schedule.catch_up_ms)}"
+    )
 
 
 def _breaker(policy: MethodPolicy) -> str:

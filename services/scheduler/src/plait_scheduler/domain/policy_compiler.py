@@ -6,13 +6,14 @@ out, and refused where they carry a policy of their own.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plait_scheduler.domain.codes import OK, RETRYABLE, code_name
 from plait_scheduler.domain.contract import Contract, MethodShape, ServiceShape
 from plait_scheduler.domain.key_path import KeyPathError, resolve_key_path
 from plait_scheduler.domain.policy import Breaker, KeyPath, MethodPolicy, RateLimit, Retry
 from plait_scheduler.domain.policy_fields import PolicyFields, Range
+from plait_scheduler.domain.schedule_policy import compile_schedule
 from plait_scheduler.domain.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_ms
 from plait_scheduler.domain.violation import Violation
 
@@ -54,7 +55,8 @@ def compile_contract(contract: Contract) -> Compiled:
         violations += _service_violations(service)
     for service, method in contract.unary():
         fields = PolicyFields(service, method)
-        policies.append(_Compiler(contract, fields).policy())
+        policy = _Compiler(contract, fields).policy()
+        policies.append(replace(policy, schedule=compile_schedule(fields, policy)))
         violations += fields.violations
     if violations:
         return Compiled((), tuple(violations))

@@ -61,6 +61,11 @@ class PolicyFields:
         value = self._value(path)
         return value if isinstance(value, tuple) and not isinstance(value, Span) else ()
 
+    def enum(self, path: str) -> int:
+        """The number of an enum's value; 0 where it is not set."""
+        value = self._value(path)
+        return value if isinstance(value, int) else 0
+
     def integer(self, path: str, default: int, allowed: Range) -> int:
         """A whole number."""
         value = self._value(path)

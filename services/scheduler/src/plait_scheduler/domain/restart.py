@@ -61,10 +61,26 @@ def after_death(
     recent = tuple(at for at in history.deaths_ms if at > now_ms - config.window_ms)
     deaths = (*recent, now_ms)[-config.deaths_max :]
     looping = len(deaths) == config.deaths_max
-    # Doubling for ever would make a number of a million digits.
-    bound = min(config.first_ms * 2 ** min(in_a_row - 1, 32), config.longest_ms)
     least = config.longest_ms // 2 if looping else 0
-    bound = config.longest_ms if looping else bound
+    bound = config.longest_ms if looping else _bound(config, in_a_row)
     delay = least + int(rnd * (bound - least))
     remembered = replace(history, in_a_row=in_a_row, deaths_ms=deaths, looping=looping)
     return Restart(remembered, delay, looping and not history.looping)
+
+
+def with_attempts(
+    config: RestartConfig, history: RestartHistory, died_ms: int, rnd: float
+) -> Restart:
+    """Decides again on a death of which it came out that attempts were under way.
+
+    A task may have ended the process, and each such death costs that task one of its attempts: so
+    it ends by itself and is no crash loop. The pause stays, since the fault may be the process's.
+    """
+    deaths = tuple(at for at in history.deaths_ms if at != died_ms)
+    remembered = replace(history, deaths_ms=deaths, looping=False)
+    return Restart(remembered, int(rnd * _bound(config, history.in_a_row)), loop_began=False)
+
+
+def _bound(config: RestartConfig, in_a_row: int) -> int:
+    # Doubling for ever would make a number of a million digits.
+    return min(config.first_ms << min(max(in_a_row, 1) - 1, 32), config.longest_ms)

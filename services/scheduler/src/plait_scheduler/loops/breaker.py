@@ -44,6 +44,11 @@ class BreakerLoop(Loop):
         self._policies.forget()
         self.gates.reset()
 
+    def begin(self) -> None:
+        """A new term begins: what was known of methods was another leader's to change."""
+        self.reset()
+        self.gates.clear()
+
     async def wait(self) -> None:
         self._next = await self._inbox.get()
 
@@ -59,6 +64,8 @@ class BreakerLoop(Loop):
         for change in self.gates.observe(now_ms, figures.methods, policies):
             log = self._log.warning if change.state is State.OPEN else self._log.info
             log(f"breaker.{change.state.name.lower()}", method=change.method, ms=change.open_ms)
+            # Here and not in the answer, which is lost where the broker does not take the gates.
+            self.tally.done[change.state.name.lower()] += 1
         wanted = self.gates.wanted(now_ms, figures.methods)
         if not wanted:
             return {}

@@ -51,6 +51,8 @@ class MeshLoop(Loop):
     def reset(self) -> None:
         """A new observation begins."""
         self._endpoints.reset()
+        # Another scheduler may have decided on contracts meanwhile.
+        self._stale |= self._policies.keys()
 
     async def wait(self) -> None:
         await self._changed.wait()
@@ -63,7 +65,8 @@ class MeshLoop(Loop):
         services = services_of(endpoints)
         await self._read(services)
         self._publish(build(endpoints, self._policies))
-        return {"published": 1, "services": len(services), "endpoints": len(endpoints)}
+        self._log.debug("published", services=len(services), endpoints=len(endpoints))
+        return {"published": 1}
 
     async def _read(self, services: set[str]) -> None:
         """Reads what is missing. A service whose policies cannot be read is shown with the last

@@ -8,7 +8,6 @@ import grpc
 import structlog
 from tenacity import RetryCallState
 
-from plait import errors
 from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.retry import StreamEndedError, unbounded
 from plait_scheduler.domain.events import Event
@@ -45,14 +44,10 @@ class ObserverConfig:
 class Audience:
     """Who is told."""
 
-    # A stream is about to be opened, which takes it from whoever has it.
-    connecting: Callable[[], Awaitable[None]]
     # A stream is open: what is true will be told anew.
     connected: Callable[[], Awaitable[None]]
     # It is gone.
     disconnected: Callable[[], Awaitable[None]]
-    # Another scheduler took the stream over: returns when this one may observe again.
-    displaced: Callable[[], Awaitable[None]]
     # Something happened. The stream waits for the answer, and so does the broker behind it.
     happened: Callable[[Event], Awaitable[None]]
 
@@ -80,8 +75,6 @@ class Observer:
         clock = asyncio.get_running_loop()
         opened: float | None = None
         why = "ended by the broker"
-        displaced = False
-        await self._audience.connecting()
         try:
             async for event in self._control.observe(
                 self._config.scheduler, self._config.figures_interval_ms
@@ -97,14 +90,10 @@ class Observer:
             if opened is None:
                 raise
             why = f"{error.code().name}: {error.details()}"
-            displaced = errors.reason(error) == errors.Reason.STATE_CONFLICT
         finally:
             if opened is not None:
                 await self._audience.disconnected()
         self._log.warning("disconnected", why=why)
-        if displaced:
-            await self._audience.displaced()
-            return
         if opened is None or clock.time() - opened < LIFE_SECONDS_MIN:
             raise StreamEndedError(why)
 

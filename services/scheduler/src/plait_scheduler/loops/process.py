@@ -25,6 +25,8 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     # How long it may take to end after SIGTERM.
     grace_seconds: float = 30.0
+    # The worker that it is one of the processes of; "": of none.
+    worker: str = ""
 
 
 class Process(asyncio.SubprocessProtocol):
@@ -66,13 +68,19 @@ class Process(asyncio.SubprocessProtocol):
         return self._transport.get_returncode() if self._transport else None
 
     async def stop(self) -> bool:
-        """SIGTERM to the group, SIGKILL after the grace. Returns whether it ended in time."""
+        """SIGTERM to the group, SIGKILL after the grace, or where it is cancelled before. Returns
+        whether it ended in time."""
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(self.spec.grace_seconds):
                 await self._gone()
         except TimeoutError:
             in_time = False
+        except asyncio.CancelledError:
+            # Nobody would know of it any more.
+            self.signal(signal.SIGKILL)
+            self._close()
+            raise
         else:
             in_time = True
         # Also those that write elsewhere, of which nobody knows when they end.

@@ -1,7 +1,7 @@
 """The registry loop: answers announced contracts and keeps their history in the key space."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -54,7 +54,7 @@ class RegistryLoop(Loop):
         records: Records,
         attached: Callable[[str], Iterable[Sequence[str]]],
         now_ms: Callable[[], int],
-        in_force: Callable[[Iterable[str]], None] = lambda _: None,
+        in_force: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
         """`attached`: for each attached worker of a service, the digests that it announced.
         `in_force` is told of services that have another contract now.

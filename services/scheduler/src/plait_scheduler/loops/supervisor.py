@@ -1,13 +1,30 @@
 """The supervisor loop: keeps local processes running, and stops them in order."""
 
 import asyncio
+import itertools
+import secrets
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from plait_scheduler.domain.restart import RestartConfig, RestartHistory, after_death
+from plait_scheduler.domain.events import LostAttempts
+from plait_scheduler.domain.poison import Suspicion
+from plait_scheduler.domain.processes import LocalProcess, ProcessState
+from plait_scheduler.domain.restart import (
+    RestartConfig,
+    RestartHistory,
+    after_death,
+    with_attempts,
+)
 from plait_scheduler.loops.loop import Counts, Loop
 from plait_scheduler.loops.process import Process, ProcessSpec
+
+# Tells a process its name of this life, from which its workers make their ids. At most 31
+# characters: the SDKs take no more.
+PROCESS_VARIABLE = "PLAIT_PROCESS"
+_NAME_MAX = 20
+# What a broker tells of the dead comes within seconds of the death; lives before are forgotten.
+_LIVES_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +52,18 @@ class SupervisorEvents:
 
 
 @dataclass(slots=True)
+class _Life:
+    """From a start to a death."""
+
+    # What its workers' ids begin with.
+    identity: str
+    # When it died, by the loop's clock in milliseconds; None: it lives.
+    died_ms: int | None = None
+    # What the broker told of attempts that were lost with it.
+    lost: LostAttempts | None = None
+
+
+@dataclass(slots=True)
 class _Slot:
     """A process that is to run."""
 
@@ -42,8 +71,14 @@ class _Slot:
     # When it is to be started, by the loop's clock; None: it runs.
     due: float | None
     process: Process | None = None
-    started: float = 0.0
+    # Since when it runs, or does not.
+    since: float = 0.0
     history: RestartHistory = field(default_factory=RestartHistory)
+    # The latest lives, newest last.
+    lives: list[_Life] = field(default_factory=list)
+    deaths: int = 0
+    deaths_with_attempts: int = 0
+    exit_code: int = 0
 
 
 class SupervisorLoop(Loop):
@@ -61,7 +96,8 @@ class SupervisorLoop(Loop):
         self._events = events
         self._rnd = rnd
         self._slots: dict[str, _Slot] = {}
-        self._leaving: set[Process] = set()
+        self._leaving: dict[Process, _Slot] = {}
+        self._suspicions: dict[str, Suspicion] = {}
         self._changed = asyncio.Event()
 
     def add(self, spec: ProcessSpec) -> None:
@@ -80,15 +116,40 @@ class SupervisorLoop(Loop):
         slot = self._slots.get(name)
         return slot.process.pid if slot and slot.process else None
 
+    def owner(self, worker: str) -> str:
+        """The name of the process that a worker, by its id, runs or ran in; "": in none of ours."""
+        slot, _ = self._life_of(worker)
+        return slot.spec.name if slot else ""
+
+    def lost(self, lost: LostAttempts) -> None:
+        """A worker went away with attempts under way. If its process died, that was no death of a
+        crash loop, and its tasks are suspects.
+        """
+        slot, life = self._life_of(lost.worker)
+        if slot is None or life is None or life.lost is not None:
+            return
+        life.lost = lost
+        if life.died_ms is not None:
+            self._excuse(slot, life.died_ms, lost)
+
+    def processes(self) -> list[LocalProcess]:
+        """All of them, by name."""
+        now = asyncio.get_running_loop().time()
+        slots = [(slot, _state(slot)) for slot in self._slots.values()]
+        leaving = [(slot, ProcessState.STOPPING) for slot in self._leaving.values()]
+        found = [self._shown(slot, state, now) for slot, state in (*slots, *leaving)]
+        return sorted(found, key=lambda each: (each.name, each.pid))
+
     async def stop(self, *names: str) -> None:
         """Stops processes at the same time and forgets them. SIGTERM, then SIGKILL after the grace
         of each.
         """
         async with self._busy:
             slots = [self._slots.pop(name) for name in names if name in self._slots]
-            leaving = [slot.process for slot in slots if slot.process is not None]
+            leaving = {slot.process: slot for slot in slots if slot.process is not None}
+            now = asyncio.get_running_loop().time()
             # At once: `kill_now` may come before any of the tasks below has begun.
-            self._leaving.update(leaving)
+            self._leaving.update((each, replace(of, since=now)) for each, of in leaving.items())
         async with asyncio.TaskGroup() as group:
             for process in leaving:
                 group.create_task(self._stop(process))
@@ -98,9 +159,9 @@ class SupervisorLoop(Loop):
         async with self._busy:
             slots = list(self._slots.values())
             self._slots.clear()
-        for slot in slots:
-            if slot.process is not None:
-                await slot.process.kill()
+        running = [slot.process for slot in slots if slot.process is not None]
+        for process in (*running, *self._leaving):
+            await process.kill()
 
     def kill_now(self) -> None:
         """SIGKILL to everything, what is being stopped included, without waiting. For the end."""
@@ -131,9 +192,13 @@ class SupervisorLoop(Loop):
 
     async def _start(self, slot: _Slot) -> None:
         name = slot.spec.name
-        process = Process(slot.spec, lambda line: self._events.line(name, line), self._changed.set)
+        life = _Life(f"{name[:_NAME_MAX]}.{secrets.token_hex(4)}")
+        slot.lives = [*slot.lives[1 - _LIVES_MAX :], life]
+        environment = {**slot.spec.environment, PROCESS_VARIABLE: life.identity}
+        spec = replace(slot.spec, environment=environment)
+        process = Process(spec, lambda line: self._events.line(name, line), self._changed.set)
         slot.due = None
-        slot.started = asyncio.get_running_loop().time()
+        slot.since = asyncio.get_running_loop().time()
         await process.start()
         slot.process = process
         self._log.debug("started", process=name, pid=process.pid)
@@ -145,24 +210,68 @@ class SupervisorLoop(Loop):
         code = process.code or 0
         await process.kill()
         slot.process = None
-        lived_ms = int((now - slot.started) * 1000)
-        decision = after_death(
-            self._config.restart, slot.history, lived_ms, int(now * 1000), self._rnd()
-        )
+        lived_ms, now_ms = int((now - slot.since) * 1000), int(now * 1000)
+        decision = after_death(self._config.restart, slot.history, lived_ms, now_ms, self._rnd())
         slot.history = decision.history
         slot.due = now + decision.delay_ms / 1000
+        slot.since, slot.exit_code = now, code
+        slot.deaths += 1
+        name, life = slot.spec.name, slot.lives[-1]
+        life.died_ms = now_ms
         self._log.warning(
-            "died", process=slot.spec.name, code=code, lived_ms=lived_ms, again_ms=decision.delay_ms
+            "died", process=name, code=code, lived_ms=lived_ms, again_ms=decision.delay_ms
         )
-        if decision.loop_began:
-            self._log.error(
-                "crash loop", process=slot.spec.name, deaths=len(slot.history.deaths_ms)
-            )
-        self._events.died(slot.spec.name, code)
+        if life.lost is not None:
+            self._excuse(slot, now_ms, life.lost)
+        elif decision.loop_began:
+            self._log.error("crash loop", process=name, deaths=len(slot.history.deaths_ms))
+        self._events.died(name, code)
+
+    def _excuse(self, slot: _Slot, died_ms: int, lost: LostAttempts) -> None:
+        """A death was with attempts under way."""
+        decision = with_attempts(self._config.restart, slot.history, died_ms, self._rnd())
+        slot.history = decision.history
+        slot.deaths_with_attempts += 1
+        if slot.due is not None:
+            slot.due = min(slot.due, (died_ms + decision.delay_ms) / 1000)
+            self._changed.set()
+        name, tasks = slot.spec.name, list(lost.tasks)
+        self._log.warning("died with attempts", process=name, attempts=lost.attempts, tasks=tasks)
+        suspicion = self._suspicions.setdefault(slot.spec.worker or name, Suspicion())
+        if begun := suspicion.died(lost.tasks):
+            self._log.warning("poison suspected", process=name, tasks=begun)
+
+    def _life_of(self, worker: str) -> tuple[_Slot, _Life] | tuple[None, None]:
+        for slot in itertools.chain(self._slots.values(), self._leaving.values()):
+            for life in slot.lives:
+                # The SDKs put one of these between it and what is random.
+                if worker.startswith((f"{life.identity}-", f"{life.identity}:")):
+                    return slot, life
+        return None, None
+
+    def _shown(self, slot: _Slot, state: ProcessState, now: float) -> LocalProcess:
+        suspicion = self._suspicions.get(slot.spec.worker or slot.spec.name)
+        return LocalProcess(
+            name=slot.spec.name,
+            worker=slot.spec.worker,
+            pid=slot.process.pid if slot.process else 0,
+            state=state,
+            age_ms=int((now - slot.since) * 1000),
+            deaths=slot.deaths,
+            deaths_with_attempts=slot.deaths_with_attempts,
+            exit_code=slot.exit_code,
+            suspects=tuple(suspicion.suspects()) if suspicion else (),
+        )
 
     async def _stop(self, process: Process) -> None:
         try:
             if not await process.stop():
                 self._log.warning("killed", process=process.spec.name, why="grace is over")
         finally:
-            self._leaving.discard(process)
+            self._leaving.pop(process, None)
+
+
+def _state(slot: _Slot) -> ProcessState:
+    if slot.process is not None:
+        return ProcessState.RUNNING
+    return ProcessState.CRASH_LOOP if slot.history.looping else ProcessState.RESTARTING

@@ -9,6 +9,7 @@ from plait.control.v1 import breaker_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.events import to_duration
 from plait_scheduler.domain.breaker import MethodBreaker, State
 from plait_scheduler.domain.gates import Gates
+from plait_scheduler.servicers.doors import Doors
 
 _STATES = {
     State.CLOSED: pb.BREAKER_STATE_CLOSED,
@@ -20,12 +21,10 @@ _STATES = {
 class BreakerServicer(pb_grpc.BreakerServiceServicer):
     """Answers from what the loop knows."""
 
-    def __init__(
-        self, gates: Gates, connected: Callable[[], bool], monotonic_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, gates: Gates, doors: Doors, monotonic_ms: Callable[[], int]) -> None:
         self._gates = gates
         self._monotonic_ms = monotonic_ms
-        self._connected = connected
+        self._doors = doors
 
     async def ListBreakers(
         self,
@@ -33,10 +32,7 @@ class BreakerServicer(pb_grpc.BreakerServiceServicer):
         context: grpc.aio.ServicerContext[pb.ListBreakersRequest, pb.ListBreakersResponse],
     ) -> pb.ListBreakersResponse:
         """By method."""
-        if not self._connected():
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, "the scheduler is not connected to the broker"
-            )
+        await self._doors.check(context)
         now_ms = self._monotonic_ms()
         found = sorted(self._gates.breakers().items())
         return pb.ListBreakersResponse(

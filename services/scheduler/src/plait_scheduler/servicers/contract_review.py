@@ -23,6 +23,7 @@ from plait_scheduler.descriptors.contract_reader import ContractReadError, read_
 from plait_scheduler.domain.change import Effect
 from plait_scheduler.domain.registry import Invalid
 from plait_scheduler.domain.work import Affected, Finding
+from plait_scheduler.servicers.doors import Doors
 
 # For the look at the work in flight: a person waits longer than an announcement.
 LOOK_SECONDS = 20.0
@@ -47,7 +48,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         self,
         reviewer: Reviewer,
         records: Records,
-        connected: Callable[[], bool],
+        doors: Doors,
         attached: Callable[[str], Iterable[Sequence[str]]],
         now_ms: Callable[[], int],
         *,
@@ -55,7 +56,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
     ) -> None:
         self._reviewer = reviewer
         self._records = records
-        self._connected = connected
+        self._doors = doors
         self._attached = attached
         self._now_ms = now_ms
         self._tolerant = tolerant
@@ -66,7 +67,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         self, request: pb.ReviewContractRequest, context: Context
     ) -> pb.ReviewContractResponse:
         """Changes by service, worst first."""
-        await self._check_connected(context)
+        await self._doors.check(context)
         await _check_services(request.services, context)
         digest = hashlib.sha256(request.descriptor_set).hexdigest()
         try:
@@ -98,7 +99,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         self, request: pb.AllowContractRequest, context: Context
     ) -> pb.AllowContractResponse:
         """Keeps the leave; the announcement uses it up."""
-        await self._check_connected(context)
+        await self._doors.check(context)
         await _check_services(request.services, context)
         reason, allowed_by = request.reason.strip(), request.allowed_by.strip()
         if not _DIGEST.fullmatch(request.digest):
@@ -116,7 +117,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         self, request: pb.ListContractDecisionsRequest, context: Context
     ) -> pb.ListContractDecisionsResponse:
         """From the record of the service."""
-        await self._check_connected(context)
+        await self._doors.check(context)
         await _check_services([request.service], context)
         record = await self._records.of(request.service)
         decisions = record.decisions() if record else ()
@@ -127,12 +128,6 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
             workers = sum(bool(each & digests) for each in attached)
             answers.append(_decision(decision, workers))
         return pb.ListContractDecisionsResponse(decisions=answers)
-
-    async def _check_connected(self, context: Context) -> None:
-        if not self._connected():
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, "the scheduler is not connected to the broker"
-            )
 
 
 async def _check_services(services: Sequence[str], context: Context) -> None:

@@ -1,6 +1,6 @@
 """The directory service: who serves what, for people and for direct calls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,6 +9,7 @@ from plait.control.v1 import directory_service_pb2 as pb
 from plait.control.v1 import directory_service_pb2_grpc as pb_grpc
 from plait_scheduler.domain.directory import Directory, WorkerEntry
 from plait_scheduler.domain.routes import method_of
+from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.xds.control_plane import ControlPlane, Rejection
 from plait_scheduler.xds.load import Load, Loads
 
@@ -22,14 +23,14 @@ class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
     def __init__(
         self,
         directory: Directory,
-        connected: Callable[[], bool],
+        doors: Doors,
         plane: ControlPlane,
         loads: Loads,
     ) -> None:
         self._directory = directory
         self._plane = plane
         self._loads = loads
-        self._connected = connected
+        self._doors = doors
 
     async def ListWorkers(
         self,
@@ -39,10 +40,7 @@ class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
         """One page of the workers. The token is the place in the list, which may have changed
         meanwhile.
         """
-        if not self._connected():
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, "the scheduler is not connected to the broker"
-            )
+        await self._doors.check(context)
         offset = await _offset(request.page_token, context)
         size = min(request.page_size, PAGE_SIZE_MAX) if request.page_size > 0 else PAGE_SIZE
         entries = self._directory.workers(request.method)

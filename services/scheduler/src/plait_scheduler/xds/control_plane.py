@@ -52,6 +52,8 @@ class ControlPlane:
         self.rejected = 0
         # Set while this scheduler is not the one to ask.
         self.closed = False
+        # The address of the one to ask then; "": not known.
+        self.leader = ""
         self._resources: Resources | None = None
         self._acceptance: Acceptance[_Key, Resource] = Acceptance()
         self._warned: set[ClientKind] = set()
@@ -66,9 +68,11 @@ class ControlPlane:
         self._acceptance.forget(keys)
         self._wake()
 
-    def close(self) -> None:
-        """Ends every stream: clients keep what they have, and ask again until somebody answers."""
-        self.closed = True
+    def close(self, leader: str = "") -> None:
+        """Ends every stream: clients keep what they have, and ask again until somebody answers. One
+        that knows several schedulers asks the next.
+        """
+        self.closed, self.leader = True, leader
         self._wake()
 
     def choose(self, kind: ClientKind, type_url: str, name: str) -> Resource | None:

@@ -43,8 +43,9 @@ class DiscoveryServicer(pb_grpc.AggregatedDiscoveryServiceServicer):
         try:
             while not reader.done():
                 if self._plane.closed:
+                    where = f": ask the one at {self._plane.leader}" if self._plane.leader else ""
                     await context.abort(
-                        grpc.StatusCode.UNAVAILABLE, "this scheduler does not observe the broker"
+                        grpc.StatusCode.UNAVAILABLE, f"this scheduler does not lead{where}"
                     )
                 for response in client.subscription.due(self._plane.choose):
                     yield response

@@ -16,7 +16,7 @@ from plait_scheduler.domain.call_policy import (
     CallRetry,
     Outlier,
 )
-from plait_scheduler.domain.client_kind import ClientKind, Feature, supports
+from plait_scheduler.domain.client_kind import ClientKind, Feature, is_told
 from plait_scheduler.domain.mesh import Cluster, Mesh, Route, Service, service_of
 from plait_xds import (
     cluster_pb2,
@@ -151,10 +151,10 @@ def _route(route: Route, kind: ClientKind) -> route_pb2.Route:
 
 
 def _say(action: route_pb2.RouteAction, policy: CallPolicy, kind: ClientKind) -> None:
-    if supports(kind, Feature.TIMEOUT):
+    if is_told(kind, Feature.TIMEOUT):
         timeout = to_duration(policy.timeout_ms)
         action.max_stream_duration.max_stream_duration.CopyFrom(timeout)
-    if policy.retry is not None:
+    if policy.retry is not None and is_told(kind, Feature.RETRY):
         action.retry_policy.CopyFrom(_retry(policy.retry))
 
 

@@ -60,7 +60,7 @@ class Subscription:
         """
         if request.HasField("node"):
             agent = request.node.user_agent_name
-            self.kind = client_kind(agent)
+            self.kind = client_kind(agent, request.node.id)
             self.node = f"{request.node.id} {agent} {request.node.user_agent_version}"[:NAME_MAX]
         if request.type_url not in ORDER:
             # What is not known here is never there: an answer is not owed.

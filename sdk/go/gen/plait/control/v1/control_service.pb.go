@@ -477,7 +477,9 @@ type Figures struct {
 	// Every queue.
 	Queues []*QueueFigures `protobuf:"bytes,3,rep,name=queues,proto3" json:"queues,omitempty"`
 	// Every method with outcomes in the interval.
-	Methods       []*MethodFigures `protobuf:"bytes,4,rep,name=methods,proto3" json:"methods,omitempty"`
+	Methods []*MethodFigures `protobuf:"bytes,4,rep,name=methods,proto3" json:"methods,omitempty"`
+	// Workers that went away with attempts under way in the interval; at most 1000.
+	Lost          []*LostAttempts `protobuf:"bytes,5,rep,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -540,6 +542,77 @@ func (x *Figures) GetMethods() []*MethodFigures {
 	return nil
 }
 
+func (x *Figures) GetLost() []*LostAttempts {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+// Attempts that ended because their worker went away.
+type LostAttempts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The worker's id.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// How many they were; each cost its task an attempt.
+	Attempts uint32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Ids of their tasks, at most 10.
+	Tasks         []string `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LostAttempts) Reset() {
+	*x = LostAttempts{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LostAttempts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LostAttempts) ProtoMessage() {}
+
+func (x *LostAttempts) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LostAttempts.ProtoReflect.Descriptor instead.
+func (*LostAttempts) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LostAttempts) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *LostAttempts) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *LostAttempts) GetTasks() []string {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 // One worker.
 type WorkerFigures struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -565,7 +638,7 @@ type WorkerFigures struct {
 
 func (x *WorkerFigures) Reset() {
 	*x = WorkerFigures{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[6]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +650,7 @@ func (x *WorkerFigures) String() string {
 func (*WorkerFigures) ProtoMessage() {}
 
 func (x *WorkerFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[6]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +663,7 @@ func (x *WorkerFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerFigures.ProtoReflect.Descriptor instead.
 func (*WorkerFigures) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{6}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WorkerFigures) GetWorker() string {
@@ -665,14 +738,16 @@ type QueueFigures struct {
 	// Whether it is paused.
 	Paused bool `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Tasks in the dead letters.
-	DeadLetters   uint64 `protobuf:"varint,7,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	DeadLetters uint64 `protobuf:"varint,7,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Ready tasks that limits of their methods hold.
+	Held          uint64 `protobuf:"varint,8,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueueFigures) Reset() {
 	*x = QueueFigures{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[7]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +759,7 @@ func (x *QueueFigures) String() string {
 func (*QueueFigures) ProtoMessage() {}
 
 func (x *QueueFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[7]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +772,7 @@ func (x *QueueFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueFigures.ProtoReflect.Descriptor instead.
 func (*QueueFigures) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{7}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *QueueFigures) GetQueue() string {
@@ -749,6 +824,13 @@ func (x *QueueFigures) GetDeadLetters() uint64 {
 	return 0
 }
 
+func (x *QueueFigures) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
 // One method.
 type MethodFigures struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -773,7 +855,7 @@ type MethodFigures struct {
 
 func (x *MethodFigures) Reset() {
 	*x = MethodFigures{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[8]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +867,7 @@ func (x *MethodFigures) String() string {
 func (*MethodFigures) ProtoMessage() {}
 
 func (x *MethodFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[8]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +880,7 @@ func (x *MethodFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodFigures.ProtoReflect.Descriptor instead.
 func (*MethodFigures) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{8}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MethodFigures) GetMethod() string {
@@ -861,7 +943,7 @@ type SetGatesRequest struct {
 
 func (x *SetGatesRequest) Reset() {
 	*x = SetGatesRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +955,7 @@ func (x *SetGatesRequest) String() string {
 func (*SetGatesRequest) ProtoMessage() {}
 
 func (x *SetGatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[9]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +968,7 @@ func (x *SetGatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGatesRequest.ProtoReflect.Descriptor instead.
 func (*SetGatesRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{9}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetGatesRequest) GetGates() []*MethodGate {
@@ -911,7 +993,7 @@ type MethodGate struct {
 
 func (x *MethodGate) Reset() {
 	*x = MethodGate{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1005,7 @@ func (x *MethodGate) String() string {
 func (*MethodGate) ProtoMessage() {}
 
 func (x *MethodGate) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1018,7 @@ func (x *MethodGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodGate.ProtoReflect.Descriptor instead.
 func (*MethodGate) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{10}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MethodGate) GetMethod() string {
@@ -971,7 +1053,7 @@ type SetGatesResponse struct {
 
 func (x *SetGatesResponse) Reset() {
 	*x = SetGatesResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1065,7 @@ func (x *SetGatesResponse) String() string {
 func (*SetGatesResponse) ProtoMessage() {}
 
 func (x *SetGatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1078,7 @@ func (x *SetGatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGatesResponse.ProtoReflect.Descriptor instead.
 func (*SetGatesResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{11}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetGatesResponse) GetUnknown() []string {
@@ -1024,7 +1106,7 @@ type DecideContractRequest struct {
 
 func (x *DecideContractRequest) Reset() {
 	*x = DecideContractRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1118,7 @@ func (x *DecideContractRequest) String() string {
 func (*DecideContractRequest) ProtoMessage() {}
 
 func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1131,7 @@ func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractRequest.ProtoReflect.Descriptor instead.
 func (*DecideContractRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{12}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DecideContractRequest) GetAnnouncement() uint64 {
@@ -1089,7 +1171,7 @@ type DecideContractResponse struct {
 
 func (x *DecideContractResponse) Reset() {
 	*x = DecideContractResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1183,7 @@ func (x *DecideContractResponse) String() string {
 func (*DecideContractResponse) ProtoMessage() {}
 
 func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1196,7 @@ func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractResponse.ProtoReflect.Descriptor instead.
 func (*DecideContractResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
 }
 
 // A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -1164,7 +1246,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1258,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1271,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MethodPolicy) GetInfo() *v1.MethodInfo {
@@ -1336,7 +1418,7 @@ type SetWindowsRequest struct {
 
 func (x *SetWindowsRequest) Reset() {
 	*x = SetWindowsRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1430,7 @@ func (x *SetWindowsRequest) String() string {
 func (*SetWindowsRequest) ProtoMessage() {}
 
 func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1443,7 @@ func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsRequest.ProtoReflect.Descriptor instead.
 func (*SetWindowsRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{15}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetWindowsRequest) GetWindows() []*WorkerWindow {
@@ -1384,7 +1466,7 @@ type WorkerWindow struct {
 
 func (x *WorkerWindow) Reset() {
 	*x = WorkerWindow{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1478,7 @@ func (x *WorkerWindow) String() string {
 func (*WorkerWindow) ProtoMessage() {}
 
 func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1491,7 @@ func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerWindow.ProtoReflect.Descriptor instead.
 func (*WorkerWindow) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{16}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WorkerWindow) GetWorker() string {
@@ -1437,7 +1519,7 @@ type SetWindowsResponse struct {
 
 func (x *SetWindowsResponse) Reset() {
 	*x = SetWindowsResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1531,7 @@ func (x *SetWindowsResponse) String() string {
 func (*SetWindowsResponse) ProtoMessage() {}
 
 func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1544,7 @@ func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsResponse.ProtoReflect.Descriptor instead.
 func (*SetWindowsResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{17}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetWindowsResponse) GetUnknown() []string {
@@ -1506,12 +1588,17 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\bendpoint\x18\b \x01(\tR\bendpoint\"@\n" +
 	"\x0eWorkerDetached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xee\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa2\x02\n" +
 	"\aFigures\x125\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x129\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1f.plait.control.v1.WorkerFiguresR\aworkers\x126\n" +
 	"\x06queues\x18\x03 \x03(\v2\x1e.plait.control.v1.QueueFiguresR\x06queues\x129\n" +
-	"\amethods\x18\x04 \x03(\v2\x1f.plait.control.v1.MethodFiguresR\amethods\"\xdf\x01\n" +
+	"\amethods\x18\x04 \x03(\v2\x1f.plait.control.v1.MethodFiguresR\amethods\x122\n" +
+	"\x04lost\x18\x05 \x03(\v2\x1e.plait.control.v1.LostAttemptsR\x04lost\"X\n" +
+	"\fLostAttempts\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
+	"\battempts\x18\x02 \x01(\rR\battempts\x12\x14\n" +
+	"\x05tasks\x18\x03 \x03(\tR\x05tasks\"\xdf\x01\n" +
 	"\rWorkerFigures\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x16\n" +
@@ -1520,7 +1607,7 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\tsuspended\x18\x05 \x01(\rR\tsuspended\x12\x1c\n" +
 	"\tsucceeded\x18\x06 \x01(\x04R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\a \x01(\x04R\x06failed\x12\x17\n" +
-	"\abusy_ms\x18\b \x01(\x04R\x06busyMs\"\xd1\x01\n" +
+	"\abusy_ms\x18\b \x01(\x04R\x06busyMs\"\xe5\x01\n" +
 	"\fQueueFigures\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\x04R\x05ready\x12\x18\n" +
@@ -1528,7 +1615,8 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\awaiting\x18\x04 \x01(\x04R\awaiting\x12&\n" +
 	"\x0foldest_ready_ms\x18\x05 \x01(\x04R\roldestReadyMs\x12\x16\n" +
 	"\x06paused\x18\x06 \x01(\bR\x06paused\x12!\n" +
-	"\fdead_letters\x18\a \x01(\x04R\vdeadLetters\"\xe6\x01\n" +
+	"\fdead_letters\x18\a \x01(\x04R\vdeadLetters\x12\x12\n" +
+	"\x04held\x18\b \x01(\x04R\x04held\"\xe6\x01\n" +
 	"\rMethodFigures\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x1c\n" +
 	"\tsubmitted\x18\x02 \x01(\x04R\tsubmitted\x12\x1a\n" +
@@ -1607,7 +1695,7 @@ func file_plait_control_v1_control_service_proto_rawDescGZIP() []byte {
 	return file_plait_control_v1_control_service_proto_rawDescData
 }
 
-var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*ObserveRequest)(nil),         // 0: plait.control.v1.ObserveRequest
 	(*ObserveResponse)(nil),        // 1: plait.control.v1.ObserveResponse
@@ -1615,51 +1703,53 @@ var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*WorkerAttached)(nil),         // 3: plait.control.v1.WorkerAttached
 	(*WorkerDetached)(nil),         // 4: plait.control.v1.WorkerDetached
 	(*Figures)(nil),                // 5: plait.control.v1.Figures
-	(*WorkerFigures)(nil),          // 6: plait.control.v1.WorkerFigures
-	(*QueueFigures)(nil),           // 7: plait.control.v1.QueueFigures
-	(*MethodFigures)(nil),          // 8: plait.control.v1.MethodFigures
-	(*SetGatesRequest)(nil),        // 9: plait.control.v1.SetGatesRequest
-	(*MethodGate)(nil),             // 10: plait.control.v1.MethodGate
-	(*SetGatesResponse)(nil),       // 11: plait.control.v1.SetGatesResponse
-	(*DecideContractRequest)(nil),  // 12: plait.control.v1.DecideContractRequest
-	(*DecideContractResponse)(nil), // 13: plait.control.v1.DecideContractResponse
-	(*MethodPolicy)(nil),           // 14: plait.control.v1.MethodPolicy
-	(*SetWindowsRequest)(nil),      // 15: plait.control.v1.SetWindowsRequest
-	(*WorkerWindow)(nil),           // 16: plait.control.v1.WorkerWindow
-	(*SetWindowsResponse)(nil),     // 17: plait.control.v1.SetWindowsResponse
-	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
-	(*status.Status)(nil),          // 19: google.rpc.Status
-	(*v1.MethodInfo)(nil),          // 20: plait.v1.MethodInfo
+	(*LostAttempts)(nil),           // 6: plait.control.v1.LostAttempts
+	(*WorkerFigures)(nil),          // 7: plait.control.v1.WorkerFigures
+	(*QueueFigures)(nil),           // 8: plait.control.v1.QueueFigures
+	(*MethodFigures)(nil),          // 9: plait.control.v1.MethodFigures
+	(*SetGatesRequest)(nil),        // 10: plait.control.v1.SetGatesRequest
+	(*MethodGate)(nil),             // 11: plait.control.v1.MethodGate
+	(*SetGatesResponse)(nil),       // 12: plait.control.v1.SetGatesResponse
+	(*DecideContractRequest)(nil),  // 13: plait.control.v1.DecideContractRequest
+	(*DecideContractResponse)(nil), // 14: plait.control.v1.DecideContractResponse
+	(*MethodPolicy)(nil),           // 15: plait.control.v1.MethodPolicy
+	(*SetWindowsRequest)(nil),      // 16: plait.control.v1.SetWindowsRequest
+	(*WorkerWindow)(nil),           // 17: plait.control.v1.WorkerWindow
+	(*SetWindowsResponse)(nil),     // 18: plait.control.v1.SetWindowsResponse
+	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
+	(*status.Status)(nil),          // 20: google.rpc.Status
+	(*v1.MethodInfo)(nil),          // 21: plait.v1.MethodInfo
 }
 var file_plait_control_v1_control_service_proto_depIdxs = []int32{
-	18, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
+	19, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
 	2,  // 1: plait.control.v1.ObserveResponse.contract_announced:type_name -> plait.control.v1.ContractAnnounced
 	3,  // 2: plait.control.v1.ObserveResponse.worker_attached:type_name -> plait.control.v1.WorkerAttached
 	4,  // 3: plait.control.v1.ObserveResponse.worker_detached:type_name -> plait.control.v1.WorkerDetached
 	5,  // 4: plait.control.v1.ObserveResponse.figures:type_name -> plait.control.v1.Figures
-	18, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
-	6,  // 6: plait.control.v1.Figures.workers:type_name -> plait.control.v1.WorkerFigures
-	7,  // 7: plait.control.v1.Figures.queues:type_name -> plait.control.v1.QueueFigures
-	8,  // 8: plait.control.v1.Figures.methods:type_name -> plait.control.v1.MethodFigures
-	10, // 9: plait.control.v1.SetGatesRequest.gates:type_name -> plait.control.v1.MethodGate
-	18, // 10: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
-	14, // 11: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
-	19, // 12: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
-	20, // 13: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
-	16, // 14: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
-	0,  // 15: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
-	12, // 16: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
-	15, // 17: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
-	9,  // 18: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
-	1,  // 19: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
-	13, // 20: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
-	17, // 21: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
-	11, // 22: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	19, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
+	7,  // 6: plait.control.v1.Figures.workers:type_name -> plait.control.v1.WorkerFigures
+	8,  // 7: plait.control.v1.Figures.queues:type_name -> plait.control.v1.QueueFigures
+	9,  // 8: plait.control.v1.Figures.methods:type_name -> plait.control.v1.MethodFigures
+	6,  // 9: plait.control.v1.Figures.lost:type_name -> plait.control.v1.LostAttempts
+	11, // 10: plait.control.v1.SetGatesRequest.gates:type_name -> plait.control.v1.MethodGate
+	19, // 11: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
+	15, // 12: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
+	20, // 13: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
+	21, // 14: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
+	17, // 15: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
+	0,  // 16: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
+	13, // 17: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
+	16, // 18: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
+	10, // 19: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
+	1,  // 20: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
+	14, // 21: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
+	18, // 22: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
+	12, // 23: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_control_service_proto_init() }
@@ -1673,15 +1763,15 @@ func file_plait_control_v1_control_service_proto_init() {
 		(*ObserveResponse_WorkerDetached)(nil),
 		(*ObserveResponse_Figures)(nil),
 	}
-	file_plait_control_v1_control_service_proto_msgTypes[8].OneofWrappers = []any{}
-	file_plait_control_v1_control_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_plait_control_v1_control_service_proto_msgTypes[9].OneofWrappers = []any{}
+	file_plait_control_v1_control_service_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_control_v1_control_service_proto_rawDesc), len(file_plait_control_v1_control_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

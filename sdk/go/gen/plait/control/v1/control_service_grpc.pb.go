@@ -33,6 +33,11 @@ const (
 //
 // The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
 // nobody observes.
+//
+// A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+// "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+// another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+// metadata nothing is checked.
 type ControlServiceClient interface {
 	// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
 	// scheduler; an older stream is ended.
@@ -109,6 +114,11 @@ func (c *controlServiceClient) SetGates(ctx context.Context, in *SetGatesRequest
 //
 // The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
 // nobody observes.
+//
+// A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+// "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+// another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+// metadata nothing is checked.
 type ControlServiceServer interface {
 	// Streams what happens: first the state as it is, then changes and figures. Opening it makes the caller the
 	// scheduler; an older stream is ended.

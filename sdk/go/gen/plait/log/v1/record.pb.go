@@ -321,6 +321,7 @@ type Record struct {
 	//	*Record_ArchivesDropped
 	//	*Record_Restored
 	//	*Record_ArchiveImages
+	//	*Record_RateImage
 	Fact          isRecord_Fact `protobuf_oneof:"fact"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -579,6 +580,15 @@ func (x *Record) GetArchiveImages() *ArchiveImages {
 	return nil
 }
 
+func (x *Record) GetRateImage() *RateImage {
+	if x != nil {
+		if x, ok := x.Fact.(*Record_RateImage); ok {
+			return x.RateImage
+		}
+	}
+	return nil
+}
+
 type isRecord_Fact interface {
 	isRecord_Fact()
 }
@@ -703,6 +713,11 @@ type Record_ArchiveImages struct {
 	ArchiveImages *ArchiveImages `protobuf:"bytes,24,opt,name=archive_images,json=archiveImages,proto3,oneof"`
 }
 
+type Record_RateImage struct {
+	// What is used up of a rate limit; in snapshots only.
+	RateImage *RateImage `protobuf:"bytes,25,opt,name=rate_image,json=rateImage,proto3,oneof"`
+}
+
 func (*Record_Submitted) isRecord_Fact() {}
 
 func (*Record_Started) isRecord_Fact() {}
@@ -750,6 +765,8 @@ func (*Record_ArchivesDropped) isRecord_Fact() {}
 func (*Record_Restored) isRecord_Fact() {}
 
 func (*Record_ArchiveImages) isRecord_Fact() {}
+
+func (*Record_RateImage) isRecord_Fact() {}
 
 // Tasks were accepted. Payload area: the request and then the envelope of each task.
 type Submitted struct {
@@ -3316,6 +3333,134 @@ func (x *SessionAnswer) GetAcceptance() *Acceptance {
 	return nil
 }
 
+// What is used up of a method's rate limit, of all its keys or of some. A rate that has recovered is not told of.
+type RateImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the method.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// When its next start would be on time had there been no burst.
+	Arrival *RateArrival `protobuf:"bytes,2,opt,name=arrival,proto3" json:"arrival,omitempty"`
+	// The same of keys with a rate of their own: the keys, empty for tasks without one.
+	Keys []string `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	// For each of the keys.
+	KeyArrivals   []*RateArrival `protobuf:"bytes,4,rep,name=key_arrivals,json=keyArrivals,proto3" json:"key_arrivals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateImage) Reset() {
+	*x = RateImage{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateImage) ProtoMessage() {}
+
+func (x *RateImage) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateImage.ProtoReflect.Descriptor instead.
+func (*RateImage) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RateImage) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *RateImage) GetArrival() *RateArrival {
+	if x != nil {
+		return x.Arrival
+	}
+	return nil
+}
+
+func (x *RateImage) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *RateImage) GetKeyArrivals() []*RateArrival {
+	if x != nil {
+		return x.KeyArrivals
+	}
+	return nil
+}
+
+// An arrival time of the generic cell rate algorithm.
+type RateArrival struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whole milliseconds since 1970.
+	AtMs uint64 `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	// And so many parts of one millisecond, of which there are as many as starts in the rate's period.
+	Parts         uint64 `protobuf:"varint,2,opt,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateArrival) Reset() {
+	*x = RateArrival{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateArrival) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateArrival) ProtoMessage() {}
+
+func (x *RateArrival) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateArrival.ProtoReflect.Descriptor instead.
+func (*RateArrival) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RateArrival) GetAtMs() uint64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *RateArrival) GetParts() uint64 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
 var File_plait_log_v1_record_proto protoreflect.FileDescriptor
 
 const file_plait_log_v1_record_proto_rawDesc = "" +
@@ -3324,7 +3469,7 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\tFrameMeta\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x04R\x06timeMs\x12.\n" +
-	"\arecords\x18\x03 \x03(\v2\x14.plait.log.v1.RecordR\arecords\"\xa5\v\n" +
+	"\arecords\x18\x03 \x03(\v2\x14.plait.log.v1.RecordR\arecords\"\xdf\v\n" +
 	"\x06Record\x127\n" +
 	"\tsubmitted\x18\x01 \x01(\v2\x17.plait.log.v1.SubmittedH\x00R\tsubmitted\x121\n" +
 	"\astarted\x18\x02 \x01(\v2\x15.plait.log.v1.StartedH\x00R\astarted\x127\n" +
@@ -3351,7 +3496,9 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\barchived\x18\x15 \x01(\v2\x16.plait.log.v1.ArchivedH\x00R\barchived\x12J\n" +
 	"\x10archives_dropped\x18\x16 \x01(\v2\x1d.plait.log.v1.ArchivesDroppedH\x00R\x0farchivesDropped\x124\n" +
 	"\brestored\x18\x17 \x01(\v2\x16.plait.log.v1.RestoredH\x00R\brestored\x12D\n" +
-	"\x0earchive_images\x18\x18 \x01(\v2\x1b.plait.log.v1.ArchiveImagesH\x00R\rarchiveImagesB\x06\n" +
+	"\x0earchive_images\x18\x18 \x01(\v2\x1b.plait.log.v1.ArchiveImagesH\x00R\rarchiveImages\x128\n" +
+	"\n" +
+	"rate_image\x18\x19 \x01(\v2\x17.plait.log.v1.RateImageH\x00R\trateImageB\x06\n" +
 	"\x04fact\"\xfa\x04\n" +
 	"\tSubmitted\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x1a\n" +
@@ -3564,7 +3711,15 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x128\n" +
 	"\n" +
 	"acceptance\x18\x02 \x01(\v2\x18.plait.log.v1.AcceptanceR\n" +
-	"acceptance*\x8e\x02\n" +
+	"acceptance\"\xaa\x01\n" +
+	"\tRateImage\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x123\n" +
+	"\aarrival\x18\x02 \x01(\v2\x19.plait.log.v1.RateArrivalR\aarrival\x12\x12\n" +
+	"\x04keys\x18\x03 \x03(\tR\x04keys\x12<\n" +
+	"\fkey_arrivals\x18\x04 \x03(\v2\x19.plait.log.v1.RateArrivalR\vkeyArrivals\"8\n" +
+	"\vRateArrival\x12\x13\n" +
+	"\x05at_ms\x18\x01 \x01(\x04R\x04atMs\x12\x14\n" +
+	"\x05parts\x18\x02 \x01(\x04R\x05parts*\x8e\x02\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dFAILURE_REASON_TASK_CANCELLED\x10\x01\x12'\n" +
@@ -3596,7 +3751,7 @@ func file_plait_log_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_plait_log_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_plait_log_v1_record_proto_goTypes = []any{
 	(FailureReason)(0),       // 0: plait.log.v1.FailureReason
 	(ReturnCause)(0),         // 1: plait.log.v1.ReturnCause
@@ -3638,10 +3793,12 @@ var file_plait_log_v1_record_proto_goTypes = []any{
 	(*IndexedFailure)(nil),   // 37: plait.log.v1.IndexedFailure
 	(*SessionImage)(nil),     // 38: plait.log.v1.SessionImage
 	(*SessionAnswer)(nil),    // 39: plait.log.v1.SessionAnswer
-	(v1.ErrorReason)(0),      // 40: plait.v1.ErrorReason
-	(v1.TaskState)(0),        // 41: plait.v1.TaskState
-	(*v1.Metadatum)(nil),     // 42: plait.v1.Metadatum
-	(*v11.MethodPolicy)(nil), // 43: plait.control.v1.MethodPolicy
+	(*RateImage)(nil),        // 40: plait.log.v1.RateImage
+	(*RateArrival)(nil),      // 41: plait.log.v1.RateArrival
+	(v1.ErrorReason)(0),      // 42: plait.v1.ErrorReason
+	(v1.TaskState)(0),        // 43: plait.v1.TaskState
+	(*v1.Metadatum)(nil),     // 44: plait.v1.Metadatum
+	(*v11.MethodPolicy)(nil), // 45: plait.control.v1.MethodPolicy
 }
 var file_plait_log_v1_record_proto_depIdxs = []int32{
 	4,  // 0: plait.log.v1.FrameMeta.records:type_name -> plait.log.v1.Record
@@ -3669,38 +3826,41 @@ var file_plait_log_v1_record_proto_depIdxs = []int32{
 	23, // 22: plait.log.v1.Record.archives_dropped:type_name -> plait.log.v1.ArchivesDropped
 	24, // 23: plait.log.v1.Record.restored:type_name -> plait.log.v1.Restored
 	33, // 24: plait.log.v1.Record.archive_images:type_name -> plait.log.v1.ArchiveImages
-	8,  // 25: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
-	6,  // 26: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
-	7,  // 27: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
-	9,  // 28: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
-	40, // 29: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
-	41, // 30: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
-	0,  // 31: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
-	42, // 32: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
-	12, // 33: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
-	1,  // 34: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
-	12, // 35: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
-	2,  // 36: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
-	32, // 37: plait.log.v1.Restored.tasks:type_name -> plait.log.v1.TaskImages
-	43, // 38: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
-	6,  // 39: plait.log.v1.TaskImages.children:type_name -> plait.log.v1.IndexedChild
-	41, // 40: plait.log.v1.TaskImages.states:type_name -> plait.v1.TaskState
-	36, // 41: plait.log.v1.TaskImages.requests:type_name -> plait.log.v1.StoredBlobs
-	36, // 42: plait.log.v1.TaskImages.envelopes:type_name -> plait.log.v1.StoredBlobs
-	36, // 43: plait.log.v1.TaskImages.responses:type_name -> plait.log.v1.StoredBlobs
-	37, // 44: plait.log.v1.TaskImages.failures:type_name -> plait.log.v1.IndexedFailure
-	41, // 45: plait.log.v1.TaskImages.event_states:type_name -> plait.v1.TaskState
-	34, // 46: plait.log.v1.ArchiveImages.files:type_name -> plait.log.v1.ArchiveImage
-	35, // 47: plait.log.v1.ArchiveImage.groups:type_name -> plait.log.v1.ArchivedGroup
-	41, // 48: plait.log.v1.ArchivedGroup.state:type_name -> plait.v1.TaskState
-	12, // 49: plait.log.v1.IndexedFailure.failure:type_name -> plait.log.v1.Failure
-	39, // 50: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
-	8,  // 51: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	40, // 25: plait.log.v1.Record.rate_image:type_name -> plait.log.v1.RateImage
+	8,  // 26: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
+	6,  // 27: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
+	7,  // 28: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
+	9,  // 29: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
+	42, // 30: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
+	43, // 31: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
+	0,  // 32: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
+	44, // 33: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
+	12, // 34: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
+	1,  // 35: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
+	12, // 36: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
+	2,  // 37: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
+	32, // 38: plait.log.v1.Restored.tasks:type_name -> plait.log.v1.TaskImages
+	45, // 39: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
+	6,  // 40: plait.log.v1.TaskImages.children:type_name -> plait.log.v1.IndexedChild
+	43, // 41: plait.log.v1.TaskImages.states:type_name -> plait.v1.TaskState
+	36, // 42: plait.log.v1.TaskImages.requests:type_name -> plait.log.v1.StoredBlobs
+	36, // 43: plait.log.v1.TaskImages.envelopes:type_name -> plait.log.v1.StoredBlobs
+	36, // 44: plait.log.v1.TaskImages.responses:type_name -> plait.log.v1.StoredBlobs
+	37, // 45: plait.log.v1.TaskImages.failures:type_name -> plait.log.v1.IndexedFailure
+	43, // 46: plait.log.v1.TaskImages.event_states:type_name -> plait.v1.TaskState
+	34, // 47: plait.log.v1.ArchiveImages.files:type_name -> plait.log.v1.ArchiveImage
+	35, // 48: plait.log.v1.ArchiveImage.groups:type_name -> plait.log.v1.ArchivedGroup
+	43, // 49: plait.log.v1.ArchivedGroup.state:type_name -> plait.v1.TaskState
+	12, // 50: plait.log.v1.IndexedFailure.failure:type_name -> plait.log.v1.Failure
+	39, // 51: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
+	8,  // 52: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
+	41, // 53: plait.log.v1.RateImage.arrival:type_name -> plait.log.v1.RateArrival
+	41, // 54: plait.log.v1.RateImage.key_arrivals:type_name -> plait.log.v1.RateArrival
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_plait_log_v1_record_proto_init() }
@@ -3733,6 +3893,7 @@ func file_plait_log_v1_record_proto_init() {
 		(*Record_ArchivesDropped)(nil),
 		(*Record_Restored)(nil),
 		(*Record_ArchiveImages)(nil),
+		(*Record_RateImage)(nil),
 	}
 	file_plait_log_v1_record_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
@@ -3741,7 +3902,7 @@ func file_plait_log_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_log_v1_record_proto_rawDesc), len(file_plait_log_v1_record_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -233,6 +233,7 @@ class Figures(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
         """The interval."""
@@ -249,6 +250,10 @@ class Figures(_message.Message):
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodFigures]:
         """Every method with outcomes in the interval."""
 
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostAttempts]:
+        """Workers that went away with attempts under way in the interval; at most 1000."""
+
     def __init__(
         self,
         *,
@@ -256,14 +261,47 @@ class Figures(_message.Message):
         workers: _abc.Iterable[Global___WorkerFigures] | None = ...,
         queues: _abc.Iterable[Global___QueueFigures] | None = ...,
         methods: _abc.Iterable[Global___MethodFigures] | None = ...,
+        lost: _abc.Iterable[Global___LostAttempts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "methods", b"methods", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "lost", b"lost", "methods", b"methods", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Figures: _TypeAlias = Figures  # noqa: Y015
+
+@_typing.final
+class LostAttempts(_message.Message):
+    """Attempts that ended because their worker went away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """The worker's id."""
+    attempts: _builtins.int
+    """How many they were; each cost its task an attempt."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of their tasks, at most 10."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        tasks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "tasks", b"tasks", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LostAttempts: _TypeAlias = LostAttempts  # noqa: Y015
 
 @_typing.final
 class WorkerFigures(_message.Message):
@@ -328,6 +366,7 @@ class QueueFigures(_message.Message):
     OLDEST_READY_MS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Its name."""
     ready: _builtins.int
@@ -342,6 +381,8 @@ class QueueFigures(_message.Message):
     """Whether it is paused."""
     dead_letters: _builtins.int
     """Tasks in the dead letters."""
+    held: _builtins.int
+    """Ready tasks that limits of their methods hold."""
     def __init__(
         self,
         *,
@@ -352,10 +393,11 @@ class QueueFigures(_message.Message):
         oldest_ready_ms: _builtins.int = ...,
         paused: _builtins.bool = ...,
         dead_letters: _builtins.int = ...,
+        held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "oldest_ready_ms", b"oldest_ready_ms", "paused", b"paused", "queue", b"queue", "ready", b"ready", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "held", b"held", "oldest_ready_ms", b"oldest_ready_ms", "paused", b"paused", "queue", b"queue", "ready", b"ready", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

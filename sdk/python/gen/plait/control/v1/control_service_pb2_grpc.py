@@ -28,6 +28,11 @@ if _version_not_supported:
 class ControlServiceStub:
     """The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     nobody observes.
+
+    A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    metadata nothing is checked.
     """
 
     def __init__(self, channel):
@@ -61,6 +66,11 @@ class ControlServiceStub:
 class ControlServiceServicer:
     """The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     nobody observes.
+
+    A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    metadata nothing is checked.
     """
 
     def Observe(self, request, context):
@@ -127,6 +137,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
 class ControlService:
     """The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     nobody observes.
+
+    A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    metadata nothing is checked.
     """
 
     @staticmethod

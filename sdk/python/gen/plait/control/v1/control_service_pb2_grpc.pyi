@@ -29,6 +29,11 @@ GRPC_VERSION: str
 class ControlServiceStub:
     """The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     nobody observes.
+
+    A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    metadata nothing is checked.
     """
 
     @_typing.overload
@@ -52,6 +57,11 @@ class ControlServiceStub:
 class ControlServiceAsyncStub(ControlServiceStub):
     """The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     nobody observes.
+
+    A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    metadata nothing is checked.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -71,6 +81,11 @@ class ControlServiceAsyncStub(ControlServiceStub):
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     """The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
     nobody observes.
+
+    A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+    "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+    another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+    metadata nothing is checked.
     """
 
     @_abc_1.abstractmethod

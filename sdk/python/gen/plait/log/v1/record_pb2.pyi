@@ -199,6 +199,7 @@ class Record(_message.Message):
     ARCHIVES_DROPPED_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
     ARCHIVE_IMAGES_FIELD_NUMBER: _builtins.int
+    RATE_IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def submitted(self) -> Global___Submitted:
         """Tasks were accepted."""
@@ -295,6 +296,10 @@ class Record(_message.Message):
     def archive_images(self) -> Global___ArchiveImages:
         """Archive files; in snapshots only."""
 
+    @_builtins.property
+    def rate_image(self) -> Global___RateImage:
+        """What is used up of a rate limit; in snapshots only."""
+
     def __init__(
         self,
         *,
@@ -322,12 +327,13 @@ class Record(_message.Message):
         archives_dropped: Global___ArchivesDropped | None = ...,
         restored: Global___Restored | None = ...,
         archive_images: Global___ArchiveImages | None = ...,
+        rate_image: Global___RateImage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_images", b"archive_images", "archived", b"archived", "archives_dropped", b"archives_dropped", "cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "redriven", b"redriven", "restored", b"restored", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_images", b"archive_images", "archived", b"archived", "archives_dropped", b"archives_dropped", "cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "rate_image", b"rate_image", "redriven", b"redriven", "restored", b"restored", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_images", b"archive_images", "archived", b"archived", "archives_dropped", b"archives_dropped", "cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "redriven", b"redriven", "restored", b"restored", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_images", b"archive_images", "archived", b"archived", "archives_dropped", b"archives_dropped", "cancelled", b"cancelled", "counters", b"counters", "dropped", b"dropped", "entry_deleted", b"entry_deleted", "entry_put", b"entry_put", "expired", b"expired", "fact", b"fact", "failed", b"failed", "policies_applied", b"policies_applied", "queue_paused", b"queue_paused", "queue_resumed", b"queue_resumed", "rate_image", b"rate_image", "redriven", b"redriven", "restored", b"restored", "retried", b"retried", "returned", b"returned", "session_image", b"session_image", "sessions_dropped", b"sessions_dropped", "started", b"started", "submitted", b"submitted", "succeeded", b"succeeded", "suspended", b"suspended", "task_images", b"task_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["submitted", "started", "succeeded", "retried", "returned", "suspended", "failed", "cancelled", "expired", "redriven", "dropped", "sessions_dropped", "queue_paused", "queue_resumed", "policies_applied", "entry_put", "entry_deleted", "counters", "task_images", "session_image", "archived", "archives_dropped", "restored", "archive_images"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["submitted", "started", "succeeded", "retried", "returned", "suspended", "failed", "cancelled", "expired", "redriven", "dropped", "sessions_dropped", "queue_paused", "queue_resumed", "policies_applied", "entry_put", "entry_deleted", "counters", "task_images", "session_image", "archived", "archives_dropped", "restored", "archive_images", "rate_image"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -1702,3 +1708,69 @@ class SessionAnswer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionAnswer: _TypeAlias = SessionAnswer  # noqa: Y015
+
+@_typing.final
+class RateImage(_message.Message):
+    """What is used up of a method's rate limit, of all its keys or of some. A rate that has recovered is not told of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    ARRIVAL_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    KEY_ARRIVALS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Path of the method."""
+    @_builtins.property
+    def arrival(self) -> Global___RateArrival:
+        """When its next start would be on time had there been no burst."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same of keys with a rate of their own: the keys, empty for tasks without one."""
+
+    @_builtins.property
+    def key_arrivals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateArrival]:
+        """For each of the keys."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        arrival: Global___RateArrival | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        key_arrivals: _abc.Iterable[Global___RateArrival] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "key_arrivals", b"key_arrivals", "keys", b"keys", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateImage: _TypeAlias = RateImage  # noqa: Y015
+
+@_typing.final
+class RateArrival(_message.Message):
+    """An arrival time of the generic cell rate algorithm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_MS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    at_ms: _builtins.int
+    """Whole milliseconds since 1970."""
+    parts: _builtins.int
+    """And so many parts of one millisecond, of which there are as many as starts in the rate's period."""
+    def __init__(
+        self,
+        *,
+        at_ms: _builtins.int = ...,
+        parts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateArrival: _TypeAlias = RateArrival  # noqa: Y015

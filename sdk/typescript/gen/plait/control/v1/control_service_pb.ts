@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/control/v1/control_service.proto.
  */
 export const file_plait_control_v1_control_service: GenFile = /*@__PURE__*/
-  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJYCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKFAgoPT2JzZXJ2ZVJlc3BvbnNlEkEKEmNvbnRyYWN0X2Fubm91bmNlZBgBIAEoCzIjLnBsYWl0LmNvbnRyb2wudjEuQ29udHJhY3RBbm5vdW5jZWRIABI7Cg93b3JrZXJfYXR0YWNoZWQYAiABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckF0dGFjaGVkSAASOwoPd29ya2VyX2RldGFjaGVkGAMgASgLMiAucGxhaXQuY29udHJvbC52MS5Xb3JrZXJEZXRhY2hlZEgAEiwKB2ZpZ3VyZXMYBCABKAsyGS5wbGFpdC5jb250cm9sLnYxLkZpZ3VyZXNIAEIHCgVldmVudCKfAQoRQ29udHJhY3RBbm5vdW5jZWQSFAoMYW5ub3VuY2VtZW50GAEgASgEEhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMEhAKCHNlcnZpY2VzGAMgAygJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGZGlnZXN0GAUgASgJEhIKCmZvcl93b3JrZXIYBiABKAgSDwoHcmVwbGFjZRgHIAEoCCKUAQoOV29ya2VyQXR0YWNoZWQSDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIRCgljb250cmFjdHMYByADKAkSEAoIZW5kcG9pbnQYCCABKAkiMAoOV29ya2VyRGV0YWNoZWQSDgoGd29ya2VyGAEgASgJEg4KBnJlYXNvbhgCIAEoCSLKAQoHRmlndXJlcxIrCghpbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgd3b3JrZXJzGAIgAygLMh8ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJGaWd1cmVzEi4KBnF1ZXVlcxgDIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuUXVldWVGaWd1cmVzEjAKB21ldGhvZHMYBCADKAsyHy5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEZpZ3VyZXMimAEKDVdvcmtlckZpZ3VyZXMSDgoGd29ya2VyGAEgASgJEg0KBXNsb3RzGAIgASgNEg4KBndpbmRvdxgDIAEoDRIRCglpbl9mbGlnaHQYBCABKA0SEQoJc3VzcGVuZGVkGAUgASgNEhEKCXN1Y2NlZWRlZBgGIAEoBBIOCgZmYWlsZWQYByABKAQSDwoHYnVzeV9tcxgIIAEoBCKNAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBCKgAQoNTWV0aG9kRmlndXJlcxIOCgZtZXRob2QYASABKAkSEQoJc3VibWl0dGVkGAIgASgEEhAKCG91dGNvbWVzGAMgAygEEg8KB3JldHJpZWQYBCABKAQSDwoHYnVzeV9tcxgFIAEoBBIWCg5mcmVzaF9vdXRjb21lcxgGIAMoBBIUCgdwZXJtaXRzGAcgASgNSACIAQFCCgoIX3Blcm1pdHMiPgoPU2V0R2F0ZXNSZXF1ZXN0EisKBWdhdGVzGAEgAygLMhwucGxhaXQuY29udHJvbC52MS5NZXRob2RHYXRlImwKCk1ldGhvZEdhdGUSDgoGbWV0aG9kGAEgASgJEhQKB3Blcm1pdHMYAiABKA1IAIgBARIsCgl2YWxpZF9mb3IYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCgoIX3Blcm1pdHMiIwoQU2V0R2F0ZXNSZXNwb25zZRIPCgd1bmtub3duGAEgAygJIp0BChVEZWNpZGVDb250cmFjdFJlcXVlc3QSFAoMYW5ub3VuY2VtZW50GAEgASgEEjAKCHBvbGljaWVzGAIgAygLMh4ucGxhaXQuY29udHJvbC52MS5NZXRob2RQb2xpY3kSIwoHcmVmdXNhbBgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhcKD2Jlc2lkZV9zZXJ2aWNlcxgEIAMoCSIYChZEZWNpZGVDb250cmFjdFJlc3BvbnNlIu8DCgxNZXRob2RQb2xpY3kSIgoEaW5mbxgBIAEoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8SEwoLZGVhZGxpbmVfbXMYAiABKAQSGgoSYXR0ZW1wdF90aW1lb3V0X21zGAMgASgEEhQKDG1heF9hdHRlbXB0cxgEIAEoDRIaChJpbml0aWFsX2JhY2tvZmZfbXMYBSABKAQSFgoObWF4X2JhY2tvZmZfbXMYBiABKAQSGwoTbXVsdGlwbGllcl9wZXJtaWxsZRgHIAEoDRIXCg9yZXRyeWFibGVfY29kZXMYCCABKA0SHQoVaWRlbXBvdGVuY3lfd2luZG93X21zGAkgASgEEhAKCHByaW9yaXR5GAogASgNEhQKDGF0X21vc3Rfb25jZRgLIAEoCBIUCgxyZXRlbnRpb25fbXMYDCABKAQSIAoYZGVhZF9sZXR0ZXJfcmV0ZW50aW9uX21zGA0gASgEEhIKCnJhdGVfbGltaXQYDiABKAQSFgoOcmF0ZV9wZXJpb2RfbXMYDyABKAQSEgoKcmF0ZV9idXJzdBgQIAEoBBITCgtyYXRlX2J5X2tleRgRIAEoCBIZChFjb25jdXJyZW5jeV9saW1pdBgSIAEoDRIbChNjb25jdXJyZW5jeV9wZXJfa2V5GBMgASgNIkQKEVNldFdpbmRvd3NSZXF1ZXN0Ei8KB3dpbmRvd3MYASADKAsyHi5wbGFpdC5jb250cm9sLnYxLldvcmtlcldpbmRvdyIuCgxXb3JrZXJXaW5kb3cSDgoGd29ya2VyGAEgASgJEg4KBndpbmRvdxgCIAEoDSIlChJTZXRXaW5kb3dzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCTLzAgoOQ29udHJvbFNlcnZpY2USUAoHT2JzZXJ2ZRIgLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlcXVlc3QaIS5wbGFpdC5jb250cm9sLnYxLk9ic2VydmVSZXNwb25zZTABEmMKDkRlY2lkZUNvbnRyYWN0EicucGxhaXQuY29udHJvbC52MS5EZWNpZGVDb250cmFjdFJlcXVlc3QaKC5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVzcG9uc2USVwoKU2V0V2luZG93cxIjLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1JlcXVlc3QaJC5wbGFpdC5jb250cm9sLnYxLlNldFdpbmRvd3NSZXNwb25zZRJRCghTZXRHYXRlcxIhLnBsYWl0LmNvbnRyb2wudjEuU2V0R2F0ZXNSZXF1ZXN0GiIucGxhaXQuY29udHJvbC52MS5TZXRHYXRlc1Jlc3BvbnNlQjBaLnBsYWl0LmRldi9wbGFpdC9nZW4vcGxhaXQvY29udHJvbC92MTtjb250cm9sdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
+  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJYCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKFAgoPT2JzZXJ2ZVJlc3BvbnNlEkEKEmNvbnRyYWN0X2Fubm91bmNlZBgBIAEoCzIjLnBsYWl0LmNvbnRyb2wudjEuQ29udHJhY3RBbm5vdW5jZWRIABI7Cg93b3JrZXJfYXR0YWNoZWQYAiABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckF0dGFjaGVkSAASOwoPd29ya2VyX2RldGFjaGVkGAMgASgLMiAucGxhaXQuY29udHJvbC52MS5Xb3JrZXJEZXRhY2hlZEgAEiwKB2ZpZ3VyZXMYBCABKAsyGS5wbGFpdC5jb250cm9sLnYxLkZpZ3VyZXNIAEIHCgVldmVudCKfAQoRQ29udHJhY3RBbm5vdW5jZWQSFAoMYW5ub3VuY2VtZW50GAEgASgEEhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMEhAKCHNlcnZpY2VzGAMgAygJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGZGlnZXN0GAUgASgJEhIKCmZvcl93b3JrZXIYBiABKAgSDwoHcmVwbGFjZRgHIAEoCCKUAQoOV29ya2VyQXR0YWNoZWQSDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIRCgljb250cmFjdHMYByADKAkSEAoIZW5kcG9pbnQYCCABKAkiMAoOV29ya2VyRGV0YWNoZWQSDgoGd29ya2VyGAEgASgJEg4KBnJlYXNvbhgCIAEoCSL4AQoHRmlndXJlcxIrCghpbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgd3b3JrZXJzGAIgAygLMh8ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJGaWd1cmVzEi4KBnF1ZXVlcxgDIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuUXVldWVGaWd1cmVzEjAKB21ldGhvZHMYBCADKAsyHy5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEZpZ3VyZXMSLAoEbG9zdBgFIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuTG9zdEF0dGVtcHRzIj8KDExvc3RBdHRlbXB0cxIOCgZ3b3JrZXIYASABKAkSEAoIYXR0ZW1wdHMYAiABKA0SDQoFdGFza3MYAyADKAkimAEKDVdvcmtlckZpZ3VyZXMSDgoGd29ya2VyGAEgASgJEg0KBXNsb3RzGAIgASgNEg4KBndpbmRvdxgDIAEoDRIRCglpbl9mbGlnaHQYBCABKA0SEQoJc3VzcGVuZGVkGAUgASgNEhEKCXN1Y2NlZWRlZBgGIAEoBBIOCgZmYWlsZWQYByABKAQSDwoHYnVzeV9tcxgIIAEoBCKbAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBBIMCgRoZWxkGAggASgEIqABCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEEhYKDmZyZXNoX291dGNvbWVzGAYgAygEEhQKB3Blcm1pdHMYByABKA1IAIgBAUIKCghfcGVybWl0cyI+Cg9TZXRHYXRlc1JlcXVlc3QSKwoFZ2F0ZXMYASADKAsyHC5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEdhdGUibAoKTWV0aG9kR2F0ZRIOCgZtZXRob2QYASABKAkSFAoHcGVybWl0cxgCIAEoDUgAiAEBEiwKCXZhbGlkX2ZvchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfcGVybWl0cyIjChBTZXRHYXRlc1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkinQEKFURlY2lkZUNvbnRyYWN0UmVxdWVzdBIUCgxhbm5vdW5jZW1lbnQYASABKAQSMAoIcG9saWNpZXMYAiADKAsyHi5wbGFpdC5jb250cm9sLnYxLk1ldGhvZFBvbGljeRIjCgdyZWZ1c2FsGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSFwoPYmVzaWRlX3NlcnZpY2VzGAQgAygJIhgKFkRlY2lkZUNvbnRyYWN0UmVzcG9uc2Ui7wMKDE1ldGhvZFBvbGljeRIiCgRpbmZvGAEgASgLMhQucGxhaXQudjEuTWV0aG9kSW5mbxITCgtkZWFkbGluZV9tcxgCIAEoBBIaChJhdHRlbXB0X3RpbWVvdXRfbXMYAyABKAQSFAoMbWF4X2F0dGVtcHRzGAQgASgNEhoKEmluaXRpYWxfYmFja29mZl9tcxgFIAEoBBIWCg5tYXhfYmFja29mZl9tcxgGIAEoBBIbChNtdWx0aXBsaWVyX3Blcm1pbGxlGAcgASgNEhcKD3JldHJ5YWJsZV9jb2RlcxgIIAEoDRIdChVpZGVtcG90ZW5jeV93aW5kb3dfbXMYCSABKAQSEAoIcHJpb3JpdHkYCiABKA0SFAoMYXRfbW9zdF9vbmNlGAsgASgIEhQKDHJldGVudGlvbl9tcxgMIAEoBBIgChhkZWFkX2xldHRlcl9yZXRlbnRpb25fbXMYDSABKAQSEgoKcmF0ZV9saW1pdBgOIAEoBBIWCg5yYXRlX3BlcmlvZF9tcxgPIAEoBBISCgpyYXRlX2J1cnN0GBAgASgEEhMKC3JhdGVfYnlfa2V5GBEgASgIEhkKEWNvbmN1cnJlbmN5X2xpbWl0GBIgASgNEhsKE2NvbmN1cnJlbmN5X3Blcl9rZXkYEyABKA0iRAoRU2V0V2luZG93c1JlcXVlc3QSLwoHd2luZG93cxgBIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuV29ya2VyV2luZG93Ii4KDFdvcmtlcldpbmRvdxIOCgZ3b3JrZXIYASABKAkSDgoGd2luZG93GAIgASgNIiUKElNldFdpbmRvd3NSZXNwb25zZRIPCgd1bmtub3duGAEgAygJMvMCCg5Db250cm9sU2VydmljZRJQCgdPYnNlcnZlEiAucGxhaXQuY29udHJvbC52MS5PYnNlcnZlUmVxdWVzdBohLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlc3BvbnNlMAESYwoORGVjaWRlQ29udHJhY3QSJy5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVxdWVzdBooLnBsYWl0LmNvbnRyb2wudjEuRGVjaWRlQ29udHJhY3RSZXNwb25zZRJXCgpTZXRXaW5kb3dzEiMucGxhaXQuY29udHJvbC52MS5TZXRXaW5kb3dzUmVxdWVzdBokLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1Jlc3BvbnNlElEKCFNldEdhdGVzEiEucGxhaXQuY29udHJvbC52MS5TZXRHYXRlc1JlcXVlc3QaIi5wbGFpdC5jb250cm9sLnYxLlNldEdhdGVzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
 
 /**
  * Who observes.
@@ -296,6 +296,13 @@ export type Figures = Message<"plait.control.v1.Figures"> & {
    * @generated from field: repeated plait.control.v1.MethodFigures methods = 4;
    */
   methods: MethodFigures[];
+
+  /**
+   * Workers that went away with attempts under way in the interval; at most 1000.
+   *
+   * @generated from field: repeated plait.control.v1.LostAttempts lost = 5;
+   */
+  lost: LostAttempts[];
 };
 
 /**
@@ -304,6 +311,41 @@ export type Figures = Message<"plait.control.v1.Figures"> & {
  */
 export const FiguresSchema: GenMessage<Figures> = /*@__PURE__*/
   messageDesc(file_plait_control_v1_control_service, 5);
+
+/**
+ * Attempts that ended because their worker went away.
+ *
+ * @generated from message plait.control.v1.LostAttempts
+ */
+export type LostAttempts = Message<"plait.control.v1.LostAttempts"> & {
+  /**
+   * The worker's id.
+   *
+   * @generated from field: string worker = 1;
+   */
+  worker: string;
+
+  /**
+   * How many they were; each cost its task an attempt.
+   *
+   * @generated from field: uint32 attempts = 2;
+   */
+  attempts: number;
+
+  /**
+   * Ids of their tasks, at most 10.
+   *
+   * @generated from field: repeated string tasks = 3;
+   */
+  tasks: string[];
+};
+
+/**
+ * Describes the message plait.control.v1.LostAttempts.
+ * Use `create(LostAttemptsSchema)` to create a new message.
+ */
+export const LostAttemptsSchema: GenMessage<LostAttempts> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 6);
 
 /**
  * One worker.
@@ -373,7 +415,7 @@ export type WorkerFigures = Message<"plait.control.v1.WorkerFigures"> & {
  * Use `create(WorkerFiguresSchema)` to create a new message.
  */
 export const WorkerFiguresSchema: GenMessage<WorkerFigures> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 6);
+  messageDesc(file_plait_control_v1_control_service, 7);
 
 /**
  * One queue.
@@ -429,6 +471,13 @@ export type QueueFigures = Message<"plait.control.v1.QueueFigures"> & {
    * @generated from field: uint64 dead_letters = 7;
    */
   deadLetters: bigint;
+
+  /**
+   * Ready tasks that limits of their methods hold.
+   *
+   * @generated from field: uint64 held = 8;
+   */
+  held: bigint;
 };
 
 /**
@@ -436,7 +485,7 @@ export type QueueFigures = Message<"plait.control.v1.QueueFigures"> & {
  * Use `create(QueueFiguresSchema)` to create a new message.
  */
 export const QueueFiguresSchema: GenMessage<QueueFigures> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 7);
+  messageDesc(file_plait_control_v1_control_service, 8);
 
 /**
  * One method.
@@ -500,7 +549,7 @@ export type MethodFigures = Message<"plait.control.v1.MethodFigures"> & {
  * Use `create(MethodFiguresSchema)` to create a new message.
  */
 export const MethodFiguresSchema: GenMessage<MethodFigures> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 8);
+  messageDesc(file_plait_control_v1_control_service, 9);
 
 /**
  * Gates of methods.
@@ -521,7 +570,7 @@ export type SetGatesRequest = Message<"plait.control.v1.SetGatesRequest"> & {
  * Use `create(SetGatesRequestSchema)` to create a new message.
  */
 export const SetGatesRequestSchema: GenMessage<SetGatesRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 9);
+  messageDesc(file_plait_control_v1_control_service, 10);
 
 /**
  * How many attempts of a method may begin. While none may, its READY tasks are PARKED.
@@ -556,7 +605,7 @@ export type MethodGate = Message<"plait.control.v1.MethodGate"> & {
  * Use `create(MethodGateSchema)` to create a new message.
  */
 export const MethodGateSchema: GenMessage<MethodGate> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 10);
+  messageDesc(file_plait_control_v1_control_service, 11);
 
 /**
  * They are set.
@@ -577,7 +626,7 @@ export type SetGatesResponse = Message<"plait.control.v1.SetGatesResponse"> & {
  * Use `create(SetGatesResponseSchema)` to create a new message.
  */
 export const SetGatesResponseSchema: GenMessage<SetGatesResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 11);
+  messageDesc(file_plait_control_v1_control_service, 12);
 
 /**
  * A verdict on a contract.
@@ -620,7 +669,7 @@ export type DecideContractRequest = Message<"plait.control.v1.DecideContractRequ
  * Use `create(DecideContractRequestSchema)` to create a new message.
  */
 export const DecideContractRequestSchema: GenMessage<DecideContractRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 12);
+  messageDesc(file_plait_control_v1_control_service, 13);
 
 /**
  * The verdict is durable and in force.
@@ -635,7 +684,7 @@ export type DecideContractResponse = Message<"plait.control.v1.DecideContractRes
  * Use `create(DecideContractResponseSchema)` to create a new message.
  */
 export const DecideContractResponseSchema: GenMessage<DecideContractResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 13);
+  messageDesc(file_plait_control_v1_control_service, 14);
 
 /**
  * A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -782,7 +831,7 @@ export type MethodPolicy = Message<"plait.control.v1.MethodPolicy"> & {
  * Use `create(MethodPolicySchema)` to create a new message.
  */
 export const MethodPolicySchema: GenMessage<MethodPolicy> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 14);
+  messageDesc(file_plait_control_v1_control_service, 15);
 
 /**
  * Windows of workers.
@@ -803,7 +852,7 @@ export type SetWindowsRequest = Message<"plait.control.v1.SetWindowsRequest"> & 
  * Use `create(SetWindowsRequestSchema)` to create a new message.
  */
 export const SetWindowsRequestSchema: GenMessage<SetWindowsRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 15);
+  messageDesc(file_plait_control_v1_control_service, 16);
 
 /**
  * The window of one worker.
@@ -831,7 +880,7 @@ export type WorkerWindow = Message<"plait.control.v1.WorkerWindow"> & {
  * Use `create(WorkerWindowSchema)` to create a new message.
  */
 export const WorkerWindowSchema: GenMessage<WorkerWindow> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 16);
+  messageDesc(file_plait_control_v1_control_service, 17);
 
 /**
  * Windows are in force.
@@ -852,11 +901,16 @@ export type SetWindowsResponse = Message<"plait.control.v1.SetWindowsResponse"> 
  * Use `create(SetWindowsResponseSchema)` to create a new message.
  */
 export const SetWindowsResponseSchema: GenMessage<SetWindowsResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 17);
+  messageDesc(file_plait_control_v1_control_service, 18);
 
 /**
  * The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
  * nobody observes.
+ *
+ * A scheduler that leads by an epoch sends it with every call here, and with its writes of keys, as metadata
+ * "plait-scheduler-epoch": the version of the key "scheduler/leader", which whoever takes the lead has written. Under
+ * another epoch than the present one a call changes nothing and ends with ABORTED (LEADERSHIP_LOST). Without the
+ * metadata nothing is checked.
  *
  * @generated from service plait.control.v1.ControlService
  */

@@ -2,6 +2,7 @@
 //! that must not be, is a panic.
 
 use super::policies;
+use crate::limits_property::Bucket;
 use plait_broker_core::effect::TaskState;
 use plait_broker_core::ids::*;
 use plait_broker_core::policy::MethodPolicy;
@@ -17,6 +18,7 @@ pub(super) struct Entry {
     pub(super) expire_at: Millis,
     pub(super) key: Option<String>,
     pub(super) order: Option<String>,
+    pub(super) limit: Option<String>,
     pub(super) parent: Option<(TaskId, ChildKey)>,
     pub(super) attempt: u32,
     pub(super) token: Token,
@@ -34,6 +36,8 @@ pub(super) struct Ledger {
     policies: BTreeMap<String, MethodPolicy>,
     next: u64,
     tokens: BTreeSet<Token>,
+    /// What is left of rates, by method and, where each has the rate for itself, key.
+    buckets: BTreeMap<(String, Option<String>), Bucket>,
 }
 
 impl Ledger {
@@ -197,6 +201,7 @@ impl Ledger {
             expire_at: new.expire_at,
             key: new.idempotency_key.as_ref().map(ToString::to_string),
             order: new.ordering_key.as_ref().map(ToString::to_string),
+            limit: new.limit_key.as_ref().map(ToString::to_string),
             parent: new.parent.clone(),
             attempt: 0,
             token: Token(0),
@@ -215,6 +220,7 @@ impl Ledger {
             "a paused queue starts nothing"
         );
         self.check_order(start.task, &policy);
+        self.check_limits(start.task, &policy, now);
         assert!(
             self.tokens.insert(start.token),
             "I3: a token is granted once"
@@ -253,6 +259,29 @@ impl Ledger {
                 own.attempt > 0 || *other > id,
                 "I4: {id} starts before {other}"
             );
+        }
+    }
+
+    /// No more run, and no more begin, than may.
+    fn check_limits(&mut self, id: TaskId, policy: &MethodPolicy, now: Millis) {
+        let (own, limits) = (&self.tasks[&id], policy.limits);
+        let runs = self
+            .tasks
+            .values()
+            .filter(|entry| entry.state == TaskState::Running && entry.method == own.method);
+        let (all, same) = runs.fold((0, 0), |(all, same), entry| {
+            (all + 1, same + u32::from(entry.limit == own.limit))
+        });
+        let full = |most: u32, count: u32| most > 0 && count >= most;
+        assert!(!full(limits.running_max, all), "{id}: {all} run");
+        assert!(!full(limits.running_per_key_max, same), "{id}: {same} run");
+        if let Some(rate) = limits.rate {
+            let key = own.limit.clone().filter(|_| limits.rate_by_key);
+            let bucket = self.buckets.entry((own.method.clone(), key));
+            let bucket = bucket.or_insert_with(|| Bucket::new(rate));
+            bucket.fill(rate, now);
+            assert!(bucket.may(rate), "{id} begins too early at {now}");
+            bucket.take(rate);
         }
     }
 

@@ -1,13 +1,21 @@
 //! The methods of the model's world.
 
 use crate::harness::policy;
-use plait_broker_core::policy::MethodPolicy;
+use plait_broker_core::policy::{Limits, MethodPolicy, Rate};
 
 pub(super) const PLAIN: &str = "/m.v1.S/Plain";
 pub(super) const POISON: &str = "/m.v1.S/Poison";
 pub(super) const ONCE: &str = "/m.v1.S/Once";
 pub(super) const FLOW: &str = "/m.v1.S/Flow";
 pub(super) const METHODS: [&str; 4] = [PLAIN, POISON, ONCE, FLOW];
+
+fn rate(starts: u64, period_ms: u64, burst: u64) -> Rate {
+    Rate {
+        starts,
+        period_ms,
+        burst,
+    }
+}
 
 pub(super) fn all() -> Vec<MethodPolicy> {
     let base = |method| {
@@ -30,5 +38,15 @@ pub(super) fn all() -> Vec<MethodPolicy> {
     let mut flow = base(FLOW);
     flow.attempt_timeout_ms = 60_000;
     flow.queue = "flows".into();
-    vec![base(PLAIN), poison, once, flow]
+    let mut plain = base(PLAIN);
+    plain.limits = Limits {
+        rate: Some(rate(20, 1_000, 3)),
+        rate_by_key: true,
+        running_per_key_max: 2,
+        ..Limits::default()
+    };
+    poison.limits.running_max = 3;
+    once.limits.rate = Some(rate(7, 300, 2));
+    once.limits.running_per_key_max = 1;
+    vec![plain, poison, once, flow]
 }

@@ -531,6 +531,11 @@ fn same_state(image: &[Record], live: &[Record], what: &str) {
                 keys.sort_unstable_by_key(|key| (key.hash, key.tag));
                 vec![format!("{files:?}"), format!("{keys:?}")]
             }
+            Record::Image(plait_broker_core::image::Image::Rate(rate)) => {
+                let mut rate = rate.clone();
+                rate.keys.sort_unstable();
+                vec![format!("{rate:?}")]
+            }
             other => vec![format!("{other:?}")],
         });
         parts.collect::<Vec<_>>()

@@ -135,8 +135,11 @@ impl World {
         };
         let (some, parent) = (vec![known[at]], self.some_run());
         // It cannot give up what it was not told of yet, and would wait for it then.
-        let mut acked = self.client.acked.values();
-        let told = acked.any(|acceptance| acceptance.tasks.contains(&known[at].0));
+        let (acked, unacked) = (&self.client.acked, &self.client.unacked);
+        let mut acked = acked
+            .iter()
+            .filter(|(sequence, _)| !unacked.contains_key(sequence));
+        let told = acked.any(|(_, acceptance)| acceptance.tasks.contains(&known[at].0));
         let (tasks, forget) = if self.random.permille(700) || !told {
             (some, vec![])
         } else {
@@ -216,6 +219,9 @@ impl World {
         };
         if random.permille(300) {
             options.envelope = request(random);
+        }
+        if random.permille(700) {
+            options.limit_key = Some(format!("l{}", random.below(3)).into());
         }
         let name = random
             .permille(300)

@@ -1,0 +1,32 @@
+//! Whether something goes on that needs no time to pass: what a clock waits for before it is moved ahead.
+
+use crate::effect::TaskState;
+use crate::ids::Millis;
+use crate::partition::Partition;
+use std::sync::Arc;
+
+/// What would go on although no time passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Busy {
+    /// Attempts of this method run.
+    Running(Arc<str>),
+    /// Tasks of this method may start, and no attached worker serves it.
+    Unserved(Arc<str>),
+}
+
+impl Partition {
+    /// A method with something to do; none if whatever is left waits for a time, for a child, or for somebody who
+    /// resumes a queue. Looks at every method.
+    pub fn busy(&self, now: Millis) -> Option<Busy> {
+        let methods = &self.state.methods;
+        let classes = &self.live.workers.classes;
+        methods.by_path.values().find_map(|number| {
+            let method = methods.get(*number);
+            if method.counted(TaskState::Running) > 0 {
+                return Some(Busy::Running(Arc::clone(&method.path)));
+            }
+            let waits = methods.may_start(*number) && methods.startable(*number, now) > 0;
+            (waits && !classes.serve(*number)).then(|| Busy::Unserved(Arc::clone(&method.path)))
+        })
+    }
+}

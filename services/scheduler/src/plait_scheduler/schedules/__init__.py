@@ -1,0 +1,1 @@
+"""Schedules: what is kept of them, and how they are carried out."""
