@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
@@ -49,8 +50,10 @@ func (f *Front) Handle(_ any, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(&request); err != nil {
 		return err
 	}
+	ctx, cancel := inTime(stream.Context())
+	defer cancel()
 	var header, trailer metadata.MD
-	err := f.channel.Invoke(incoming(stream.Context()), path, &request, &response,
+	err := f.channel.Invoke(incoming(ctx), path, &request, &response,
 		grpc.Header(&header), grpc.Trailer(&trailer))
 	if len(header) > 0 {
 		if err := stream.SetHeader(header); err != nil {
@@ -62,6 +65,18 @@ func (f *Front) Handle(_ any, stream grpc.ServerStream) error {
 		return Bare(err, trailer)
 	}
 	return stream.SendMsg(&response)
+}
+
+// inTime ends a call so long before its client's deadline that the answer is there in time: at that
+// deadline the server of grpc-go resets the stream, which a client whose timer is a little behind
+// takes for a call that somebody cancelled. It costs a twentieth of the time, 50 ms at most.
+func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	lead := min(time.Until(deadline)/20, 50*time.Millisecond)
+	return context.WithDeadline(ctx, deadline.Add(-lead))
 }
 
 // incoming makes what the client sent what is submitted. Keys of gRPC and of Plait itself are left
