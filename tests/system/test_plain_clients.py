@@ -35,12 +35,21 @@ async def start(mesh: Mesh, command: list[str], method: str, calls: int, *reques
     return await mesh.start("plain-caller", [*command, method, str(calls), *requests], env)
 
 
-async def test_an_unmodified_client_finds_a_worker(fresh: Mesh, command: list[str]):
+def reported(found: directory_pb.GetDirectCallsResponse) -> bool:
+    """A client has told what became of its calls."""
+    well = [load.succeeded for load in found.loads if load.locality == "plait/mesh"]
+    return sum(well) > 100
+
+
+async def test_an_open_channel_fails_fast_until_a_worker_is_there(fresh: Mesh, command: list[str]):
+    caller = await start(fresh, command, "Echo", 0, ANSWER)
+    (refused,) = caller.ready["answers"]
+    # They were told that there is no way; not told anything, they wait for 15 s and say that.
+    assert refused.startswith("UNAVAILABLE: Failed to ")
     await start_echo(fresh)
-    said = (await start(fresh, command, "Echo", 50, ANSWER)).ready
-    assert said["answers"] == {ANSWER: 50}
-    found = await direct_calls(fresh)
+    found = await eventually(lambda: direct_calls(fresh), reported)
     assert found.rejected == 0, found.rejections
+    assert await caller.terminate() == 0
 
 
 async def test_a_client_without_a_deadline_gets_the_policy_s(fresh: Mesh, command: list[str]):
@@ -69,12 +78,6 @@ async def test_the_client_library_retries_as_the_contract_says(fresh: Mesh, comm
         assert named.calls == {"passes": 3, "stays": 3, "internal": 1, "invalid": 1}
 
 
-def reported(found: directory_pb.GetDirectCallsResponse) -> bool:
-    """A client has told what became of its calls."""
-    well = [load.succeeded for load in found.loads if load.locality == "plait/mesh"]
-    return sum(well) > 100
-
-
 async def test_no_call_fails_in_a_rolling_restart(fresh: Mesh, command: list[str]):
     running = [await start_echo(fresh), await start_echo(fresh, "go")]
     caller = await start(fresh, command, "Echo", 0, ANSWER)
@@ -82,8 +85,6 @@ async def test_no_call_fails_in_a_rolling_restart(fresh: Mesh, command: list[str
         # As a rollout does: the new one is there before the old one goes.
         running[index] = await start_echo(fresh)
         assert await old.terminate() == 0
-    found = await eventually(lambda: direct_calls(fresh), reported)
-    assert found.rejected == 0, found.rejections
     assert await caller.terminate() == 0
     (done,) = [line for line in caller.tail().splitlines() if '"done"' in line]
     assert json.loads(done)["answers"].keys() == {ANSWER}
