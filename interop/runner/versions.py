@@ -76,7 +76,7 @@ class Caller:
             if response != answered:
                 raise Unexpected(f"{response.hex()} came back, not {answered.hex()}")
             ran = {event.worker for event in (await self.look(task)).events if event.worker}
-            if not all(worker.startswith(tuple(by)) for worker in ran):
+            if not ran or not all(worker.startswith(tuple(by)) for worker in ran):
                 raise Unexpected(f"{sorted(ran)} ran it, not {' or '.join(by)}")
 
     async def does(self, request: bytes, *by: str, method: str = "Scalars") -> None:
