@@ -203,9 +203,8 @@ fn digest(method: &str, request: &[u8]) -> u128 {
 fn size(task: &SubmitTask) -> usize {
     const FIXED: usize = 200;
     let key = |key: &Option<Arc<str>>| key.as_ref().map_or(0, |key| key.len());
-    let options = task
-        .options
-        .as_ref()
-        .map_or(0, |options| 100 + options.envelope.len());
+    let options = task.options.as_ref().map_or(0, |options| {
+        100 + options.envelope.len() + options.flags.len()
+    });
     FIXED + task.request.len() + key(&task.idempotency_key) + key(&task.ordering_key) + options
 }

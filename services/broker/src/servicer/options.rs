@@ -9,13 +9,13 @@ use plait_broker_core::command::SubmitOptions;
 use plait_broker_core::ids::{TaskId, Token};
 use prost::Message;
 
-use super::times;
+use super::{flag, times};
 use crate::limits::Limits;
 use crate::status::{Refused, invalid, too_large};
 
 /// Checks the options of a task. None when they say nothing.
 pub(super) fn checked(
-    options: pb::TaskOptions,
+    mut options: pb::TaskOptions,
     limits: &Limits,
 ) -> Result<Option<Box<SubmitOptions>>, Refused> {
     if options == pb::TaskOptions::default() {
@@ -31,11 +31,14 @@ pub(super) fn checked(
         .as_ref()
         .map(|d| times::millis("options.deadline", d))
         .transpose()?;
+    let parent = options.parent.as_mut();
+    let flags = parent.map_or_else(Vec::new, |parent| std::mem::take(&mut parent.flags));
     Ok(Some(Box::new(SubmitOptions {
         delay_ms: delay.unwrap_or(0),
         deadline_ms: deadline,
         priority: options.priority.map(priority).transpose()?,
         envelope: envelope(options.metadata, limits)?,
+        flags: flag::readings(flags)?,
         parent: options
             .parent
             .map(|parent| flow_parent(parent, limits))

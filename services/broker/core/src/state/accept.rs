@@ -90,6 +90,7 @@ pub(super) fn new_task(new: &NewTask, method: u32, time: Millis) -> Task {
             parent: *parent,
             key: key.clone(),
             sibling: Link::FREE,
+            flags: (!new.flags.is_empty()).then(|| Arc::from(&new.flags[..])),
             asked: Token(0),
             awaited: Token(0),
         }));
