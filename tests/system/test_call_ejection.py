@@ -4,7 +4,8 @@ is well again.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import grpc
@@ -62,13 +63,16 @@ async def call(stub: Any) -> None:
 # Python and Go are gRPC's own clients, with nothing of ours; Rust and TypeScript do it by our SDKs.
 @pytest.mark.parametrize("kind", ["python", "go", "rust", "typescript"])
 async def test_a_worker_that_fails_is_left_out_and_taken_back(fresh: Mesh, kind: str):
-    async with (
-        worker(fresh, "a") as one,
-        worker(fresh, "b") as other,
-        worker(fresh, "c") as broken,
-    ):
+    await is_left_out_and_taken_back(fresh, lambda: steady(fresh, kind))
+
+
+async def is_left_out_and_taken_back(
+    mesh: Mesh, calling: Callable[[], AbstractAsyncContextManager[None]]
+) -> None:
+    """One of three workers fails, and is well again, while somebody calls."""
+    async with worker(mesh, "a") as one, worker(mesh, "b") as other, worker(mesh, "c") as broken:
         # After the workers have announced theirs, whose breaker is off.
-        await announce(fresh.address, quick(), ECHO)
+        await announce(mesh.address, quick(), ECHO)
         broken.code = grpc.StatusCode.INTERNAL
 
         async def asked_meanwhile() -> int:
@@ -76,7 +80,7 @@ async def test_a_worker_that_fails_is_left_out_and_taken_back(fresh: Mesh, kind:
             await eventually(lambda: answered(one, other), lambda now: now >= well + MEANWHILE)
             return broken.echoes - before
 
-        async with steady(fresh, kind):
+        async with calling():
             await eventually(lambda: answered(broken), lambda asked: asked > 0, WAIT_S)
             await eventually(asked_meanwhile, lambda asked: asked == 0, WAIT_S)
             broken.code = None

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 import structlog
+from google.rpc import code_pb2
 
 from plait import errors
 from plait.control.v1 import fault_service_pb2 as pb
@@ -36,7 +37,7 @@ async def stub(
 
 def wanted(seconds: int = 600) -> pb.SetFaultRequest:
     request = pb.SetFaultRequest(method=METHOD, set_by="me@here")
-    request.abort.code = 14  # type: ignore[assignment]
+    request.abort.code = code_pb2.UNAVAILABLE
     request.abort.per_million = 100_000
     request.delay.delay.FromMilliseconds(200)
     request.delay.per_million = 500_000
