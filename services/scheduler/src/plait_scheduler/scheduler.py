@@ -44,11 +44,13 @@ from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
+from plait_scheduler.servicers.fault import FaultServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.settings import Settings
 from plait_scheduler.xds.control_plane import ControlPlane
 from plait_scheduler.xds.discovery import DiscoveryServicer
+from plait_scheduler.xds.faults import Faults
 from plait_scheduler.xds.load import Loads, LoadServicer
 
 # Where the others find the scheduler that leads: its address as text.
@@ -104,7 +106,8 @@ class Scheduler:
         contracts = Contracts(self._channel)
         reviewer = Reviewer(contracts, records, work, now_ms)
         self._plane = ControlPlane()
-        self._mesh = MeshLoop(contracts.policies, self._plane.publish)
+        self._faults = Faults(self._key_value, now_ms)
+        self._mesh = MeshLoop(contracts.policies, self._faults, self._plane.publish, now_ms)
         self._registry = RegistryLoop(
             RegistryConfig(self._id, settings.dev),
             control,
@@ -153,6 +156,7 @@ class Scheduler:
             LoadServicer(loads),
             ExternalScalerServicer(self._scaling, doors),
             SupervisorServicer(supervised.processes, doors),
+            FaultServicer(self._faults, doors, now_ms),
         )
         self._server = Server(servicers, settings.dev)
         self._metrics = Door(SchedulerCollector(self._sources(book)))
