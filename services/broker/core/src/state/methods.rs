@@ -489,13 +489,13 @@ impl Methods {
         family
     }
 
-    /// An attempt ended, or was lost with its worker, which says nothing of the method: as if it was cancelled. Whether
-    /// so many fail that breakers must know.
+    /// An attempt ended. At a worker that is lost or closed off, it says nothing of the method: as if it was cancelled.
+    /// Whether so many fail that breakers must know.
     pub(crate) fn count_outcome(
         &mut self,
         number: u32,
         token: Token,
-        (code, lost): (u32, bool),
+        (code, says_nothing): (u32, bool),
         busy_ms: u64,
     ) -> bool {
         let gate = self.gate(number);
@@ -503,9 +503,9 @@ impl Methods {
         let tally = &mut self.methods[number as usize].tally;
         let code = (code as usize).min(16);
         tally.outcomes[code] += 1;
-        tally.fresh[if lost { CANCELLED } else { code }] += u64::from(fresh);
+        tally.fresh[if says_nothing { CANCELLED } else { code }] += u64::from(fresh);
         tally.busy_ms += busy_ms;
-        if gated || lost || Verdict::of(code as u32) != Verdict::Ill {
+        if gated || says_nothing || Verdict::of(code as u32) != Verdict::Ill {
             return false;
         }
         tally.ill += 1;

@@ -170,6 +170,22 @@ fn attempts_that_began_before_say_nothing_of_a_worker() {
 }
 
 #[test]
+fn a_worker_that_is_closed_off_says_nothing_of_its_methods() {
+    let mut h = Harness::new();
+    h.attach(WORKER, "w1", &[METHOD], 8);
+    let (_, effects) = h.submit_one(task(METHOD));
+    let before = attempt(&effects, WORKER);
+    gate(&mut h, "w1", Some(1), 60_000);
+    h.fail(WORKER, &before, UNAVAILABLE);
+    fail(&mut h, UNAVAILABLE, 1);
+    let figures = h.partition.take_figures(h.now);
+    let (outcomes, fresh) = (figures.methods[0].outcomes, figures.methods[0].fresh);
+    let (ill, nothing) = (UNAVAILABLE as usize, CANCELLED as usize);
+    assert_eq!(outcomes[ill], 2);
+    assert_eq!((fresh[ill], fresh[nothing]), (0, 2));
+}
+
+#[test]
 fn who_waits_for_failures_is_told_at_the_tenth_and_once() {
     let mut h = Harness::new();
     h.attach(WORKER, "w1", &[METHOD], 8);
