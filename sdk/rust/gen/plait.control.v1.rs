@@ -1299,8 +1299,8 @@ pub struct MethodFigures {
     /// Time from dispatch to outcome, in milliseconds, summed.
     #[prost(uint64, tag = "5")]
     pub busy_ms: u64,
-    /// As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-    /// CANCELLED.
+    /// As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+    /// end at a worker with a gate, count as CANCELLED.
     #[prost(uint64, repeated, tag = "6")]
     pub fresh_outcomes: ::prost::alloc::vec::Vec<u64>,
     /// Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures.
@@ -3419,7 +3419,7 @@ pub struct Rate {
     /// Attempts that may begin at once after a rest, 1 to 10^9. Default `limit`.
     #[prost(uint64, tag = "3")]
     pub burst: u64,
-    /// Whether each key has the rate for itself. Never read: the contract decides.
+    /// Whether each key has the rate for itself. Only told: in a request the contract decides.
     #[prost(bool, tag = "4")]
     pub by_key: bool,
 }

@@ -61,7 +61,7 @@ async def allow(
             digest=hashlib.sha256(request.descriptor_set).hexdigest(),
             services=request.services,
             reason=reason,
-            allowed_by=_myself(),
+            allowed_by=myself(),
         )
         await service.AllowContract(wanted, timeout=api.timeout)
 
@@ -180,7 +180,7 @@ def _when(time: Timestamp) -> str:
     return f"{time.ToDatetime():%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _myself() -> str:
+def myself() -> str:
     """ "user@host"; taken on trust."""
     try:
         user = getpass.getuser()

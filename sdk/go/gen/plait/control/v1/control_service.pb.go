@@ -910,8 +910,8 @@ type MethodFigures struct {
 	Retried uint64 `protobuf:"varint,4,opt,name=retried,proto3" json:"retried,omitempty"`
 	// Time from dispatch to outcome, in milliseconds, summed.
 	BusyMs uint64 `protobuf:"varint,5,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
-	// As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-	// CANCELLED.
+	// As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+	// end at a worker with a gate, count as CANCELLED.
 	FreshOutcomes []uint64 `protobuf:"varint,6,rep,packed,name=fresh_outcomes,json=freshOutcomes,proto3" json:"fresh_outcomes,omitempty"`
 	// Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures.
 	Permits       *uint32 `protobuf:"varint,7,opt,name=permits,proto3,oneof" json:"permits,omitempty"`

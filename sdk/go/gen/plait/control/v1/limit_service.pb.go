@@ -172,7 +172,7 @@ type Rate struct {
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
 	// Attempts that may begin at once after a rest, 1 to 10^9. Default `limit`.
 	Burst uint64 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
-	// Whether each key has the rate for itself. Never read: the contract decides.
+	// Whether each key has the rate for itself. Only told: in a request the contract decides.
 	ByKey         bool `protobuf:"varint,4,opt,name=by_key,json=byKey,proto3" json:"by_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

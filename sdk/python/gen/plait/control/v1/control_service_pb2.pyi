@@ -473,8 +473,8 @@ class MethodFigures(_message.Message):
 
     @_builtins.property
     def fresh_outcomes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-        CANCELLED.
+        """As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+        end at a worker with a gate, count as CANCELLED.
         """
 
     def __init__(

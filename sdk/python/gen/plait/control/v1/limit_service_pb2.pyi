@@ -109,7 +109,7 @@ class Rate(_message.Message):
     burst: _builtins.int
     """Attempts that may begin at once after a rest, 1 to 10^9. Default `limit`."""
     by_key: _builtins.bool
-    """Whether each key has the rate for itself. Never read: the contract decides."""
+    """Whether each key has the rate for itself. Only told: in a request the contract decides."""
     @_builtins.property
     def period(self) -> _duration_pb2.Duration:
         """The period: 1 ms to 365 days. Default 1 s."""

@@ -581,8 +581,8 @@ export type MethodFigures = Message<"plait.control.v1.MethodFigures"> & {
   busyMs: bigint;
 
   /**
-   * As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-   * CANCELLED.
+   * As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+   * end at a worker with a gate, count as CANCELLED.
    *
    * @generated from field: repeated uint64 fresh_outcomes = 6;
    */

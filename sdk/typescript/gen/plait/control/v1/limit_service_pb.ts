@@ -122,7 +122,7 @@ export type Rate = Message<"plait.control.v1.Rate"> & {
   burst: bigint;
 
   /**
-   * Whether each key has the rate for itself. Never read: the contract decides.
+   * Whether each key has the rate for itself. Only told: in a request the contract decides.
    *
    * @generated from field: bool by_key = 4;
    */
