@@ -123,10 +123,11 @@ async fn other_limits_hold_at_once_and_over_a_restart() {
     broker.crash_and_restart().await;
     let mut worker = Worker::attach(&broker, "w").await;
     let first = worker.attempt().await;
-    let held = broker.tasks().get_queue(plait::pb::v1::GetQueueRequest {
+    let request = plait::pb::v1::GetQueueRequest {
         name: "test".to_owned(),
-    });
-    let queue = held.await.unwrap().into_inner().queue.unwrap();
+    };
+    let answer = broker.tasks().get_queue(request).await.unwrap();
+    let queue = answer.into_inner().queue.unwrap();
     assert_eq!(queue.held.iter().map(|held| held.count).sum::<i64>(), 2);
     worker.succeed(&first, b"").await;
     worker.attempt().await;

@@ -11,6 +11,10 @@ from plait_scheduler.domain.policy import Breaker
 # A gate outlives what it was set for by this, so that a scheduler that is late or replaced does not
 # let everything through, and one that is gone for good parks nothing for long.
 SLACK_MS = 5_000
+# A method of which nothing succeeds for so long, and as much fails as its policy asks for, is ill
+# whatever its window says: that may hold thousands of successes of before. Shorter outages are for
+# retries.
+RUN_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,27 @@ class Gatekeeper:
 Excluded = Mapping[str, tuple[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Failures without a success in between."""
+
+    # When figures told of the first.
+    since_ms: int
+    # How many.
+    failures: int
+
+
 class Gates(Gatekeeper):
     """The breakers of all methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: dict[str, Run] = {}
+
+    def clear(self) -> None:
+        """Begins anew."""
+        super().clear()
+        self._runs.clear()
 
     def observe(
         self,
@@ -152,6 +175,8 @@ class Gates(Gatekeeper):
             if breaker.state is State.CLOSED:
                 outcomes = outcomes.without(*excluded.get(method, (0, 0)))
             breaker.observe(now_ms, outcomes, seen.permits if seen else None)
+            if self._nothing_succeeds(now_ms, method, breaker, outcomes):
+                breaker.open(now_ms)
         return self._changes(now_ms, before)
 
     def wanted(self, now_ms: int, methods: Iterable[MethodFigures]) -> list[Gate]:
@@ -161,6 +186,19 @@ class Gates(Gatekeeper):
             for each in methods
         }
         return self._wanted(now_ms, seen)
+
+    def _nothing_succeeds(
+        self, now_ms: int, method: str, breaker: MethodBreaker, outcomes: Outcomes
+    ) -> bool:
+        if breaker.state is not State.CLOSED or outcomes.good:
+            self._runs.pop(method, None)
+            return False
+        before = self._runs.get(method)
+        if not outcomes.bad:
+            return False
+        failures = outcomes.bad + (before.failures if before else 0)
+        run = self._runs[method] = Run(before.since_ms if before else now_ms, failures)
+        return run.failures >= breaker.config.min_calls and now_ms - run.since_ms >= RUN_MS
 
     def _config(self, method: str) -> Breaker | None:
         breaker = self._breakers.get(method)
