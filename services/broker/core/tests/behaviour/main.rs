@@ -25,5 +25,6 @@ mod restart;
 mod retries;
 mod routes;
 mod sessions;
+mod unloading;
 mod worker_gates;
 mod workers;
