@@ -25,6 +25,17 @@ pub struct Gate {
     pub valid_ms: u64,
 }
 
+/// How many attempts a worker may be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerGate {
+    /// Its id.
+    pub worker: Arc<str>,
+    /// Attempts that it may be given; `None`: as many as its window has room for.
+    pub permits: Option<u32>,
+    /// How long this holds, ms; then there is no gate.
+    pub valid_ms: u64,
+}
+
 /// One request, or one thing that happened outside.
 #[derive(Debug)]
 pub enum Command {
@@ -118,14 +129,23 @@ pub enum Command {
     },
     /// Let only some attempts of methods begin; answered by `Reply::Unknown`.
     SetGates { tag: ReplyTag, gates: Vec<Gate> },
+    /// Give workers only some attempts; answered by `Reply::Unknown` with those not attached.
+    SetWorkerGates {
+        tag: ReplyTag,
+        gates: Vec<WorkerGate>,
+    },
+    /// Wait until attempts of a method fail that no figures have told of; answered by `Reply::Done`, then or when
+    /// somebody else waits.
+    AwaitFailures { tag: ReplyTag },
     /// Remove a key; answered by `Reply::Done`.
     KvDelete {
         tag: ReplyTag,
         key: Arc<str>,
         expected: Option<u64>,
     },
-    /// A scheduler's command: `SetWindows`, `SetGates`, `ApplyPolicies`, `KvPut` or `KvDelete`, done only if the key
-    /// [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered by `Reply::Fenced`.
+    /// A scheduler's command: `SetWindows`, `SetGates`, `SetWorkerGates`, `ApplyPolicies`, `KvPut` or `KvDelete`, done
+    /// only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered by
+    /// `Reply::Fenced`.
     Fenced {
         tag: ReplyTag,
         epoch: u64,

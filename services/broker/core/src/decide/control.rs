@@ -1,9 +1,10 @@
 //! Commands of operators and of the scheduler: policies, pauses, windows, redrives, keys.
 
-use crate::command::{Command, Gate, LEADER_KEY};
+use crate::command::{Command, Gate, LEADER_KEY, WorkerGate};
 use crate::effect::{Effect, Error, Reply};
 use crate::ids::{Millis, ReplyTag};
 use crate::live::alarms::Alarm;
+use crate::live::worker_gate::{self as live, Sayings};
 use crate::partition::{Partition, Step};
 use crate::record::Record;
 use bytes::Bytes;
@@ -31,6 +32,11 @@ impl Partition {
             }
             Command::SetWindows { tag, windows } => (tag, Ok(self.set_windows(windows))),
             Command::SetGates { tag, gates } => (tag, Ok(self.set_gates(gates, now))),
+            Command::SetWorkerGates { tag, gates } => (tag, Ok(self.set_worker_gates(gates, now))),
+            Command::AwaitFailures { tag } => match self.live.failures.wait(tag) {
+                Some(before) => (before, Ok(Reply::Done)),
+                None => return,
+            },
             Command::KvPut {
                 tag,
                 key,
@@ -109,6 +115,37 @@ impl Partition {
         if gate.permits.is_some() && gate.until <= now {
             let since = self.next_token();
             self.state.methods.set_gate(number, None, since, now);
+        }
+    }
+
+    fn set_worker_gates(&mut self, gates: Vec<WorkerGate>, now: Millis) -> Reply {
+        let mut unknown = Vec::new();
+        let since = self.next_token();
+        for gate in gates {
+            let Some(number) = self.live.workers.by_id.get(&gate.worker).copied() else {
+                unknown.push(gate.worker);
+                continue;
+            };
+            let until = now.saturating_add(gate.valid_ms);
+            let worker = self.live.workers.changing(number);
+            worker.gate = live::WorkerGate::new(gate.permits, since, until);
+            worker.said = Sayings::default();
+            if gate.permits.is_some() {
+                self.live.alarms.set(until, Alarm::WorkerGate(number));
+            }
+        }
+        Reply::Unknown(unknown)
+    }
+
+    /// A worker's gate was to be set again by now, if it was not. Another worker may have its number.
+    pub(super) fn worker_gate_over(&mut self, number: u32, now: Millis) {
+        let since = self.next_token();
+        let workers = &mut self.live.workers;
+        let worker = workers.slab.get(number);
+        if worker.is_some_and(|found| found.gate.permits.is_some() && found.gate.until <= now) {
+            let worker = workers.changing(number);
+            worker.gate = live::WorkerGate::new(None, since, now);
+            worker.said = Sayings::default();
         }
     }
 

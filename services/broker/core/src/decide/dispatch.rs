@@ -183,6 +183,7 @@ impl Partition {
             self.live.workers.touched.push(worker_number);
         }
         worker.in_flight += 1;
+        worker.gate.take_permit();
         worker.sends(u64::from(granted.request.len) + u64::from(granted.envelope.len));
         worker.starts.push(start);
         worker.attempts.push(granted);

@@ -299,6 +299,10 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (text(), any::<Option<u32>>(), any::<u64>()).prop_map(move |(method, permits, valid_ms)| {
             Command::SetGates { tag, gates: vec![Gate { method, permits, valid_ms }] }
         }),
+        1 => (text(), any::<Option<u32>>(), any::<u64>()).prop_map(move |(worker, permits, valid_ms)| {
+            Command::SetWorkerGates { tag, gates: vec![WorkerGate { worker, permits, valid_ms }] }
+        }),
+        1 => Just(()).prop_map(move |()| Command::AwaitFailures { tag }),
         3 => Just(()).prop_map(|()| Command::Tick),
     ]
 }

@@ -27,4 +27,5 @@ mod retries;
 mod routes;
 mod sessions;
 mod unloading;
+mod worker_gates;
 mod workers;
