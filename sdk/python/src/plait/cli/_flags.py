@@ -1,6 +1,5 @@
 """The commands of `plait flag`."""
 
-import getpass
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -13,6 +12,7 @@ from plait._flags import SHARE_MAX
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop
 from plait.cli._output import age
+from plait.cli._person import myself
 from plait.v1 import flag_service_pb2 as pb
 from plait.v1.flag_service_pb2_grpc import FlagServiceStub
 
@@ -52,7 +52,7 @@ class Wanted:
             raise Stop(Exit.USAGE, "nothing to set: say on, off, --percent, --for or --description")
         made = pb.Flag(
             description=flag.description if self.description is None else self.description,
-            changed_by=user() if self.changed_by is None else self.changed_by,
+            changed_by=myself() if self.changed_by is None else self.changed_by,
         )
         made.rule.name = self.name
         made.rule.share = flag.rule.share if share is None else share
@@ -77,14 +77,6 @@ def share_of(percent: str) -> int:
 def percent_of(share: int) -> str:
     """A share for people."""
     return f"{Decimal(share) / (SHARE_MAX // 100):f}%"
-
-
-def user() -> str:
-    """Who runs the command; "" where the system does not know."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 async def set_flag(api: Api, wanted: Wanted) -> Exit:
