@@ -29,4 +29,15 @@ export PATH="$PWD/node_modules/.bin:$PATH"
 # Go compiles this in the place of what is committed.
 file=sdk/go/gen/testing/v1/echo.pb.go
 printf '{"Replace": {"%s": "%s"}}\n' "$PWD/$file" "$PWD/$later/$file" >"$later/overlay.json"
+# Rust's driver includes this.
+cat >"$later/contract.rs" <<'END'
+#[allow(dead_code, unreachable_pub)]
+pub(crate) mod testing {
+    pub(crate) mod v1 {
+        include!("sdk/rust/gen/testing.v1.rs");
+    }
+}
+
+pub(crate) const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("sdk/rust/gen/plait.fds.binpb");
+END
 touch "$stamp"

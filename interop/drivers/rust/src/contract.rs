@@ -8,26 +8,12 @@ pub(crate) use plait::pb::{FILE_DESCRIPTOR_SET, testing};
 pub(crate) use later::{FILE_DESCRIPTOR_SET, testing};
 
 #[cfg(feature = "later")]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "generated code is linted where it is generated from"
-)]
 mod later {
     /// What the generated code refers to.
     pub(crate) use plait::pb::google;
 
-    pub(crate) mod testing {
-        pub(crate) mod v1 {
-            include!(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../../../build/later/sdk/rust/gen/testing.v1.rs"
-            ));
-        }
-    }
-
-    pub(crate) const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(
+    include!(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../../../build/later/sdk/rust/gen/plait.fds.binpb"
+        "/../../../build/later/contract.rs"
     ));
 }
