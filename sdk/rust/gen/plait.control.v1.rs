@@ -2754,6 +2754,564 @@ pub mod directory_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// What becomes of direct calls of a method.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    /// Full method path, "/package.Service/Method".
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// What calls fail with; unset: none fails by this.
+    #[prost(message, optional, tag = "2")]
+    pub abort: ::core::option::Option<FaultAbort>,
+    /// What makes calls late; unset: nothing does. A call may be both, and is late first.
+    #[prost(message, optional, tag = "3")]
+    pub delay: ::core::option::Option<FaultDelay>,
+    /// When it ends by itself.
+    #[prost(message, optional, tag = "4")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was set.
+    #[prost(message, optional, tag = "5")]
+    pub set_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who set it, as he said.
+    #[prost(string, tag = "6")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// Calls that fail.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultAbort {
+    /// With this code; not OK.
+    #[prost(enumeration = "super::super::super::google::rpc::Code", tag = "1")]
+    pub code: i32,
+    /// Of a million calls, drawn for each; 1 to 1,000,000.
+    #[prost(uint32, tag = "2")]
+    pub per_million: u32,
+}
+/// Calls that are late.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultDelay {
+    /// By this, 1 ms to 5 min.
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<::prost_types::Duration>,
+    /// Of a million calls, drawn for each; 1 to 1,000,000.
+    #[prost(uint32, tag = "2")]
+    pub per_million: u32,
+}
+/// The fault to set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFaultRequest {
+    /// Full method path, "/package.Service/Method". Nobody need serve it yet.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// What calls fail with; unset: none fails by this.
+    #[prost(message, optional, tag = "2")]
+    pub abort: ::core::option::Option<FaultAbort>,
+    /// What makes calls late; unset: nothing does.
+    #[prost(message, optional, tag = "3")]
+    pub delay: ::core::option::Option<FaultDelay>,
+    /// How long it lasts, 1 s to 24 h. There is no fault without an end.
+    #[prost(message, optional, tag = "4")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+    /// Who sets it, for people.
+    #[prost(string, tag = "5")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// It is kept, and callers are told.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFaultResponse {
+    /// The fault.
+    #[prost(message, optional, tag = "1")]
+    pub fault: ::core::option::Option<Fault>,
+}
+/// All of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListFaultsRequest {}
+/// The faults.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListFaultsResponse {
+    /// One entry a method.
+    #[prost(message, repeated, tag = "1")]
+    pub faults: ::prost::alloc::vec::Vec<Fault>,
+}
+/// Whose fault to end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearFaultRequest {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Who ends it, for people.
+    #[prost(string, tag = "2")]
+    pub cleared_by: ::prost::alloc::string::String,
+}
+/// It is over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearFaultResponse {
+    /// As it was; unset: there was none.
+    #[prost(message, optional, tag = "1")]
+    pub fault: ::core::option::Option<Fault>,
+}
+/// Generated client implementations.
+pub mod fault_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Makes direct calls late, or fail, by a share and for a time. Callers do it to themselves, so no worker sees a call
+    /// that is aborted; tasks are not concerned.
+    #[derive(Debug, Clone)]
+    pub struct FaultServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl FaultServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> FaultServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FaultServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FaultServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sets the fault of a method, in place of the one before. INVALID_ARGUMENT for a fault that does nothing or has no
+        /// end; UNAVAILABLE while the scheduler is not connected to the broker.
+        pub async fn set_fault(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFaultResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.FaultService/SetFault",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.FaultService", "SetFault"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the faults that are not over, by method.
+        pub async fn list_faults(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListFaultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFaultsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.FaultService/ListFaults",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.FaultService", "ListFaults"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends the fault of a method before its time.
+        pub async fn clear_fault(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearFaultResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.FaultService/ClearFault",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.FaultService", "ClearFault"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod fault_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FaultServiceServer.
+    #[async_trait]
+    pub trait FaultService: std::marker::Send + std::marker::Sync + 'static {
+        /// Sets the fault of a method, in place of the one before. INVALID_ARGUMENT for a fault that does nothing or has no
+        /// end; UNAVAILABLE while the scheduler is not connected to the broker.
+        async fn set_fault(
+            &self,
+            request: tonic::Request<super::SetFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFaultResponse>,
+            tonic::Status,
+        >;
+        /// Lists the faults that are not over, by method.
+        async fn list_faults(
+            &self,
+            request: tonic::Request<super::ListFaultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFaultsResponse>,
+            tonic::Status,
+        >;
+        /// Ends the fault of a method before its time.
+        async fn clear_fault(
+            &self,
+            request: tonic::Request<super::ClearFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearFaultResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Makes direct calls late, or fail, by a share and for a time. Callers do it to themselves, so no worker sees a call
+    /// that is aborted; tasks are not concerned.
+    #[derive(Debug)]
+    pub struct FaultServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FaultServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FaultServiceServer<T>
+    where
+        T: FaultService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.control.v1.FaultService/SetFault" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetFaultSvc<T: FaultService>(pub Arc<T>);
+                    impl<
+                        T: FaultService,
+                    > tonic::server::UnaryService<super::SetFaultRequest>
+                    for SetFaultSvc<T> {
+                        type Response = super::SetFaultResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetFaultRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FaultService>::set_fault(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetFaultSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.FaultService/ListFaults" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListFaultsSvc<T: FaultService>(pub Arc<T>);
+                    impl<
+                        T: FaultService,
+                    > tonic::server::UnaryService<super::ListFaultsRequest>
+                    for ListFaultsSvc<T> {
+                        type Response = super::ListFaultsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListFaultsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FaultService>::list_faults(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListFaultsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.FaultService/ClearFault" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClearFaultSvc<T: FaultService>(pub Arc<T>);
+                    impl<
+                        T: FaultService,
+                    > tonic::server::UnaryService<super::ClearFaultRequest>
+                    for ClearFaultSvc<T> {
+                        type Response = super::ClearFaultResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClearFaultRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FaultService>::clear_fault(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClearFaultSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FaultServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.control.v1.FaultService";
+    impl<T> tonic::server::NamedService for FaultServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// A key, its value and version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Entry {

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Written by each scheduler that takes the lead, and by nobody else: its version is the epoch of that scheduler.
 pub const LEADER_KEY: &str = "scheduler/leader";
 
+/// Where feature flags are in the key-value space, by name. Attached workers are told of every change under it.
+pub const FLAGS_PREFIX: &str = "flags/";
+
 /// How many attempts of a method may begin until the next word. It is not durable: whoever set it sets it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
@@ -215,6 +218,8 @@ pub struct SubmitOptions {
     pub envelope: Bytes,
     /// The flow that asks: parent, its token, and the child's name if it has one.
     pub parent: Option<(TaskId, Token, Option<Arc<str>>)>,
+    /// Feature flags as the flow's run has read them so far, encoded by the shell; empty: none.
+    pub flags: Bytes,
 }
 
 /// A worker that attaches.

@@ -10,6 +10,7 @@ mod cancel;
 mod control;
 mod dispatch;
 mod figures;
+mod flags;
 mod flow;
 mod idle;
 mod metrics;

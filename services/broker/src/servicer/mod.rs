@@ -9,6 +9,7 @@ mod control;
 mod epoch;
 mod failures;
 mod figures;
+mod flag;
 mod frames;
 mod hello;
 mod hub;
@@ -37,6 +38,7 @@ use tokio::sync::watch::Receiver;
 
 pub use contract::Contracts;
 pub use control::Control;
+pub use flag::Flags;
 pub use hub::Hub;
 pub use key_value::KeyValues;
 pub use task::Tasks;

@@ -46,12 +46,14 @@ from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import Calls, DirectoryServicer, WorkerBreakers
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
+from plait_scheduler.servicers.fault import FaultServicer
 from plait_scheduler.servicers.limit import LimitServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.settings import Settings
 from plait_scheduler.xds.control_plane import ControlPlane
 from plait_scheduler.xds.discovery import DiscoveryServicer
+from plait_scheduler.xds.faults import Faults
 from plait_scheduler.xds.load import Loads, LoadServicer
 
 # Where the others find the scheduler that leads: its address as text.
@@ -109,7 +111,8 @@ class Scheduler:
         limits = LimitBook(self._key_value, control, contracts.policies, now_ms)
         self._limit = LimitLoop(limits, self._leads, now_ms)
         self._plane = ControlPlane()
-        self._mesh = MeshLoop(contracts.policies, self._plane.publish)
+        self._faults = Faults(self._key_value, now_ms)
+        self._mesh = MeshLoop(contracts.policies, self._faults, self._plane.publish, now_ms)
         self._registry = RegistryLoop(
             RegistryConfig(self._id, settings.dev),
             control,
@@ -165,6 +168,7 @@ class Scheduler:
             LoadServicer(loads),
             ExternalScalerServicer(self._scaling, doors),
             SupervisorServicer(supervised.processes, doors),
+            FaultServicer(self._faults, doors, now_ms),
         )
         self._server = Server(servicers, settings.dev)
         self._metrics = Door(SchedulerCollector(self._sources(book)))

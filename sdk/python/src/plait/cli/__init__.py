@@ -14,6 +14,8 @@ _COMMANDS = {
     "call": "Run a method as a durable task and wait for its result.",
     "contract": "Contracts: list, push, check.",
     "dev": "Start broker, scheduler and workers on this machine.",
+    "fault": "Faults of direct calls: set, list, clear.",
+    "flag": "Feature flags: set, list, get, delete.",
     "gen": "Generate Python code from .proto files.",
     "init": "Start a project: a contract, a worker, a README.",
     "limit": "Limits that an operator sets: set, list, clear.",

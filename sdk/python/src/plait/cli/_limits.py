@@ -13,7 +13,7 @@ from plait import _wire, errors
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop, split_method
 from plait.cli._output import age, duration, span
-from plait.cli._reviews import myself
+from plait.cli._person import myself
 from plait.cli._scheduler import scheduler_address
 from plait.cli._time import span_of
 from plait.control.v1 import limit_service_pb2 as pb

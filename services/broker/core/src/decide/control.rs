@@ -158,6 +158,7 @@ impl Partition {
     ) -> Result<Reply, Error> {
         self.check_version(&key, expected)?;
         let version = self.state.kv.version.saturating_add(1);
+        let flag = (Arc::clone(&key), value.clone());
         self.commit(
             Record::KvPut {
                 key,
@@ -166,6 +167,7 @@ impl Partition {
             },
             step,
         );
+        self.tell_flag(&flag.0, Some(&flag.1), step);
         Ok(Reply::Version(version))
     }
 
@@ -177,7 +179,9 @@ impl Partition {
     ) -> Result<Reply, Error> {
         self.check_version(&key, expected)?;
         if self.state.kv.version_of(&key) > 0 {
+            let name = Arc::clone(&key);
             self.commit(Record::KvDeleted { key }, step);
+            self.tell_flag(&name, None, step);
         }
         Ok(Reply::Done)
     }

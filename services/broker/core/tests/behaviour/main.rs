@@ -6,6 +6,7 @@ mod cancellation;
 mod deadlines;
 mod dedup;
 mod fencing;
+mod flags;
 mod flows;
 mod gates;
 mod guard;
