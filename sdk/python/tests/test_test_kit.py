@@ -102,7 +102,7 @@ async def test_what_is_submitted_after_a_flag_was_set_sees_it(client, kit):
         return shop.ChargeResponse(receipt_id="on" if plait.flag("new-pricing") else "off")
 
     async with serve(client, charge):
-        seen = []
+        seen: list[str] = []
         for on in (True, False, True):
             await kit.set_flag("new-pricing", on)
             answer = await stub_of(client).Charge(shop.ChargeRequest(order_id=f"{len(seen)}"))

@@ -179,6 +179,8 @@ pub struct SubmitTask {
     pub idempotency_key: Option<Arc<str>>,
     /// Empty: none.
     pub ordering_key: Option<Arc<str>>,
+    /// What a limit groups by. Empty: none.
+    pub limit_key: Option<Arc<str>>,
     /// What is rare.
     pub options: Option<Box<SubmitOptions>>,
 }
@@ -198,8 +200,6 @@ pub struct SubmitOptions {
     pub parent: Option<(TaskId, Token, Option<Arc<str>>)>,
     /// Feature flags as the flow's run has read them so far, encoded by the shell; empty: none.
     pub flags: Bytes,
-    /// What a limit groups by.
-    pub limit_key: Option<Arc<str>>,
 }
 
 /// A worker that attaches.

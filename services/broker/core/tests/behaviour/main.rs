@@ -26,4 +26,5 @@ mod restart;
 mod retries;
 mod routes;
 mod sessions;
+mod unloading;
 mod workers;
