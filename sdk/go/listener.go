@@ -116,8 +116,8 @@ func (l *listener) cut() {
 }
 
 // intercept gives a handler what it has when it runs for a task: the caller's trace, the feature
-// flags, the worker's interceptors, and a panic that ends the call alone. Calls over the worker's slots are refused with
-// RESOURCE_EXHAUSTED.
+// flags, the worker's interceptors, and a panic that ends the call alone. Calls over the worker's
+// slots are refused with RESOURCE_EXHAUSTED.
 func (l *listener) intercept(
 	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (answer any, err error) {

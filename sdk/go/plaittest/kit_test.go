@@ -82,6 +82,42 @@ func TestKit_MinutesOfAFlowTakeNoTime(t *testing.T) {
 	}
 }
 
+// flaggedServer answers whether a flag is on.
+type flaggedServer struct {
+	testingv1.UnimplementedEchoServiceServer
+}
+
+func (flaggedServer) Echo(
+	ctx context.Context, _ *testingv1.EchoRequest,
+) (*testingv1.EchoResponse, error) {
+	if plait.Flag(ctx, "new-pricing") {
+		return &testingv1.EchoResponse{Payload: []byte("on")}, nil
+	}
+	return &testingv1.EchoResponse{Payload: []byte("off")}, nil
+}
+
+func TestKit_WhatIsSubmittedAfterAFlagWasSetSeesIt(t *testing.T) {
+	t.Parallel()
+	p, kit := plaittest.StartKit(t)
+	client := p.Connect(t)
+	w := client.Worker(plait.WithoutSignals(), plait.WithName(t.Name()))
+	testingv1.RegisterEchoServiceServer(w, flaggedServer{})
+	p.Work(t, w)
+	c := testingv1.NewEchoServiceClient(client.Channel())
+	for _, want := range []string{"on", "off", "on"} {
+		if err := kit.SetFlag(t.Context(), "new-pricing", want == "on"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := c.Echo(t.Context(), &testingv1.EchoRequest{})
+		if err != nil || string(answer.GetPayload()) != want {
+			t.Fatalf("%s, %v; want %s", answer.GetPayload(), err, want)
+		}
+	}
+	if err := kit.SetFlag(t.Context(), "New Pricing", true); err == nil {
+		t.Error("no name of a flag is taken")
+	}
+}
+
 func TestKit_AttemptsFailAsTold(t *testing.T) {
 	t.Parallel()
 	p, kit := plaittest.StartKit(t)

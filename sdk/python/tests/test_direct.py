@@ -11,15 +11,19 @@ import pytest
 
 import plait
 from plait import _calling
+from plait._flags import Board
 from plait._listener import Listener, checked
 from plait._spans import headers
+from plait.v1.flag_service_pb2 import FlagRule
 from testing.v1 import echo_pb2, echo_pb2_grpc
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @asynccontextmanager
-async def listening(behaviour: Any, calls_max: int = 4) -> AsyncIterator[tuple[Any, Listener, str]]:
+async def listening(
+    behaviour: Any, calls_max: int = 4, flags: Board | None = None
+) -> AsyncIterator[tuple[Any, Listener, str]]:
     """A stub for a listener whose Echo is this."""
     service: Any = type("Service", (echo_pb2_grpc.EchoServiceServicer,), {"Echo": behaviour})
     service.__abstractmethods__ = frozenset()
@@ -27,7 +31,7 @@ async def listening(behaviour: Any, calls_max: int = 4) -> AsyncIterator[tuple[A
     def register(server: Any) -> None:
         echo_pb2_grpc.add_EchoServiceServicer_to_server(service(), server)
 
-    listener = Listener("127.0.0.1:0", [register], calls_max)
+    listener = Listener("127.0.0.1:0", [register], calls_max, flags)
     endpoint = await listener.start()
     async with grpc.aio.insecure_channel(endpoint) as channel:
         try:
@@ -63,6 +67,23 @@ async def test_handlers_find_the_caller_s_deadline_and_trace(behaviour: Any):
         # Nothing of it is left in the thread for the next call.
         answer = await stub.Echo(echo_pb2.EchoRequest())
         assert answer.payload == b"False e"
+
+
+async def reads_as_coroutine(self: Any, request: Any, context: Any) -> Any:
+    return echo_pb2.EchoResponse(payload=b"on" if plait.flag("a") else b"off")
+
+
+def reads_as_function(self: Any, request: Any, context: Any) -> Any:
+    return echo_pb2.EchoResponse(payload=b"on" if plait.flag("a") else b"off")
+
+
+@pytest.mark.parametrize("behaviour", [reads_as_coroutine, reads_as_function])
+async def test_handlers_read_the_flags_as_they_are_when_the_call_comes(behaviour: Any):
+    flags = Board()
+    async with listening(behaviour, flags=flags) as (stub, _, _):
+        for share, wanted in ((10_000, b"on"), (9_999, b"off"), (10_000, b"on")):
+            flags.replace([FlagRule(name="a", share=share)])
+            assert (await stub.Echo(echo_pb2.EchoRequest())).payload == wanted
 
 
 async def test_calls_beyond_the_worker_s_slots_are_refused():

@@ -97,6 +97,19 @@ async def test_a_worker_that_dies_in_the_fourth_month_repeats_nothing(client, ki
     assert all(billed.count(month) == 1 for month in months if month != "3")
 
 
+async def test_what_is_submitted_after_a_flag_was_set_sees_it(client, kit):
+    async def charge(request: Any, context: Any) -> Any:
+        return shop.ChargeResponse(receipt_id="on" if plait.flag("new-pricing") else "off")
+
+    async with serve(client, charge):
+        seen: list[str] = []
+        for on in (True, False, True):
+            await kit.set_flag("new-pricing", on)
+            answer = await stub_of(client).Charge(shop.ChargeRequest(order_id=f"{len(seen)}"))
+            seen.append(answer.receipt_id)
+    assert seen == ["on", "off", "on"]
+
+
 async def test_what_is_due_and_no_more(client, kit):
     async with serve(client):
         stub = stub_of(client)

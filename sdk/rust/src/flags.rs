@@ -1,5 +1,5 @@
-//! Feature flags, as a handler reads them: [`flag`](crate::flag). The broker tells workers of them; what a flag says for
-//! a key is worked out here.
+//! Feature flags, as a handler reads them: [`flag`](crate::flag). The broker tells workers of them; what a flag says
+//! for a key is worked out here.
 
 use crate::flow;
 use crate::pb::v1::{FlagFrame, FlagRule};
@@ -56,8 +56,8 @@ pub fn flag(name: &str) -> Flag<'_> {
 }
 
 impl<'a> Flag<'a> {
-    /// For whom it is asked. Default: the task's ordering key, else its idempotency key, else that of its flow, else its
-    /// id. A direct call has none: for it a flag is on that is on for everybody.
+    /// For whom it is asked. Default: the task's ordering key, else its idempotency key, else that of its flow, else
+    /// its id. A direct call has none: for it a flag is on that is on for everybody.
     pub fn key(mut self, key: &'a str) -> Self {
         self.key = Some(key);
         self

@@ -79,6 +79,24 @@ async fn attempts_fail_as_told() {
 }
 
 #[tokio::test]
+async fn what_is_submitted_after_a_flag_was_set_sees_it() {
+    let (_mesh, kit, p) = mesh().await;
+    let _worker = serve(&p).await;
+    let mut stub = EchoServiceClient::new(p.channel());
+    for wanted in [true, false, true] {
+        kit.set_flag("new-pricing", wanted).await.expect("set");
+        let request = InspectRequest {
+            flag: "new-pricing".to_owned(),
+            ..InspectRequest::default()
+        };
+        let answer = soon(stub.inspect(request)).await.expect("an answer");
+        assert_eq!(answer.get_ref().flag_on, wanted);
+    }
+    let refused = kit.set_flag("New Pricing", true).await;
+    assert_eq!(refused.expect_err("a name").code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn what_holds_the_clock_is_said() {
     let (mut mesh, kit, p) = mesh().await;
     drop(serve(&p).await);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { EchoService } from "../gen/testing/v1/echo_pb.js";
-import { attempt, options } from "../src/index.js";
+import { attempt, flag, options } from "../src/index.js";
 import type { Mesh, TestKit } from "../src/testing.js";
 import { Site, startMesh } from "./meshes.js";
 
@@ -74,6 +74,19 @@ test("attempts fail as told", async () => {
   });
   assert.deepEqual(await kit.struck(), [1, 1, 1, 1]);
   assert.ok(!ran.includes(1) && ran.includes(4), `${ran}`);
+});
+
+test("what is submitted after a flag was set sees it", async () => {
+  const encoder = new TextEncoder();
+  await site.serve({
+    echo: () => ({ payload: encoder.encode(flag("new-pricing") ? "on" : "off") }),
+  });
+  for (const wanted of ["on", "off", "on"]) {
+    await kit.setFlag("new-pricing", wanted === "on");
+    const { payload } = await site.echo.echo({});
+    assert.equal(new TextDecoder().decode(payload), wanted);
+  }
+  await assert.rejects(kit.setFlag("New Pricing", true), /1 to 64 of/);
 });
 
 test("what holds the clock is said", async () => {
