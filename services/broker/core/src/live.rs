@@ -4,6 +4,7 @@ pub(crate) mod alarms;
 pub(crate) mod classes;
 pub(crate) mod guard;
 pub(crate) mod held;
+pub(crate) mod splits;
 pub(crate) mod streams;
 pub(crate) mod watchers;
 pub(crate) mod workers;
@@ -13,6 +14,7 @@ use crate::ids::{ConnId, Millis, TaskId, Token};
 use crate::partition::LostAttempts;
 use alarms::Alarms;
 use held::HeldCalls;
+use splits::Splits;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use streams::Streams;
@@ -27,6 +29,7 @@ pub(crate) struct Live {
     pub(crate) watchers: Watchers,
     pub(crate) alarms: Alarms,
     pub(crate) held: HeldCalls,
+    pub(crate) splits: Splits,
     /// Suspended flows of which a child ended in this step.
     pub(crate) wakeups: Vec<TaskId>,
     /// Flows that ended without success and may have children to cancel, and the child to go on with.

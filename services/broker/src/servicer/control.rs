@@ -13,6 +13,7 @@ use plait_broker_core::Partition;
 use plait_broker_core::command::{Command, Gate};
 use plait_broker_core::effect::Reply;
 use plait_broker_core::policy::MethodPolicy;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Code, Request, Response, Status};
@@ -24,6 +25,7 @@ use super::hub::{Hub, Verdict};
 use super::routes;
 use super::{Answers, Context, times};
 use crate::policy;
+use crate::splits;
 use crate::status::{Refused, invalid};
 
 /// Figures are not computed more often.
@@ -237,6 +239,23 @@ impl ControlService for Control {
             _ => Vec::new(),
         };
         Ok(Response::new(pb::SetGatesResponse { unknown }))
+    }
+
+    async fn set_splits(
+        &self,
+        request: Request<pb::SetSplitsRequest>,
+    ) -> Result<Response<pb::SetSplitsResponse>, Status> {
+        let epoch = epoch::of(&request)?;
+        let request = request.into_inner();
+        let record = Bytes::from(request.encode_to_vec());
+        let (splits, bytes) = (splits::compiled(&request), record.len());
+        let set = |tag| Command::SetSplits {
+            tag,
+            splits,
+            record,
+        };
+        self.context.partition.call_in(epoch, bytes, set).await?;
+        Ok(Response::new(pb::SetSplitsResponse {}))
     }
 }
 

@@ -31,10 +31,12 @@ from plait_scheduler.loops.loop import Loop
 from plait_scheduler.loops.mesh import MeshLoop
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
+from plait_scheduler.loops.rollout import RolloutLoop
 from plait_scheduler.loops.scaling import Local, ScalingLoop
 from plait_scheduler.loops.schedule import ScheduleLoop
 from plait_scheduler.metrics.collector import SchedulerCollector, Sources, Standing
 from plait_scheduler.metrics.door import Door
+from plait_scheduler.rollouts.book import RolloutBook
 from plait_scheduler.schedules.book import Book
 from plait_scheduler.schedules.declared import Declared
 from plait_scheduler.schedules.records import ScheduleRecords
@@ -44,6 +46,7 @@ from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
+from plait_scheduler.servicers.rollout import RolloutServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.settings import Settings
@@ -120,6 +123,8 @@ class Scheduler:
         self._scaling = ScalingLoop(
             self._directory.workers, self._queue_of, monotonic_ms, supervised.workers
         )
+        rollouts = RolloutBook(self._key_value, control)
+        self._rollout = RolloutLoop(rollouts, now_ms)
         submitter = Submitter(self._channel)
         book = Book(ScheduleRecords(self._key_value), submitter, now_ms)
         self._schedule = ScheduleLoop(book, Declared(book, contracts), self._leads, now_ms)
@@ -153,9 +158,10 @@ class Scheduler:
             LoadServicer(loads),
             ExternalScalerServicer(self._scaling, doors),
             SupervisorServicer(supervised.processes, doors),
+            RolloutServicer(rollouts, contracts, self._directory, doors, now_ms),
         )
         self._server = Server(servicers, settings.dev)
-        self._metrics = Door(SchedulerCollector(self._sources(book)))
+        self._metrics = Door(SchedulerCollector(self._sources(book, rollouts)))
         # Where metrics are, once it runs; "": nowhere.
         self.metrics_address = ""
         self._on_ready: Callable[[str], None] = lambda _: None
@@ -198,15 +204,17 @@ class Scheduler:
             self._mesh,
             self._scaling,
             self._schedule,
+            self._rollout,
         )
 
-    def _sources(self, book: Book) -> Sources:
+    def _sources(self, book: Book, rollouts: RolloutBook) -> Sources:
         """What metrics are read from."""
         return Sources(
             lambda: Standing(self._leads(), self._connected, self._epoch.number or 0),
             self._loops(),
             self._breaker.gates.breakers,
             book.all,
+            rollouts.all,
         )
 
     async def _drain(self, leading: "asyncio.Task[None]") -> None:
@@ -220,6 +228,7 @@ class Scheduler:
                 await self._allocator.finish()
                 await self._breaker.finish()
                 await self._schedule.finish()
+                await self._rollout.finish()
         leads = self._leads()
         leading.cancel()
         await asyncio.wait([leading])
@@ -254,6 +263,7 @@ class Scheduler:
         self._breaker.reset()
         self._mesh.reset()
         self._schedule.reset()
+        self._rollout.reset()
         await self._key_value.put(ADDRESS_KEY, self._address.encode())
         self._connected = True
         await self._server.set_serving(True)
@@ -277,6 +287,7 @@ class Scheduler:
             self._allocator.add(event)
             self._breaker.add(event)
             self._scaling.add(event)
+            self._rollout.add(event)
             for lost in event.lost:
                 self._lost(lost)
 

@@ -1,5 +1,5 @@
-"""The scheduler's own port: health, directory, breakers, reviews, schedules, the control plane of
-direct calls and the signal that workers are scaled by; reflection in development.
+"""The scheduler's own port: health, directory, breakers, reviews, rollouts, schedules, the control
+plane of direct calls and the signal that workers are scaled by; reflection in development.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from plait.control.v1 import (
     contract_review_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
+    rollout_service_pb2,
+    rollout_service_pb2_grpc,
     supervisor_service_pb2,
     supervisor_service_pb2_grpc,
 )
@@ -26,6 +28,7 @@ from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
+from plait_scheduler.servicers.rollout import RolloutServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.xds.discovery import STREAMS_MAX, DiscoveryServicer
@@ -35,9 +38,10 @@ from plait_xds import discovery_pb2_grpc, load_stats_pb2_grpc
 BREAKERS = breaker_service_pb2.DESCRIPTOR.services_by_name["BreakerService"].full_name
 DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
 REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
+ROLLOUTS = rollout_service_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
 SUPERVISOR = supervisor_service_pb2.DESCRIPTOR.services_by_name["SupervisorService"].full_name
 SCHEDULES = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
-OURS = (BREAKERS, DIRECTORY, REVIEWS, SCHEDULES, SUPERVISOR)
+OURS = (BREAKERS, DIRECTORY, REVIEWS, ROLLOUTS, SCHEDULES, SUPERVISOR)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -68,6 +72,7 @@ class Servicers:
     load: LoadServicer
     scaler: ExternalScalerServicer
     supervisor: SupervisorServicer
+    rollouts: RolloutServicer
 
 
 class Server:
@@ -108,6 +113,9 @@ class Server:
         )
         supervisor_service_pb2_grpc.add_SupervisorServiceServicer_to_server(
             servicers.supervisor, self._server
+        )
+        rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
+            servicers.rollouts, self._server
         )
         if dev:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

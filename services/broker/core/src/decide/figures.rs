@@ -13,6 +13,7 @@ impl Partition {
             queues: self.queue_figures(now),
             methods: self.method_figures(),
             lost: std::mem::take(&mut self.live.lost),
+            splits: self.split_figures(),
         }
     }
 

@@ -147,6 +147,7 @@ impl Partition {
             } else {
                 worker.failed += 1;
             }
+            self.tally_side(method, holder, (code, lost), busy_ms);
         }
     }
 

@@ -73,6 +73,7 @@ pub(super) fn new_task(new: &NewTask, method: u32, time: Millis) -> Task {
         state: TaskState::Ready,
         priority: new.priority,
         flags: 0,
+        second: false,
     };
     if new.idempotency_key.is_some() || new.ordering_key.is_some() {
         let rare = task.rare_mut();

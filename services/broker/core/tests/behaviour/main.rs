@@ -25,4 +25,5 @@ mod restart;
 mod retries;
 mod routes;
 mod sessions;
+mod splits;
 mod workers;

@@ -10,6 +10,8 @@ from plait_scheduler.domain.events import (
     LostAttempts,
     MethodFigures,
     QueueFigures,
+    SideFigures,
+    SplitFigures,
     WorkerAttached,
     WorkerDetached,
     WorkerFigures,
@@ -98,4 +100,18 @@ def _figures(message: pb.Figures) -> Figures:
         lost=tuple(
             LostAttempts(each.worker, each.attempts, tuple(each.tasks)) for each in message.lost
         ),
+        splits=tuple(
+            SplitFigures(each.method, each.version, _side(each.own), _side(each.others))
+            for each in message.splits
+        ),
+    )
+
+
+def _side(message: pb.SideFigures) -> SideFigures:
+    return SideFigures(
+        workers=message.workers,
+        outcomes=tuple(message.outcomes),
+        lost=message.lost,
+        busy_ms=message.busy_ms,
+        spans=tuple(message.spans),
     )

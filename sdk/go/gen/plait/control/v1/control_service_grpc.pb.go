@@ -25,6 +25,7 @@ const (
 	ControlService_DecideContract_FullMethodName = "/plait.control.v1.ControlService/DecideContract"
 	ControlService_SetWindows_FullMethodName     = "/plait.control.v1.ControlService/SetWindows"
 	ControlService_SetGates_FullMethodName       = "/plait.control.v1.ControlService/SetGates"
+	ControlService_SetSplits_FullMethodName      = "/plait.control.v1.ControlService/SetSplits"
 )
 
 // ControlServiceClient is the client API for ControlService service.
@@ -49,6 +50,9 @@ type ControlServiceClient interface {
 	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
 	// that it is set for, or until the broker ends.
 	SetGates(ctx context.Context, in *SetGatesRequest, opts ...grpc.CallOption) (*SetGatesResponse, error)
+	// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+	// it is said again, also over a restart of the broker.
+	SetSplits(ctx context.Context, in *SetSplitsRequest, opts ...grpc.CallOption) (*SetSplitsResponse, error)
 }
 
 type controlServiceClient struct {
@@ -108,6 +112,16 @@ func (c *controlServiceClient) SetGates(ctx context.Context, in *SetGatesRequest
 	return out, nil
 }
 
+func (c *controlServiceClient) SetSplits(ctx context.Context, in *SetSplitsRequest, opts ...grpc.CallOption) (*SetSplitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSplitsResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetSplits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServiceServer is the server API for ControlService service.
 // All implementations must embed UnimplementedControlServiceServer
 // for forward compatibility.
@@ -130,6 +144,9 @@ type ControlServiceServer interface {
 	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
 	// that it is set for, or until the broker ends.
 	SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error)
+	// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+	// it is said again, also over a restart of the broker.
+	SetSplits(context.Context, *SetSplitsRequest) (*SetSplitsResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
 }
 
@@ -151,6 +168,9 @@ func (UnimplementedControlServiceServer) SetWindows(context.Context, *SetWindows
 }
 func (UnimplementedControlServiceServer) SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetGates not implemented")
+}
+func (UnimplementedControlServiceServer) SetSplits(context.Context, *SetSplitsRequest) (*SetSplitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSplits not implemented")
 }
 func (UnimplementedControlServiceServer) mustEmbedUnimplementedControlServiceServer() {}
 func (UnimplementedControlServiceServer) testEmbeddedByValue()                        {}
@@ -238,6 +258,24 @@ func _ControlService_SetGates_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_SetSplits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSplitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetSplits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetSplits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetSplits(ctx, req.(*SetSplitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ControlService_ServiceDesc is the grpc.ServiceDesc for ControlService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -256,6 +294,10 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetGates",
 			Handler:    _ControlService_SetGates_Handler,
+		},
+		{
+			MethodName: "SetSplits",
+			Handler:    _ControlService_SetSplits_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -52,6 +52,10 @@ class ControlServiceStub:
     """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
     that it is set for, or until the broker ends.
     """
+    SetSplits: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetSplitsRequest, _control_service_pb2.SetSplitsResponse]
+    """Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+    it is said again, also over a restart of the broker.
+    """
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -76,6 +80,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     SetGates: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetGatesRequest, _control_service_pb2.SetGatesResponse]  # type: ignore[assignment]
     """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
     that it is set for, or until the broker ends.
+    """
+    SetSplits: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetSplitsRequest, _control_service_pb2.SetSplitsResponse]  # type: ignore[assignment]
+    """Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+    it is said again, also over a restart of the broker.
     """
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -122,6 +130,16 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_service_pb2.SetGatesResponse, _abc.Awaitable[_control_service_pb2.SetGatesResponse]]:
         """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
         that it is set for, or until the broker ends.
+        """
+
+    @_abc_1.abstractmethod
+    def SetSplits(
+        self,
+        request: _control_service_pb2.SetSplitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.SetSplitsResponse, _abc.Awaitable[_control_service_pb2.SetSplitsResponse]]:
+        """Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+        it is said again, also over a restart of the broker.
         """
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

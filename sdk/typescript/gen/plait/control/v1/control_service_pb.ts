@@ -4,8 +4,8 @@
 // @generated from file plait/control/v1/control_service.proto (package plait.control.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.js";
@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/control/v1/control_service.proto.
  */
 export const file_plait_control_v1_control_service: GenFile = /*@__PURE__*/
-  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJYCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKFAgoPT2JzZXJ2ZVJlc3BvbnNlEkEKEmNvbnRyYWN0X2Fubm91bmNlZBgBIAEoCzIjLnBsYWl0LmNvbnRyb2wudjEuQ29udHJhY3RBbm5vdW5jZWRIABI7Cg93b3JrZXJfYXR0YWNoZWQYAiABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckF0dGFjaGVkSAASOwoPd29ya2VyX2RldGFjaGVkGAMgASgLMiAucGxhaXQuY29udHJvbC52MS5Xb3JrZXJEZXRhY2hlZEgAEiwKB2ZpZ3VyZXMYBCABKAsyGS5wbGFpdC5jb250cm9sLnYxLkZpZ3VyZXNIAEIHCgVldmVudCKfAQoRQ29udHJhY3RBbm5vdW5jZWQSFAoMYW5ub3VuY2VtZW50GAEgASgEEhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMEhAKCHNlcnZpY2VzGAMgAygJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGZGlnZXN0GAUgASgJEhIKCmZvcl93b3JrZXIYBiABKAgSDwoHcmVwbGFjZRgHIAEoCCKUAQoOV29ya2VyQXR0YWNoZWQSDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIRCgljb250cmFjdHMYByADKAkSEAoIZW5kcG9pbnQYCCABKAkiMAoOV29ya2VyRGV0YWNoZWQSDgoGd29ya2VyGAEgASgJEg4KBnJlYXNvbhgCIAEoCSL4AQoHRmlndXJlcxIrCghpbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgd3b3JrZXJzGAIgAygLMh8ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJGaWd1cmVzEi4KBnF1ZXVlcxgDIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuUXVldWVGaWd1cmVzEjAKB21ldGhvZHMYBCADKAsyHy5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEZpZ3VyZXMSLAoEbG9zdBgFIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuTG9zdEF0dGVtcHRzIj8KDExvc3RBdHRlbXB0cxIOCgZ3b3JrZXIYASABKAkSEAoIYXR0ZW1wdHMYAiABKA0SDQoFdGFza3MYAyADKAkimAEKDVdvcmtlckZpZ3VyZXMSDgoGd29ya2VyGAEgASgJEg0KBXNsb3RzGAIgASgNEg4KBndpbmRvdxgDIAEoDRIRCglpbl9mbGlnaHQYBCABKA0SEQoJc3VzcGVuZGVkGAUgASgNEhEKCXN1Y2NlZWRlZBgGIAEoBBIOCgZmYWlsZWQYByABKAQSDwoHYnVzeV9tcxgIIAEoBCKbAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBBIMCgRoZWxkGAggASgEIqABCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEEhYKDmZyZXNoX291dGNvbWVzGAYgAygEEhQKB3Blcm1pdHMYByABKA1IAIgBAUIKCghfcGVybWl0cyI+Cg9TZXRHYXRlc1JlcXVlc3QSKwoFZ2F0ZXMYASADKAsyHC5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEdhdGUibAoKTWV0aG9kR2F0ZRIOCgZtZXRob2QYASABKAkSFAoHcGVybWl0cxgCIAEoDUgAiAEBEiwKCXZhbGlkX2ZvchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfcGVybWl0cyIjChBTZXRHYXRlc1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkinQEKFURlY2lkZUNvbnRyYWN0UmVxdWVzdBIUCgxhbm5vdW5jZW1lbnQYASABKAQSMAoIcG9saWNpZXMYAiADKAsyHi5wbGFpdC5jb250cm9sLnYxLk1ldGhvZFBvbGljeRIjCgdyZWZ1c2FsGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSFwoPYmVzaWRlX3NlcnZpY2VzGAQgAygJIhgKFkRlY2lkZUNvbnRyYWN0UmVzcG9uc2Ui7wMKDE1ldGhvZFBvbGljeRIiCgRpbmZvGAEgASgLMhQucGxhaXQudjEuTWV0aG9kSW5mbxITCgtkZWFkbGluZV9tcxgCIAEoBBIaChJhdHRlbXB0X3RpbWVvdXRfbXMYAyABKAQSFAoMbWF4X2F0dGVtcHRzGAQgASgNEhoKEmluaXRpYWxfYmFja29mZl9tcxgFIAEoBBIWCg5tYXhfYmFja29mZl9tcxgGIAEoBBIbChNtdWx0aXBsaWVyX3Blcm1pbGxlGAcgASgNEhcKD3JldHJ5YWJsZV9jb2RlcxgIIAEoDRIdChVpZGVtcG90ZW5jeV93aW5kb3dfbXMYCSABKAQSEAoIcHJpb3JpdHkYCiABKA0SFAoMYXRfbW9zdF9vbmNlGAsgASgIEhQKDHJldGVudGlvbl9tcxgMIAEoBBIgChhkZWFkX2xldHRlcl9yZXRlbnRpb25fbXMYDSABKAQSEgoKcmF0ZV9saW1pdBgOIAEoBBIWCg5yYXRlX3BlcmlvZF9tcxgPIAEoBBISCgpyYXRlX2J1cnN0GBAgASgEEhMKC3JhdGVfYnlfa2V5GBEgASgIEhkKEWNvbmN1cnJlbmN5X2xpbWl0GBIgASgNEhsKE2NvbmN1cnJlbmN5X3Blcl9rZXkYEyABKA0iRAoRU2V0V2luZG93c1JlcXVlc3QSLwoHd2luZG93cxgBIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuV29ya2VyV2luZG93Ii4KDFdvcmtlcldpbmRvdxIOCgZ3b3JrZXIYASABKAkSDgoGd2luZG93GAIgASgNIiUKElNldFdpbmRvd3NSZXNwb25zZRIPCgd1bmtub3duGAEgAygJMvMCCg5Db250cm9sU2VydmljZRJQCgdPYnNlcnZlEiAucGxhaXQuY29udHJvbC52MS5PYnNlcnZlUmVxdWVzdBohLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlc3BvbnNlMAESYwoORGVjaWRlQ29udHJhY3QSJy5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVxdWVzdBooLnBsYWl0LmNvbnRyb2wudjEuRGVjaWRlQ29udHJhY3RSZXNwb25zZRJXCgpTZXRXaW5kb3dzEiMucGxhaXQuY29udHJvbC52MS5TZXRXaW5kb3dzUmVxdWVzdBokLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1Jlc3BvbnNlElEKCFNldEdhdGVzEiEucGxhaXQuY29udHJvbC52MS5TZXRHYXRlc1JlcXVlc3QaIi5wbGFpdC5jb250cm9sLnYxLlNldEdhdGVzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
+  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJYCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKFAgoPT2JzZXJ2ZVJlc3BvbnNlEkEKEmNvbnRyYWN0X2Fubm91bmNlZBgBIAEoCzIjLnBsYWl0LmNvbnRyb2wudjEuQ29udHJhY3RBbm5vdW5jZWRIABI7Cg93b3JrZXJfYXR0YWNoZWQYAiABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckF0dGFjaGVkSAASOwoPd29ya2VyX2RldGFjaGVkGAMgASgLMiAucGxhaXQuY29udHJvbC52MS5Xb3JrZXJEZXRhY2hlZEgAEiwKB2ZpZ3VyZXMYBCABKAsyGS5wbGFpdC5jb250cm9sLnYxLkZpZ3VyZXNIAEIHCgVldmVudCKfAQoRQ29udHJhY3RBbm5vdW5jZWQSFAoMYW5ub3VuY2VtZW50GAEgASgEEhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMEhAKCHNlcnZpY2VzGAMgAygJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGZGlnZXN0GAUgASgJEhIKCmZvcl93b3JrZXIYBiABKAgSDwoHcmVwbGFjZRgHIAEoCCKUAQoOV29ya2VyQXR0YWNoZWQSDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIRCgljb250cmFjdHMYByADKAkSEAoIZW5kcG9pbnQYCCABKAkiMAoOV29ya2VyRGV0YWNoZWQSDgoGd29ya2VyGAEgASgJEg4KBnJlYXNvbhgCIAEoCSKoAgoHRmlndXJlcxIrCghpbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgd3b3JrZXJzGAIgAygLMh8ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJGaWd1cmVzEi4KBnF1ZXVlcxgDIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuUXVldWVGaWd1cmVzEjAKB21ldGhvZHMYBCADKAsyHy5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEZpZ3VyZXMSLAoEbG9zdBgFIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuTG9zdEF0dGVtcHRzEi4KBnNwbGl0cxgGIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuU3BsaXRGaWd1cmVzIj8KDExvc3RBdHRlbXB0cxIOCgZ3b3JrZXIYASABKAkSEAoIYXR0ZW1wdHMYAiABKA0SDQoFdGFza3MYAyADKAkimAEKDVdvcmtlckZpZ3VyZXMSDgoGd29ya2VyGAEgASgJEg0KBXNsb3RzGAIgASgNEg4KBndpbmRvdxgDIAEoDRIRCglpbl9mbGlnaHQYBCABKA0SEQoJc3VzcGVuZGVkGAUgASgNEhEKCXN1Y2NlZWRlZBgGIAEoBBIOCgZmYWlsZWQYByABKAQSDwoHYnVzeV9tcxgIIAEoBCKbAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBBIMCgRoZWxkGAggASgEIqABCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEEhYKDmZyZXNoX291dGNvbWVzGAYgAygEEhQKB3Blcm1pdHMYByABKA1IAIgBAUIKCghfcGVybWl0cyKKAQoMU3BsaXRGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEioKA293bhgDIAEoCzIdLnBsYWl0LmNvbnRyb2wudjEuU2lkZUZpZ3VyZXMSLQoGb3RoZXJzGAQgASgLMh0ucGxhaXQuY29udHJvbC52MS5TaWRlRmlndXJlcyJeCgtTaWRlRmlndXJlcxIPCgd3b3JrZXJzGAEgASgNEhAKCG91dGNvbWVzGAIgAygEEgwKBGxvc3QYAyABKAQSDwoHYnVzeV9tcxgEIAEoBBINCgVzcGFucxgFIAMoBCI7ChBTZXRTcGxpdHNSZXF1ZXN0EicKBnNwbGl0cxgBIAMoCzIXLnBsYWl0LmNvbnRyb2wudjEuU3BsaXQipgEKBVNwbGl0Eg8KB3NlcnZpY2UYASABKAkSDwoHdmVyc2lvbhgCIAEoCRINCgVzaGFyZRgDIAEoDRIrCgZzdGlja3kYBCABKA4yGy5wbGFpdC5jb250cm9sLnYxLlN0aWNreUtleRIMCgRzYWx0GAUgASgJEjEKDmZhbGxiYWNrX2FmdGVyGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhMKEVNldFNwbGl0c1Jlc3BvbnNlIj4KD1NldEdhdGVzUmVxdWVzdBIrCgVnYXRlcxgBIAMoCzIcLnBsYWl0LmNvbnRyb2wudjEuTWV0aG9kR2F0ZSJsCgpNZXRob2RHYXRlEg4KBm1ldGhvZBgBIAEoCRIUCgdwZXJtaXRzGAIgASgNSACIAQESLAoJdmFsaWRfZm9yGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgoKCF9wZXJtaXRzIiMKEFNldEdhdGVzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCSKdAQoVRGVjaWRlQ29udHJhY3RSZXF1ZXN0EhQKDGFubm91bmNlbWVudBgBIAEoBBIwCghwb2xpY2llcxgCIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuTWV0aG9kUG9saWN5EiMKB3JlZnVzYWwYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIXCg9iZXNpZGVfc2VydmljZXMYBCADKAkiGAoWRGVjaWRlQ29udHJhY3RSZXNwb25zZSLvAwoMTWV0aG9kUG9saWN5EiIKBGluZm8YASABKAsyFC5wbGFpdC52MS5NZXRob2RJbmZvEhMKC2RlYWRsaW5lX21zGAIgASgEEhoKEmF0dGVtcHRfdGltZW91dF9tcxgDIAEoBBIUCgxtYXhfYXR0ZW1wdHMYBCABKA0SGgoSaW5pdGlhbF9iYWNrb2ZmX21zGAUgASgEEhYKDm1heF9iYWNrb2ZmX21zGAYgASgEEhsKE211bHRpcGxpZXJfcGVybWlsbGUYByABKA0SFwoPcmV0cnlhYmxlX2NvZGVzGAggASgNEh0KFWlkZW1wb3RlbmN5X3dpbmRvd19tcxgJIAEoBBIQCghwcmlvcml0eRgKIAEoDRIUCgxhdF9tb3N0X29uY2UYCyABKAgSFAoMcmV0ZW50aW9uX21zGAwgASgEEiAKGGRlYWRfbGV0dGVyX3JldGVudGlvbl9tcxgNIAEoBBISCgpyYXRlX2xpbWl0GA4gASgEEhYKDnJhdGVfcGVyaW9kX21zGA8gASgEEhIKCnJhdGVfYnVyc3QYECABKAQSEwoLcmF0ZV9ieV9rZXkYESABKAgSGQoRY29uY3VycmVuY3lfbGltaXQYEiABKA0SGwoTY29uY3VycmVuY3lfcGVyX2tleRgTIAEoDSJEChFTZXRXaW5kb3dzUmVxdWVzdBIvCgd3aW5kb3dzGAEgAygLMh4ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJXaW5kb3ciLgoMV29ya2VyV2luZG93Eg4KBndvcmtlchgBIAEoCRIOCgZ3aW5kb3cYAiABKA0iJQoSU2V0V2luZG93c1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkqcgoJU3RpY2t5S2V5EhoKFlNUSUNLWV9LRVlfVU5TUEVDSUZJRUQQABIXChNTVElDS1lfS0VZX09SREVSSU5HEAESGgoWU1RJQ0tZX0tFWV9JREVNUE9URU5DWRACEhQKEFNUSUNLWV9LRVlfTElNSVQQAzLJAwoOQ29udHJvbFNlcnZpY2USUAoHT2JzZXJ2ZRIgLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlcXVlc3QaIS5wbGFpdC5jb250cm9sLnYxLk9ic2VydmVSZXNwb25zZTABEmMKDkRlY2lkZUNvbnRyYWN0EicucGxhaXQuY29udHJvbC52MS5EZWNpZGVDb250cmFjdFJlcXVlc3QaKC5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVzcG9uc2USVwoKU2V0V2luZG93cxIjLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1JlcXVlc3QaJC5wbGFpdC5jb250cm9sLnYxLlNldFdpbmRvd3NSZXNwb25zZRJRCghTZXRHYXRlcxIhLnBsYWl0LmNvbnRyb2wudjEuU2V0R2F0ZXNSZXF1ZXN0GiIucGxhaXQuY29udHJvbC52MS5TZXRHYXRlc1Jlc3BvbnNlElQKCVNldFNwbGl0cxIiLnBsYWl0LmNvbnRyb2wudjEuU2V0U3BsaXRzUmVxdWVzdBojLnBsYWl0LmNvbnRyb2wudjEuU2V0U3BsaXRzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
 
 /**
  * Who observes.
@@ -303,6 +303,13 @@ export type Figures = Message<"plait.control.v1.Figures"> & {
    * @generated from field: repeated plait.control.v1.LostAttempts lost = 5;
    */
   lost: LostAttempts[];
+
+  /**
+   * Every method whose service is split.
+   *
+   * @generated from field: repeated plait.control.v1.SplitFigures splits = 6;
+   */
+  splits: SplitFigures[];
 };
 
 /**
@@ -552,6 +559,193 @@ export const MethodFiguresSchema: GenMessage<MethodFigures> = /*@__PURE__*/
   messageDesc(file_plait_control_v1_control_service, 9);
 
 /**
+ * One method whose service is split.
+ *
+ * @generated from message plait.control.v1.SplitFigures
+ */
+export type SplitFigures = Message<"plait.control.v1.SplitFigures"> & {
+  /**
+   * Full method path.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * The version that has the share.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * What workers of it did.
+   *
+   * @generated from field: plait.control.v1.SideFigures own = 3;
+   */
+  own?: SideFigures | undefined;
+
+  /**
+   * What workers of other versions did.
+   *
+   * @generated from field: plait.control.v1.SideFigures others = 4;
+   */
+  others?: SideFigures | undefined;
+};
+
+/**
+ * Describes the message plait.control.v1.SplitFigures.
+ * Use `create(SplitFiguresSchema)` to create a new message.
+ */
+export const SplitFiguresSchema: GenMessage<SplitFigures> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 10);
+
+/**
+ * One side of a split.
+ *
+ * @generated from message plait.control.v1.SideFigures
+ */
+export type SideFigures = Message<"plait.control.v1.SideFigures"> & {
+  /**
+   * Workers that take tasks of the method.
+   *
+   * @generated from field: uint32 workers = 1;
+   */
+  workers: number;
+
+  /**
+   * Attempts by outcome; the index is the gRPC code, 0 to 16.
+   *
+   * @generated from field: repeated uint64 outcomes = 2;
+   */
+  outcomes: bigint[];
+
+  /**
+   * Attempts that were lost with their workers; not among the outcomes.
+   *
+   * @generated from field: uint64 lost = 3;
+   */
+  lost: bigint;
+
+  /**
+   * Time from dispatch to outcome, in milliseconds, summed over the outcomes.
+   *
+   * @generated from field: uint64 busy_ms = 4;
+   */
+  busyMs: bigint;
+
+  /**
+   * Outcomes by that time, without the zeros at the end. Up to 7 ms a span is 1 ms; from there on four spans double the
+   * time: span n begins at (4 + n mod 4) << (n / 4 - 1) milliseconds.
+   *
+   * @generated from field: repeated uint64 spans = 5;
+   */
+  spans: bigint[];
+};
+
+/**
+ * Describes the message plait.control.v1.SideFigures.
+ * Use `create(SideFiguresSchema)` to create a new message.
+ */
+export const SideFiguresSchema: GenMessage<SideFigures> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 11);
+
+/**
+ * How services are split.
+ *
+ * @generated from message plait.control.v1.SetSplitsRequest
+ */
+export type SetSplitsRequest = Message<"plait.control.v1.SetSplitsRequest"> & {
+  /**
+   * All splits from now on, at most 1000 and one a service; one that is not named any more ends.
+   *
+   * @generated from field: repeated plait.control.v1.Split splits = 1;
+   */
+  splits: Split[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetSplitsRequest.
+ * Use `create(SetSplitsRequestSchema)` to create a new message.
+ */
+export const SetSplitsRequestSchema: GenMessage<SetSplitsRequest> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 12);
+
+/**
+ * The tasks of a service between workers of one version and those of all others. A task belongs to the version if the
+ * hash of its key falls below the share, so one key stays where it is while the share stays, and a share that grows
+ * takes nothing away from the version.
+ *
+ * @generated from message plait.control.v1.Split
+ */
+export type Split = Message<"plait.control.v1.Split"> & {
+  /**
+   * Full name.
+   *
+   * @generated from field: string service = 1;
+   */
+  service: string;
+
+  /**
+   * The version that workers announce; not empty.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * Its share in 1/10,000. With 0 it gets none of what another worker could take.
+   *
+   * @generated from field: uint32 share = 3;
+   */
+  share: number;
+
+  /**
+   * What is hashed.
+   *
+   * @generated from field: plait.control.v1.StickyKey sticky = 4;
+   */
+  sticky: StickyKey;
+
+  /**
+   * Goes into the hash, so that not the same keys come first in each rollout.
+   *
+   * @generated from field: string salt = 5;
+   */
+  salt: string;
+
+  /**
+   * Without a worker of another version for so long, the tasks of the others go to the version, unless its share is 0.
+   * What is the version's goes to the others at once where it has no worker.
+   *
+   * @generated from field: google.protobuf.Duration fallback_after = 6;
+   */
+  fallbackAfter?: Duration | undefined;
+};
+
+/**
+ * Describes the message plait.control.v1.Split.
+ * Use `create(SplitSchema)` to create a new message.
+ */
+export const SplitSchema: GenMessage<Split> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 13);
+
+/**
+ * They are in force.
+ *
+ * @generated from message plait.control.v1.SetSplitsResponse
+ */
+export type SetSplitsResponse = Message<"plait.control.v1.SetSplitsResponse"> & {
+};
+
+/**
+ * Describes the message plait.control.v1.SetSplitsResponse.
+ * Use `create(SetSplitsResponseSchema)` to create a new message.
+ */
+export const SetSplitsResponseSchema: GenMessage<SetSplitsResponse> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 14);
+
+/**
  * Gates of methods.
  *
  * @generated from message plait.control.v1.SetGatesRequest
@@ -570,7 +764,7 @@ export type SetGatesRequest = Message<"plait.control.v1.SetGatesRequest"> & {
  * Use `create(SetGatesRequestSchema)` to create a new message.
  */
 export const SetGatesRequestSchema: GenMessage<SetGatesRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 10);
+  messageDesc(file_plait_control_v1_control_service, 15);
 
 /**
  * How many attempts of a method may begin. While none may, its READY tasks are PARKED.
@@ -605,7 +799,7 @@ export type MethodGate = Message<"plait.control.v1.MethodGate"> & {
  * Use `create(MethodGateSchema)` to create a new message.
  */
 export const MethodGateSchema: GenMessage<MethodGate> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 11);
+  messageDesc(file_plait_control_v1_control_service, 16);
 
 /**
  * They are set.
@@ -626,7 +820,7 @@ export type SetGatesResponse = Message<"plait.control.v1.SetGatesResponse"> & {
  * Use `create(SetGatesResponseSchema)` to create a new message.
  */
 export const SetGatesResponseSchema: GenMessage<SetGatesResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 12);
+  messageDesc(file_plait_control_v1_control_service, 17);
 
 /**
  * A verdict on a contract.
@@ -669,7 +863,7 @@ export type DecideContractRequest = Message<"plait.control.v1.DecideContractRequ
  * Use `create(DecideContractRequestSchema)` to create a new message.
  */
 export const DecideContractRequestSchema: GenMessage<DecideContractRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 13);
+  messageDesc(file_plait_control_v1_control_service, 18);
 
 /**
  * The verdict is durable and in force.
@@ -684,7 +878,7 @@ export type DecideContractResponse = Message<"plait.control.v1.DecideContractRes
  * Use `create(DecideContractResponseSchema)` to create a new message.
  */
 export const DecideContractResponseSchema: GenMessage<DecideContractResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 14);
+  messageDesc(file_plait_control_v1_control_service, 19);
 
 /**
  * A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -831,7 +1025,7 @@ export type MethodPolicy = Message<"plait.control.v1.MethodPolicy"> & {
  * Use `create(MethodPolicySchema)` to create a new message.
  */
 export const MethodPolicySchema: GenMessage<MethodPolicy> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 15);
+  messageDesc(file_plait_control_v1_control_service, 20);
 
 /**
  * Windows of workers.
@@ -852,7 +1046,7 @@ export type SetWindowsRequest = Message<"plait.control.v1.SetWindowsRequest"> & 
  * Use `create(SetWindowsRequestSchema)` to create a new message.
  */
 export const SetWindowsRequestSchema: GenMessage<SetWindowsRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 16);
+  messageDesc(file_plait_control_v1_control_service, 21);
 
 /**
  * The window of one worker.
@@ -880,7 +1074,7 @@ export type WorkerWindow = Message<"plait.control.v1.WorkerWindow"> & {
  * Use `create(WorkerWindowSchema)` to create a new message.
  */
 export const WorkerWindowSchema: GenMessage<WorkerWindow> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 17);
+  messageDesc(file_plait_control_v1_control_service, 22);
 
 /**
  * Windows are in force.
@@ -901,7 +1095,48 @@ export type SetWindowsResponse = Message<"plait.control.v1.SetWindowsResponse"> 
  * Use `create(SetWindowsResponseSchema)` to create a new message.
  */
 export const SetWindowsResponseSchema: GenMessage<SetWindowsResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 18);
+  messageDesc(file_plait_control_v1_control_service, 23);
+
+/**
+ * What decides on the side of a task. Without such a key it is the task, and of a child the flow at the root.
+ *
+ * @generated from enum plait.control.v1.StickyKey
+ */
+export enum StickyKey {
+  /**
+   * The task.
+   *
+   * @generated from enum value: STICKY_KEY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its ordering key.
+   *
+   * @generated from enum value: STICKY_KEY_ORDERING = 1;
+   */
+  ORDERING = 1,
+
+  /**
+   * Its idempotency key.
+   *
+   * @generated from enum value: STICKY_KEY_IDEMPOTENCY = 2;
+   */
+  IDEMPOTENCY = 2,
+
+  /**
+   * Its limit key.
+   *
+   * @generated from enum value: STICKY_KEY_LIMIT = 3;
+   */
+  LIMIT = 3,
+}
+
+/**
+ * Describes the enum plait.control.v1.StickyKey.
+ */
+export const StickyKeySchema: GenEnum<StickyKey> = /*@__PURE__*/
+  enumDesc(file_plait_control_v1_control_service, 0);
 
 /**
  * The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
@@ -956,6 +1191,17 @@ export const ControlService: GenService<{
     methodKind: "unary";
     input: typeof SetGatesRequestSchema;
     output: typeof SetGatesResponseSchema;
+  },
+  /**
+   * Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+   * it is said again, also over a restart of the broker.
+   *
+   * @generated from rpc plait.control.v1.ControlService.SetSplits
+   */
+  setSplits: {
+    methodKind: "unary";
+    input: typeof SetSplitsRequestSchema;
+    output: typeof SetSplitsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_plait_control_v1_control_service, 0);

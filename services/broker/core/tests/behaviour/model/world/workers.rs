@@ -55,6 +55,7 @@ impl World {
         let methods = methods.iter().map(|method| (*method).into()).collect();
         let worker = name.into();
         self.command(Command::WorkerAttached(WorkerAttach {
+            version: "".into(),
             conn,
             worker,
             methods,
