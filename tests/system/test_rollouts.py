@@ -83,11 +83,14 @@ def divided(answers: list[pb.InspectResponse], share: int) -> None:
         assert each.metadata["version"] == wanted, each
 
 
+async def two(mesh: Mesh) -> None:
+    """A worker of each version."""
+    await asyncio.gather(worker(mesh, "1"), worker(mesh, "2"))
+
+
 async def test_shares_are_exact_and_outlive_scheduler_and_broker(versions: Mesh):
-    await worker(versions, "1")
-    await worker(versions, "2")
+    await two(versions)
     async with versions.caller() as caller:
-        assert len(by_version(await inspect(caller, 100))) == 2
         await rollout(versions, "start", SERVICE, "--to", "2", "--percent", "10")
         answers = await inspect(caller, 1_000)
         divided(answers, 1_000)
@@ -106,9 +109,18 @@ async def test_shares_are_exact_and_outlive_scheduler_and_broker(versions: Mesh)
         await eventually(attached, lambda found: found == 2)
         divided(await inspect(caller, 300), 1_000)
         await versions.start_scheduler()
-        assert (await rollout(versions, "get", SERVICE))["share"] == 1_000
-        await rollout(versions, "set", SERVICE, "--percent", "50")
+        again = await rollout(versions, "set", SERVICE, "--percent", "50")
+        assert [event["share"] for event in again["events"]] == [1_000, 5_000]
         divided(await inspect(caller, 300), 5_000)
+
+
+async def test_what_is_over_keeps_out_the_version_that_lost(versions: Mesh):
+    await two(versions)
+    async with versions.caller() as caller:
+        # Nothing is said yet.
+        assert by_version(await inspect(caller, 100)).keys() == {"1", "2"}
+        await rollout(versions, "start", SERVICE, "--to", "2")
+        assert by_version(await inspect(caller, 100)) == {"1": 100}
         await rollout(versions, "promote", SERVICE)
         assert by_version(await inspect(caller, 100)) == {"2": 100}
         # A later version is not named anywhere, and works.
@@ -117,13 +129,10 @@ async def test_shares_are_exact_and_outlive_scheduler_and_broker(versions: Mesh)
         await third.terminate()
         await rollout(versions, "abort", SERVICE, "--reason", "second thoughts")
         assert by_version(await inspect(caller, 100)) == {"1": 100}
-        await rollout(versions, "end", SERVICE)
-        assert by_version(await inspect(caller, 100)).keys() == {"1", "2"}
 
 
 async def test_a_key_stays_with_its_version_while_the_share_grows(versions: Mesh):
-    await worker(versions, "1")
-    await worker(versions, "2")
+    await two(versions)
     accounts = [f"account-{number}" for number in range(100)]
     async with versions.caller() as caller:
 
@@ -139,7 +148,7 @@ async def test_a_key_stays_with_its_version_while_the_share_grows(versions: Mesh
         sticky = ("--percent", "10", "--sticky", "ordering-key")
         await owners("before")
         await rollout(versions, "start", SERVICE, "--to", "2", *sticky)
-        for share in (10, 30, 70):
+        for share in (30, 70):
             await rollout(versions, "set", SERVICE, "--percent", str(share))
             for turn in range(2):
                 found = await owners(f"{share}-{turn}")

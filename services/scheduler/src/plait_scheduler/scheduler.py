@@ -107,7 +107,9 @@ class Scheduler:
         contracts = Contracts(self._channel)
         reviewer = Reviewer(contracts, records, work, now_ms)
         self._plane = ControlPlane()
-        self._mesh = MeshLoop(contracts.policies, self._plane.publish)
+        rollouts = RolloutBook(self._key_value, control)
+        self._rollout = RolloutLoop(rollouts, now_ms)
+        self._mesh = MeshLoop(contracts.policies, self._plane.publish, rollouts.splits)
         self._registry = RegistryLoop(
             RegistryConfig(self._id, settings.dev),
             control,
@@ -123,8 +125,6 @@ class Scheduler:
         self._scaling = ScalingLoop(
             self._directory.workers, self._queue_of, monotonic_ms, supervised.workers
         )
-        rollouts = RolloutBook(self._key_value, control)
-        self._rollout = RolloutLoop(rollouts, now_ms)
         submitter = Submitter(self._channel)
         book = Book(ScheduleRecords(self._key_value), submitter, now_ms)
         self._schedule = ScheduleLoop(book, Declared(book, contracts), self._leads, now_ms)

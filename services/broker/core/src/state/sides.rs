@@ -22,7 +22,7 @@ impl Cut {
             Sticky::Task => None,
             Sticky::OrderingKey => task.ordering_key(),
             Sticky::IdempotencyKey => task.idempotency_key(),
-            Sticky::LimitKey => task.more().and_then(|more| more.limit_key.as_ref()),
+            Sticky::LimitKey => task.rare.as_ref().and_then(|rare| rare.limit_key.as_ref()),
         };
         match key {
             Some(key) => self.takes(key.as_bytes()),

@@ -26,4 +26,5 @@ mod retries;
 mod routes;
 mod sessions;
 mod splits;
+mod unloading;
 mod workers;

@@ -274,11 +274,11 @@ fn limits_by_key_hold_over_both_sides() {
     join(&mut h, OLD, "1", &[METHOD], 1_000);
     join(&mut h, NEW, "2", &[METHOD], 1_000);
     set(&mut h, vec![split(5_000)]);
-    let limit_key = |key: usize| SubmitOptions {
-        limit_key: Some(format!("k{key}").into()),
-        ..SubmitOptions::default()
+    let limited = |n: usize| SubmitTask {
+        limit_key: Some(format!("k{}", n % 3).into()),
+        ..task(METHOD)
     };
-    let tasks = (0..60).map(|n| with(task(METHOD), limit_key(n % 3)));
+    let tasks = (0..60).map(limited);
     let mut effects = h.submit(tasks.collect());
     let mut done = 0;
     loop {

@@ -1,17 +1,20 @@
-"""The mesh loop: endpoints and policies become what callers are shown."""
+"""The mesh loop: endpoints, policies and rollouts become what callers are shown."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import grpc
 
 from plait_scheduler.domain.endpoints import Endpoints, parse
 from plait_scheduler.domain.events import Event, Figures, WorkerAttached
 from plait_scheduler.domain.mesh import Mesh, build, services_of
+from plait_scheduler.domain.mesh_shares import shared
 from plait_scheduler.domain.policy import MethodPolicy
+from plait_scheduler.domain.rollout import Split
 from plait_scheduler.loops.loop import Counts, Loop
 
 PoliciesOf = Callable[[str], Awaitable[Sequence[MethodPolicy]]]
+Splits = Mapping[str, Split]
 
 
 class MeshLoop(Loop):
@@ -19,11 +22,21 @@ class MeshLoop(Loop):
 
     name = "mesh"
 
-    def __init__(self, policies_of: PoliciesOf, publish: Callable[[Mesh], None]) -> None:
-        """`policies_of` reads what is in force for a service; it may raise AioRpcError."""
+    def __init__(
+        self,
+        policies_of: PoliciesOf,
+        publish: Callable[[Mesh], None],
+        splits: Callable[[], Splits | None],
+    ) -> None:
+        """`policies_of` reads what is in force for a service; it may raise AioRpcError. `splits`
+        are those of rollouts; None: not known yet, and nothing is shown until then.
+        """
         super().__init__()
         self._policies_of = policies_of
         self._publish = publish
+        self._splits = splits
+        # Those that callers are shown.
+        self._shown: Splits | None = None
         self._endpoints = Endpoints()
         self._policies: dict[str, Sequence[MethodPolicy]] = {}
         # Services whose contract has changed, or could not be read.
@@ -39,7 +52,8 @@ class MeshLoop(Loop):
                 endpoint=event.endpoint,
                 why="an endpoint is an IP address and a port",
             )
-        if self._endpoints.apply(event, now_ms) or (isinstance(event, Figures) and self._stale):
+        due = self._stale or self._splits() != self._shown
+        if self._endpoints.apply(event, now_ms) or (isinstance(event, Figures) and due):
             self._changed.set()
 
     def changed(self, services: Iterable[str]) -> None:
@@ -59,12 +73,14 @@ class MeshLoop(Loop):
 
     async def run_once(self) -> Counts:
         self._changed.clear()
-        if not self._endpoints.complete:
+        splits = self._splits()
+        if not self._endpoints.complete or splits is None:
             return {}
         endpoints = self._endpoints.all()
         services = services_of(endpoints)
         await self._read(services)
-        self._publish(build(endpoints, self._policies))
+        self._publish(shared(build(endpoints, self._policies), endpoints, splits))
+        self._shown = splits
         self._log.debug("published", services=len(services), endpoints=len(endpoints))
         return {"published": 1}
 

@@ -16,6 +16,7 @@ from plait_scheduler.broker.key_value import ABSENT, KeyValue
 from plait_scheduler.domain.events import SplitFigures
 from plait_scheduler.domain.rollout import Rollout, Split, State, split, splits
 from plait_scheduler.domain.rollout_evidence import Evidence
+from plait_scheduler.domain.routes import service_of
 
 PREFIX = "scheduler/rollouts/"
 # The broker's own bound.
@@ -83,7 +84,7 @@ class RolloutBook:
         """Takes in what the attempts of split services did."""
         found: dict[str, list[SplitFigures]] = {}
         for each in figures:
-            found.setdefault(_service(each.method), []).append(each)
+            found.setdefault(service_of(each.method), []).append(each)
         for service, methods in found.items():
             kept = self._kept.get(service)
             # The sides of a rollout that is over may be others, and nothing is decided on them.
@@ -133,8 +134,10 @@ class RolloutBook:
             del self._kept[service]
             await self._tell()
 
-    def splits(self) -> dict[str, Split]:
-        """What is in force, by service."""
+    def splits(self) -> dict[str, Split] | None:
+        """What is in force, by service; None while it is not known."""
+        if not self._loaded:
+            return None
         return {service: split(kept.rollout) for service, kept in self._kept.items()}
 
     async def _load(self) -> None:
@@ -170,7 +173,3 @@ class RolloutBook:
         if kept is None:
             raise NoRolloutError(service)
         return kept
-
-
-def _service(method: str) -> str:
-    return method.lstrip("/").rpartition("/")[0]
