@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import grpc
 import msgspec
 import structlog
 
@@ -164,7 +165,12 @@ class RolloutBook:
             return False
         # What the call may have changed although it fails is said again.
         self._told = None
-        await self._control.set_splits(wanted)
+        try:
+            await self._control.set_splits(wanted)
+        except grpc.aio.AioRpcError as error:
+            # A broker of before there were any has none to forget.
+            if wanted or error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
         self._told = wanted
         return True
 
