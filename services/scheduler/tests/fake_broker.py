@@ -46,6 +46,8 @@ class State:
     windows: asyncio.Queue[dict[str, int]] = field(default_factory=asyncio.Queue)
     gates: asyncio.Queue[list[control_pb.MethodGate]] = field(default_factory=asyncio.Queue)
     splits: asyncio.Queue[list[control_pb.Split]] = field(default_factory=asyncio.Queue)
+    worker_gates: asyncio.Queue[list[control_pb.WorkerGate]] = field(default_factory=asyncio.Queue)
+    limits: asyncio.Queue[list[control_pb.MethodLimits]] = field(default_factory=asyncio.Queue)
 
 
 class FakeBroker(
@@ -181,9 +183,15 @@ class FakeBroker(
         queues: Sequence[control_pb.QueueFigures] = (),
         lost: Sequence[control_pb.LostAttempts] = (),
         splits: Sequence[control_pb.SplitFigures] = (),
+        early: bool = False,
     ) -> None:
         figures = control_pb.Figures(
-            workers=workers, methods=methods, queues=queues, lost=lost, splits=splits
+            workers=workers,
+            methods=methods,
+            queues=queues,
+            lost=lost,
+            splits=splits,
+            early=early,
         )
         figures.interval.FromMilliseconds(interval_ms)
         self.tell(control_pb.ObserveResponse(figures=figures))
@@ -268,6 +276,22 @@ class FakeBroker(
         await self._check_epoch("SetSplits", context)
         self.state.splits.put_nowait(list(request.splits))
         return control_pb.SetSplitsResponse()
+
+    async def SetWorkerGates(
+        self, request: control_pb.SetWorkerGatesRequest, context: Context
+    ) -> control_pb.SetWorkerGatesResponse:
+        await self._fail("SetWorkerGates", context)
+        await self._check_epoch("SetWorkerGates", context)
+        self.state.worker_gates.put_nowait(list(request.gates))
+        return control_pb.SetWorkerGatesResponse()
+
+    async def SetLimits(
+        self, request: control_pb.SetLimitsRequest, context: Context
+    ) -> control_pb.SetLimitsResponse:
+        await self._fail("SetLimits", context)
+        await self._check_epoch("SetLimits", context)
+        self.state.limits.put_nowait(list(request.limits))
+        return control_pb.SetLimitsResponse()
 
     async def AnnounceContract(
         self, request: contract_pb.AnnounceContractRequest, context: Context

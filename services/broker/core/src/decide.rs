@@ -10,11 +10,13 @@ mod cancel;
 mod control;
 mod dispatch;
 mod figures;
+mod flags;
 mod flow;
 mod idle;
 mod metrics;
 mod outcome;
 mod redrive;
+mod sayings;
 mod splits;
 mod submit;
 mod tick;
@@ -23,7 +25,7 @@ mod views;
 pub use idle::Busy;
 
 use crate::command::Command;
-use crate::effect::{Effect, TaskResult, TaskState};
+use crate::effect::{Effect, Reply, TaskResult, TaskState};
 use crate::ids::Millis;
 use crate::partition::{Partition, Step};
 use crate::record::{Failure, Reason, Record};
@@ -108,6 +110,10 @@ impl Partition {
                     task: Box::new(view.clone()),
                 });
             }
+        }
+        if let Some(tag) = self.live.failures.take_due() {
+            let reply = Reply::Done;
+            step.effects.push(Effect::Reply { tag, reply });
         }
         if std::mem::take(&mut self.state.blobs.released) {
             step.effects.push(Effect::LogReleasable);

@@ -52,5 +52,5 @@ mod state;
 pub use decide::Busy;
 pub use partition::{
     Config, Figures, LostAttempts, MethodFigures, Partition, QueueFigures, SideFigures,
-    SplitFigures, Step, WorkerFigures,
+    SplitFigures, Step, WorkerFigures, WorkerSaid,
 };

@@ -1,6 +1,7 @@
 //! Attached workers: their streams, windows and what they hold. All of it ends with the process.
 
 use super::classes::Classes;
+use super::worker_gate::{Sayings, WorkerGate};
 use crate::effect::Attempt;
 use crate::ids::ConnId;
 use crate::record::Start;
@@ -25,6 +26,8 @@ pub(crate) struct Worker {
     /// As the scheduler set it.
     pub(crate) window: Option<u32>,
     pub(crate) draining: bool,
+    pub(crate) gate: WorkerGate,
+    pub(crate) said: Sayings,
     /// Unfinished attempts, suspended flows not counted.
     pub(crate) in_flight: u32,
     pub(crate) suspended: u32,
@@ -66,6 +69,8 @@ pub(crate) fn attached(conn: ConnId, id: Arc<str>, class: u32, positions: Vec<u3
         slots: 1,
         window: None,
         draining: false,
+        gate: WorkerGate::default(),
+        said: Sayings::default(),
         in_flight: 0,
         suspended: 0,
         sent: 0,
@@ -98,7 +103,8 @@ impl Worker {
         if self.draining || self.unread_bytes >= UNREAD_BYTES_MAX {
             0
         } else {
-            self.window().saturating_sub(self.in_flight)
+            let room = self.window().saturating_sub(self.in_flight);
+            self.gate.permits.map_or(room, |permits| room.min(permits))
         }
     }
 

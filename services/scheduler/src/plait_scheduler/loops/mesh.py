@@ -1,7 +1,9 @@
-"""The mesh loop: endpoints, policies and rollouts become what callers are shown."""
+"""The mesh loop: endpoints, policies, faults and rollouts become what callers are shown."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -10,11 +12,18 @@ from plait_scheduler.domain.events import Event, Figures, WorkerAttached
 from plait_scheduler.domain.mesh import Mesh, build, services_of
 from plait_scheduler.domain.mesh_shares import shared
 from plait_scheduler.domain.policy import MethodPolicy
-from plait_scheduler.domain.rollout import Split
 from plait_scheduler.loops.loop import Counts, Loop
+from plait_scheduler.rollouts.book import RolloutBook
+from plait_scheduler.xds.faults import Faults
+
+if TYPE_CHECKING:
+    from plait_scheduler.domain.call_fault import CallFault
+    from plait_scheduler.domain.rollout import Split
+
+# A wall clock may be set: how late the end of a fault is seen at most.
+PAUSE_MS = 1000
 
 PoliciesOf = Callable[[str], Awaitable[Sequence[MethodPolicy]]]
-Splits = Mapping[str, Split]
 
 
 class MeshLoop(Loop):
@@ -25,23 +34,28 @@ class MeshLoop(Loop):
     def __init__(
         self,
         policies_of: PoliciesOf,
+        faults: Faults,
+        rollouts: RolloutBook,
         publish: Callable[[Mesh], None],
-        splits: Callable[[], Splits | None],
+        now_ms: Callable[[], int],
     ) -> None:
-        """`policies_of` reads what is in force for a service; it may raise AioRpcError. `splits`
-        are those of rollouts; None: not known yet, and nothing is shown until then.
-        """
+        """`policies_of` reads what is in force for a service; it may raise AioRpcError."""
         super().__init__()
         self._policies_of = policies_of
+        self._faults = faults
         self._publish = publish
-        self._splits = splits
+        self._rollouts = rollouts
         # Those that callers are shown.
-        self._shown: Splits | None = None
+        self._shown: Mapping[str, Split] | None = None
+        self._now_ms = now_ms
         self._endpoints = Endpoints()
         self._policies: dict[str, Sequence[MethodPolicy]] = {}
         # Services whose contract has changed, or could not be read.
         self._stale: set[str] = set()
-        self._changed = asyncio.Event()
+        self._faulty: Mapping[str, CallFault] = {}
+        self._faults_unread = False
+        # One event, whatever has changed.
+        self._changed = faults.changed
 
     def add(self, event: Event, now_ms: int) -> None:
         """Takes in what happened."""
@@ -52,7 +66,8 @@ class MeshLoop(Loop):
                 endpoint=event.endpoint,
                 why="an endpoint is an IP address and a port",
             )
-        due = self._stale or self._splits() != self._shown
+        unread = bool(self._stale) or self._faults_unread
+        due = unread or self._rollouts.splits() != self._shown
         if self._endpoints.apply(event, now_ms) or (isinstance(event, Figures) and due):
             self._changed.set()
 
@@ -67,22 +82,46 @@ class MeshLoop(Loop):
         self._endpoints.reset()
         # Another scheduler may have decided on contracts meanwhile.
         self._stale |= self._policies.keys()
+        self._faults.reset()
 
     async def wait(self) -> None:
-        await self._changed.wait()
+        while not self._changed.is_set():
+            end_ms = self._faults.next_end_ms()
+            left_ms = None if end_ms is None else end_ms - self._now_ms()
+            if left_ms is not None and left_ms <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_ms and min(left_ms, PAUSE_MS) / 1000):
+                    await self._changed.wait()
 
     async def run_once(self) -> Counts:
         self._changed.clear()
-        splits = self._splits()
-        if not self._endpoints.complete or splits is None:
+        ended = await self._faults.sweep()
+        if not self._endpoints.complete:
             return {}
         endpoints = self._endpoints.all()
         services = services_of(endpoints)
         await self._read(services)
-        self._publish(shared(build(endpoints, self._policies), endpoints, splits))
-        self._shown = splits
+        await self._read_faults()
+        mesh = build(endpoints, self._policies, self._faulty)
+        # Nothing is shown before they are known: a version may be one that is to get no call.
+        await self._rollouts.load()
+        self._shown = self._rollouts.splits()
+        self._publish(shared(mesh, endpoints, self._shown or {}))
         self._log.debug("published", services=len(services), endpoints=len(endpoints))
-        return {"published": 1}
+        return {"published": 1, "faults_ended": ended}
+
+    async def _read_faults(self) -> None:
+        """Those that cannot be read are as they were, but for their ends."""
+        try:
+            self._faulty = await self._faults.all()
+        except grpc.aio.AioRpcError as error:
+            self._log.warning("faults.unread", error=error.details())
+            now_ms, known = self._now_ms(), self._faulty.items()
+            self._faulty = {name: each for name, each in known if not each.is_over(now_ms)}
+            self._faults_unread = True
+        else:
+            self._faults_unread = False
 
     async def _read(self, services: set[str]) -> None:
         """Reads what is missing. A service whose policies cannot be read is shown with the last

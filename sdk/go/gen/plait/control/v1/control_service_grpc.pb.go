@@ -26,6 +26,8 @@ const (
 	ControlService_SetWindows_FullMethodName     = "/plait.control.v1.ControlService/SetWindows"
 	ControlService_SetGates_FullMethodName       = "/plait.control.v1.ControlService/SetGates"
 	ControlService_SetSplits_FullMethodName      = "/plait.control.v1.ControlService/SetSplits"
+	ControlService_SetWorkerGates_FullMethodName = "/plait.control.v1.ControlService/SetWorkerGates"
+	ControlService_SetLimits_FullMethodName      = "/plait.control.v1.ControlService/SetLimits"
 )
 
 // ControlServiceClient is the client API for ControlService service.
@@ -53,6 +55,12 @@ type ControlServiceClient interface {
 	// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
 	// it is said again, also over a restart of the broker.
 	SetSplits(ctx context.Context, in *SetSplitsRequest, opts ...grpc.CallOption) (*SetSplitsResponse, error)
+	// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+	// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+	SetWorkerGates(ctx context.Context, in *SetWorkerGatesRequest, opts ...grpc.CallOption) (*SetWorkerGatesResponse, error)
+	// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+	// afterwards brings its own.
+	SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error)
 }
 
 type controlServiceClient struct {
@@ -122,6 +130,26 @@ func (c *controlServiceClient) SetSplits(ctx context.Context, in *SetSplitsReque
 	return out, nil
 }
 
+func (c *controlServiceClient) SetWorkerGates(ctx context.Context, in *SetWorkerGatesRequest, opts ...grpc.CallOption) (*SetWorkerGatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetWorkerGatesResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetWorkerGates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlServiceClient) SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetLimitsResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetLimits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServiceServer is the server API for ControlService service.
 // All implementations must embed UnimplementedControlServiceServer
 // for forward compatibility.
@@ -147,6 +175,12 @@ type ControlServiceServer interface {
 	// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
 	// it is said again, also over a restart of the broker.
 	SetSplits(context.Context, *SetSplitsRequest) (*SetSplitsResponse, error)
+	// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+	// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+	SetWorkerGates(context.Context, *SetWorkerGatesRequest) (*SetWorkerGatesResponse, error)
+	// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+	// afterwards brings its own.
+	SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
 }
 
@@ -171,6 +205,12 @@ func (UnimplementedControlServiceServer) SetGates(context.Context, *SetGatesRequ
 }
 func (UnimplementedControlServiceServer) SetSplits(context.Context, *SetSplitsRequest) (*SetSplitsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSplits not implemented")
+}
+func (UnimplementedControlServiceServer) SetWorkerGates(context.Context, *SetWorkerGatesRequest) (*SetWorkerGatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetWorkerGates not implemented")
+}
+func (UnimplementedControlServiceServer) SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLimits not implemented")
 }
 func (UnimplementedControlServiceServer) mustEmbedUnimplementedControlServiceServer() {}
 func (UnimplementedControlServiceServer) testEmbeddedByValue()                        {}
@@ -276,6 +316,42 @@ func _ControlService_SetSplits_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_SetWorkerGates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetWorkerGatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetWorkerGates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetWorkerGates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetWorkerGates(ctx, req.(*SetWorkerGatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControlService_SetLimits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLimitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetLimits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetLimits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetLimits(ctx, req.(*SetLimitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ControlService_ServiceDesc is the grpc.ServiceDesc for ControlService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -298,6 +374,14 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetSplits",
 			Handler:    _ControlService_SetSplits_Handler,
+		},
+		{
+			MethodName: "SetWorkerGates",
+			Handler:    _ControlService_SetWorkerGates_Handler,
+		},
+		{
+			MethodName: "SetLimits",
+			Handler:    _ControlService_SetLimits_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
