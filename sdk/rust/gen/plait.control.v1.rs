@@ -1190,6 +1190,9 @@ pub struct Figures {
     /// Workers that went away with attempts under way in the interval; at most 1000.
     #[prost(message, repeated, tag = "5")]
     pub lost: ::prost::alloc::vec::Vec<LostAttempts>,
+    /// Every method whose service is split.
+    #[prost(message, repeated, tag = "6")]
+    pub splits: ::prost::alloc::vec::Vec<SplitFigures>,
     /// These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
     /// only what breakers go by: fresh outcomes and permits of methods, and the same of workers. That is not told again;
     /// everything else is in the next figures that are not early.
@@ -1307,6 +1310,77 @@ pub struct MethodFigures {
     #[prost(uint32, optional, tag = "7")]
     pub permits: ::core::option::Option<u32>,
 }
+/// One method whose service is split.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitFigures {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The version that has the share.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// What workers of it did.
+    #[prost(message, optional, tag = "3")]
+    pub own: ::core::option::Option<SideFigures>,
+    /// What workers of other versions did.
+    #[prost(message, optional, tag = "4")]
+    pub others: ::core::option::Option<SideFigures>,
+}
+/// One side of a split.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SideFigures {
+    /// Workers that take tasks of the method.
+    #[prost(uint32, tag = "1")]
+    pub workers: u32,
+    /// Attempts by outcome; the index is the gRPC code, 0 to 16.
+    #[prost(uint64, repeated, tag = "2")]
+    pub outcomes: ::prost::alloc::vec::Vec<u64>,
+    /// Attempts that were lost with their workers; not among the outcomes.
+    #[prost(uint64, tag = "3")]
+    pub lost: u64,
+    /// Time from dispatch to outcome, in milliseconds, summed over the outcomes.
+    #[prost(uint64, tag = "4")]
+    pub busy_ms: u64,
+    /// Outcomes by that time, without the zeros at the end. Up to 7 ms a span is 1 ms; from there on four spans double the
+    /// time: span n begins at (4 + n mod 4) \<\< (n / 4 - 1) milliseconds.
+    #[prost(uint64, repeated, tag = "5")]
+    pub spans: ::prost::alloc::vec::Vec<u64>,
+}
+/// How services are split.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetSplitsRequest {
+    /// All splits from now on, at most 1000 and one a service; one that is not named any more ends.
+    #[prost(message, repeated, tag = "1")]
+    pub splits: ::prost::alloc::vec::Vec<Split>,
+}
+/// The tasks of a service between workers of one version and those of all others. A task belongs to the version if the
+/// hash of its key falls below the share, so one key stays where it is while the share stays, and a share that grows
+/// takes nothing away from the version.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Split {
+    /// Full name.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// The version that workers announce; not empty.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// Its share in 1/10,000. With 0 it gets none of what another worker could take.
+    #[prost(uint32, tag = "3")]
+    pub share: u32,
+    /// What is hashed.
+    #[prost(enumeration = "StickyKey", tag = "4")]
+    pub sticky: i32,
+    /// Goes into the hash, so that not the same keys come first in each rollout.
+    #[prost(string, tag = "5")]
+    pub salt: ::prost::alloc::string::String,
+    /// Without a worker of another version for so long, the tasks of the others go to the version, unless its share is 0.
+    /// What is the version's goes to the others at once where it has no worker.
+    #[prost(message, optional, tag = "6")]
+    pub fallback_after: ::core::option::Option<::prost_types::Duration>,
+}
+/// They are in force.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetSplitsResponse {}
 /// Gates of methods.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetGatesRequest {
@@ -1504,6 +1578,43 @@ pub struct SetWindowsResponse {
     /// Workers that were not attached.
     #[prost(string, repeated, tag = "1")]
     pub unknown: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What decides on the side of a task. Without such a key it is the task, and of a child the flow at the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum StickyKey {
+    /// The task.
+    Unspecified = 0,
+    /// Its ordering key.
+    Ordering = 1,
+    /// Its idempotency key.
+    Idempotency = 2,
+    /// Its limit key.
+    Limit = 3,
+}
+impl StickyKey {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "STICKY_KEY_UNSPECIFIED",
+            Self::Ordering => "STICKY_KEY_ORDERING",
+            Self::Idempotency => "STICKY_KEY_IDEMPOTENCY",
+            Self::Limit => "STICKY_KEY_LIMIT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STICKY_KEY_UNSPECIFIED" => Some(Self::Unspecified),
+            "STICKY_KEY_ORDERING" => Some(Self::Ordering),
+            "STICKY_KEY_IDEMPOTENCY" => Some(Self::Idempotency),
+            "STICKY_KEY_LIMIT" => Some(Self::Limit),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod control_service_client {
@@ -1709,6 +1820,32 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("plait.control.v1.ControlService", "SetGates"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+        /// it is said again, also over a restart of the broker.
+        pub async fn set_splits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetSplitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetSplitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.ControlService/SetSplits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.ControlService", "SetSplits"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
         /// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
         pub async fn set_worker_gates(
@@ -1813,6 +1950,15 @@ pub mod control_service_server {
             request: tonic::Request<super::SetGatesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetGatesResponse>,
+            tonic::Status,
+        >;
+        /// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+        /// it is said again, also over a restart of the broker.
+        async fn set_splits(
+            &self,
+            request: tonic::Request<super::SetSplitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetSplitsResponse>,
             tonic::Status,
         >;
         /// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
@@ -2084,6 +2230,51 @@ pub mod control_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetGatesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.ControlService/SetSplits" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetSplitsSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::SetSplitsRequest>
+                    for SetSplitsSvc<T> {
+                        type Response = super::SetSplitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetSplitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::set_splits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetSplitsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4523,6 +4714,1062 @@ pub mod limit_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "plait.control.v1.LimitService";
     impl<T> tonic::server::NamedService for LimitServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// What is to be rolled out.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StartRolloutRequest {
+    /// Full name.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// The version, as its workers announce it.
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+    /// The version that it takes the place of. Unset: the one other version that is attached, if there is one.
+    #[prost(string, optional, tag = "3")]
+    pub from: ::core::option::Option<::prost::alloc::string::String>,
+    /// The share of the first step in 1/10,000, where steps are empty.
+    #[prost(uint32, tag = "4")]
+    pub share: u32,
+    /// Shares that are taken one after the other; strictly growing.
+    #[prost(message, repeated, tag = "5")]
+    pub steps: ::prost::alloc::vec::Vec<RolloutStep>,
+    /// What keeps a key with one version.
+    #[prost(enumeration = "StickyKey", tag = "6")]
+    pub sticky: i32,
+    /// When it is rolled back by itself. Unset: by the defaults.
+    #[prost(message, optional, tag = "7")]
+    pub rollback: ::core::option::Option<RollbackPolicy>,
+}
+/// One share and how long it is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutStep {
+    /// In 1/10,000.
+    #[prost(uint32, tag = "1")]
+    pub share: u32,
+    /// The next step comes after so long, and not before the version has had as many attempts as the rollback asks for.
+    #[prost(message, optional, tag = "2")]
+    pub hold: ::core::option::Option<::prost_types::Duration>,
+}
+/// When a version has done too badly. It is compared with the other versions of the same time, and only what chance does
+/// not explain counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackPolicy {
+    /// Never by itself.
+    #[prost(bool, tag = "1")]
+    pub off: bool,
+    /// The share of failed attempts may be so much higher, in 1/10,000. Default 100.
+    #[prost(uint32, optional, tag = "2")]
+    pub error_margin: ::core::option::Option<u32>,
+    /// The time that 90 % of attempts stay within may be so many times longer, in thousandths. Default 2000; 0: any.
+    #[prost(uint32, optional, tag = "3")]
+    pub latency_ratio: ::core::option::Option<u32>,
+    /// Attempts on each side before anything is judged. Default 50.
+    #[prost(uint32, optional, tag = "4")]
+    pub samples_min: ::core::option::Option<u32>,
+}
+/// How a rollout is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rollout {
+    /// Full name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// The version that takes over.
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+    /// The version before; "" may be one without a name.
+    #[prost(string, tag = "3")]
+    pub from: ::prost::alloc::string::String,
+    /// How it is.
+    #[prost(enumeration = "RolloutState", tag = "4")]
+    pub state: i32,
+    /// The share of the version in 1/10,000.
+    #[prost(uint32, tag = "5")]
+    pub share: u32,
+    /// Its steps.
+    #[prost(message, repeated, tag = "6")]
+    pub steps: ::prost::alloc::vec::Vec<RolloutStep>,
+    /// Which of them is taken, from 0; as many as there are once the share was set by hand.
+    #[prost(uint32, tag = "7")]
+    pub step: u32,
+    /// What keeps a key with one version.
+    #[prost(enumeration = "StickyKey", tag = "8")]
+    pub sticky: i32,
+    /// When it is rolled back by itself, with the defaults filled in.
+    #[prost(message, optional, tag = "9")]
+    pub rollback: ::core::option::Option<RollbackPolicy>,
+    /// When it began.
+    #[prost(message, optional, tag = "10")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its share was set last.
+    #[prost(message, optional, tag = "11")]
+    pub changed_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it is as it is, for people.
+    #[prost(string, tag = "12")]
+    pub reason: ::prost::alloc::string::String,
+    /// Attempts of the version since its share was set last, as far as this scheduler saw them, at most of 5 minutes.
+    #[prost(message, optional, tag = "13")]
+    pub own: ::core::option::Option<RolloutSide>,
+    /// Those of other versions.
+    #[prost(message, optional, tag = "14")]
+    pub others: ::core::option::Option<RolloutSide>,
+    /// What went before, the latest last; at most 50.
+    #[prost(message, repeated, tag = "15")]
+    pub events: ::prost::alloc::vec::Vec<RolloutEvent>,
+    /// What goes into the hash of keys.
+    #[prost(string, tag = "16")]
+    pub salt: ::prost::alloc::string::String,
+}
+/// What one side did.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutSide {
+    /// Workers that take tasks.
+    #[prost(uint32, tag = "1")]
+    pub workers: u32,
+    /// Attempts.
+    #[prost(uint64, tag = "2")]
+    pub attempts: u64,
+    /// Those that failed.
+    #[prost(uint64, tag = "3")]
+    pub failed: u64,
+    /// Mean time of an attempt.
+    #[prost(message, optional, tag = "4")]
+    pub mean: ::core::option::Option<::prost_types::Duration>,
+    /// The time that 90 % stay within, roughly.
+    #[prost(message, optional, tag = "5")]
+    pub p90: ::core::option::Option<::prost_types::Duration>,
+}
+/// Something that happened to a rollout.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutEvent {
+    /// When.
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The share from then on, in 1/10,000.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+    /// Why, for people.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// It began.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StartRolloutResponse {
+    /// How it is.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+/// A share.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRolloutRequest {
+    /// Full name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// The share of the version in 1/10,000.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+}
+/// It is set.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetRolloutResponse {
+    /// How it is.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+/// Which.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromoteRolloutRequest {
+    /// Full name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+/// The version has everything.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromoteRolloutResponse {
+    /// How it is.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+/// Which.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortRolloutRequest {
+    /// Full name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Why, for people.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// The version has nothing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AbortRolloutResponse {
+    /// How it is.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+/// Which.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndRolloutRequest {
+    /// Full name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+/// It is forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndRolloutResponse {}
+/// Which.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRolloutRequest {
+    /// Full name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+/// This.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetRolloutResponse {
+    /// How it is.
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+/// All of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRolloutsRequest {}
+/// These.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRolloutsResponse {
+    /// By service.
+    #[prost(message, repeated, tag = "1")]
+    pub rollouts: ::prost::alloc::vec::Vec<Rollout>,
+}
+/// How a rollout is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutState {
+    /// Never sent.
+    Unspecified = 0,
+    /// The version has a share.
+    Running = 1,
+    /// The version has everything.
+    Promoted = 2,
+    /// Somebody took everything from it.
+    Aborted = 3,
+    /// It did badly, and everything was taken from it.
+    RolledBack = 4,
+}
+impl RolloutState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_STATE_UNSPECIFIED",
+            Self::Running => "ROLLOUT_STATE_RUNNING",
+            Self::Promoted => "ROLLOUT_STATE_PROMOTED",
+            Self::Aborted => "ROLLOUT_STATE_ABORTED",
+            Self::RolledBack => "ROLLOUT_STATE_ROLLED_BACK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_STATE_RUNNING" => Some(Self::Running),
+            "ROLLOUT_STATE_PROMOTED" => Some(Self::Promoted),
+            "ROLLOUT_STATE_ABORTED" => Some(Self::Aborted),
+            "ROLLOUT_STATE_ROLLED_BACK" => Some(Self::RolledBack),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod rollout_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// How much of a service's work the workers of a version get, and what happens if they do badly. What is decided is
+    /// durable on return. UNAVAILABLE while the scheduler is not connected to the broker, or does not lead.
+    #[derive(Debug, Clone)]
+    pub struct RolloutServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RolloutServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RolloutServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RolloutServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RolloutServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Begins to give work to a version. A service has one rollout: one that is over makes way, one that is under way is
+        /// refused (FAILED_PRECONDITION, STATE_CONFLICT).
+        pub async fn start_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.RolloutService/StartRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.RolloutService", "StartRollout"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sets the share by hand; steps that are left are not taken.
+        pub async fn set_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.RolloutService/SetRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.RolloutService", "SetRollout"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives everything to the version: the rollout is over, and workers of the version before get nothing more.
+        pub async fn promote_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PromoteRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PromoteRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.RolloutService/PromoteRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.RolloutService", "PromoteRollout"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes everything from the version.
+        pub async fn abort_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AbortRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AbortRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.RolloutService/AbortRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.RolloutService", "AbortRollout"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forgets a rollout: all workers of the service take tasks again, whatever their version.
+        pub async fn end_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.RolloutService/EndRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.RolloutService", "EndRollout"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows one. NOT_FOUND where the service has none.
+        pub async fn get_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.RolloutService/GetRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.RolloutService", "GetRollout"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists all, by service.
+        pub async fn list_rollouts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.RolloutService/ListRollouts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.RolloutService", "ListRollouts"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod rollout_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RolloutServiceServer.
+    #[async_trait]
+    pub trait RolloutService: std::marker::Send + std::marker::Sync + 'static {
+        /// Begins to give work to a version. A service has one rollout: one that is over makes way, one that is under way is
+        /// refused (FAILED_PRECONDITION, STATE_CONFLICT).
+        async fn start_rollout(
+            &self,
+            request: tonic::Request<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Sets the share by hand; steps that are left are not taken.
+        async fn set_rollout(
+            &self,
+            request: tonic::Request<super::SetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Gives everything to the version: the rollout is over, and workers of the version before get nothing more.
+        async fn promote_rollout(
+            &self,
+            request: tonic::Request<super::PromoteRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PromoteRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Takes everything from the version.
+        async fn abort_rollout(
+            &self,
+            request: tonic::Request<super::AbortRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AbortRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Forgets a rollout: all workers of the service take tasks again, whatever their version.
+        async fn end_rollout(
+            &self,
+            request: tonic::Request<super::EndRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Shows one. NOT_FOUND where the service has none.
+        async fn get_rollout(
+            &self,
+            request: tonic::Request<super::GetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Lists all, by service.
+        async fn list_rollouts(
+            &self,
+            request: tonic::Request<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsResponse>,
+            tonic::Status,
+        >;
+    }
+    /// How much of a service's work the workers of a version get, and what happens if they do badly. What is decided is
+    /// durable on return. UNAVAILABLE while the scheduler is not connected to the broker, or does not lead.
+    #[derive(Debug)]
+    pub struct RolloutServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RolloutServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RolloutServiceServer<T>
+    where
+        T: RolloutService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.control.v1.RolloutService/StartRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartRolloutSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::StartRolloutRequest>
+                    for StartRolloutSvc<T> {
+                        type Response = super::StartRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::start_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.RolloutService/SetRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetRolloutSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::SetRolloutRequest>
+                    for SetRolloutSvc<T> {
+                        type Response = super::SetRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::set_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.RolloutService/PromoteRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct PromoteRolloutSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::PromoteRolloutRequest>
+                    for PromoteRolloutSvc<T> {
+                        type Response = super::PromoteRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PromoteRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::promote_rollout(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PromoteRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.RolloutService/AbortRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct AbortRolloutSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::AbortRolloutRequest>
+                    for AbortRolloutSvc<T> {
+                        type Response = super::AbortRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AbortRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::abort_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AbortRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.RolloutService/EndRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndRolloutSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::EndRolloutRequest>
+                    for EndRolloutSvc<T> {
+                        type Response = super::EndRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::end_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.RolloutService/GetRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRolloutSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::GetRolloutRequest>
+                    for GetRolloutSvc<T> {
+                        type Response = super::GetRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::get_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.RolloutService/ListRollouts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRolloutsSvc<T: RolloutService>(pub Arc<T>);
+                    impl<
+                        T: RolloutService,
+                    > tonic::server::UnaryService<super::ListRolloutsRequest>
+                    for ListRolloutsSvc<T> {
+                        type Response = super::ListRolloutsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRolloutsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RolloutService>::list_rollouts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRolloutsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RolloutServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.control.v1.RolloutService";
+    impl<T> tonic::server::NamedService for RolloutServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

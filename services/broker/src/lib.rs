@@ -20,6 +20,7 @@ pub mod partition;
 pub mod policy;
 pub mod server;
 pub mod servicer;
+pub mod splits;
 pub mod states;
 pub mod status;
 pub mod threads;

@@ -45,6 +45,7 @@ class State:
     workers: dict[str, control_pb.WorkerAttached] = field(default_factory=dict)
     windows: asyncio.Queue[dict[str, int]] = field(default_factory=asyncio.Queue)
     gates: asyncio.Queue[list[control_pb.MethodGate]] = field(default_factory=asyncio.Queue)
+    splits: asyncio.Queue[list[control_pb.Split]] = field(default_factory=asyncio.Queue)
     worker_gates: asyncio.Queue[list[control_pb.WorkerGate]] = field(default_factory=asyncio.Queue)
     limits: asyncio.Queue[list[control_pb.MethodLimits]] = field(default_factory=asyncio.Queue)
 
@@ -181,10 +182,16 @@ class FakeBroker(
         methods: Sequence[control_pb.MethodFigures] = (),
         queues: Sequence[control_pb.QueueFigures] = (),
         lost: Sequence[control_pb.LostAttempts] = (),
+        splits: Sequence[control_pb.SplitFigures] = (),
         early: bool = False,
     ) -> None:
         figures = control_pb.Figures(
-            workers=workers, methods=methods, queues=queues, lost=lost, early=early
+            workers=workers,
+            methods=methods,
+            queues=queues,
+            lost=lost,
+            splits=splits,
+            early=early,
         )
         figures.interval.FromMilliseconds(interval_ms)
         self.tell(control_pb.ObserveResponse(figures=figures))
@@ -261,6 +268,14 @@ class FakeBroker(
         await self._check_epoch("SetGates", context)
         self.state.gates.put_nowait(list(request.gates))
         return control_pb.SetGatesResponse()
+
+    async def SetSplits(
+        self, request: control_pb.SetSplitsRequest, context: Context
+    ) -> control_pb.SetSplitsResponse:
+        await self._fail("SetSplits", context)
+        await self._check_epoch("SetSplits", context)
+        self.state.splits.put_nowait(list(request.splits))
+        return control_pb.SetSplitsResponse()
 
     async def SetWorkerGates(
         self, request: control_pb.SetWorkerGatesRequest, context: Context

@@ -4,6 +4,7 @@ use crate::ids::{ArchiveId, ConnId, ReplyTag, SessionId, TaskId, Token};
 use crate::image::TaskImage;
 use crate::policy::MethodPolicy;
 use crate::record::Failure;
+use crate::split::Split;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,6 +121,13 @@ pub enum Command {
         tag: ReplyTag,
         windows: Vec<(Arc<str>, u32)>,
     },
+    /// All splits in force from now on; answered by `Reply::Done`. `record` is the same as the shell encodes it, kept
+    /// under [`SPLITS_KEY`](crate::split::SPLITS_KEY) for [`restore_splits`](crate::Partition::restore_splits).
+    SetSplits {
+        tag: ReplyTag,
+        splits: Vec<Split>,
+        record: Bytes,
+    },
     /// Write a key; answered by `Reply::Version`.
     KvPut {
         tag: ReplyTag,
@@ -143,9 +151,9 @@ pub enum Command {
         key: Arc<str>,
         expected: Option<u64>,
     },
-    /// A scheduler's command: `SetWindows`, `SetGates`, `SetWorkerGates`, `ApplyPolicies`, `KvPut` or `KvDelete`, done
-    /// only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered by
-    /// `Reply::Fenced`.
+    /// A scheduler's command: `SetWindows`, `SetGates`, `SetWorkerGates`, `SetSplits`, `ApplyPolicies`, `KvPut` or
+    /// `KvDelete`, done only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered
+    /// by `Reply::Fenced`.
     Fenced {
         tag: ReplyTag,
         epoch: u64,
@@ -229,6 +237,8 @@ pub struct WorkerAttach {
     pub conn: ConnId,
     /// Its id.
     pub worker: Arc<str>,
+    /// The version of its program; empty: none.
+    pub version: Arc<str>,
     /// Full method paths it serves, in its order.
     pub methods: Vec<Arc<str>>,
     /// Attempts it can run at once.

@@ -17,6 +17,7 @@ mod metrics;
 mod outcome;
 mod redrive;
 mod sayings;
+mod splits;
 mod submit;
 mod tick;
 mod views;
@@ -73,7 +74,7 @@ impl Partition {
             Command::Suspend { conn, leases } => self.suspend(conn, &leases, now, step),
             Command::Progress { conn, entries } => self.progress(conn, entries),
             Command::WorkerResized { conn, slots } => self.worker_resized(conn, slots),
-            Command::WorkerDraining { conn } => self.worker_draining(conn),
+            Command::WorkerDraining { conn } => self.worker_draining(conn, now),
             Command::Cancel { tag, task, reason } => self.cancel(tag, task, &reason, step),
             Command::Watch { conn, task } => self.watch(conn, task, step),
             Command::Unwatch { conn } => {

@@ -41,6 +41,7 @@ pub mod metrics;
 pub mod mutant;
 pub mod policy;
 pub mod record;
+pub mod split;
 
 mod decide;
 mod live;
@@ -50,6 +51,6 @@ mod state;
 
 pub use decide::Busy;
 pub use partition::{
-    Config, Figures, LostAttempts, MethodFigures, Partition, QueueFigures, Step, WorkerFigures,
-    WorkerSaid,
+    Config, Figures, LostAttempts, MethodFigures, Partition, QueueFigures, SideFigures,
+    SplitFigures, Step, WorkerFigures, WorkerSaid,
 };

@@ -5,6 +5,7 @@ pub(crate) mod classes;
 pub(crate) mod failures;
 pub(crate) mod guard;
 pub(crate) mod held;
+pub(crate) mod splits;
 pub(crate) mod streams;
 pub(crate) mod watchers;
 pub(crate) mod worker_gate;
@@ -16,6 +17,7 @@ use crate::partition::LostAttempts;
 use alarms::Alarms;
 use failures::Failures;
 use held::HeldCalls;
+use splits::Splits;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use streams::Streams;
@@ -30,6 +32,7 @@ pub(crate) struct Live {
     pub(crate) watchers: Watchers,
     pub(crate) alarms: Alarms,
     pub(crate) held: HeldCalls,
+    pub(crate) splits: Splits,
     /// Suspended flows of which a child ended in this step.
     pub(crate) wakeups: Vec<TaskId>,
     /// Flows that ended without success and may have children to cancel, and the child to go on with.

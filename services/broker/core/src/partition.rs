@@ -5,9 +5,11 @@ use crate::effect::{Effect, QueueView, TaskView};
 use crate::ids::{ArchiveId, Millis, Offset, TaskId};
 use crate::image::TaskImage;
 use crate::live::Live;
+use crate::live::splits::SPANS;
 use crate::metrics::Metrics;
 use crate::policy::MethodPolicy;
 use crate::record::Record;
+use crate::split::Split;
 use crate::state::State;
 use bytes::Bytes;
 use std::ops::Bound;
@@ -54,6 +56,8 @@ pub struct Figures {
     pub methods: Vec<MethodFigures>,
     /// Workers that went away with attempts under way; at most 1000.
     pub lost: Vec<LostAttempts>,
+    /// Every method whose service is split.
+    pub splits: Vec<SplitFigures>,
 }
 
 /// Workers that figures tell were lost; more are not told.
@@ -147,6 +151,47 @@ pub struct MethodFigures {
     pub busy_ms: u64,
 }
 
+/// One method whose service is split.
+#[derive(Debug, Clone)]
+pub struct SplitFigures {
+    /// Full path.
+    pub method: Arc<str>,
+    /// The version that has the share.
+    pub version: Arc<str>,
+    /// What its workers did.
+    pub own: SideFigures,
+    /// What workers of other versions did.
+    pub others: SideFigures,
+}
+
+/// One side of a split.
+#[derive(Debug, Clone)]
+pub struct SideFigures {
+    /// Workers that take tasks of the method; over several routes, of the one with the most.
+    pub workers: u32,
+    /// Attempts by gRPC code.
+    pub outcomes: [u64; 17],
+    /// Attempts that were lost with their workers; not among the outcomes.
+    pub lost: u64,
+    /// Dispatch to outcome, ms, summed.
+    pub busy_ms: u64,
+    /// Outcomes by the time from dispatch to outcome. Up to 7 ms a span is 1 ms; from there on four spans double the
+    /// time: span n begins at (4 + n mod 4) << (n / 4 - 1) ms.
+    pub spans: [u64; SPANS],
+}
+
+impl Default for SideFigures {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            outcomes: [0; 17],
+            lost: 0,
+            busy_ms: 0,
+            spans: [0; SPANS],
+        }
+    }
+}
+
 /// The state machine of one partition.
 ///
 /// What survives a crash changes through records only: [`apply`](Self::apply) and
@@ -187,6 +232,12 @@ impl Partition {
     /// To be called once after replay, before the first command: leases of before wait for their workers.
     pub fn recovered(&mut self, now: Millis) {
         self.recover(now);
+    }
+
+    /// To be called after [`recovered`](Self::recovered): goes on with the splits of `Command::SetSplits`.
+    pub fn restore_splits(&mut self, splits: Vec<Split>, now: Millis) {
+        let now = self.clock(now);
+        self.enforce_splits(splits, now);
     }
 
     /// Takes one command. Adds to `step`.
@@ -264,6 +315,7 @@ impl Partition {
         let methods = &self.state.methods;
         let routes = methods.routes_of(method).iter();
         routes
+            .filter(|list| methods.route_of(**list) == **list)
             .map(|route| Arc::clone(&methods.policy(*route).method))
             .collect()
     }

@@ -28,6 +28,7 @@ pub(crate) mod names;
 mod pages;
 pub(crate) mod retired;
 pub(crate) mod sessions;
+mod sides;
 pub(crate) mod slab;
 pub(crate) mod slots;
 pub(crate) mod table;

@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::journal::JournalError;
 use crate::outbox::Outbox;
+use crate::splits;
 use crate::threads::{OwnThreads, Threads};
 
 /// How a partition is run.
@@ -144,6 +145,7 @@ pub fn start(
     let clock = Clock::starting_after(wall(), state.time);
     let mut partition = state.partition;
     partition.recovered(clock.now());
+    splits::restore(&mut partition, clock.now());
     let files = Arc::new(OpenFiles::new(log.archive()));
     let room = Arc::new(Semaphore::new(options.inbox_bytes_max as usize));
     let outbox = Arc::new(Outbox::new(Arc::clone(&room), witness));

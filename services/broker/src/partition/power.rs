@@ -98,6 +98,7 @@ impl Life {
         let applied = handle.call(0, policies).await;
         applied.map_err(|error| format!("{error:?}"))?;
         let attach = WorkerAttach {
+            version: "".into(),
             conn,
             worker: format!("w{number}").into(),
             methods: vec![METHOD.into()],

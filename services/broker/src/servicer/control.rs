@@ -11,6 +11,7 @@ use plait_broker_core::Partition;
 use plait_broker_core::command::{Command, Gate, WorkerGate};
 use plait_broker_core::effect::Reply;
 use plait_broker_core::policy::MethodPolicy;
+use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
 use super::contract;
@@ -21,6 +22,7 @@ use super::observer::{self, FIGURES_INTERVAL, Figures};
 use super::routes;
 use super::{Answers, Context, times};
 use crate::policy;
+use crate::splits;
 use crate::status::{Refused, invalid};
 
 /// Figures are not computed more often.
@@ -218,6 +220,23 @@ impl ControlService for Control {
             _ => Vec::new(),
         };
         Ok(Response::new(pb::SetGatesResponse { unknown }))
+    }
+
+    async fn set_splits(
+        &self,
+        request: Request<pb::SetSplitsRequest>,
+    ) -> Result<Response<pb::SetSplitsResponse>, Status> {
+        let epoch = epoch::of(&request)?;
+        let request = request.into_inner();
+        let record = Bytes::from(request.encode_to_vec());
+        let (splits, bytes) = (splits::compiled(&request), record.len());
+        let set = |tag| Command::SetSplits {
+            tag,
+            splits,
+            record,
+        };
+        self.context.partition.call_in(epoch, bytes, set).await?;
+        Ok(Response::new(pb::SetSplitsResponse {}))
     }
 
     async fn set_worker_gates(

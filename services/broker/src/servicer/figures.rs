@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use plait::pb::control::v1 as pb;
-use plait_broker_core::{Figures, LostAttempts, MethodFigures, QueueFigures, WorkerFigures};
+use plait_broker_core::{
+    Figures, LostAttempts, MethodFigures, QueueFigures, SideFigures, SplitFigures, WorkerFigures,
+};
 
 use super::times;
 
@@ -15,7 +17,28 @@ pub(super) fn message(figures: Figures, interval: Duration, early: bool) -> pb::
         queues: figures.queues.into_iter().map(queue).collect(),
         methods: figures.methods.into_iter().map(method).collect(),
         lost: figures.lost.into_iter().map(lost).collect(),
+        splits: figures.splits.into_iter().map(split).collect(),
         early,
+    }
+}
+
+fn split(figures: SplitFigures) -> pb::SplitFigures {
+    pb::SplitFigures {
+        method: figures.method.to_string(),
+        version: figures.version.to_string(),
+        own: Some(side(&figures.own)),
+        others: Some(side(&figures.others)),
+    }
+}
+
+fn side(figures: &SideFigures) -> pb::SideFigures {
+    let used = figures.spans.iter().rposition(|count| *count > 0);
+    pb::SideFigures {
+        workers: figures.workers,
+        outcomes: figures.outcomes.to_vec(),
+        lost: figures.lost,
+        busy_ms: figures.busy_ms,
+        spans: figures.spans[..used.map_or(0, |last| last + 1)].to_vec(),
     }
 }
 

@@ -76,6 +76,7 @@ impl Hello {
         let attach = WorkerAttach {
             conn,
             worker: Arc::from(hello.worker.as_str()),
+            version: Arc::from(hello.version.as_str()),
             methods: hello
                 .methods
                 .iter()

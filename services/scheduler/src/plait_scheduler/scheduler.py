@@ -33,10 +33,12 @@ from plait_scheduler.loops.loop import Loop
 from plait_scheduler.loops.mesh import MeshLoop
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
+from plait_scheduler.loops.rollout import RolloutLoop
 from plait_scheduler.loops.scaling import Local, ScalingLoop
 from plait_scheduler.loops.schedule import ScheduleLoop
 from plait_scheduler.metrics.collector import Breakers, SchedulerCollector, Sources, Standing
 from plait_scheduler.metrics.door import Door
+from plait_scheduler.rollouts.book import RolloutBook
 from plait_scheduler.schedules.book import Book
 from plait_scheduler.schedules.declared import Declared
 from plait_scheduler.schedules.records import ScheduleRecords
@@ -48,6 +50,7 @@ from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
 from plait_scheduler.servicers.fault import FaultServicer
 from plait_scheduler.servicers.limit import LimitServicer
+from plait_scheduler.servicers.rollout import RolloutServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.settings import Settings
@@ -112,7 +115,11 @@ class Scheduler:
         self._limit = LimitLoop(limits, self._leads, now_ms)
         self._plane = ControlPlane()
         self._faults = Faults(self._key_value, now_ms)
-        self._mesh = MeshLoop(contracts.policies, self._faults, self._plane.publish, now_ms)
+        rollouts = RolloutBook(self._key_value, control)
+        self._rollout = RolloutLoop(rollouts, now_ms)
+        self._mesh = MeshLoop(
+            contracts.policies, self._faults, rollouts, self._plane.publish, now_ms
+        )
         self._registry = RegistryLoop(
             RegistryConfig(self._id, settings.dev),
             control,
@@ -168,10 +175,11 @@ class Scheduler:
             LoadServicer(loads),
             ExternalScalerServicer(self._scaling, doors),
             SupervisorServicer(supervised.processes, doors),
+            RolloutServicer(rollouts, contracts, self._directory, doors, now_ms),
             FaultServicer(self._faults, doors, now_ms),
         )
         self._server = Server(servicers, settings.dev)
-        self._metrics = Door(SchedulerCollector(self._sources(book)))
+        self._metrics = Door(SchedulerCollector(self._sources(book, rollouts)))
         # Where metrics are, once it runs; "": nowhere.
         self.metrics_address = ""
         self._on_ready: Callable[[str], None] = lambda _: None
@@ -214,16 +222,18 @@ class Scheduler:
             self._mesh,
             self._scaling,
             self._schedule,
+            self._rollout,
             self._limit,
         )
 
-    def _sources(self, book: Book) -> Sources:
+    def _sources(self, book: Book, rollouts: RolloutBook) -> Sources:
         """What metrics are read from."""
         return Sources(
             lambda: Standing(self._leads(), self._connected, self._epoch.number or 0),
             self._loops(),
             Breakers(self._breaker.gates.breakers, self._breaker.workers.breakers),
             book.all,
+            rollouts.all,
         )
 
     async def _drain(self, leading: "asyncio.Task[None]") -> None:
@@ -237,6 +247,7 @@ class Scheduler:
                 await self._allocator.finish()
                 await self._breaker.finish()
                 await self._schedule.finish()
+                await self._rollout.finish()
                 await self._limit.finish()
         leads = self._leads()
         leading.cancel()
@@ -272,6 +283,7 @@ class Scheduler:
         self._breaker.reset()
         self._mesh.reset()
         self._schedule.reset()
+        self._rollout.reset()
         self._limit.reset()
         await self._key_value.put(ADDRESS_KEY, self._address.encode())
         self._connected = True
@@ -298,6 +310,7 @@ class Scheduler:
             self._allocator.add(event)
             self._breaker.add(event)
             self._scaling.add(event)
+            self._rollout.add(event)
             for lost in event.lost:
                 self._lost(lost)
 

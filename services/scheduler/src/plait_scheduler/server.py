@@ -1,5 +1,5 @@
-"""The scheduler's own port: health, directory, breakers, limits, reviews, schedules, the control
-plane of direct calls and the signal that workers are scaled by; reflection in development.
+"""The scheduler's own port: health, directory, breakers, limits, reviews, rollouts, schedules, the
+control plane of direct calls and the signal that workers are scaled by; reflection in development.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from plait.control.v1 import (
     fault_service_pb2_grpc,
     limit_service_pb2,
     limit_service_pb2_grpc,
+    rollout_service_pb2,
+    rollout_service_pb2_grpc,
     supervisor_service_pb2,
     supervisor_service_pb2_grpc,
 )
@@ -32,6 +34,7 @@ from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
 from plait_scheduler.servicers.fault import FaultServicer
 from plait_scheduler.servicers.limit import LimitServicer
+from plait_scheduler.servicers.rollout import RolloutServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.xds.discovery import STREAMS_MAX, DiscoveryServicer
@@ -43,9 +46,10 @@ DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"
 FAULTS = fault_service_pb2.DESCRIPTOR.services_by_name["FaultService"].full_name
 LIMITS = limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"].full_name
 REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
+ROLLOUTS = rollout_service_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
 SUPERVISOR = supervisor_service_pb2.DESCRIPTOR.services_by_name["SupervisorService"].full_name
 SCHEDULES = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
-OURS = (BREAKERS, DIRECTORY, FAULTS, LIMITS, REVIEWS, SCHEDULES, SUPERVISOR)
+OURS = (BREAKERS, DIRECTORY, FAULTS, LIMITS, REVIEWS, ROLLOUTS, SCHEDULES, SUPERVISOR)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -77,6 +81,7 @@ class Servicers:
     load: LoadServicer
     scaler: ExternalScalerServicer
     supervisor: SupervisorServicer
+    rollouts: RolloutServicer
     faults: FaultServicer
 
 
@@ -119,6 +124,9 @@ class Server:
         )
         supervisor_service_pb2_grpc.add_SupervisorServiceServicer_to_server(
             servicers.supervisor, self._server
+        )
+        rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
+            servicers.rollouts, self._server
         )
         fault_service_pb2_grpc.add_FaultServiceServicer_to_server(servicers.faults, self._server)
         if dev:

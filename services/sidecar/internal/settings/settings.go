@@ -38,6 +38,8 @@ type Settings struct {
 	Listen string
 	// Names the worker for people. Default "sidecar".
 	Name string
+	// Version of the server behind it, as rollouts know it. Default "".
+	Version string
 	// How long calls that run are waited for after SIGTERM. Default 30s.
 	Grace time.Duration
 }
@@ -72,6 +74,7 @@ func Parse(args []string, getenv func(string) string, out io.Writer) (Settings, 
 	flags.IntVar(&s.Concurrency, "concurrency", 256, "calls to the server at once")
 	flags.StringVar(&s.Listen, "listen", "", "take plain unary calls here and make them durable")
 	flags.StringVar(&s.Name, "name", "sidecar", "names the worker for people")
+	flags.StringVar(&s.Version, "worker-version", "", "version of the server, for rollouts")
 	flags.DurationVar(&s.Grace, "grace", 30*time.Second, "how long a drain waits for calls")
 	if err := flags.Parse(args); err != nil {
 		return s, err

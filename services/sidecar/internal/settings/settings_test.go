@@ -22,11 +22,12 @@ func TestParse_FlagOverEnvironmentOverDefault(t *testing.T) {
 		"PLAIT_SIDECAR_CONCURRENCY": "7",
 		"PLAIT_SIDECAR_SERVICE":     "a.A, b.B",
 		"PLAIT_SIDECAR_GRACE":       "1m",
-	}, "--target", "server:1", "--name=mine")
+	}, "--target", "server:1", "--name=mine", "--worker-version=2")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.Target != "server:1" || s.Address != "broker:1" || s.Concurrency != 7 || s.Name != "mine" ||
+		s.Version != "2" ||
 		s.Grace != time.Minute || !slices.Equal(s.Services, []string{"a.A", "b.B"}) {
 		t.Errorf("%+v", s)
 	}

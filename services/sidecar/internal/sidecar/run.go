@@ -93,7 +93,8 @@ func serve(
 		func() int64 { return time.Since(start).Milliseconds() })
 	w := &worker{
 		mesh: mesh, contract: known, gate: admission, log: log, name: told.Name,
-		slots: told.Concurrency, server: forward.NewServer(conn, admission, log),
+		version: told.Version,
+		slots:   told.Concurrency, server: forward.NewServer(conn, admission, log),
 		attached: func() error {
 			return ready(stdout, taken.address, known.Names())
 		},

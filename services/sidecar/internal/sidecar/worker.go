@@ -31,6 +31,7 @@ type worker struct {
 	server   *forward.Server
 	log      *slog.Logger
 	name     string
+	version  string
 	slots    int
 	// Called once, when the first one is attached.
 	attached func() error
@@ -152,7 +153,8 @@ func (w *worker) start(ctx context.Context, mode gate.Mode, failed chan<- error)
 	if mode == gate.Probing {
 		slots = min(slots, w.gate.Probes())
 	}
-	attached := w.mesh.Worker(plait.WithName(w.name), plait.WithConcurrency(slots),
+	attached := w.mesh.Worker(plait.WithName(w.name), plait.WithVersion(w.version),
+		plait.WithConcurrency(slots),
 		plait.WithGrace(longest), plait.WithoutSignals())
 	for _, service := range w.contract.Services {
 		w.server.Register(attached, service)

@@ -21,6 +21,7 @@ _COMMANDS = {
     "limit": "Limits that an operator sets: set, list, clear.",
     "process": "Local processes: list.",
     "queue": "Queues: list, get, pause, resume.",
+    "rollout": "Rollouts of worker versions: start, set, promote, abort, end, get, list.",
     "scheduler": "The scheduler that leads: get.",
     "schedule": "Schedules: create, list, show, next, pause, resume, trigger, backfill, delete.",
     "submit": "Submit a method as a durable task and print its id.",

@@ -322,6 +322,7 @@ pub(crate) fn idle() {
             .enumerate()
             .filter(|(at, _)| *at as u64 != n % 50);
         let attach = WorkerAttach {
+            version: "".into(),
             conn: ConnId(1000 + n),
             worker: format!("w{n}").into(),
             methods: own.map(|(_, method)| Arc::clone(method)).collect(),

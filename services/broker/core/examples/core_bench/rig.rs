@@ -129,6 +129,7 @@ impl Bench {
 
     pub(crate) fn attach(&mut self, slots: u32) -> Step {
         self.apply(vec![Command::WorkerAttached(WorkerAttach {
+            version: "".into(),
             conn: WORKER,
             worker: "w1".into(),
             methods: vec![Arc::clone(&self.method)],

@@ -79,9 +79,10 @@ impl Partition {
             self.lose_worker(old, "its stream was replaced", now, step);
             step.effects.push(Effect::WorkerClosed { conn, error });
         }
-        let mut worker = self.make_worker(attach.conn, attach.worker, numbers);
+        let mut worker = self.make_worker(attach.conn, attach.worker, attach.version, numbers);
         worker.slots = attach.slots;
         let number = self.live.workers.insert(worker);
+        self.worker_takes(number, true, now);
         if crate::mutant::is(crate::mutant::Mutant::DoubleGrant) {
             self.give_back(
                 kept.iter().copied().collect(),
@@ -108,21 +109,24 @@ impl Partition {
     }
 
     /// A worker with its place in the class of those that serve the same methods.
-    fn make_worker(&mut self, conn: ConnId, id: Arc<str>, numbers: &[u32]) -> Worker {
-        let mut set = numbers.to_vec();
-        set.sort_unstable();
-        set.dedup();
-        let position = |number: &u32| {
-            let at = numbers.iter().position(|own| own == number).unwrap_or(0);
-            u32::try_from(at).unwrap_or(0)
-        };
-        let positions = set.iter().map(position).collect();
+    fn make_worker(
+        &mut self,
+        conn: ConnId,
+        id: Arc<str>,
+        version: Arc<str>,
+        numbers: &[u32],
+    ) -> Worker {
+        let lists = self.lists_of(&version, numbers);
+        let positions = self.positions_of(&lists, numbers);
         let class = self
             .live
             .workers
             .classes
-            .find_or_make(&set, &self.state.methods);
-        workers::attached(conn, id, class, positions)
+            .find_or_make(&lists, &self.state.methods);
+        let mut worker = workers::attached(conn, id, class, positions);
+        worker.version = version;
+        worker.routes = numbers.to_vec();
+        worker
     }
 
     /// Gives a worker a lease that it brought along.
@@ -244,6 +248,7 @@ impl Partition {
             let text = format!("worker {id} is gone: {reason}");
             self.lose_attempt(slot, text, now, step);
         }
+        self.worker_takes(number, false, now);
         self.live.workers.remove(number);
     }
 
@@ -319,9 +324,10 @@ impl Partition {
         }
     }
 
-    pub(super) fn worker_draining(&mut self, conn: ConnId) {
+    pub(super) fn worker_draining(&mut self, conn: ConnId, now: Millis) {
         if let Some(worker) = self.live.workers.of(conn) {
             self.live.workers.changing(worker).draining = true;
+            self.worker_takes(worker, false, now);
         }
     }
 

@@ -27,11 +27,17 @@ impl Partition {
             Command::ApplyPolicies { tag, policies } => {
                 if !policies.is_empty() {
                     self.commit(Record::PoliciesApplied { policies }, step);
+                    self.divide_new_routes(now);
                 }
                 (tag, Ok(Reply::Done))
             }
             Command::SetWindows { tag, windows } => (tag, Ok(self.set_windows(windows))),
             Command::SetGates { tag, gates } => (tag, Ok(self.set_gates(gates, now))),
+            Command::SetSplits {
+                tag,
+                splits,
+                record,
+            } => (tag, self.set_splits(splits, record, now, step)),
             Command::SetWorkerGates { tag, gates } => (tag, Ok(self.set_worker_gates(gates, now))),
             Command::AwaitFailures { tag } => match self.live.failures.wait(tag) {
                 Some(before) => (before, Ok(Reply::Done)),

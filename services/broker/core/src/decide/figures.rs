@@ -17,6 +17,7 @@ impl Partition {
             queues: self.queue_figures(now),
             methods,
             lost: std::mem::take(&mut self.live.lost),
+            splits: self.split_figures(),
         }
     }
 

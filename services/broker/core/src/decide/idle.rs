@@ -3,6 +3,7 @@
 use crate::effect::TaskState;
 use crate::ids::Millis;
 use crate::partition::Partition;
+use crate::state::slab::NONE;
 use std::sync::Arc;
 
 /// What would go on although no time passed.
@@ -25,8 +26,16 @@ impl Partition {
             if method.counted(TaskState::Running) > 0 {
                 return Some(Busy::Running(Arc::clone(&method.path)));
             }
-            let waits = methods.may_start(*number) && methods.startable(*number, now) > 0;
-            (waits && !classes.serve(*number)).then(|| Busy::Unserved(Arc::clone(&method.path)))
+            let lists = [
+                Some(*number),
+                Some(method.second).filter(|second| *second != NONE),
+            ];
+            let waits = |list: &u32| {
+                let waits = methods.may_start(*list) && methods.startable(*list, now) > 0;
+                waits && !classes.serve(*list)
+            };
+            let unserved = lists.into_iter().flatten().any(|list| waits(&list));
+            unserved.then(|| Busy::Unserved(Arc::clone(&method.path)))
         })
     }
 }

@@ -149,6 +149,7 @@ impl Partition {
             } else {
                 worker.failed += 1;
             }
+            self.tally_side(method, holder, (code, lost), busy_ms);
         }
         let methods = &mut self.state.methods;
         if methods.count_outcome(method, token, (code, says_nothing), busy_ms) {

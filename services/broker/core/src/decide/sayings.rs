@@ -38,6 +38,7 @@ impl Partition {
         self.take_sayings(&mut workers, &methods);
         Figures {
             workers,
+            splits: Vec::new(),
             queues: Vec::new(),
             methods,
             lost: Vec::new(),

@@ -51,6 +51,12 @@ pub(crate) struct Worker {
     /// What this step gives it.
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) starts: Vec<Start>,
+    /// Of its program.
+    pub(crate) version: Arc<str>,
+    /// Numbers of the methods that it announced, in its order.
+    pub(crate) routes: Vec<u32>,
+    /// It is counted among those who take tasks.
+    pub(crate) taking: bool,
 }
 
 /// A worker that just attached.
@@ -79,6 +85,9 @@ pub(crate) fn attached(conn: ConnId, id: Arc<str>, class: u32, positions: Vec<u3
         busy_ms: 0,
         attempts: Vec::new(),
         starts: Vec::new(),
+        version: "".into(),
+        routes: Vec::new(),
+        taking: false,
     }
 }
 
@@ -201,6 +210,17 @@ impl Workers {
             worker.hungry = wanted;
             self.classes.feed(worker.class, (load, served, number));
         }
+    }
+
+    /// A worker serves something else.
+    pub(crate) fn reclass(&mut self, number: u32, class: u32, positions: Vec<u32>) {
+        self.unlist(number);
+        let worker = &mut self.slab[number];
+        let old = std::mem::replace(&mut worker.class, class);
+        worker.positions = positions;
+        self.classes.joined(class);
+        self.classes.left(old);
+        self.refresh(number);
     }
 
     /// The worker of a stream.

@@ -73,6 +73,7 @@ pub(super) fn new_task(new: &NewTask, method: u32, time: Millis) -> Task {
         state: TaskState::Ready,
         priority: new.priority,
         flags: 0,
+        second: false,
     };
     let keys = [&new.idempotency_key, &new.ordering_key, &new.limit_key];
     if keys.into_iter().any(Option::is_some) {

@@ -15,18 +15,19 @@ use crate::policy::Limits;
 use crate::rate::Arrival;
 
 /// Ready lists of methods, apart from their limits.
-struct Lists<'a> {
-    methods: &'a mut [Method],
+pub(super) struct Lists<'a> {
+    pub(super) methods: &'a mut [Method],
     woken: &'a mut Vec<(u32, u8)>,
-    tasks: &'a mut TaskTable,
+    pub(super) tasks: &'a mut TaskTable,
 }
 
 impl Lists<'_> {
     /// Puts a task at the end of its ready list.
-    fn push(&mut self, slot: u32) {
+    pub(super) fn push(&mut self, slot: u32) {
+        let number = self.choose(slot);
         let task = &mut self.tasks[slot];
         task.set_flag(flag::IN_READY, true);
-        let (number, priority) = (task.method, task.priority.min(PRIORITY_MAX));
+        let priority = task.priority.min(PRIORITY_MAX);
         let list = &mut self.methods[number as usize].ready[usize::from(priority)];
         if list.is_empty() {
             self.woken.push((number, priority));
@@ -34,10 +35,11 @@ impl Lists<'_> {
         list.push_back(self.tasks, slot);
     }
 
-    fn remove(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32) {
+        let number = self.leave(slot);
         let task = &mut self.tasks[slot];
         task.set_flag(flag::IN_READY, false);
-        let (number, priority) = (task.method, task.priority.min(PRIORITY_MAX));
+        let priority = task.priority.min(PRIORITY_MAX);
         self.methods[number as usize].ready[usize::from(priority)].remove(self.tasks, slot);
     }
 
@@ -109,7 +111,10 @@ fn key_of(tasks: &TaskTable, slot: u32) -> u32 {
 }
 
 impl Methods {
-    fn lists<'a>(&'a mut self, tasks: &'a mut TaskTable) -> (Lists<'a>, &'a mut Limiters) {
+    pub(super) fn lists<'a>(
+        &'a mut self,
+        tasks: &'a mut TaskTable,
+    ) -> (Lists<'a>, &'a mut Limiters) {
         let (methods, woken) = (&mut self.methods, &mut self.woken);
         let lists = Lists {
             methods,
@@ -164,9 +169,13 @@ impl Methods {
 
     /// Takes a READY task out of its list; the next of its lane does not take its place yet.
     fn take_out(&mut self, tasks: &mut TaskTable, slot: u32) {
+        self.unlist(tasks, slot);
+        self.methods[tasks[slot].method as usize].ready_count -= 1;
+    }
+
+    fn unlist(&mut self, tasks: &mut TaskTable, slot: u32) {
         let (number, priority) = (tasks[slot].method, tasks[slot].priority.min(PRIORITY_MAX));
-        let method = &mut self.methods[number as usize];
-        method.ready_count -= 1;
+        let method = &self.methods[number as usize];
         let (limiter, keyed) = (method.limiter, method.keyed);
         let (mut lists, limiters) = self.lists(tasks);
         if !keyed {

@@ -11,6 +11,7 @@ use crate::live::failures::{FAILURES_MIN, SHARE};
 use crate::live::worker_gate::Verdict;
 use crate::metrics::BreakerState;
 use crate::policy::{MethodPolicy, method_of};
+use crate::split::Cut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -59,6 +60,12 @@ pub(crate) struct Method {
     pub(crate) totals: Totals,
     /// How many of its attempts may begin; the one of the first route holds for all.
     gate: Gate,
+    /// How its tasks are divided between versions, if they are.
+    pub(super) cut: Option<Cut>,
+    /// Its second list, or NONE.
+    pub(crate) second: u32,
+    /// Itself, or of a second list the route.
+    pub(super) route: u32,
 }
 
 /// What bars a method while its breaker is open. It ends with the process.
@@ -171,37 +178,44 @@ impl Methods {
             let number = self.methods.len() as u32;
             self.by_path.insert(Arc::clone(&policy.method), number);
             let (path, family) = self.family(&policy.method, number);
-            self.queues[queue as usize].methods.insert(number);
-            self.methods.push(Method {
-                path,
-                family,
-                routes: Vec::new(),
-                policy,
-                queue,
-                ready: [List::default(); PRIORITIES],
-                ready_count: 0,
-                held: [0; HeldBy::ALL.len()],
-                waiting: Waiting::default(),
-                limiter: NONE,
-                keyed: false,
-                restrained: false,
-                barred: false,
-                counts: [0; STATES],
-                dead_letters: 0,
-                tally: Tally::default(),
-                totals: Totals::default(),
-                gate: Gate::default(),
-            });
-            self.methods[family as usize].routes.push(number);
-            let first = self.get(family);
-            let (limiter, keyed) = (first.limiter, first.keyed);
-            self.methods[number as usize].limiter = limiter;
-            self.methods[number as usize].keyed = keyed;
-            self.restrain(family);
+            self.methods
+                .push(method(policy, queue, (path, family), number));
+            self.enlist(number);
             return;
         };
+        let entry = &mut self.methods[number as usize];
+        entry.policy = policy;
+        let second = entry.second;
+        self.move_to(number, queue);
+        if second != NONE {
+            self.move_to(second, queue);
+        }
+    }
+
+    /// A further list for tasks of a route.
+    pub(super) fn add(&mut self, route: u32) -> u32 {
+        let number = self.methods.len() as u32;
+        let of = self.get(route);
+        let (policy, names) = (of.policy.clone(), (Arc::clone(&of.path), of.family));
+        self.methods.push(method(policy, of.queue, names, route));
+        self.enlist(number);
+        number
+    }
+
+    /// Puts a new list into its queue and its family.
+    fn enlist(&mut self, number: u32) {
+        let (queue, family) = (self.get(number).queue, self.family_of(number));
+        self.queues[queue as usize].methods.insert(number);
+        self.methods[family as usize].routes.push(number);
+        let first = self.get(family);
+        let (limiter, keyed) = (first.limiter, first.keyed);
+        self.methods[number as usize].limiter = limiter;
+        self.methods[number as usize].keyed = keyed;
+        self.restrain(family);
+    }
+
+    fn move_to(&mut self, number: u32, queue: u32) {
         let method = &mut self.methods[number as usize];
-        method.policy = policy;
         let old = std::mem::replace(&mut method.queue, queue);
         if old != queue {
             let unfinished = method.unfinished();
@@ -560,6 +574,34 @@ impl Methods {
         self.methods.get(number as usize).map_or(NONE, |method| {
             method.ready[usize::from(priority.min(PRIORITY_MAX))].first
         })
+    }
+}
+
+/// A new method, or a further list of one.
+fn method(policy: MethodPolicy, queue: u32, names: (Arc<str>, u32), route: u32) -> Method {
+    let (path, family) = names;
+    Method {
+        path,
+        family,
+        routes: Vec::new(),
+        policy,
+        queue,
+        ready: [List::default(); PRIORITIES],
+        ready_count: 0,
+        held: [0; HeldBy::ALL.len()],
+        waiting: Waiting::default(),
+        limiter: NONE,
+        keyed: false,
+        restrained: false,
+        barred: false,
+        counts: [0; STATES],
+        dead_letters: 0,
+        tally: Tally::default(),
+        totals: Totals::default(),
+        gate: Gate::default(),
+        cut: None,
+        second: NONE,
+        route,
     }
 }
 

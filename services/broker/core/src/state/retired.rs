@@ -96,6 +96,7 @@ impl Retired {
             state: TaskState::Succeeded,
             priority: self.priority.get() - 1,
             flags: 0,
+            second: false,
         }
     }
 }

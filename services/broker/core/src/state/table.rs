@@ -164,6 +164,7 @@ pub(crate) mod tests {
             state: TaskState::Ready,
             priority: 4,
             flags: 0,
+            second: false,
         }
     }
 

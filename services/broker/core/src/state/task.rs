@@ -129,6 +129,8 @@ pub(crate) struct Task {
     pub(crate) state: TaskState,
     pub(crate) priority: u8,
     pub(crate) flags: u8,
+    /// It stands in the second ready list of its route.
+    pub(crate) second: bool,
 }
 
 /// What tasks with a key have, and the way to what is rarer still.

@@ -192,6 +192,7 @@ impl Harness {
         held: Vec<(TaskId, Token)>,
     ) -> Vec<Effect> {
         self.apply(Command::WorkerAttached(WorkerAttach {
+            version: "".into(),
             conn,
             worker: worker.into(),
             methods: methods.iter().map(|m| (*m).into()).collect(),

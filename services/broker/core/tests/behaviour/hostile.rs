@@ -273,6 +273,7 @@ fn command() -> impl Strategy<Value = Command> {
         ),
         3 => (conn(), text(), vec(text(), 0..3), any::<u32>(), lease()).prop_map(
             |(conn, worker, methods, slots, held)| Command::WorkerAttached(WorkerAttach {
+                version: "".into(),
                 conn, worker, methods, slots: slots % 64, held,
             })
         ),

@@ -26,6 +26,7 @@ mod restart;
 mod retries;
 mod routes;
 mod sessions;
+mod splits;
 mod unloading;
 mod worker_gates;
 mod workers;

@@ -119,6 +119,7 @@ impl World {
         let mut held: Vec<(TaskId, Token)> = running.chain(done).collect();
         held.dedup();
         let attach = WorkerAttach {
+            version: "".into(),
             conn,
             worker: entry.name.clone(),
             methods: entry

@@ -12,9 +12,11 @@ from plait_scheduler.broker.epoch import Epoch
 from plait_scheduler.broker.events import to_duration, to_event
 from plait_scheduler.broker.policies import to_method_limits, to_method_policy
 from plait_scheduler.broker.retry import bounded
+from plait_scheduler.broker.rollouts import to_sticky
 from plait_scheduler.domain.events import Event
 from plait_scheduler.domain.gates import Gate
 from plait_scheduler.domain.policy import MethodPolicy
+from plait_scheduler.domain.rollout import Split
 from plait_scheduler.domain.routes import Routes
 
 
@@ -96,6 +98,23 @@ class Control:
             request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
         )
         return list(response.unknown)
+
+    async def set_splits(self, splits: Sequence[Split]) -> None:
+        """Says how services are divided between versions from now on: all of them."""
+        request = pb.SetSplitsRequest(
+            splits=[
+                pb.Split(
+                    service=split.service,
+                    version=split.version,
+                    share=split.share,
+                    sticky=to_sticky(split.sticky),
+                    salt=split.salt,
+                    fallback_after=to_duration(split.fallback_ms),
+                )
+                for split in splits
+            ]
+        )
+        await self._stub.SetSplits(request, timeout=CALL_SECONDS, metadata=self._epoch.metadata())
 
     async def set_worker_gates(self, gates: Sequence[Gate]) -> Sequence[str]:
         """Sets how many attempts workers may have; returns the workers that are not attached."""

@@ -12,6 +12,8 @@ from plait_scheduler.domain.events import (
     LostAttempts,
     MethodFigures,
     QueueFigures,
+    SideFigures,
+    SplitFigures,
     WorkerAttached,
     WorkerDetached,
     WorkerFigures,
@@ -109,5 +111,19 @@ def _figures(message: pb.Figures) -> Figures:
         lost=tuple(
             LostAttempts(each.worker, each.attempts, tuple(each.tasks)) for each in message.lost
         ),
+        splits=tuple(
+            SplitFigures(each.method, each.version, _side(each.own), _side(each.others))
+            for each in message.splits
+        ),
         early=message.early,
+    )
+
+
+def _side(message: pb.SideFigures) -> SideFigures:
+    return SideFigures(
+        workers=message.workers,
+        outcomes=tuple(message.outcomes),
+        lost=message.lost,
+        busy_ms=message.busy_ms,
+        spans=tuple(message.spans),
     )

@@ -130,6 +130,34 @@ class LostAttempts:
 
 
 @dataclass(frozen=True, slots=True)
+class SideFigures:
+    """What workers on one side of a split did in one interval."""
+
+    # Those that take tasks of the method.
+    workers: int = 0
+    # Attempts that ended, by gRPC code.
+    outcomes: tuple[int, ...] = ()
+    # Attempts that were lost with their workers; not among the outcomes.
+    lost: int = 0
+    # Time from dispatch to outcome, summed.
+    busy_ms: int = 0
+    # Outcomes by that time: up to 7 ms a span is 1 ms, from there on four spans double it.
+    spans: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFigures:
+    """One method whose service is split between versions, in one interval."""
+
+    # Full path.
+    method: str
+    # The version that has the share.
+    version: str
+    own: SideFigures
+    others: SideFigures
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What was counted since the figures before."""
 
@@ -143,6 +171,8 @@ class Figures:
     queues: tuple[QueueFigures, ...] = ()
     # Workers that went away with attempts under way.
     lost: tuple[LostAttempts, ...] = ()
+    # Every method whose service is split.
+    splits: tuple[SplitFigures, ...] = ()
     # Whether they came before their time and have only what breakers go by, which is not told
     # again: workers of whom nothing is said are not in them.
     early: bool = False

@@ -35,6 +35,11 @@ def method_of(route: str) -> str:
     return route.partition("@")[0]
 
 
+def service_of(method: str) -> str:
+    """The service of a method's path, or of a route."""
+    return method.lstrip("/").rpartition("/")[0]
+
+
 def assign(
     contract: Contract,
     service: ServiceShape,

@@ -1,4 +1,4 @@
-"""The mesh loop: endpoints, policies and faults become what callers are shown."""
+"""The mesh loop: endpoints, policies, faults and rollouts become what callers are shown."""
 
 import asyncio
 import contextlib
@@ -10,12 +10,15 @@ import grpc
 from plait_scheduler.domain.endpoints import Endpoints, parse
 from plait_scheduler.domain.events import Event, Figures, WorkerAttached
 from plait_scheduler.domain.mesh import Mesh, build, services_of
+from plait_scheduler.domain.mesh_shares import shared
 from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.loops.loop import Counts, Loop
+from plait_scheduler.rollouts.book import RolloutBook
 from plait_scheduler.xds.faults import Faults
 
 if TYPE_CHECKING:
     from plait_scheduler.domain.call_fault import CallFault
+    from plait_scheduler.domain.rollout import Split
 
 # A wall clock may be set: how late the end of a fault is seen at most.
 PAUSE_MS = 1000
@@ -32,6 +35,7 @@ class MeshLoop(Loop):
         self,
         policies_of: PoliciesOf,
         faults: Faults,
+        rollouts: RolloutBook,
         publish: Callable[[Mesh], None],
         now_ms: Callable[[], int],
     ) -> None:
@@ -40,6 +44,9 @@ class MeshLoop(Loop):
         self._policies_of = policies_of
         self._faults = faults
         self._publish = publish
+        self._rollouts = rollouts
+        # Those that callers are shown.
+        self._shown: Mapping[str, Split] | None = None
         self._now_ms = now_ms
         self._endpoints = Endpoints()
         self._policies: dict[str, Sequence[MethodPolicy]] = {}
@@ -60,7 +67,8 @@ class MeshLoop(Loop):
                 why="an endpoint is an IP address and a port",
             )
         unread = bool(self._stale) or self._faults_unread
-        if self._endpoints.apply(event, now_ms) or (isinstance(event, Figures) and unread):
+        due = unread or self._rollouts.splits() != self._shown
+        if self._endpoints.apply(event, now_ms) or (isinstance(event, Figures) and due):
             self._changed.set()
 
     def changed(self, services: Iterable[str]) -> None:
@@ -95,7 +103,11 @@ class MeshLoop(Loop):
         services = services_of(endpoints)
         await self._read(services)
         await self._read_faults()
-        self._publish(build(endpoints, self._policies, self._faulty))
+        mesh = build(endpoints, self._policies, self._faulty)
+        # Nothing is shown before they are known: a version may be one that is to get no call.
+        await self._rollouts.load()
+        self._shown = self._rollouts.splits()
+        self._publish(shared(mesh, endpoints, self._shown or {}))
         self._log.debug("published", services=len(services), endpoints=len(endpoints))
         return {"published": 1, "faults_ended": ended}
 

@@ -16,6 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from plait_scheduler.domain import rollout
 from plait_scheduler.domain.breaker import MethodBreaker, State
 from plait_scheduler.loops.loop import Loop
 from plait_scheduler.schedules.records import Record
@@ -52,6 +53,7 @@ class Sources:
     breakers: Breakers
     # Schedules, where they are known.
     schedules: Callable[[], Iterable[Record]]
+    rollouts: Callable[[], Iterable[rollout.Rollout]]
 
 
 class SchedulerCollector(Collector):
@@ -69,6 +71,7 @@ class SchedulerCollector(Collector):
         yield from self._turns()
         yield from self._breakers(standing.leads)
         yield from self._schedules(standing.leads)
+        yield from self._rollouts(standing.leads)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the registry need not collect to know the names, as there is no other one."""
@@ -137,6 +140,23 @@ class SchedulerCollector(Collector):
             for name, count in counts.items():
                 family.add_metric([name], count)
         return schedules, of_all
+
+    def _rollouts(self, leads: bool) -> Iterable[Metric]:
+        share = GaugeMetricFamily(
+            "plait_scheduler_rollout_share",
+            "Share of the new version in the work of a service, 0 to 1.",
+            labels=["service"],
+        )
+        rolled_back = GaugeMetricFamily(
+            "plait_scheduler_rollout_rolled_back",
+            "1 where the new version was taken back because it did badly, else 0.",
+            labels=["service"],
+        )
+        for each in self._sources.rollouts() if leads else ():
+            share.add_metric([each.plan.service], each.share / rollout.WHOLE)
+            back = each.state is rollout.State.ROLLED_BACK
+            rolled_back.add_metric([each.plan.service], back)
+        return share, rolled_back
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:

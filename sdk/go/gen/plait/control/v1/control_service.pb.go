@@ -26,6 +26,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What decides on the side of a task. Without such a key it is the task, and of a child the flow at the root.
+type StickyKey int32
+
+const (
+	// The task.
+	StickyKey_STICKY_KEY_UNSPECIFIED StickyKey = 0
+	// Its ordering key.
+	StickyKey_STICKY_KEY_ORDERING StickyKey = 1
+	// Its idempotency key.
+	StickyKey_STICKY_KEY_IDEMPOTENCY StickyKey = 2
+	// Its limit key.
+	StickyKey_STICKY_KEY_LIMIT StickyKey = 3
+)
+
+// Enum value maps for StickyKey.
+var (
+	StickyKey_name = map[int32]string{
+		0: "STICKY_KEY_UNSPECIFIED",
+		1: "STICKY_KEY_ORDERING",
+		2: "STICKY_KEY_IDEMPOTENCY",
+		3: "STICKY_KEY_LIMIT",
+	}
+	StickyKey_value = map[string]int32{
+		"STICKY_KEY_UNSPECIFIED": 0,
+		"STICKY_KEY_ORDERING":    1,
+		"STICKY_KEY_IDEMPOTENCY": 2,
+		"STICKY_KEY_LIMIT":       3,
+	}
+)
+
+func (x StickyKey) Enum() *StickyKey {
+	p := new(StickyKey)
+	*p = x
+	return p
+}
+
+func (x StickyKey) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StickyKey) Descriptor() protoreflect.EnumDescriptor {
+	return file_plait_control_v1_control_service_proto_enumTypes[0].Descriptor()
+}
+
+func (StickyKey) Type() protoreflect.EnumType {
+	return &file_plait_control_v1_control_service_proto_enumTypes[0]
+}
+
+func (x StickyKey) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StickyKey.Descriptor instead.
+func (StickyKey) EnumDescriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{0}
+}
+
 // Who observes.
 type ObserveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -489,6 +546,8 @@ type Figures struct {
 	Methods []*MethodFigures `protobuf:"bytes,4,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Workers that went away with attempts under way in the interval; at most 1000.
 	Lost []*LostAttempts `protobuf:"bytes,5,rep,name=lost,proto3" json:"lost,omitempty"`
+	// Every method whose service is split.
+	Splits []*SplitFigures `protobuf:"bytes,6,rep,name=splits,proto3" json:"splits,omitempty"`
 	// These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
 	// only what breakers go by: fresh outcomes and permits of methods, and the same of workers. That is not told again;
 	// everything else is in the next figures that are not early.
@@ -558,6 +617,13 @@ func (x *Figures) GetMethods() []*MethodFigures {
 func (x *Figures) GetLost() []*LostAttempts {
 	if x != nil {
 		return x.Lost
+	}
+	return nil
+}
+
+func (x *Figures) GetSplits() []*SplitFigures {
+	if x != nil {
+		return x.Splits
 	}
 	return nil
 }
@@ -998,6 +1064,339 @@ func (x *MethodFigures) GetPermits() uint32 {
 	return 0
 }
 
+// One method whose service is split.
+type SplitFigures struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full method path.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The version that has the share.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// What workers of it did.
+	Own *SideFigures `protobuf:"bytes,3,opt,name=own,proto3" json:"own,omitempty"`
+	// What workers of other versions did.
+	Others        *SideFigures `protobuf:"bytes,4,opt,name=others,proto3" json:"others,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitFigures) Reset() {
+	*x = SplitFigures{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitFigures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitFigures) ProtoMessage() {}
+
+func (x *SplitFigures) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitFigures.ProtoReflect.Descriptor instead.
+func (*SplitFigures) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SplitFigures) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *SplitFigures) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *SplitFigures) GetOwn() *SideFigures {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
+func (x *SplitFigures) GetOthers() *SideFigures {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+// One side of a split.
+type SideFigures struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Workers that take tasks of the method.
+	Workers uint32 `protobuf:"varint,1,opt,name=workers,proto3" json:"workers,omitempty"`
+	// Attempts by outcome; the index is the gRPC code, 0 to 16.
+	Outcomes []uint64 `protobuf:"varint,2,rep,packed,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Attempts that were lost with their workers; not among the outcomes.
+	Lost uint64 `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Time from dispatch to outcome, in milliseconds, summed over the outcomes.
+	BusyMs uint64 `protobuf:"varint,4,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
+	// Outcomes by that time, without the zeros at the end. Up to 7 ms a span is 1 ms; from there on four spans double the
+	// time: span n begins at (4 + n mod 4) << (n / 4 - 1) milliseconds.
+	Spans         []uint64 `protobuf:"varint,5,rep,packed,name=spans,proto3" json:"spans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SideFigures) Reset() {
+	*x = SideFigures{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SideFigures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SideFigures) ProtoMessage() {}
+
+func (x *SideFigures) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SideFigures.ProtoReflect.Descriptor instead.
+func (*SideFigures) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SideFigures) GetWorkers() uint32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
+func (x *SideFigures) GetOutcomes() []uint64 {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *SideFigures) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *SideFigures) GetBusyMs() uint64 {
+	if x != nil {
+		return x.BusyMs
+	}
+	return 0
+}
+
+func (x *SideFigures) GetSpans() []uint64 {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+// How services are split.
+type SetSplitsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All splits from now on, at most 1000 and one a service; one that is not named any more ends.
+	Splits        []*Split `protobuf:"bytes,1,rep,name=splits,proto3" json:"splits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSplitsRequest) Reset() {
+	*x = SetSplitsRequest{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSplitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSplitsRequest) ProtoMessage() {}
+
+func (x *SetSplitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSplitsRequest.ProtoReflect.Descriptor instead.
+func (*SetSplitsRequest) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SetSplitsRequest) GetSplits() []*Split {
+	if x != nil {
+		return x.Splits
+	}
+	return nil
+}
+
+// The tasks of a service between workers of one version and those of all others. A task belongs to the version if the
+// hash of its key falls below the share, so one key stays where it is while the share stays, and a share that grows
+// takes nothing away from the version.
+type Split struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The version that workers announce; not empty.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Its share in 1/10,000. With 0 it gets none of what another worker could take.
+	Share uint32 `protobuf:"varint,3,opt,name=share,proto3" json:"share,omitempty"`
+	// What is hashed.
+	Sticky StickyKey `protobuf:"varint,4,opt,name=sticky,proto3,enum=plait.control.v1.StickyKey" json:"sticky,omitempty"`
+	// Goes into the hash, so that not the same keys come first in each rollout.
+	Salt string `protobuf:"bytes,5,opt,name=salt,proto3" json:"salt,omitempty"`
+	// Without a worker of another version for so long, the tasks of the others go to the version, unless its share is 0.
+	// What is the version's goes to the others at once where it has no worker.
+	FallbackAfter *durationpb.Duration `protobuf:"bytes,6,opt,name=fallback_after,json=fallbackAfter,proto3" json:"fallback_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Split) Reset() {
+	*x = Split{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Split) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Split) ProtoMessage() {}
+
+func (x *Split) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Split.ProtoReflect.Descriptor instead.
+func (*Split) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Split) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Split) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Split) GetShare() uint32 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *Split) GetSticky() StickyKey {
+	if x != nil {
+		return x.Sticky
+	}
+	return StickyKey_STICKY_KEY_UNSPECIFIED
+}
+
+func (x *Split) GetSalt() string {
+	if x != nil {
+		return x.Salt
+	}
+	return ""
+}
+
+func (x *Split) GetFallbackAfter() *durationpb.Duration {
+	if x != nil {
+		return x.FallbackAfter
+	}
+	return nil
+}
+
+// They are in force.
+type SetSplitsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSplitsResponse) Reset() {
+	*x = SetSplitsResponse{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSplitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSplitsResponse) ProtoMessage() {}
+
+func (x *SetSplitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSplitsResponse.ProtoReflect.Descriptor instead.
+func (*SetSplitsResponse) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
+}
+
 // Gates of methods.
 type SetGatesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1009,7 +1408,7 @@ type SetGatesRequest struct {
 
 func (x *SetGatesRequest) Reset() {
 	*x = SetGatesRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1420,7 @@ func (x *SetGatesRequest) String() string {
 func (*SetGatesRequest) ProtoMessage() {}
 
 func (x *SetGatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[10]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1433,7 @@ func (x *SetGatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGatesRequest.ProtoReflect.Descriptor instead.
 func (*SetGatesRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{10}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetGatesRequest) GetGates() []*MethodGate {
@@ -1059,7 +1458,7 @@ type MethodGate struct {
 
 func (x *MethodGate) Reset() {
 	*x = MethodGate{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1470,7 @@ func (x *MethodGate) String() string {
 func (*MethodGate) ProtoMessage() {}
 
 func (x *MethodGate) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[11]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1483,7 @@ func (x *MethodGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodGate.ProtoReflect.Descriptor instead.
 func (*MethodGate) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{11}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MethodGate) GetMethod() string {
@@ -1119,7 +1518,7 @@ type SetGatesResponse struct {
 
 func (x *SetGatesResponse) Reset() {
 	*x = SetGatesResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1530,7 @@ func (x *SetGatesResponse) String() string {
 func (*SetGatesResponse) ProtoMessage() {}
 
 func (x *SetGatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[12]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1543,7 @@ func (x *SetGatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGatesResponse.ProtoReflect.Descriptor instead.
 func (*SetGatesResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{12}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetGatesResponse) GetUnknown() []string {
@@ -1165,7 +1564,7 @@ type SetWorkerGatesRequest struct {
 
 func (x *SetWorkerGatesRequest) Reset() {
 	*x = SetWorkerGatesRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1576,7 @@ func (x *SetWorkerGatesRequest) String() string {
 func (*SetWorkerGatesRequest) ProtoMessage() {}
 
 func (x *SetWorkerGatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1589,7 @@ func (x *SetWorkerGatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWorkerGatesRequest.ProtoReflect.Descriptor instead.
 func (*SetWorkerGatesRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetWorkerGatesRequest) GetGates() []*WorkerGate {
@@ -1215,7 +1614,7 @@ type WorkerGate struct {
 
 func (x *WorkerGate) Reset() {
 	*x = WorkerGate{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1626,7 @@ func (x *WorkerGate) String() string {
 func (*WorkerGate) ProtoMessage() {}
 
 func (x *WorkerGate) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1639,7 @@ func (x *WorkerGate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerGate.ProtoReflect.Descriptor instead.
 func (*WorkerGate) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WorkerGate) GetWorker() string {
@@ -1275,7 +1674,7 @@ type SetWorkerGatesResponse struct {
 
 func (x *SetWorkerGatesResponse) Reset() {
 	*x = SetWorkerGatesResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1686,7 @@ func (x *SetWorkerGatesResponse) String() string {
 func (*SetWorkerGatesResponse) ProtoMessage() {}
 
 func (x *SetWorkerGatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1699,7 @@ func (x *SetWorkerGatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWorkerGatesResponse.ProtoReflect.Descriptor instead.
 func (*SetWorkerGatesResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{15}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetWorkerGatesResponse) GetUnknown() []string {
@@ -1328,7 +1727,7 @@ type DecideContractRequest struct {
 
 func (x *DecideContractRequest) Reset() {
 	*x = DecideContractRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1739,7 @@ func (x *DecideContractRequest) String() string {
 func (*DecideContractRequest) ProtoMessage() {}
 
 func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1752,7 @@ func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractRequest.ProtoReflect.Descriptor instead.
 func (*DecideContractRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{16}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DecideContractRequest) GetAnnouncement() uint64 {
@@ -1393,7 +1792,7 @@ type DecideContractResponse struct {
 
 func (x *DecideContractResponse) Reset() {
 	*x = DecideContractResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1804,7 @@ func (x *DecideContractResponse) String() string {
 func (*DecideContractResponse) ProtoMessage() {}
 
 func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1817,7 @@ func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractResponse.ProtoReflect.Descriptor instead.
 func (*DecideContractResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{17}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{22}
 }
 
 // A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -1468,7 +1867,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1879,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1892,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{18}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MethodPolicy) GetInfo() *v1.MethodInfo {
@@ -1640,7 +2039,7 @@ type SetLimitsRequest struct {
 
 func (x *SetLimitsRequest) Reset() {
 	*x = SetLimitsRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[19]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +2051,7 @@ func (x *SetLimitsRequest) String() string {
 func (*SetLimitsRequest) ProtoMessage() {}
 
 func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[19]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +2064,7 @@ func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{19}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetLimitsRequest) GetLimits() []*MethodLimits {
@@ -1698,7 +2097,7 @@ type MethodLimits struct {
 
 func (x *MethodLimits) Reset() {
 	*x = MethodLimits{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[20]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +2109,7 @@ func (x *MethodLimits) String() string {
 func (*MethodLimits) ProtoMessage() {}
 
 func (x *MethodLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[20]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +2122,7 @@ func (x *MethodLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodLimits.ProtoReflect.Descriptor instead.
 func (*MethodLimits) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{20}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MethodLimits) GetMethod() string {
@@ -1786,7 +2185,7 @@ type SetLimitsResponse struct {
 
 func (x *SetLimitsResponse) Reset() {
 	*x = SetLimitsResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[21]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2197,7 @@ func (x *SetLimitsResponse) String() string {
 func (*SetLimitsResponse) ProtoMessage() {}
 
 func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[21]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2210,7 @@ func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
 func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{21}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetLimitsResponse) GetUnknown() []string {
@@ -1832,7 +2231,7 @@ type SetWindowsRequest struct {
 
 func (x *SetWindowsRequest) Reset() {
 	*x = SetWindowsRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[22]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2243,7 @@ func (x *SetWindowsRequest) String() string {
 func (*SetWindowsRequest) ProtoMessage() {}
 
 func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[22]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2256,7 @@ func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsRequest.ProtoReflect.Descriptor instead.
 func (*SetWindowsRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{22}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetWindowsRequest) GetWindows() []*WorkerWindow {
@@ -1880,7 +2279,7 @@ type WorkerWindow struct {
 
 func (x *WorkerWindow) Reset() {
 	*x = WorkerWindow{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[23]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2291,7 @@ func (x *WorkerWindow) String() string {
 func (*WorkerWindow) ProtoMessage() {}
 
 func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[23]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2304,7 @@ func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerWindow.ProtoReflect.Descriptor instead.
 func (*WorkerWindow) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{23}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WorkerWindow) GetWorker() string {
@@ -1933,7 +2332,7 @@ type SetWindowsResponse struct {
 
 func (x *SetWindowsResponse) Reset() {
 	*x = SetWindowsResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[24]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2344,7 @@ func (x *SetWindowsResponse) String() string {
 func (*SetWindowsResponse) ProtoMessage() {}
 
 func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[24]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2357,7 @@ func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsResponse.ProtoReflect.Descriptor instead.
 func (*SetWindowsResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{24}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetWindowsResponse) GetUnknown() []string {
@@ -2003,13 +2402,14 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\bendpoint\x18\b \x01(\tR\bendpoint\"@\n" +
 	"\x0eWorkerDetached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb8\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf0\x02\n" +
 	"\aFigures\x125\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x129\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1f.plait.control.v1.WorkerFiguresR\aworkers\x126\n" +
 	"\x06queues\x18\x03 \x03(\v2\x1e.plait.control.v1.QueueFiguresR\x06queues\x129\n" +
 	"\amethods\x18\x04 \x03(\v2\x1f.plait.control.v1.MethodFiguresR\amethods\x122\n" +
-	"\x04lost\x18\x05 \x03(\v2\x1e.plait.control.v1.LostAttemptsR\x04lost\x12\x14\n" +
+	"\x04lost\x18\x05 \x03(\v2\x1e.plait.control.v1.LostAttemptsR\x04lost\x126\n" +
+	"\x06splits\x18\x06 \x03(\v2\x1e.plait.control.v1.SplitFiguresR\x06splits\x12\x14\n" +
 	"\x05early\x18\a \x01(\bR\x05early\"X\n" +
 	"\fLostAttempts\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
@@ -2050,7 +2450,28 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x0efresh_outcomes\x18\x06 \x03(\x04R\rfreshOutcomes\x12\x1d\n" +
 	"\apermits\x18\a \x01(\rH\x00R\apermits\x88\x01\x01B\n" +
 	"\n" +
-	"\b_permits\"E\n" +
+	"\b_permits\"\xa8\x01\n" +
+	"\fSplitFigures\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12/\n" +
+	"\x03own\x18\x03 \x01(\v2\x1d.plait.control.v1.SideFiguresR\x03own\x125\n" +
+	"\x06others\x18\x04 \x01(\v2\x1d.plait.control.v1.SideFiguresR\x06others\"\x86\x01\n" +
+	"\vSideFigures\x12\x18\n" +
+	"\aworkers\x18\x01 \x01(\rR\aworkers\x12\x1a\n" +
+	"\boutcomes\x18\x02 \x03(\x04R\boutcomes\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x04R\x04lost\x12\x17\n" +
+	"\abusy_ms\x18\x04 \x01(\x04R\x06busyMs\x12\x14\n" +
+	"\x05spans\x18\x05 \x03(\x04R\x05spans\"C\n" +
+	"\x10SetSplitsRequest\x12/\n" +
+	"\x06splits\x18\x01 \x03(\v2\x17.plait.control.v1.SplitR\x06splits\"\xdc\x01\n" +
+	"\x05Split\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
+	"\x05share\x18\x03 \x01(\rR\x05share\x123\n" +
+	"\x06sticky\x18\x04 \x01(\x0e2\x1b.plait.control.v1.StickyKeyR\x06sticky\x12\x12\n" +
+	"\x04salt\x18\x05 \x01(\tR\x04salt\x12@\n" +
+	"\x0efallback_after\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\rfallbackAfter\"\x13\n" +
+	"\x11SetSplitsResponse\"E\n" +
 	"\x0fSetGatesRequest\x122\n" +
 	"\x05gates\x18\x01 \x03(\v2\x1c.plait.control.v1.MethodGateR\x05gates\"\x87\x01\n" +
 	"\n" +
@@ -2124,13 +2545,19 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\rR\x06window\".\n" +
 	"\x12SetWindowsResponse\x12\x18\n" +
-	"\aunknown\x18\x01 \x03(\tR\aunknown2\xae\x04\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown*r\n" +
+	"\tStickyKey\x12\x1a\n" +
+	"\x16STICKY_KEY_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13STICKY_KEY_ORDERING\x10\x01\x12\x1a\n" +
+	"\x16STICKY_KEY_IDEMPOTENCY\x10\x02\x12\x14\n" +
+	"\x10STICKY_KEY_LIMIT\x10\x032\x84\x05\n" +
 	"\x0eControlService\x12P\n" +
 	"\aObserve\x12 .plait.control.v1.ObserveRequest\x1a!.plait.control.v1.ObserveResponse0\x01\x12c\n" +
 	"\x0eDecideContract\x12'.plait.control.v1.DecideContractRequest\x1a(.plait.control.v1.DecideContractResponse\x12W\n" +
 	"\n" +
 	"SetWindows\x12#.plait.control.v1.SetWindowsRequest\x1a$.plait.control.v1.SetWindowsResponse\x12Q\n" +
-	"\bSetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponse\x12c\n" +
+	"\bSetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponse\x12T\n" +
+	"\tSetSplits\x12\".plait.control.v1.SetSplitsRequest\x1a#.plait.control.v1.SetSplitsResponse\x12c\n" +
 	"\x0eSetWorkerGates\x12'.plait.control.v1.SetWorkerGatesRequest\x1a(.plait.control.v1.SetWorkerGatesResponse\x12T\n" +
 	"\tSetLimits\x12\".plait.control.v1.SetLimitsRequest\x1a#.plait.control.v1.SetLimitsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
 
@@ -2146,74 +2573,89 @@ func file_plait_control_v1_control_service_proto_rawDescGZIP() []byte {
 	return file_plait_control_v1_control_service_proto_rawDescData
 }
 
-var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_plait_control_v1_control_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_plait_control_v1_control_service_proto_goTypes = []any{
-	(*ObserveRequest)(nil),         // 0: plait.control.v1.ObserveRequest
-	(*ObserveResponse)(nil),        // 1: plait.control.v1.ObserveResponse
-	(*ContractAnnounced)(nil),      // 2: plait.control.v1.ContractAnnounced
-	(*WorkerAttached)(nil),         // 3: plait.control.v1.WorkerAttached
-	(*WorkerDetached)(nil),         // 4: plait.control.v1.WorkerDetached
-	(*Figures)(nil),                // 5: plait.control.v1.Figures
-	(*LostAttempts)(nil),           // 6: plait.control.v1.LostAttempts
-	(*WorkerFigures)(nil),          // 7: plait.control.v1.WorkerFigures
-	(*QueueFigures)(nil),           // 8: plait.control.v1.QueueFigures
-	(*MethodFigures)(nil),          // 9: plait.control.v1.MethodFigures
-	(*SetGatesRequest)(nil),        // 10: plait.control.v1.SetGatesRequest
-	(*MethodGate)(nil),             // 11: plait.control.v1.MethodGate
-	(*SetGatesResponse)(nil),       // 12: plait.control.v1.SetGatesResponse
-	(*SetWorkerGatesRequest)(nil),  // 13: plait.control.v1.SetWorkerGatesRequest
-	(*WorkerGate)(nil),             // 14: plait.control.v1.WorkerGate
-	(*SetWorkerGatesResponse)(nil), // 15: plait.control.v1.SetWorkerGatesResponse
-	(*DecideContractRequest)(nil),  // 16: plait.control.v1.DecideContractRequest
-	(*DecideContractResponse)(nil), // 17: plait.control.v1.DecideContractResponse
-	(*MethodPolicy)(nil),           // 18: plait.control.v1.MethodPolicy
-	(*SetLimitsRequest)(nil),       // 19: plait.control.v1.SetLimitsRequest
-	(*MethodLimits)(nil),           // 20: plait.control.v1.MethodLimits
-	(*SetLimitsResponse)(nil),      // 21: plait.control.v1.SetLimitsResponse
-	(*SetWindowsRequest)(nil),      // 22: plait.control.v1.SetWindowsRequest
-	(*WorkerWindow)(nil),           // 23: plait.control.v1.WorkerWindow
-	(*SetWindowsResponse)(nil),     // 24: plait.control.v1.SetWindowsResponse
-	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
-	(*status.Status)(nil),          // 26: google.rpc.Status
-	(*v1.MethodInfo)(nil),          // 27: plait.v1.MethodInfo
+	(StickyKey)(0),                 // 0: plait.control.v1.StickyKey
+	(*ObserveRequest)(nil),         // 1: plait.control.v1.ObserveRequest
+	(*ObserveResponse)(nil),        // 2: plait.control.v1.ObserveResponse
+	(*ContractAnnounced)(nil),      // 3: plait.control.v1.ContractAnnounced
+	(*WorkerAttached)(nil),         // 4: plait.control.v1.WorkerAttached
+	(*WorkerDetached)(nil),         // 5: plait.control.v1.WorkerDetached
+	(*Figures)(nil),                // 6: plait.control.v1.Figures
+	(*LostAttempts)(nil),           // 7: plait.control.v1.LostAttempts
+	(*WorkerFigures)(nil),          // 8: plait.control.v1.WorkerFigures
+	(*QueueFigures)(nil),           // 9: plait.control.v1.QueueFigures
+	(*MethodFigures)(nil),          // 10: plait.control.v1.MethodFigures
+	(*SplitFigures)(nil),           // 11: plait.control.v1.SplitFigures
+	(*SideFigures)(nil),            // 12: plait.control.v1.SideFigures
+	(*SetSplitsRequest)(nil),       // 13: plait.control.v1.SetSplitsRequest
+	(*Split)(nil),                  // 14: plait.control.v1.Split
+	(*SetSplitsResponse)(nil),      // 15: plait.control.v1.SetSplitsResponse
+	(*SetGatesRequest)(nil),        // 16: plait.control.v1.SetGatesRequest
+	(*MethodGate)(nil),             // 17: plait.control.v1.MethodGate
+	(*SetGatesResponse)(nil),       // 18: plait.control.v1.SetGatesResponse
+	(*SetWorkerGatesRequest)(nil),  // 19: plait.control.v1.SetWorkerGatesRequest
+	(*WorkerGate)(nil),             // 20: plait.control.v1.WorkerGate
+	(*SetWorkerGatesResponse)(nil), // 21: plait.control.v1.SetWorkerGatesResponse
+	(*DecideContractRequest)(nil),  // 22: plait.control.v1.DecideContractRequest
+	(*DecideContractResponse)(nil), // 23: plait.control.v1.DecideContractResponse
+	(*MethodPolicy)(nil),           // 24: plait.control.v1.MethodPolicy
+	(*SetLimitsRequest)(nil),       // 25: plait.control.v1.SetLimitsRequest
+	(*MethodLimits)(nil),           // 26: plait.control.v1.MethodLimits
+	(*SetLimitsResponse)(nil),      // 27: plait.control.v1.SetLimitsResponse
+	(*SetWindowsRequest)(nil),      // 28: plait.control.v1.SetWindowsRequest
+	(*WorkerWindow)(nil),           // 29: plait.control.v1.WorkerWindow
+	(*SetWindowsResponse)(nil),     // 30: plait.control.v1.SetWindowsResponse
+	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
+	(*status.Status)(nil),          // 32: google.rpc.Status
+	(*v1.MethodInfo)(nil),          // 33: plait.v1.MethodInfo
 }
 var file_plait_control_v1_control_service_proto_depIdxs = []int32{
-	25, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
-	2,  // 1: plait.control.v1.ObserveResponse.contract_announced:type_name -> plait.control.v1.ContractAnnounced
-	3,  // 2: plait.control.v1.ObserveResponse.worker_attached:type_name -> plait.control.v1.WorkerAttached
-	4,  // 3: plait.control.v1.ObserveResponse.worker_detached:type_name -> plait.control.v1.WorkerDetached
-	5,  // 4: plait.control.v1.ObserveResponse.figures:type_name -> plait.control.v1.Figures
-	25, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
-	7,  // 6: plait.control.v1.Figures.workers:type_name -> plait.control.v1.WorkerFigures
-	8,  // 7: plait.control.v1.Figures.queues:type_name -> plait.control.v1.QueueFigures
-	9,  // 8: plait.control.v1.Figures.methods:type_name -> plait.control.v1.MethodFigures
-	6,  // 9: plait.control.v1.Figures.lost:type_name -> plait.control.v1.LostAttempts
-	11, // 10: plait.control.v1.SetGatesRequest.gates:type_name -> plait.control.v1.MethodGate
-	25, // 11: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
-	14, // 12: plait.control.v1.SetWorkerGatesRequest.gates:type_name -> plait.control.v1.WorkerGate
-	25, // 13: plait.control.v1.WorkerGate.valid_for:type_name -> google.protobuf.Duration
-	18, // 14: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
-	26, // 15: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
-	27, // 16: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
-	20, // 17: plait.control.v1.SetLimitsRequest.limits:type_name -> plait.control.v1.MethodLimits
-	23, // 18: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
-	0,  // 19: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
-	16, // 20: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
-	22, // 21: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
-	10, // 22: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
-	13, // 23: plait.control.v1.ControlService.SetWorkerGates:input_type -> plait.control.v1.SetWorkerGatesRequest
-	19, // 24: plait.control.v1.ControlService.SetLimits:input_type -> plait.control.v1.SetLimitsRequest
-	1,  // 25: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
-	17, // 26: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
-	24, // 27: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
-	12, // 28: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
-	15, // 29: plait.control.v1.ControlService.SetWorkerGates:output_type -> plait.control.v1.SetWorkerGatesResponse
-	21, // 30: plait.control.v1.ControlService.SetLimits:output_type -> plait.control.v1.SetLimitsResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	31, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
+	3,  // 1: plait.control.v1.ObserveResponse.contract_announced:type_name -> plait.control.v1.ContractAnnounced
+	4,  // 2: plait.control.v1.ObserveResponse.worker_attached:type_name -> plait.control.v1.WorkerAttached
+	5,  // 3: plait.control.v1.ObserveResponse.worker_detached:type_name -> plait.control.v1.WorkerDetached
+	6,  // 4: plait.control.v1.ObserveResponse.figures:type_name -> plait.control.v1.Figures
+	31, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
+	8,  // 6: plait.control.v1.Figures.workers:type_name -> plait.control.v1.WorkerFigures
+	9,  // 7: plait.control.v1.Figures.queues:type_name -> plait.control.v1.QueueFigures
+	10, // 8: plait.control.v1.Figures.methods:type_name -> plait.control.v1.MethodFigures
+	7,  // 9: plait.control.v1.Figures.lost:type_name -> plait.control.v1.LostAttempts
+	11, // 10: plait.control.v1.Figures.splits:type_name -> plait.control.v1.SplitFigures
+	12, // 11: plait.control.v1.SplitFigures.own:type_name -> plait.control.v1.SideFigures
+	12, // 12: plait.control.v1.SplitFigures.others:type_name -> plait.control.v1.SideFigures
+	14, // 13: plait.control.v1.SetSplitsRequest.splits:type_name -> plait.control.v1.Split
+	0,  // 14: plait.control.v1.Split.sticky:type_name -> plait.control.v1.StickyKey
+	31, // 15: plait.control.v1.Split.fallback_after:type_name -> google.protobuf.Duration
+	17, // 16: plait.control.v1.SetGatesRequest.gates:type_name -> plait.control.v1.MethodGate
+	31, // 17: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
+	20, // 18: plait.control.v1.SetWorkerGatesRequest.gates:type_name -> plait.control.v1.WorkerGate
+	31, // 19: plait.control.v1.WorkerGate.valid_for:type_name -> google.protobuf.Duration
+	24, // 20: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
+	32, // 21: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
+	33, // 22: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
+	26, // 23: plait.control.v1.SetLimitsRequest.limits:type_name -> plait.control.v1.MethodLimits
+	29, // 24: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
+	1,  // 25: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
+	22, // 26: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
+	28, // 27: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
+	16, // 28: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
+	13, // 29: plait.control.v1.ControlService.SetSplits:input_type -> plait.control.v1.SetSplitsRequest
+	19, // 30: plait.control.v1.ControlService.SetWorkerGates:input_type -> plait.control.v1.SetWorkerGatesRequest
+	25, // 31: plait.control.v1.ControlService.SetLimits:input_type -> plait.control.v1.SetLimitsRequest
+	2,  // 32: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
+	23, // 33: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
+	30, // 34: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
+	18, // 35: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
+	15, // 36: plait.control.v1.ControlService.SetSplits:output_type -> plait.control.v1.SetSplitsResponse
+	21, // 37: plait.control.v1.ControlService.SetWorkerGates:output_type -> plait.control.v1.SetWorkerGatesResponse
+	27, // 38: plait.control.v1.ControlService.SetLimits:output_type -> plait.control.v1.SetLimitsResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_control_service_proto_init() }
@@ -2229,20 +2671,21 @@ func file_plait_control_v1_control_service_proto_init() {
 	}
 	file_plait_control_v1_control_service_proto_msgTypes[7].OneofWrappers = []any{}
 	file_plait_control_v1_control_service_proto_msgTypes[9].OneofWrappers = []any{}
-	file_plait_control_v1_control_service_proto_msgTypes[11].OneofWrappers = []any{}
-	file_plait_control_v1_control_service_proto_msgTypes[14].OneofWrappers = []any{}
+	file_plait_control_v1_control_service_proto_msgTypes[16].OneofWrappers = []any{}
+	file_plait_control_v1_control_service_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_control_v1_control_service_proto_rawDesc), len(file_plait_control_v1_control_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   25,
+			NumEnums:      1,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_plait_control_v1_control_service_proto_goTypes,
 		DependencyIndexes: file_plait_control_v1_control_service_proto_depIdxs,
+		EnumInfos:         file_plait_control_v1_control_service_proto_enumTypes,
 		MessageInfos:      file_plait_control_v1_control_service_proto_msgTypes,
 	}.Build()
 	File_plait_control_v1_control_service_proto = out.File

@@ -25,6 +25,7 @@ const (
 	ControlService_DecideContract_FullMethodName = "/plait.control.v1.ControlService/DecideContract"
 	ControlService_SetWindows_FullMethodName     = "/plait.control.v1.ControlService/SetWindows"
 	ControlService_SetGates_FullMethodName       = "/plait.control.v1.ControlService/SetGates"
+	ControlService_SetSplits_FullMethodName      = "/plait.control.v1.ControlService/SetSplits"
 	ControlService_SetWorkerGates_FullMethodName = "/plait.control.v1.ControlService/SetWorkerGates"
 	ControlService_SetLimits_FullMethodName      = "/plait.control.v1.ControlService/SetLimits"
 )
@@ -51,6 +52,9 @@ type ControlServiceClient interface {
 	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
 	// that it is set for, or until the broker ends.
 	SetGates(ctx context.Context, in *SetGatesRequest, opts ...grpc.CallOption) (*SetGatesResponse, error)
+	// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+	// it is said again, also over a restart of the broker.
+	SetSplits(ctx context.Context, in *SetSplitsRequest, opts ...grpc.CallOption) (*SetSplitsResponse, error)
 	// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
 	// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
 	SetWorkerGates(ctx context.Context, in *SetWorkerGatesRequest, opts ...grpc.CallOption) (*SetWorkerGatesResponse, error)
@@ -116,6 +120,16 @@ func (c *controlServiceClient) SetGates(ctx context.Context, in *SetGatesRequest
 	return out, nil
 }
 
+func (c *controlServiceClient) SetSplits(ctx context.Context, in *SetSplitsRequest, opts ...grpc.CallOption) (*SetSplitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSplitsResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetSplits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlServiceClient) SetWorkerGates(ctx context.Context, in *SetWorkerGatesRequest, opts ...grpc.CallOption) (*SetWorkerGatesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetWorkerGatesResponse)
@@ -158,6 +172,9 @@ type ControlServiceServer interface {
 	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
 	// that it is set for, or until the broker ends.
 	SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error)
+	// Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+	// it is said again, also over a restart of the broker.
+	SetSplits(context.Context, *SetSplitsRequest) (*SetSplitsResponse, error)
 	// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
 	// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
 	SetWorkerGates(context.Context, *SetWorkerGatesRequest) (*SetWorkerGatesResponse, error)
@@ -185,6 +202,9 @@ func (UnimplementedControlServiceServer) SetWindows(context.Context, *SetWindows
 }
 func (UnimplementedControlServiceServer) SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetGates not implemented")
+}
+func (UnimplementedControlServiceServer) SetSplits(context.Context, *SetSplitsRequest) (*SetSplitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSplits not implemented")
 }
 func (UnimplementedControlServiceServer) SetWorkerGates(context.Context, *SetWorkerGatesRequest) (*SetWorkerGatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetWorkerGates not implemented")
@@ -278,6 +298,24 @@ func _ControlService_SetGates_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_SetSplits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSplitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetSplits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetSplits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetSplits(ctx, req.(*SetSplitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ControlService_SetWorkerGates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetWorkerGatesRequest)
 	if err := dec(in); err != nil {
@@ -332,6 +370,10 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetGates",
 			Handler:    _ControlService_SetGates_Handler,
+		},
+		{
+			MethodName: "SetSplits",
+			Handler:    _ControlService_SetSplits_Handler,
 		},
 		{
 			MethodName: "SetWorkerGates",

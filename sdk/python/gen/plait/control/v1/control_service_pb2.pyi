@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from plait.v1 import contract_service_pb2 as _contract_service_pb2
 import builtins as _builtins
@@ -20,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _StickyKey:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StickyKeyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StickyKey.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STICKY_KEY_UNSPECIFIED: _StickyKey.ValueType  # 0
+    """The task."""
+    STICKY_KEY_ORDERING: _StickyKey.ValueType  # 1
+    """Its ordering key."""
+    STICKY_KEY_IDEMPOTENCY: _StickyKey.ValueType  # 2
+    """Its idempotency key."""
+    STICKY_KEY_LIMIT: _StickyKey.ValueType  # 3
+    """Its limit key."""
+
+class StickyKey(_StickyKey, metaclass=_StickyKeyEnumTypeWrapper):
+    """What decides on the side of a task. Without such a key it is the task, and of a child the flow at the root."""
+
+STICKY_KEY_UNSPECIFIED: StickyKey.ValueType  # 0
+"""The task."""
+STICKY_KEY_ORDERING: StickyKey.ValueType  # 1
+"""Its ordering key."""
+STICKY_KEY_IDEMPOTENCY: StickyKey.ValueType  # 2
+"""Its idempotency key."""
+STICKY_KEY_LIMIT: StickyKey.ValueType  # 3
+"""Its limit key."""
+Global___StickyKey: _TypeAlias = StickyKey  # noqa: Y015
 
 @_typing.final
 class ObserveRequest(_message.Message):
@@ -238,6 +267,7 @@ class Figures(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
     EARLY_FIELD_NUMBER: _builtins.int
     early: _builtins.bool
     """These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
@@ -264,6 +294,10 @@ class Figures(_message.Message):
     def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostAttempts]:
         """Workers that went away with attempts under way in the interval; at most 1000."""
 
+    @_builtins.property
+    def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitFigures]:
+        """Every method whose service is split."""
+
     def __init__(
         self,
         *,
@@ -272,11 +306,12 @@ class Figures(_message.Message):
         queues: _abc.Iterable[Global___QueueFigures] | None = ...,
         methods: _abc.Iterable[Global___MethodFigures] | None = ...,
         lost: _abc.Iterable[Global___LostAttempts] | None = ...,
+        splits: _abc.Iterable[Global___SplitFigures] | None = ...,
         early: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["early", b"early", "interval", b"interval", "lost", b"lost", "methods", b"methods", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early", b"early", "interval", b"interval", "lost", b"lost", "methods", b"methods", "queues", b"queues", "splits", b"splits", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,6 +532,178 @@ class MethodFigures(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__permits) -> _WhichOneofReturnType__permits | None: ...
 
 Global___MethodFigures: _TypeAlias = MethodFigures  # noqa: Y015
+
+@_typing.final
+class SplitFigures(_message.Message):
+    """One method whose service is split."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full method path."""
+    version: _builtins.str
+    """The version that has the share."""
+    @_builtins.property
+    def own(self) -> Global___SideFigures:
+        """What workers of it did."""
+
+    @_builtins.property
+    def others(self) -> Global___SideFigures:
+        """What workers of other versions did."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        version: _builtins.str = ...,
+        own: Global___SideFigures | None = ...,
+        others: Global___SideFigures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["others", b"others", "own", b"own"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "others", b"others", "own", b"own", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitFigures: _TypeAlias = SplitFigures  # noqa: Y015
+
+@_typing.final
+class SideFigures(_message.Message):
+    """One side of a split."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    BUSY_MS_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    workers: _builtins.int
+    """Workers that take tasks of the method."""
+    lost: _builtins.int
+    """Attempts that were lost with their workers; not among the outcomes."""
+    busy_ms: _builtins.int
+    """Time from dispatch to outcome, in milliseconds, summed over the outcomes."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Attempts by outcome; the index is the gRPC code, 0 to 16."""
+
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Outcomes by that time, without the zeros at the end. Up to 7 ms a span is 1 ms; from there on four spans double the
+        time: span n begins at (4 + n mod 4) << (n / 4 - 1) milliseconds.
+        """
+
+    def __init__(
+        self,
+        *,
+        workers: _builtins.int = ...,
+        outcomes: _abc.Iterable[_builtins.int] | None = ...,
+        lost: _builtins.int = ...,
+        busy_ms: _builtins.int = ...,
+        spans: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_ms", b"busy_ms", "lost", b"lost", "outcomes", b"outcomes", "spans", b"spans", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SideFigures: _TypeAlias = SideFigures  # noqa: Y015
+
+@_typing.final
+class SetSplitsRequest(_message.Message):
+    """How services are split."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPLITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Split]:
+        """All splits from now on, at most 1000 and one a service; one that is not named any more ends."""
+
+    def __init__(
+        self,
+        *,
+        splits: _abc.Iterable[Global___Split] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["splits", b"splits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSplitsRequest: _TypeAlias = SetSplitsRequest  # noqa: Y015
+
+@_typing.final
+class Split(_message.Message):
+    """The tasks of a service between workers of one version and those of all others. A task belongs to the version if the
+    hash of its key falls below the share, so one key stays where it is while the share stays, and a share that grows
+    takes nothing away from the version.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    STICKY_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    FALLBACK_AFTER_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Full name."""
+    version: _builtins.str
+    """The version that workers announce; not empty."""
+    share: _builtins.int
+    """Its share in 1/10,000. With 0 it gets none of what another worker could take."""
+    sticky: Global___StickyKey.ValueType
+    """What is hashed."""
+    salt: _builtins.str
+    """Goes into the hash, so that not the same keys come first in each rollout."""
+    @_builtins.property
+    def fallback_after(self) -> _duration_pb2.Duration:
+        """Without a worker of another version for so long, the tasks of the others go to the version, unless its share is 0.
+        What is the version's goes to the others at once where it has no worker.
+        """
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        version: _builtins.str = ...,
+        share: _builtins.int = ...,
+        sticky: Global___StickyKey.ValueType = ...,
+        salt: _builtins.str = ...,
+        fallback_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fallback_after", b"fallback_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_after", b"fallback_after", "salt", b"salt", "service", b"service", "share", b"share", "sticky", b"sticky", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Split: _TypeAlias = Split  # noqa: Y015
+
+@_typing.final
+class SetSplitsResponse(_message.Message):
+    """They are in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSplitsResponse: _TypeAlias = SetSplitsResponse  # noqa: Y015
 
 @_typing.final
 class SetGatesRequest(_message.Message):

@@ -61,6 +61,11 @@ class ControlServiceStub:
                 request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.SerializeToString,
                 response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.FromString,
                 _registered_method=True)
+        self.SetSplits = channel.unary_unary(
+                '/plait.control.v1.ControlService/SetSplits',
+                request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetSplitsRequest.SerializeToString,
+                response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetSplitsResponse.FromString,
+                _registered_method=True)
         self.SetWorkerGates = channel.unary_unary(
                 '/plait.control.v1.ControlService/SetWorkerGates',
                 request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWorkerGatesRequest.SerializeToString,
@@ -113,6 +118,14 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetSplits(self, request, context):
+        """Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+        it is said again, also over a restart of the broker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetWorkerGates(self, request, context):
         """The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
         share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
@@ -151,6 +164,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.SetGates,
                     request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.FromString,
                     response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.SerializeToString,
+            ),
+            'SetSplits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSplits,
+                    request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetSplitsRequest.FromString,
+                    response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetSplitsResponse.SerializeToString,
             ),
             'SetWorkerGates': grpc.unary_unary_rpc_method_handler(
                     servicer.SetWorkerGates,
@@ -278,6 +296,33 @@ class ControlService:
             '/plait.control.v1.ControlService/SetGates',
             plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.SerializeToString,
             plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSplits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.control.v1.ControlService/SetSplits',
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetSplitsRequest.SerializeToString,
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetSplitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

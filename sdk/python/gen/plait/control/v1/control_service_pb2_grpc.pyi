@@ -52,6 +52,10 @@ class ControlServiceStub:
     """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
     that it is set for, or until the broker ends.
     """
+    SetSplits: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetSplitsRequest, _control_service_pb2.SetSplitsResponse]
+    """Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+    it is said again, also over a restart of the broker.
+    """
     SetWorkerGates: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetWorkerGatesRequest, _control_service_pb2.SetWorkerGatesResponse]
     """The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
     share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
@@ -84,6 +88,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     SetGates: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetGatesRequest, _control_service_pb2.SetGatesResponse]  # type: ignore[assignment]
     """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
     that it is set for, or until the broker ends.
+    """
+    SetSplits: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetSplitsRequest, _control_service_pb2.SetSplitsResponse]  # type: ignore[assignment]
+    """Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+    it is said again, also over a restart of the broker.
     """
     SetWorkerGates: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetWorkerGatesRequest, _control_service_pb2.SetWorkerGatesResponse]  # type: ignore[assignment]
     """The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
@@ -138,6 +146,16 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_service_pb2.SetGatesResponse, _abc.Awaitable[_control_service_pb2.SetGatesResponse]]:
         """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
         that it is set for, or until the broker ends.
+        """
+
+    @_abc_1.abstractmethod
+    def SetSplits(
+        self,
+        request: _control_service_pb2.SetSplitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.SetSplitsResponse, _abc.Awaitable[_control_service_pb2.SetSplitsResponse]]:
+        """Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+        it is said again, also over a restart of the broker.
         """
 
     @_abc_1.abstractmethod

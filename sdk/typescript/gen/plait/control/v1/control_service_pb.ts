@@ -4,8 +4,8 @@
 // @generated from file plait/control/v1/control_service.proto (package plait.control.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.js";
@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/control/v1/control_service.proto.
  */
 export const file_plait_control_v1_control_service: GenFile = /*@__PURE__*/
-  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJvCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1lYXJseV9maWd1cmVzGAMgASgIIoUCCg9PYnNlcnZlUmVzcG9uc2USQQoSY29udHJhY3RfYW5ub3VuY2VkGAEgASgLMiMucGxhaXQuY29udHJvbC52MS5Db250cmFjdEFubm91bmNlZEgAEjsKD3dvcmtlcl9hdHRhY2hlZBgCIAEoCzIgLnBsYWl0LmNvbnRyb2wudjEuV29ya2VyQXR0YWNoZWRIABI7Cg93b3JrZXJfZGV0YWNoZWQYAyABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckRldGFjaGVkSAASLAoHZmlndXJlcxgEIAEoCzIZLnBsYWl0LmNvbnRyb2wudjEuRmlndXJlc0gAQgcKBWV2ZW50Ip8BChFDb250cmFjdEFubm91bmNlZBIUCgxhbm5vdW5jZW1lbnQYASABKAQSFgoOZGVzY3JpcHRvcl9zZXQYAiABKAwSEAoIc2VydmljZXMYAyADKAkSFQoNdmFsaWRhdGVfb25seRgEIAEoCBIOCgZkaWdlc3QYBSABKAkSEgoKZm9yX3dvcmtlchgGIAEoCBIPCgdyZXBsYWNlGAcgASgIIpQBCg5Xb3JrZXJBdHRhY2hlZBIOCgZ3b3JrZXIYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgJEg4KBmNsaWVudBgEIAEoCRIPCgdtZXRob2RzGAUgAygJEg0KBXNsb3RzGAYgASgNEhEKCWNvbnRyYWN0cxgHIAMoCRIQCghlbmRwb2ludBgIIAEoCSIwCg5Xb3JrZXJEZXRhY2hlZBIOCgZ3b3JrZXIYASABKAkSDgoGcmVhc29uGAIgASgJIocCCgdGaWd1cmVzEisKCGludGVydmFsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKB3dvcmtlcnMYAiADKAsyHy5wbGFpdC5jb250cm9sLnYxLldvcmtlckZpZ3VyZXMSLgoGcXVldWVzGAMgAygLMh4ucGxhaXQuY29udHJvbC52MS5RdWV1ZUZpZ3VyZXMSMAoHbWV0aG9kcxgEIAMoCzIfLnBsYWl0LmNvbnRyb2wudjEuTWV0aG9kRmlndXJlcxIsCgRsb3N0GAUgAygLMh4ucGxhaXQuY29udHJvbC52MS5Mb3N0QXR0ZW1wdHMSDQoFZWFybHkYByABKAgiPwoMTG9zdEF0dGVtcHRzEg4KBndvcmtlchgBIAEoCRIQCghhdHRlbXB0cxgCIAEoDRINCgV0YXNrcxgDIAMoCSL8AQoNV29ya2VyRmlndXJlcxIOCgZ3b3JrZXIYASABKAkSDQoFc2xvdHMYAiABKA0SDgoGd2luZG93GAMgASgNEhEKCWluX2ZsaWdodBgEIAEoDRIRCglzdXNwZW5kZWQYBSABKA0SEQoJc3VjY2VlZGVkGAYgASgEEg4KBmZhaWxlZBgHIAEoBBIPCgdidXN5X21zGAggASgEEg8KB21ldGhvZHMYCSADKA0SDAoEd2VsbBgKIAMoBBILCgNpbGwYCyADKAQSFAoMc2FpZF9ub3RoaW5nGAwgASgEEhQKB3Blcm1pdHMYDSABKA1IAIgBAUIKCghfcGVybWl0cyKbAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBBIMCgRoZWxkGAggASgEIqABCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEEhYKDmZyZXNoX291dGNvbWVzGAYgAygEEhQKB3Blcm1pdHMYByABKA1IAIgBAUIKCghfcGVybWl0cyI+Cg9TZXRHYXRlc1JlcXVlc3QSKwoFZ2F0ZXMYASADKAsyHC5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEdhdGUibAoKTWV0aG9kR2F0ZRIOCgZtZXRob2QYASABKAkSFAoHcGVybWl0cxgCIAEoDUgAiAEBEiwKCXZhbGlkX2ZvchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfcGVybWl0cyIjChBTZXRHYXRlc1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkiRAoVU2V0V29ya2VyR2F0ZXNSZXF1ZXN0EisKBWdhdGVzGAEgAygLMhwucGxhaXQuY29udHJvbC52MS5Xb3JrZXJHYXRlImwKCldvcmtlckdhdGUSDgoGd29ya2VyGAEgASgJEhQKB3Blcm1pdHMYAiABKA1IAIgBARIsCgl2YWxpZF9mb3IYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCgoIX3Blcm1pdHMiKQoWU2V0V29ya2VyR2F0ZXNSZXNwb25zZRIPCgd1bmtub3duGAEgAygJIp0BChVEZWNpZGVDb250cmFjdFJlcXVlc3QSFAoMYW5ub3VuY2VtZW50GAEgASgEEjAKCHBvbGljaWVzGAIgAygLMh4ucGxhaXQuY29udHJvbC52MS5NZXRob2RQb2xpY3kSIwoHcmVmdXNhbBgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhcKD2Jlc2lkZV9zZXJ2aWNlcxgEIAMoCSIYChZEZWNpZGVDb250cmFjdFJlc3BvbnNlIu8DCgxNZXRob2RQb2xpY3kSIgoEaW5mbxgBIAEoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8SEwoLZGVhZGxpbmVfbXMYAiABKAQSGgoSYXR0ZW1wdF90aW1lb3V0X21zGAMgASgEEhQKDG1heF9hdHRlbXB0cxgEIAEoDRIaChJpbml0aWFsX2JhY2tvZmZfbXMYBSABKAQSFgoObWF4X2JhY2tvZmZfbXMYBiABKAQSGwoTbXVsdGlwbGllcl9wZXJtaWxsZRgHIAEoDRIXCg9yZXRyeWFibGVfY29kZXMYCCABKA0SHQoVaWRlbXBvdGVuY3lfd2luZG93X21zGAkgASgEEhAKCHByaW9yaXR5GAogASgNEhQKDGF0X21vc3Rfb25jZRgLIAEoCBIUCgxyZXRlbnRpb25fbXMYDCABKAQSIAoYZGVhZF9sZXR0ZXJfcmV0ZW50aW9uX21zGA0gASgEEhIKCnJhdGVfbGltaXQYDiABKAQSFgoOcmF0ZV9wZXJpb2RfbXMYDyABKAQSEgoKcmF0ZV9idXJzdBgQIAEoBBITCgtyYXRlX2J5X2tleRgRIAEoCBIZChFjb25jdXJyZW5jeV9saW1pdBgSIAEoDRIbChNjb25jdXJyZW5jeV9wZXJfa2V5GBMgASgNIkIKEFNldExpbWl0c1JlcXVlc3QSLgoGbGltaXRzGAEgAygLMh4ucGxhaXQuY29udHJvbC52MS5NZXRob2RMaW1pdHMiqwEKDE1ldGhvZExpbWl0cxIOCgZtZXRob2QYASABKAkSEgoKcmF0ZV9saW1pdBgCIAEoBBIWCg5yYXRlX3BlcmlvZF9tcxgDIAEoBBISCgpyYXRlX2J1cnN0GAQgASgEEhMKC3JhdGVfYnlfa2V5GAUgASgIEhkKEWNvbmN1cnJlbmN5X2xpbWl0GAYgASgNEhsKE2NvbmN1cnJlbmN5X3Blcl9rZXkYByABKA0iJAoRU2V0TGltaXRzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCSJEChFTZXRXaW5kb3dzUmVxdWVzdBIvCgd3aW5kb3dzGAEgAygLMh4ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJXaW5kb3ciLgoMV29ya2VyV2luZG93Eg4KBndvcmtlchgBIAEoCRIOCgZ3aW5kb3cYAiABKA0iJQoSU2V0V2luZG93c1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkyrgQKDkNvbnRyb2xTZXJ2aWNlElAKB09ic2VydmUSIC5wbGFpdC5jb250cm9sLnYxLk9ic2VydmVSZXF1ZXN0GiEucGxhaXQuY29udHJvbC52MS5PYnNlcnZlUmVzcG9uc2UwARJjCg5EZWNpZGVDb250cmFjdBInLnBsYWl0LmNvbnRyb2wudjEuRGVjaWRlQ29udHJhY3RSZXF1ZXN0GigucGxhaXQuY29udHJvbC52MS5EZWNpZGVDb250cmFjdFJlc3BvbnNlElcKClNldFdpbmRvd3MSIy5wbGFpdC5jb250cm9sLnYxLlNldFdpbmRvd3NSZXF1ZXN0GiQucGxhaXQuY29udHJvbC52MS5TZXRXaW5kb3dzUmVzcG9uc2USUQoIU2V0R2F0ZXMSIS5wbGFpdC5jb250cm9sLnYxLlNldEdhdGVzUmVxdWVzdBoiLnBsYWl0LmNvbnRyb2wudjEuU2V0R2F0ZXNSZXNwb25zZRJjCg5TZXRXb3JrZXJHYXRlcxInLnBsYWl0LmNvbnRyb2wudjEuU2V0V29ya2VyR2F0ZXNSZXF1ZXN0GigucGxhaXQuY29udHJvbC52MS5TZXRXb3JrZXJHYXRlc1Jlc3BvbnNlElQKCVNldExpbWl0cxIiLnBsYWl0LmNvbnRyb2wudjEuU2V0TGltaXRzUmVxdWVzdBojLnBsYWl0LmNvbnRyb2wudjEuU2V0TGltaXRzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
+  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJvCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1lYXJseV9maWd1cmVzGAMgASgIIoUCCg9PYnNlcnZlUmVzcG9uc2USQQoSY29udHJhY3RfYW5ub3VuY2VkGAEgASgLMiMucGxhaXQuY29udHJvbC52MS5Db250cmFjdEFubm91bmNlZEgAEjsKD3dvcmtlcl9hdHRhY2hlZBgCIAEoCzIgLnBsYWl0LmNvbnRyb2wudjEuV29ya2VyQXR0YWNoZWRIABI7Cg93b3JrZXJfZGV0YWNoZWQYAyABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckRldGFjaGVkSAASLAoHZmlndXJlcxgEIAEoCzIZLnBsYWl0LmNvbnRyb2wudjEuRmlndXJlc0gAQgcKBWV2ZW50Ip8BChFDb250cmFjdEFubm91bmNlZBIUCgxhbm5vdW5jZW1lbnQYASABKAQSFgoOZGVzY3JpcHRvcl9zZXQYAiABKAwSEAoIc2VydmljZXMYAyADKAkSFQoNdmFsaWRhdGVfb25seRgEIAEoCBIOCgZkaWdlc3QYBSABKAkSEgoKZm9yX3dvcmtlchgGIAEoCBIPCgdyZXBsYWNlGAcgASgIIpQBCg5Xb3JrZXJBdHRhY2hlZBIOCgZ3b3JrZXIYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgJEg4KBmNsaWVudBgEIAEoCRIPCgdtZXRob2RzGAUgAygJEg0KBXNsb3RzGAYgASgNEhEKCWNvbnRyYWN0cxgHIAMoCRIQCghlbmRwb2ludBgIIAEoCSIwCg5Xb3JrZXJEZXRhY2hlZBIOCgZ3b3JrZXIYASABKAkSDgoGcmVhc29uGAIgASgJIrcCCgdGaWd1cmVzEisKCGludGVydmFsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKB3dvcmtlcnMYAiADKAsyHy5wbGFpdC5jb250cm9sLnYxLldvcmtlckZpZ3VyZXMSLgoGcXVldWVzGAMgAygLMh4ucGxhaXQuY29udHJvbC52MS5RdWV1ZUZpZ3VyZXMSMAoHbWV0aG9kcxgEIAMoCzIfLnBsYWl0LmNvbnRyb2wudjEuTWV0aG9kRmlndXJlcxIsCgRsb3N0GAUgAygLMh4ucGxhaXQuY29udHJvbC52MS5Mb3N0QXR0ZW1wdHMSLgoGc3BsaXRzGAYgAygLMh4ucGxhaXQuY29udHJvbC52MS5TcGxpdEZpZ3VyZXMSDQoFZWFybHkYByABKAgiPwoMTG9zdEF0dGVtcHRzEg4KBndvcmtlchgBIAEoCRIQCghhdHRlbXB0cxgCIAEoDRINCgV0YXNrcxgDIAMoCSL8AQoNV29ya2VyRmlndXJlcxIOCgZ3b3JrZXIYASABKAkSDQoFc2xvdHMYAiABKA0SDgoGd2luZG93GAMgASgNEhEKCWluX2ZsaWdodBgEIAEoDRIRCglzdXNwZW5kZWQYBSABKA0SEQoJc3VjY2VlZGVkGAYgASgEEg4KBmZhaWxlZBgHIAEoBBIPCgdidXN5X21zGAggASgEEg8KB21ldGhvZHMYCSADKA0SDAoEd2VsbBgKIAMoBBILCgNpbGwYCyADKAQSFAoMc2FpZF9ub3RoaW5nGAwgASgEEhQKB3Blcm1pdHMYDSABKA1IAIgBAUIKCghfcGVybWl0cyKbAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBBIMCgRoZWxkGAggASgEIqABCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEEhYKDmZyZXNoX291dGNvbWVzGAYgAygEEhQKB3Blcm1pdHMYByABKA1IAIgBAUIKCghfcGVybWl0cyKKAQoMU3BsaXRGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEioKA293bhgDIAEoCzIdLnBsYWl0LmNvbnRyb2wudjEuU2lkZUZpZ3VyZXMSLQoGb3RoZXJzGAQgASgLMh0ucGxhaXQuY29udHJvbC52MS5TaWRlRmlndXJlcyJeCgtTaWRlRmlndXJlcxIPCgd3b3JrZXJzGAEgASgNEhAKCG91dGNvbWVzGAIgAygEEgwKBGxvc3QYAyABKAQSDwoHYnVzeV9tcxgEIAEoBBINCgVzcGFucxgFIAMoBCI7ChBTZXRTcGxpdHNSZXF1ZXN0EicKBnNwbGl0cxgBIAMoCzIXLnBsYWl0LmNvbnRyb2wudjEuU3BsaXQipgEKBVNwbGl0Eg8KB3NlcnZpY2UYASABKAkSDwoHdmVyc2lvbhgCIAEoCRINCgVzaGFyZRgDIAEoDRIrCgZzdGlja3kYBCABKA4yGy5wbGFpdC5jb250cm9sLnYxLlN0aWNreUtleRIMCgRzYWx0GAUgASgJEjEKDmZhbGxiYWNrX2FmdGVyGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhMKEVNldFNwbGl0c1Jlc3BvbnNlIj4KD1NldEdhdGVzUmVxdWVzdBIrCgVnYXRlcxgBIAMoCzIcLnBsYWl0LmNvbnRyb2wudjEuTWV0aG9kR2F0ZSJsCgpNZXRob2RHYXRlEg4KBm1ldGhvZBgBIAEoCRIUCgdwZXJtaXRzGAIgASgNSACIAQESLAoJdmFsaWRfZm9yGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgoKCF9wZXJtaXRzIiMKEFNldEdhdGVzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCSJEChVTZXRXb3JrZXJHYXRlc1JlcXVlc3QSKwoFZ2F0ZXMYASADKAsyHC5wbGFpdC5jb250cm9sLnYxLldvcmtlckdhdGUibAoKV29ya2VyR2F0ZRIOCgZ3b3JrZXIYASABKAkSFAoHcGVybWl0cxgCIAEoDUgAiAEBEiwKCXZhbGlkX2ZvchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfcGVybWl0cyIpChZTZXRXb3JrZXJHYXRlc1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkinQEKFURlY2lkZUNvbnRyYWN0UmVxdWVzdBIUCgxhbm5vdW5jZW1lbnQYASABKAQSMAoIcG9saWNpZXMYAiADKAsyHi5wbGFpdC5jb250cm9sLnYxLk1ldGhvZFBvbGljeRIjCgdyZWZ1c2FsGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSFwoPYmVzaWRlX3NlcnZpY2VzGAQgAygJIhgKFkRlY2lkZUNvbnRyYWN0UmVzcG9uc2Ui7wMKDE1ldGhvZFBvbGljeRIiCgRpbmZvGAEgASgLMhQucGxhaXQudjEuTWV0aG9kSW5mbxITCgtkZWFkbGluZV9tcxgCIAEoBBIaChJhdHRlbXB0X3RpbWVvdXRfbXMYAyABKAQSFAoMbWF4X2F0dGVtcHRzGAQgASgNEhoKEmluaXRpYWxfYmFja29mZl9tcxgFIAEoBBIWCg5tYXhfYmFja29mZl9tcxgGIAEoBBIbChNtdWx0aXBsaWVyX3Blcm1pbGxlGAcgASgNEhcKD3JldHJ5YWJsZV9jb2RlcxgIIAEoDRIdChVpZGVtcG90ZW5jeV93aW5kb3dfbXMYCSABKAQSEAoIcHJpb3JpdHkYCiABKA0SFAoMYXRfbW9zdF9vbmNlGAsgASgIEhQKDHJldGVudGlvbl9tcxgMIAEoBBIgChhkZWFkX2xldHRlcl9yZXRlbnRpb25fbXMYDSABKAQSEgoKcmF0ZV9saW1pdBgOIAEoBBIWCg5yYXRlX3BlcmlvZF9tcxgPIAEoBBISCgpyYXRlX2J1cnN0GBAgASgEEhMKC3JhdGVfYnlfa2V5GBEgASgIEhkKEWNvbmN1cnJlbmN5X2xpbWl0GBIgASgNEhsKE2NvbmN1cnJlbmN5X3Blcl9rZXkYEyABKA0iQgoQU2V0TGltaXRzUmVxdWVzdBIuCgZsaW1pdHMYASADKAsyHi5wbGFpdC5jb250cm9sLnYxLk1ldGhvZExpbWl0cyKrAQoMTWV0aG9kTGltaXRzEg4KBm1ldGhvZBgBIAEoCRISCgpyYXRlX2xpbWl0GAIgASgEEhYKDnJhdGVfcGVyaW9kX21zGAMgASgEEhIKCnJhdGVfYnVyc3QYBCABKAQSEwoLcmF0ZV9ieV9rZXkYBSABKAgSGQoRY29uY3VycmVuY3lfbGltaXQYBiABKA0SGwoTY29uY3VycmVuY3lfcGVyX2tleRgHIAEoDSIkChFTZXRMaW1pdHNSZXNwb25zZRIPCgd1bmtub3duGAEgAygJIkQKEVNldFdpbmRvd3NSZXF1ZXN0Ei8KB3dpbmRvd3MYASADKAsyHi5wbGFpdC5jb250cm9sLnYxLldvcmtlcldpbmRvdyIuCgxXb3JrZXJXaW5kb3cSDgoGd29ya2VyGAEgASgJEg4KBndpbmRvdxgCIAEoDSIlChJTZXRXaW5kb3dzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCSpyCglTdGlja3lLZXkSGgoWU1RJQ0tZX0tFWV9VTlNQRUNJRklFRBAAEhcKE1NUSUNLWV9LRVlfT1JERVJJTkcQARIaChZTVElDS1lfS0VZX0lERU1QT1RFTkNZEAISFAoQU1RJQ0tZX0tFWV9MSU1JVBADMoQFCg5Db250cm9sU2VydmljZRJQCgdPYnNlcnZlEiAucGxhaXQuY29udHJvbC52MS5PYnNlcnZlUmVxdWVzdBohLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlc3BvbnNlMAESYwoORGVjaWRlQ29udHJhY3QSJy5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVxdWVzdBooLnBsYWl0LmNvbnRyb2wudjEuRGVjaWRlQ29udHJhY3RSZXNwb25zZRJXCgpTZXRXaW5kb3dzEiMucGxhaXQuY29udHJvbC52MS5TZXRXaW5kb3dzUmVxdWVzdBokLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1Jlc3BvbnNlElEKCFNldEdhdGVzEiEucGxhaXQuY29udHJvbC52MS5TZXRHYXRlc1JlcXVlc3QaIi5wbGFpdC5jb250cm9sLnYxLlNldEdhdGVzUmVzcG9uc2USVAoJU2V0U3BsaXRzEiIucGxhaXQuY29udHJvbC52MS5TZXRTcGxpdHNSZXF1ZXN0GiMucGxhaXQuY29udHJvbC52MS5TZXRTcGxpdHNSZXNwb25zZRJjCg5TZXRXb3JrZXJHYXRlcxInLnBsYWl0LmNvbnRyb2wudjEuU2V0V29ya2VyR2F0ZXNSZXF1ZXN0GigucGxhaXQuY29udHJvbC52MS5TZXRXb3JrZXJHYXRlc1Jlc3BvbnNlElQKCVNldExpbWl0cxIiLnBsYWl0LmNvbnRyb2wudjEuU2V0TGltaXRzUmVxdWVzdBojLnBsYWl0LmNvbnRyb2wudjEuU2V0TGltaXRzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service]);
 
 /**
  * Who observes.
@@ -310,6 +310,13 @@ export type Figures = Message<"plait.control.v1.Figures"> & {
    * @generated from field: repeated plait.control.v1.LostAttempts lost = 5;
    */
   lost: LostAttempts[];
+
+  /**
+   * Every method whose service is split.
+   *
+   * @generated from field: repeated plait.control.v1.SplitFigures splits = 6;
+   */
+  splits: SplitFigures[];
 
   /**
    * These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
@@ -604,6 +611,193 @@ export const MethodFiguresSchema: GenMessage<MethodFigures> = /*@__PURE__*/
   messageDesc(file_plait_control_v1_control_service, 9);
 
 /**
+ * One method whose service is split.
+ *
+ * @generated from message plait.control.v1.SplitFigures
+ */
+export type SplitFigures = Message<"plait.control.v1.SplitFigures"> & {
+  /**
+   * Full method path.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * The version that has the share.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * What workers of it did.
+   *
+   * @generated from field: plait.control.v1.SideFigures own = 3;
+   */
+  own?: SideFigures | undefined;
+
+  /**
+   * What workers of other versions did.
+   *
+   * @generated from field: plait.control.v1.SideFigures others = 4;
+   */
+  others?: SideFigures | undefined;
+};
+
+/**
+ * Describes the message plait.control.v1.SplitFigures.
+ * Use `create(SplitFiguresSchema)` to create a new message.
+ */
+export const SplitFiguresSchema: GenMessage<SplitFigures> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 10);
+
+/**
+ * One side of a split.
+ *
+ * @generated from message plait.control.v1.SideFigures
+ */
+export type SideFigures = Message<"plait.control.v1.SideFigures"> & {
+  /**
+   * Workers that take tasks of the method.
+   *
+   * @generated from field: uint32 workers = 1;
+   */
+  workers: number;
+
+  /**
+   * Attempts by outcome; the index is the gRPC code, 0 to 16.
+   *
+   * @generated from field: repeated uint64 outcomes = 2;
+   */
+  outcomes: bigint[];
+
+  /**
+   * Attempts that were lost with their workers; not among the outcomes.
+   *
+   * @generated from field: uint64 lost = 3;
+   */
+  lost: bigint;
+
+  /**
+   * Time from dispatch to outcome, in milliseconds, summed over the outcomes.
+   *
+   * @generated from field: uint64 busy_ms = 4;
+   */
+  busyMs: bigint;
+
+  /**
+   * Outcomes by that time, without the zeros at the end. Up to 7 ms a span is 1 ms; from there on four spans double the
+   * time: span n begins at (4 + n mod 4) << (n / 4 - 1) milliseconds.
+   *
+   * @generated from field: repeated uint64 spans = 5;
+   */
+  spans: bigint[];
+};
+
+/**
+ * Describes the message plait.control.v1.SideFigures.
+ * Use `create(SideFiguresSchema)` to create a new message.
+ */
+export const SideFiguresSchema: GenMessage<SideFigures> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 11);
+
+/**
+ * How services are split.
+ *
+ * @generated from message plait.control.v1.SetSplitsRequest
+ */
+export type SetSplitsRequest = Message<"plait.control.v1.SetSplitsRequest"> & {
+  /**
+   * All splits from now on, at most 1000 and one a service; one that is not named any more ends.
+   *
+   * @generated from field: repeated plait.control.v1.Split splits = 1;
+   */
+  splits: Split[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetSplitsRequest.
+ * Use `create(SetSplitsRequestSchema)` to create a new message.
+ */
+export const SetSplitsRequestSchema: GenMessage<SetSplitsRequest> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 12);
+
+/**
+ * The tasks of a service between workers of one version and those of all others. A task belongs to the version if the
+ * hash of its key falls below the share, so one key stays where it is while the share stays, and a share that grows
+ * takes nothing away from the version.
+ *
+ * @generated from message plait.control.v1.Split
+ */
+export type Split = Message<"plait.control.v1.Split"> & {
+  /**
+   * Full name.
+   *
+   * @generated from field: string service = 1;
+   */
+  service: string;
+
+  /**
+   * The version that workers announce; not empty.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * Its share in 1/10,000. With 0 it gets none of what another worker could take.
+   *
+   * @generated from field: uint32 share = 3;
+   */
+  share: number;
+
+  /**
+   * What is hashed.
+   *
+   * @generated from field: plait.control.v1.StickyKey sticky = 4;
+   */
+  sticky: StickyKey;
+
+  /**
+   * Goes into the hash, so that not the same keys come first in each rollout.
+   *
+   * @generated from field: string salt = 5;
+   */
+  salt: string;
+
+  /**
+   * Without a worker of another version for so long, the tasks of the others go to the version, unless its share is 0.
+   * What is the version's goes to the others at once where it has no worker.
+   *
+   * @generated from field: google.protobuf.Duration fallback_after = 6;
+   */
+  fallbackAfter?: Duration | undefined;
+};
+
+/**
+ * Describes the message plait.control.v1.Split.
+ * Use `create(SplitSchema)` to create a new message.
+ */
+export const SplitSchema: GenMessage<Split> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 13);
+
+/**
+ * They are in force.
+ *
+ * @generated from message plait.control.v1.SetSplitsResponse
+ */
+export type SetSplitsResponse = Message<"plait.control.v1.SetSplitsResponse"> & {
+};
+
+/**
+ * Describes the message plait.control.v1.SetSplitsResponse.
+ * Use `create(SetSplitsResponseSchema)` to create a new message.
+ */
+export const SetSplitsResponseSchema: GenMessage<SetSplitsResponse> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 14);
+
+/**
  * Gates of methods.
  *
  * @generated from message plait.control.v1.SetGatesRequest
@@ -622,7 +816,7 @@ export type SetGatesRequest = Message<"plait.control.v1.SetGatesRequest"> & {
  * Use `create(SetGatesRequestSchema)` to create a new message.
  */
 export const SetGatesRequestSchema: GenMessage<SetGatesRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 10);
+  messageDesc(file_plait_control_v1_control_service, 15);
 
 /**
  * How many attempts of a method may begin. While none may, its READY tasks are PARKED.
@@ -657,7 +851,7 @@ export type MethodGate = Message<"plait.control.v1.MethodGate"> & {
  * Use `create(MethodGateSchema)` to create a new message.
  */
 export const MethodGateSchema: GenMessage<MethodGate> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 11);
+  messageDesc(file_plait_control_v1_control_service, 16);
 
 /**
  * They are set.
@@ -678,7 +872,7 @@ export type SetGatesResponse = Message<"plait.control.v1.SetGatesResponse"> & {
  * Use `create(SetGatesResponseSchema)` to create a new message.
  */
 export const SetGatesResponseSchema: GenMessage<SetGatesResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 12);
+  messageDesc(file_plait_control_v1_control_service, 17);
 
 /**
  * Gates of workers.
@@ -699,7 +893,7 @@ export type SetWorkerGatesRequest = Message<"plait.control.v1.SetWorkerGatesRequ
  * Use `create(SetWorkerGatesRequestSchema)` to create a new message.
  */
 export const SetWorkerGatesRequestSchema: GenMessage<SetWorkerGatesRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 13);
+  messageDesc(file_plait_control_v1_control_service, 18);
 
 /**
  * How many attempts a worker may be given. What it holds is not touched.
@@ -734,7 +928,7 @@ export type WorkerGate = Message<"plait.control.v1.WorkerGate"> & {
  * Use `create(WorkerGateSchema)` to create a new message.
  */
 export const WorkerGateSchema: GenMessage<WorkerGate> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 14);
+  messageDesc(file_plait_control_v1_control_service, 19);
 
 /**
  * They are set.
@@ -755,7 +949,7 @@ export type SetWorkerGatesResponse = Message<"plait.control.v1.SetWorkerGatesRes
  * Use `create(SetWorkerGatesResponseSchema)` to create a new message.
  */
 export const SetWorkerGatesResponseSchema: GenMessage<SetWorkerGatesResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 15);
+  messageDesc(file_plait_control_v1_control_service, 20);
 
 /**
  * A verdict on a contract.
@@ -798,7 +992,7 @@ export type DecideContractRequest = Message<"plait.control.v1.DecideContractRequ
  * Use `create(DecideContractRequestSchema)` to create a new message.
  */
 export const DecideContractRequestSchema: GenMessage<DecideContractRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 16);
+  messageDesc(file_plait_control_v1_control_service, 21);
 
 /**
  * The verdict is durable and in force.
@@ -813,7 +1007,7 @@ export type DecideContractResponse = Message<"plait.control.v1.DecideContractRes
  * Use `create(DecideContractResponseSchema)` to create a new message.
  */
 export const DecideContractResponseSchema: GenMessage<DecideContractResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 17);
+  messageDesc(file_plait_control_v1_control_service, 22);
 
 /**
  * A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -960,7 +1154,7 @@ export type MethodPolicy = Message<"plait.control.v1.MethodPolicy"> & {
  * Use `create(MethodPolicySchema)` to create a new message.
  */
 export const MethodPolicySchema: GenMessage<MethodPolicy> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 18);
+  messageDesc(file_plait_control_v1_control_service, 23);
 
 /**
  * Limits of methods.
@@ -981,7 +1175,7 @@ export type SetLimitsRequest = Message<"plait.control.v1.SetLimitsRequest"> & {
  * Use `create(SetLimitsRequestSchema)` to create a new message.
  */
 export const SetLimitsRequestSchema: GenMessage<SetLimitsRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 19);
+  messageDesc(file_plait_control_v1_control_service, 24);
 
 /**
  * All limits of a method, as in MethodPolicy.
@@ -1044,7 +1238,7 @@ export type MethodLimits = Message<"plait.control.v1.MethodLimits"> & {
  * Use `create(MethodLimitsSchema)` to create a new message.
  */
 export const MethodLimitsSchema: GenMessage<MethodLimits> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 20);
+  messageDesc(file_plait_control_v1_control_service, 25);
 
 /**
  * They are durable and in force.
@@ -1065,7 +1259,7 @@ export type SetLimitsResponse = Message<"plait.control.v1.SetLimitsResponse"> & 
  * Use `create(SetLimitsResponseSchema)` to create a new message.
  */
 export const SetLimitsResponseSchema: GenMessage<SetLimitsResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 21);
+  messageDesc(file_plait_control_v1_control_service, 26);
 
 /**
  * Windows of workers.
@@ -1086,7 +1280,7 @@ export type SetWindowsRequest = Message<"plait.control.v1.SetWindowsRequest"> & 
  * Use `create(SetWindowsRequestSchema)` to create a new message.
  */
 export const SetWindowsRequestSchema: GenMessage<SetWindowsRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 22);
+  messageDesc(file_plait_control_v1_control_service, 27);
 
 /**
  * The window of one worker.
@@ -1114,7 +1308,7 @@ export type WorkerWindow = Message<"plait.control.v1.WorkerWindow"> & {
  * Use `create(WorkerWindowSchema)` to create a new message.
  */
 export const WorkerWindowSchema: GenMessage<WorkerWindow> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 23);
+  messageDesc(file_plait_control_v1_control_service, 28);
 
 /**
  * Windows are in force.
@@ -1135,7 +1329,48 @@ export type SetWindowsResponse = Message<"plait.control.v1.SetWindowsResponse"> 
  * Use `create(SetWindowsResponseSchema)` to create a new message.
  */
 export const SetWindowsResponseSchema: GenMessage<SetWindowsResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 24);
+  messageDesc(file_plait_control_v1_control_service, 29);
+
+/**
+ * What decides on the side of a task. Without such a key it is the task, and of a child the flow at the root.
+ *
+ * @generated from enum plait.control.v1.StickyKey
+ */
+export enum StickyKey {
+  /**
+   * The task.
+   *
+   * @generated from enum value: STICKY_KEY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its ordering key.
+   *
+   * @generated from enum value: STICKY_KEY_ORDERING = 1;
+   */
+  ORDERING = 1,
+
+  /**
+   * Its idempotency key.
+   *
+   * @generated from enum value: STICKY_KEY_IDEMPOTENCY = 2;
+   */
+  IDEMPOTENCY = 2,
+
+  /**
+   * Its limit key.
+   *
+   * @generated from enum value: STICKY_KEY_LIMIT = 3;
+   */
+  LIMIT = 3,
+}
+
+/**
+ * Describes the enum plait.control.v1.StickyKey.
+ */
+export const StickyKeySchema: GenEnum<StickyKey> = /*@__PURE__*/
+  enumDesc(file_plait_control_v1_control_service, 0);
 
 /**
  * The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
@@ -1190,6 +1425,17 @@ export const ControlService: GenService<{
     methodKind: "unary";
     input: typeof SetGatesRequestSchema;
     output: typeof SetGatesResponseSchema;
+  },
+  /**
+   * Says how the tasks of services are divided between versions of their workers, as rollouts want it. It holds until
+   * it is said again, also over a restart of the broker.
+   *
+   * @generated from rpc plait.control.v1.ControlService.SetSplits
+   */
+  setSplits: {
+    methodKind: "unary";
+    input: typeof SetSplitsRequestSchema;
+    output: typeof SetSplitsResponseSchema;
   },
   /**
    * The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its

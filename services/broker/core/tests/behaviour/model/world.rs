@@ -9,8 +9,10 @@ use plait_broker_core::command::*;
 use plait_broker_core::effect::*;
 use plait_broker_core::ids::*;
 use plait_broker_core::record::*;
+use plait_broker_core::split::{Split, Sticky, WHOLE};
 use plait_broker_core::{Config, Partition, Step};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 mod archive;
 mod client;
@@ -430,7 +432,13 @@ impl World {
         let Some(at) = self.random.index(tasks.len()) else {
             return;
         };
-        let command = match self.random.below(10) {
+        let command = match self.random.below(12) {
+            10..12 => Command::SetSplits {
+                tag,
+                splits: self.splits(),
+                // Whoever comes back after a crash knows of none.
+                record: Bytes::new(),
+            },
             0..5 => Command::Cancel {
                 tag,
                 task: tasks[at],
@@ -458,6 +466,21 @@ impl World {
             }
         };
         self.command(command);
+    }
+
+    /// A share of all or some services for version 2, or none.
+    fn splits(&mut self) -> Vec<Split> {
+        let share = [0, 500, 5_000, 9_500, WHOLE][self.random.below(5) as usize];
+        let sticky = [Sticky::Task, Sticky::OrderingKey, Sticky::LimitKey];
+        let split = Split {
+            service: service_of(METHODS[0]),
+            version: "2".into(),
+            share,
+            sticky: sticky[self.random.below(3) as usize],
+            salt: "model".into(),
+            fallback_ms: self.random.below(3_000),
+        };
+        Vec::from_iter(self.random.permille(800).then_some(split))
     }
 
     /// I19: the faults end; every task ends, and every result that is waited for is told.
@@ -515,6 +538,11 @@ impl World {
         let idle = self.partition.next_timer();
         assert_eq!(idle, None, "an idle partition has nothing to do");
     }
+}
+
+fn service_of(method: &str) -> Arc<str> {
+    let (service, _) = method.rsplit_once('/').expect("a path");
+    service.trim_start_matches('/').into()
 }
 
 /// Compares images, and tells only where they differ.

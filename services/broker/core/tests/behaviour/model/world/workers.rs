@@ -55,6 +55,13 @@ impl World {
         let methods = methods.iter().map(|method| (*method).into()).collect();
         let worker = name.into();
         self.command(Command::WorkerAttached(WorkerAttach {
+            // As its name says, so that it comes back with the same one.
+            version: if name.ends_with(['1', '4', '7']) {
+                "2"
+            } else {
+                "1"
+            }
+            .into(),
             conn,
             worker,
             methods,

@@ -1,0 +1,93 @@
+"""The rollout loop: takes steps that are due, and takes a version back that does badly."""
+
+import asyncio
+from collections.abc import Callable
+
+from plait_scheduler.broker.key_value import VersionMismatchError
+from plait_scheduler.domain.events import Figures
+from plait_scheduler.domain.rollout import Rollout, State, advance, roll_back
+from plait_scheduler.domain.rollout_evidence import verdict
+from plait_scheduler.loops.loop import Counts, Loop
+from plait_scheduler.rollouts.book import RolloutBook
+
+# Figures that wait here; older ones are dropped.
+INBOX_MAX = 64
+
+
+class RolloutLoop(Loop):
+    """Looks whenever figures come. Times are those of the wall, since a step outlives a scheduler;
+    a clock that steps makes one longer or shorter, and decides nothing else.
+    """
+
+    name = "rollout"
+
+    def __init__(self, book: RolloutBook, now_ms: Callable[[], int]) -> None:
+        super().__init__()
+        self._book = book
+        self._now_ms = now_ms
+        self._inbox: asyncio.Queue[Figures] = asyncio.Queue(INBOX_MAX)
+        self._next: Figures | None = None
+
+    def add(self, figures: Figures) -> None:
+        """Takes figures. Where too many wait, the oldest are not counted."""
+        if self._inbox.full():
+            self._inbox.get_nowait()
+        self._inbox.put_nowait(figures)
+
+    def reset(self) -> None:
+        """A new observation begins."""
+        self._next = None
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
+        self._book.reset()
+        # The broker is told what is in force, whatever happens.
+        self._inbox.put_nowait(Figures(0, ()))
+
+    async def wait(self) -> None:
+        self._next = await self._inbox.get()
+
+    async def run_once(self) -> Counts:
+        figures, self._next = self._next, None
+        told = await self._book.settle()
+        if figures is None:
+            return {"told": told}
+        now_ms = self._now_ms()
+        self._book.observe(now_ms, figures.splits)
+        counts = {"told": int(told), "steps": 0, "rolled_back": 0}
+        for rollout in self._book.all():
+            if rollout.state is not State.RUNNING:
+                continue
+            try:
+                what = await self._look(rollout, now_ms)
+            except VersionMismatchError:
+                # Another scheduler leads; this one finds out soon.
+                self._log.info("contended", service=rollout.plan.service)
+                continue
+            if what:
+                counts[what] += 1
+        return counts
+
+    async def _look(self, rollout: Rollout, now_ms: int) -> str:
+        """What was done for a rollout; "": nothing."""
+        service = rollout.plan.service
+        _, evidence = self._book.get(service)
+        reason = verdict(evidence, rollout.plan.rollback)
+        if reason:
+            back = await self._book.change(service, lambda found: _back(found, now_ms, reason))
+            if back.state is not State.ROLLED_BACK:
+                return ""
+            self._log.warning(
+                "rollout.rolled_back", service=service, version=rollout.plan.to, why=reason
+            )
+            return "rolled_back"
+        if advance(rollout, now_ms, evidence.attempts) is None:
+            return ""
+        await self._book.change(
+            service, lambda found: advance(found, now_ms, evidence.attempts) or found
+        )
+        return "steps"
+
+
+def _back(found: Rollout, now_ms: int, reason: str) -> Rollout:
+    """Unless somebody has ended it meanwhile."""
+    return roll_back(found, now_ms, reason) if found.state is State.RUNNING else found

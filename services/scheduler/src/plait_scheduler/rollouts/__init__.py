@@ -1,0 +1,1 @@
+"""Rollouts as they are kept, and what is seen of them."""
