@@ -1390,6 +1390,9 @@ pub struct MethodPolicy {
     /// Attempts at once for one key, 0: unlimited.
     #[prost(uint32, tag = "19")]
     pub concurrency_per_key: u32,
+    /// How soon its tasks begin beside others; goes before the priority.
+    #[prost(enumeration = "super::super::v1::LatencyClass", tag = "20")]
+    pub latency_class: i32,
 }
 /// Windows of workers.
 #[derive(Clone, PartialEq, ::prost::Message)]

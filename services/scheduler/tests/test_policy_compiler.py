@@ -20,7 +20,7 @@ from plait_scheduler.domain.contract import (
     ServiceShape,
     Span,
 )
-from plait_scheduler.domain.policy import KeyKind, KeyPath, MethodPolicy, RateLimit
+from plait_scheduler.domain.policy import KeyKind, KeyPath, Latency, MethodPolicy, RateLimit
 from plait_scheduler.domain.policy_compiler import Compiled, compile_contract
 from plait_scheduler.domain.schedule import Missed, Overlap, Schedule
 from plait_scheduler.domain.units import DAY_MS, HOUR_MS
@@ -60,6 +60,7 @@ def test_what_nobody_sets_is_the_documented_default():
     assert policy.idempotency_window_ms == policy.retention_ms == 24 * HOUR_MS
     assert policy.ordering_key is None
     assert policy.priority == 4
+    assert policy.latency is Latency.STANDARD
     assert not policy.at_most_once
     assert policy.dead_letter_retention_ms == 0
     assert policy.rate_limit is None
@@ -85,6 +86,12 @@ def test_a_method_wins_over_its_service_field_by_field():
     assert policy.priority == 0
     assert policy.retry.max_attempts == 3
     assert policy.retry.initial_backoff_ms == 2000
+
+
+@pytest.mark.parametrize("latency", Latency)
+def test_a_latency_class_is_taken_by_its_name(latency: Latency):
+    assert compiled(f"latency_class: LATENCY_CLASS_{latency.name}").latency is latency
+    assert compiled("", f"latency_class: LATENCY_CLASS_{latency.name}").latency is latency
 
 
 def test_a_method_turns_defaults_off():
@@ -268,6 +275,7 @@ YEAR_S = 365 * 86_400
         ("idempotency_window {seconds: 60}", "idempotency_window", "shorter than the retention"),
         ("priority: 10", "priority", "10 is not within 0 to 9"),
         ("priority: -1", "priority", "-1 is not within 0 to 9"),
+        ("latency_class: 4", "latency_class", "4 is not within 0 to 3"),
         ("rate_limit {}", "rate_limit.limit", "is required"),
         ("rate_limit {limit: 0}", "rate_limit.limit", "0 is not within"),
         ("rate_limit {limit: 1000000001}", "rate_limit.limit", "is not within"),
@@ -367,6 +375,7 @@ VALUES = {
     "idempotency_window": SPANS,
     "ordering_key": PATHS,
     "priority": st.integers(-2, 12),
+    "latency_class": st.integers(-1, 5),
     "rate_limit": st.just(True),
     "rate_limit.limit": st.integers(-1, 10**10),
     "rate_limit.burst": st.integers(-1, 10**10),

@@ -4,6 +4,8 @@ pub(crate) mod alarms;
 pub(crate) mod classes;
 pub(crate) mod guard;
 pub(crate) mod held;
+pub(crate) mod ranks;
+pub(crate) mod reserve;
 pub(crate) mod streams;
 pub(crate) mod watchers;
 pub(crate) mod workers;

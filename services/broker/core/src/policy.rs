@@ -21,6 +21,23 @@ pub fn method_of(route: &str) -> &str {
     route.split_once('@').map_or(route, |(method, _)| method)
 }
 
+/// How soon tasks of a method are to begin beside others of the same workers. Ascending: the higher one goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Latency {
+    /// In what room the others leave.
+    Background,
+    /// As nothing else is said.
+    #[default]
+    Standard,
+    /// At once: the others leave room for it.
+    Critical,
+}
+
+impl Latency {
+    /// All of them, ascending.
+    pub const ALL: [Self; 3] = [Self::Background, Self::Standard, Self::Critical];
+}
+
 /// The compiled policy of one method. Every field is decided; nothing is a default here.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MethodPolicy {
@@ -50,6 +67,8 @@ pub struct MethodPolicy {
     pub idempotency_window_ms: u64,
     /// 0 to 9, higher first.
     pub priority: u8,
+    /// Goes before the priority.
+    pub latency: Latency,
     /// A started attempt is never repeated.
     pub at_most_once: bool,
     /// How long a finished task is kept, ms.

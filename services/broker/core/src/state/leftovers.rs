@@ -23,6 +23,7 @@ fn policy() -> MethodPolicy {
         needs_ordering_key: false,
         idempotency_window_ms: 0,
         priority: 4,
+        latency: crate::policy::Latency::default(),
         at_most_once: false,
         retention_ms: 0,
         dead_letter_retention_ms: 0,

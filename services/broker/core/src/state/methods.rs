@@ -146,6 +146,8 @@ pub(crate) struct Methods {
     /// Ready lists that were empty and are not any more; taken by the dispatcher.
     pub(crate) woken: Vec<(u32, u8)>,
     pub(crate) limiters: Limiters,
+    /// How often a method got another latency class.
+    pub(crate) latency_changes: u64,
 }
 
 impl Methods {
@@ -197,7 +199,12 @@ impl Methods {
             return;
         };
         let method = &mut self.methods[number as usize];
-        method.policy = policy;
+        let latency = std::mem::replace(&mut method.policy, policy).latency;
+        if latency != method.policy.latency {
+            self.latency_changes += 1;
+            self.wake_method(number);
+        }
+        let method = &mut self.methods[number as usize];
         let old = std::mem::replace(&mut method.queue, queue);
         if old != queue {
             let unfinished = method.unfinished();

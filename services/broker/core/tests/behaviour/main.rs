@@ -12,6 +12,8 @@ mod guard;
 mod guard_property;
 mod harness;
 mod hostile;
+mod latency;
+mod latency_property;
 mod lifecycle;
 mod limits;
 mod limits_property;

@@ -21,6 +21,14 @@ class KeyKind(enum.Enum):
     SFIXED64 = "sfixed64"
 
 
+class Latency(enum.Enum):
+    """How soon tasks begin beside others."""
+
+    CRITICAL = "critical"
+    STANDARD = "standard"
+    BACKGROUND = "background"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPath:
     """Where a key is in a request."""
@@ -125,3 +133,5 @@ class MethodPolicy:
     cache_ttl_ms: int
     # When it runs by itself; None: never.
     schedule: Schedule | None = None
+    # Goes before the priority.
+    latency: Latency = Latency.STANDARD

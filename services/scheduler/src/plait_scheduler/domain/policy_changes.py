@@ -138,6 +138,7 @@ def _others(old: MethodPolicy, new: MethodPolicy) -> Iterator[tuple[str, object,
     yield "retry.multiplier", before, after
     yield "the codes that are retried", _codes(old), _codes(new)
     yield "priority", old.priority, new.priority
+    yield "latency_class", old.latency.name, new.latency.name
     yield "rate_limit", _rate(old), _rate(new)
     yield "concurrency.limit", old.concurrency_limit, new.concurrency_limit
     yield "concurrency.per_key_limit", old.concurrency_per_key, new.concurrency_per_key

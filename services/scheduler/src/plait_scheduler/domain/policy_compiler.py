@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 from plait_scheduler.domain.codes import OK, RETRYABLE, code_name
 from plait_scheduler.domain.contract import Contract, MethodShape, ServiceShape
 from plait_scheduler.domain.key_path import KeyPathError, resolve_key_path
-from plait_scheduler.domain.policy import Breaker, KeyPath, MethodPolicy, RateLimit, Retry
+from plait_scheduler.domain.policy import (
+    Breaker,
+    KeyPath,
+    Latency,
+    MethodPolicy,
+    RateLimit,
+    Retry,
+)
 from plait_scheduler.domain.policy_fields import PolicyFields, Range
 from plait_scheduler.domain.schedule_policy import compile_schedule
 from plait_scheduler.domain.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_ms
@@ -35,6 +42,8 @@ SERVICE_NAME_MAX = 200
 _QUEUE = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 # Values of plait.v1.Delivery.
 _DELIVERIES = {0: False, 1: False, 2: True}
+# Values of plait.v1.LatencyClass.
+_LATENCIES = {0: Latency.STANDARD, 1: Latency.CRITICAL, 2: Latency.STANDARD, 3: Latency.BACKGROUND}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,7 @@ class _Compiler:
             limit_key=self._limit_key(),
             breaker=self._breaker(),
             cache_ttl_ms=self._cache_ttl(at_most_once),
+            latency=self._latency(),
         )
 
     def _queue(self) -> str:
@@ -151,6 +161,10 @@ class _Compiler:
     def _at_most_once(self) -> bool:
         value = self._fields.integer("delivery", 0, Range(0, max(_DELIVERIES)))
         return _DELIVERIES[value]
+
+    def _latency(self) -> Latency:
+        value = self._fields.integer("latency_class", 0, Range(0, max(_LATENCIES)))
+        return _LATENCIES[value]
 
     def _retry(self, at_most_once: bool) -> Retry:
         fields = self._fields

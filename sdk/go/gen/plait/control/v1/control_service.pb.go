@@ -1240,8 +1240,10 @@ type MethodPolicy struct {
 	ConcurrencyLimit uint32 `protobuf:"varint,18,opt,name=concurrency_limit,json=concurrencyLimit,proto3" json:"concurrency_limit,omitempty"`
 	// Attempts at once for one key, 0: unlimited.
 	ConcurrencyPerKey uint32 `protobuf:"varint,19,opt,name=concurrency_per_key,json=concurrencyPerKey,proto3" json:"concurrency_per_key,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// How soon its tasks begin beside others; goes before the priority.
+	LatencyClass  v1.LatencyClass `protobuf:"varint,20,opt,name=latency_class,json=latencyClass,proto3,enum=plait.v1.LatencyClass" json:"latency_class,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MethodPolicy) Reset() {
@@ -1407,6 +1409,13 @@ func (x *MethodPolicy) GetConcurrencyPerKey() uint32 {
 	return 0
 }
 
+func (x *MethodPolicy) GetLatencyClass() v1.LatencyClass {
+	if x != nil {
+		return x.LatencyClass
+	}
+	return v1.LatencyClass(0)
+}
+
 // Windows of workers.
 type SetWindowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1558,7 +1567,7 @@ var File_plait_control_v1_control_service_proto protoreflect.FileDescriptor
 
 const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\n" +
-	"&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\"t\n" +
+	"&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\x1a\x16plait/v1/options.proto\"t\n" +
 	"\x0eObserveRequest\x12\x1c\n" +
 	"\tscheduler\x18\x01 \x01(\tR\tscheduler\x12D\n" +
 	"\x10figures_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ffiguresInterval\"\xc1\x02\n" +
@@ -1643,7 +1652,7 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\bpolicies\x18\x02 \x03(\v2\x1e.plait.control.v1.MethodPolicyR\bpolicies\x12,\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.google.rpc.StatusR\arefusal\x12'\n" +
 	"\x0fbeside_services\x18\x04 \x03(\tR\x0ebesideServices\"\x18\n" +
-	"\x16DecideContractResponse\"\x87\x06\n" +
+	"\x16DecideContractResponse\"\xc4\x06\n" +
 	"\fMethodPolicy\x12(\n" +
 	"\x04info\x18\x01 \x01(\v2\x14.plait.v1.MethodInfoR\x04info\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -1668,7 +1677,8 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"rate_burst\x18\x10 \x01(\x04R\trateBurst\x12\x1e\n" +
 	"\vrate_by_key\x18\x11 \x01(\bR\trateByKey\x12+\n" +
 	"\x11concurrency_limit\x18\x12 \x01(\rR\x10concurrencyLimit\x12.\n" +
-	"\x13concurrency_per_key\x18\x13 \x01(\rR\x11concurrencyPerKey\"M\n" +
+	"\x13concurrency_per_key\x18\x13 \x01(\rR\x11concurrencyPerKey\x12;\n" +
+	"\rlatency_class\x18\x14 \x01(\x0e2\x16.plait.v1.LatencyClassR\flatencyClass\"M\n" +
 	"\x11SetWindowsRequest\x128\n" +
 	"\awindows\x18\x01 \x03(\v2\x1e.plait.control.v1.WorkerWindowR\awindows\">\n" +
 	"\fWorkerWindow\x12\x16\n" +
@@ -1719,6 +1729,7 @@ var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
 	(*status.Status)(nil),          // 20: google.rpc.Status
 	(*v1.MethodInfo)(nil),          // 21: plait.v1.MethodInfo
+	(v1.LatencyClass)(0),           // 22: plait.v1.LatencyClass
 }
 var file_plait_control_v1_control_service_proto_depIdxs = []int32{
 	19, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
@@ -1736,20 +1747,21 @@ var file_plait_control_v1_control_service_proto_depIdxs = []int32{
 	15, // 12: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
 	20, // 13: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
 	21, // 14: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
-	17, // 15: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
-	0,  // 16: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
-	13, // 17: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
-	16, // 18: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
-	10, // 19: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
-	1,  // 20: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
-	14, // 21: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
-	18, // 22: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
-	12, // 23: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
-	20, // [20:24] is the sub-list for method output_type
-	16, // [16:20] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	22, // 15: plait.control.v1.MethodPolicy.latency_class:type_name -> plait.v1.LatencyClass
+	17, // 16: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
+	0,  // 17: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
+	13, // 18: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
+	16, // 19: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
+	10, // 20: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
+	1,  // 21: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
+	14, // 22: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
+	18, // 23: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
+	12, // 24: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_control_service_proto_init() }

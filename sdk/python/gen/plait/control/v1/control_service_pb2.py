@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from plait.v1 import contract_service_pb2 as plait_dot_v1_dot_contract__service__pb2
+from plait.v1 import options_pb2 as plait_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\"t\n\x0eObserveRequest\x12\x1c\n\tscheduler\x18\x01 \x01(\tR\tscheduler\x12\x44\n\x10\x66igures_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0f\x66iguresInterval\"\xc1\x02\n\x0fObserveResponse\x12T\n\x12\x63ontract_announced\x18\x01 \x01(\x0b\x32#.plait.control.v1.ContractAnnouncedH\x00R\x11\x63ontractAnnounced\x12K\n\x0fworker_attached\x18\x02 \x01(\x0b\x32 .plait.control.v1.WorkerAttachedH\x00R\x0eworkerAttached\x12K\n\x0fworker_detached\x18\x03 \x01(\x0b\x32 .plait.control.v1.WorkerDetachedH\x00R\x0eworkerDetached\x12\x35\n\x07\x66igures\x18\x04 \x01(\x0b\x32\x19.plait.control.v1.FiguresH\x00R\x07\x66iguresB\x07\n\x05\x65vent\"\xf0\x01\n\x11\x43ontractAnnounced\x12\"\n\x0c\x61nnouncement\x18\x01 \x01(\x04R\x0c\x61nnouncement\x12%\n\x0e\x64\x65scriptor_set\x18\x02 \x01(\x0cR\rdescriptorSet\x12\x1a\n\x08services\x18\x03 \x03(\tR\x08services\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\x12\x16\n\x06\x64igest\x18\x05 \x01(\tR\x06\x64igest\x12\x1d\n\nfor_worker\x18\x06 \x01(\x08R\tforWorker\x12\x18\n\x07replace\x18\x07 \x01(\x08R\x07replace\"\xd8\x01\n\x0eWorkerAttached\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x16\n\x06\x63lient\x18\x04 \x01(\tR\x06\x63lient\x12\x18\n\x07methods\x18\x05 \x03(\tR\x07methods\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\x1c\n\tcontracts\x18\x07 \x03(\tR\tcontracts\x12\x1a\n\x08\x65ndpoint\x18\x08 \x01(\tR\x08\x65ndpoint\"@\n\x0eWorkerDetached\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"\xa2\x02\n\x07\x46igures\x12\x35\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08interval\x12\x39\n\x07workers\x18\x02 \x03(\x0b\x32\x1f.plait.control.v1.WorkerFiguresR\x07workers\x12\x36\n\x06queues\x18\x03 \x03(\x0b\x32\x1e.plait.control.v1.QueueFiguresR\x06queues\x12\x39\n\x07methods\x18\x04 \x03(\x0b\x32\x1f.plait.control.v1.MethodFiguresR\x07methods\x12\x32\n\x04lost\x18\x05 \x03(\x0b\x32\x1e.plait.control.v1.LostAttemptsR\x04lost\"X\n\x0cLostAttempts\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n\x08\x61ttempts\x18\x02 \x01(\rR\x08\x61ttempts\x12\x14\n\x05tasks\x18\x03 \x03(\tR\x05tasks\"\xdf\x01\n\rWorkerFigures\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x14\n\x05slots\x18\x02 \x01(\rR\x05slots\x12\x16\n\x06window\x18\x03 \x01(\rR\x06window\x12\x1b\n\tin_flight\x18\x04 \x01(\rR\x08inFlight\x12\x1c\n\tsuspended\x18\x05 \x01(\rR\tsuspended\x12\x1c\n\tsucceeded\x18\x06 \x01(\x04R\tsucceeded\x12\x16\n\x06\x66\x61iled\x18\x07 \x01(\x04R\x06\x66\x61iled\x12\x17\n\x07\x62usy_ms\x18\x08 \x01(\x04R\x06\x62usyMs\"\xe5\x01\n\x0cQueueFigures\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n\x05ready\x18\x02 \x01(\x04R\x05ready\x12\x18\n\x07running\x18\x03 \x01(\x04R\x07running\x12\x18\n\x07waiting\x18\x04 \x01(\x04R\x07waiting\x12&\n\x0foldest_ready_ms\x18\x05 \x01(\x04R\roldestReadyMs\x12\x16\n\x06paused\x18\x06 \x01(\x08R\x06paused\x12!\n\x0c\x64\x65\x61\x64_letters\x18\x07 \x01(\x04R\x0b\x64\x65\x61\x64Letters\x12\x12\n\x04held\x18\x08 \x01(\x04R\x04held\"\xe6\x01\n\rMethodFigures\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x1c\n\tsubmitted\x18\x02 \x01(\x04R\tsubmitted\x12\x1a\n\x08outcomes\x18\x03 \x03(\x04R\x08outcomes\x12\x18\n\x07retried\x18\x04 \x01(\x04R\x07retried\x12\x17\n\x07\x62usy_ms\x18\x05 \x01(\x04R\x06\x62usyMs\x12%\n\x0e\x66resh_outcomes\x18\x06 \x03(\x04R\rfreshOutcomes\x12\x1d\n\x07permits\x18\x07 \x01(\rH\x00R\x07permits\x88\x01\x01\x42\n\n\x08_permits\"E\n\x0fSetGatesRequest\x12\x32\n\x05gates\x18\x01 \x03(\x0b\x32\x1c.plait.control.v1.MethodGateR\x05gates\"\x87\x01\n\nMethodGate\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x1d\n\x07permits\x18\x02 \x01(\rH\x00R\x07permits\x88\x01\x01\x12\x36\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08validForB\n\n\x08_permits\",\n\x10SetGatesResponse\x12\x18\n\x07unknown\x18\x01 \x03(\tR\x07unknown\"\xce\x01\n\x15\x44\x65\x63ideContractRequest\x12\"\n\x0c\x61nnouncement\x18\x01 \x01(\x04R\x0c\x61nnouncement\x12:\n\x08policies\x18\x02 \x03(\x0b\x32\x1e.plait.control.v1.MethodPolicyR\x08policies\x12,\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x07refusal\x12\'\n\x0f\x62\x65side_services\x18\x04 \x03(\tR\x0e\x62\x65sideServices\"\x18\n\x16\x44\x65\x63ideContractResponse\"\x87\x06\n\x0cMethodPolicy\x12(\n\x04info\x18\x01 \x01(\x0b\x32\x14.plait.v1.MethodInfoR\x04info\x12\x1f\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x04R\ndeadlineMs\x12,\n\x12\x61ttempt_timeout_ms\x18\x03 \x01(\x04R\x10\x61ttemptTimeoutMs\x12!\n\x0cmax_attempts\x18\x04 \x01(\rR\x0bmaxAttempts\x12,\n\x12initial_backoff_ms\x18\x05 \x01(\x04R\x10initialBackoffMs\x12$\n\x0emax_backoff_ms\x18\x06 \x01(\x04R\x0cmaxBackoffMs\x12/\n\x13multiplier_permille\x18\x07 \x01(\rR\x12multiplierPermille\x12\'\n\x0fretryable_codes\x18\x08 \x01(\rR\x0eretryableCodes\x12\x32\n\x15idempotency_window_ms\x18\t \x01(\x04R\x13idempotencyWindowMs\x12\x1a\n\x08priority\x18\n \x01(\rR\x08priority\x12 \n\x0c\x61t_most_once\x18\x0b \x01(\x08R\natMostOnce\x12!\n\x0cretention_ms\x18\x0c \x01(\x04R\x0bretentionMs\x12\x37\n\x18\x64\x65\x61\x64_letter_retention_ms\x18\r \x01(\x04R\x15\x64\x65\x61\x64LetterRetentionMs\x12\x1d\n\nrate_limit\x18\x0e \x01(\x04R\trateLimit\x12$\n\x0erate_period_ms\x18\x0f \x01(\x04R\x0cratePeriodMs\x12\x1d\n\nrate_burst\x18\x10 \x01(\x04R\trateBurst\x12\x1e\n\x0brate_by_key\x18\x11 \x01(\x08R\trateByKey\x12+\n\x11\x63oncurrency_limit\x18\x12 \x01(\rR\x10\x63oncurrencyLimit\x12.\n\x13\x63oncurrency_per_key\x18\x13 \x01(\rR\x11\x63oncurrencyPerKey\"M\n\x11SetWindowsRequest\x12\x38\n\x07windows\x18\x01 \x03(\x0b\x32\x1e.plait.control.v1.WorkerWindowR\x07windows\">\n\x0cWorkerWindow\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n\x06window\x18\x02 \x01(\rR\x06window\".\n\x12SetWindowsResponse\x12\x18\n\x07unknown\x18\x01 \x03(\tR\x07unknown2\xf3\x02\n\x0e\x43ontrolService\x12P\n\x07Observe\x12 .plait.control.v1.ObserveRequest\x1a!.plait.control.v1.ObserveResponse0\x01\x12\x63\n\x0e\x44\x65\x63ideContract\x12\'.plait.control.v1.DecideContractRequest\x1a(.plait.control.v1.DecideContractResponse\x12W\n\nSetWindows\x12#.plait.control.v1.SetWindowsRequest\x1a$.plait.control.v1.SetWindowsResponse\x12Q\n\x08SetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\x1a\x16plait/v1/options.proto\"t\n\x0eObserveRequest\x12\x1c\n\tscheduler\x18\x01 \x01(\tR\tscheduler\x12\x44\n\x10\x66igures_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0f\x66iguresInterval\"\xc1\x02\n\x0fObserveResponse\x12T\n\x12\x63ontract_announced\x18\x01 \x01(\x0b\x32#.plait.control.v1.ContractAnnouncedH\x00R\x11\x63ontractAnnounced\x12K\n\x0fworker_attached\x18\x02 \x01(\x0b\x32 .plait.control.v1.WorkerAttachedH\x00R\x0eworkerAttached\x12K\n\x0fworker_detached\x18\x03 \x01(\x0b\x32 .plait.control.v1.WorkerDetachedH\x00R\x0eworkerDetached\x12\x35\n\x07\x66igures\x18\x04 \x01(\x0b\x32\x19.plait.control.v1.FiguresH\x00R\x07\x66iguresB\x07\n\x05\x65vent\"\xf0\x01\n\x11\x43ontractAnnounced\x12\"\n\x0c\x61nnouncement\x18\x01 \x01(\x04R\x0c\x61nnouncement\x12%\n\x0e\x64\x65scriptor_set\x18\x02 \x01(\x0cR\rdescriptorSet\x12\x1a\n\x08services\x18\x03 \x03(\tR\x08services\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\x12\x16\n\x06\x64igest\x18\x05 \x01(\tR\x06\x64igest\x12\x1d\n\nfor_worker\x18\x06 \x01(\x08R\tforWorker\x12\x18\n\x07replace\x18\x07 \x01(\x08R\x07replace\"\xd8\x01\n\x0eWorkerAttached\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x16\n\x06\x63lient\x18\x04 \x01(\tR\x06\x63lient\x12\x18\n\x07methods\x18\x05 \x03(\tR\x07methods\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\x1c\n\tcontracts\x18\x07 \x03(\tR\tcontracts\x12\x1a\n\x08\x65ndpoint\x18\x08 \x01(\tR\x08\x65ndpoint\"@\n\x0eWorkerDetached\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"\xa2\x02\n\x07\x46igures\x12\x35\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08interval\x12\x39\n\x07workers\x18\x02 \x03(\x0b\x32\x1f.plait.control.v1.WorkerFiguresR\x07workers\x12\x36\n\x06queues\x18\x03 \x03(\x0b\x32\x1e.plait.control.v1.QueueFiguresR\x06queues\x12\x39\n\x07methods\x18\x04 \x03(\x0b\x32\x1f.plait.control.v1.MethodFiguresR\x07methods\x12\x32\n\x04lost\x18\x05 \x03(\x0b\x32\x1e.plait.control.v1.LostAttemptsR\x04lost\"X\n\x0cLostAttempts\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n\x08\x61ttempts\x18\x02 \x01(\rR\x08\x61ttempts\x12\x14\n\x05tasks\x18\x03 \x03(\tR\x05tasks\"\xdf\x01\n\rWorkerFigures\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x14\n\x05slots\x18\x02 \x01(\rR\x05slots\x12\x16\n\x06window\x18\x03 \x01(\rR\x06window\x12\x1b\n\tin_flight\x18\x04 \x01(\rR\x08inFlight\x12\x1c\n\tsuspended\x18\x05 \x01(\rR\tsuspended\x12\x1c\n\tsucceeded\x18\x06 \x01(\x04R\tsucceeded\x12\x16\n\x06\x66\x61iled\x18\x07 \x01(\x04R\x06\x66\x61iled\x12\x17\n\x07\x62usy_ms\x18\x08 \x01(\x04R\x06\x62usyMs\"\xe5\x01\n\x0cQueueFigures\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n\x05ready\x18\x02 \x01(\x04R\x05ready\x12\x18\n\x07running\x18\x03 \x01(\x04R\x07running\x12\x18\n\x07waiting\x18\x04 \x01(\x04R\x07waiting\x12&\n\x0foldest_ready_ms\x18\x05 \x01(\x04R\roldestReadyMs\x12\x16\n\x06paused\x18\x06 \x01(\x08R\x06paused\x12!\n\x0c\x64\x65\x61\x64_letters\x18\x07 \x01(\x04R\x0b\x64\x65\x61\x64Letters\x12\x12\n\x04held\x18\x08 \x01(\x04R\x04held\"\xe6\x01\n\rMethodFigures\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x1c\n\tsubmitted\x18\x02 \x01(\x04R\tsubmitted\x12\x1a\n\x08outcomes\x18\x03 \x03(\x04R\x08outcomes\x12\x18\n\x07retried\x18\x04 \x01(\x04R\x07retried\x12\x17\n\x07\x62usy_ms\x18\x05 \x01(\x04R\x06\x62usyMs\x12%\n\x0e\x66resh_outcomes\x18\x06 \x03(\x04R\rfreshOutcomes\x12\x1d\n\x07permits\x18\x07 \x01(\rH\x00R\x07permits\x88\x01\x01\x42\n\n\x08_permits\"E\n\x0fSetGatesRequest\x12\x32\n\x05gates\x18\x01 \x03(\x0b\x32\x1c.plait.control.v1.MethodGateR\x05gates\"\x87\x01\n\nMethodGate\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x1d\n\x07permits\x18\x02 \x01(\rH\x00R\x07permits\x88\x01\x01\x12\x36\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08validForB\n\n\x08_permits\",\n\x10SetGatesResponse\x12\x18\n\x07unknown\x18\x01 \x03(\tR\x07unknown\"\xce\x01\n\x15\x44\x65\x63ideContractRequest\x12\"\n\x0c\x61nnouncement\x18\x01 \x01(\x04R\x0c\x61nnouncement\x12:\n\x08policies\x18\x02 \x03(\x0b\x32\x1e.plait.control.v1.MethodPolicyR\x08policies\x12,\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x07refusal\x12\'\n\x0f\x62\x65side_services\x18\x04 \x03(\tR\x0e\x62\x65sideServices\"\x18\n\x16\x44\x65\x63ideContractResponse\"\xc4\x06\n\x0cMethodPolicy\x12(\n\x04info\x18\x01 \x01(\x0b\x32\x14.plait.v1.MethodInfoR\x04info\x12\x1f\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x04R\ndeadlineMs\x12,\n\x12\x61ttempt_timeout_ms\x18\x03 \x01(\x04R\x10\x61ttemptTimeoutMs\x12!\n\x0cmax_attempts\x18\x04 \x01(\rR\x0bmaxAttempts\x12,\n\x12initial_backoff_ms\x18\x05 \x01(\x04R\x10initialBackoffMs\x12$\n\x0emax_backoff_ms\x18\x06 \x01(\x04R\x0cmaxBackoffMs\x12/\n\x13multiplier_permille\x18\x07 \x01(\rR\x12multiplierPermille\x12\'\n\x0fretryable_codes\x18\x08 \x01(\rR\x0eretryableCodes\x12\x32\n\x15idempotency_window_ms\x18\t \x01(\x04R\x13idempotencyWindowMs\x12\x1a\n\x08priority\x18\n \x01(\rR\x08priority\x12 \n\x0c\x61t_most_once\x18\x0b \x01(\x08R\natMostOnce\x12!\n\x0cretention_ms\x18\x0c \x01(\x04R\x0bretentionMs\x12\x37\n\x18\x64\x65\x61\x64_letter_retention_ms\x18\r \x01(\x04R\x15\x64\x65\x61\x64LetterRetentionMs\x12\x1d\n\nrate_limit\x18\x0e \x01(\x04R\trateLimit\x12$\n\x0erate_period_ms\x18\x0f \x01(\x04R\x0cratePeriodMs\x12\x1d\n\nrate_burst\x18\x10 \x01(\x04R\trateBurst\x12\x1e\n\x0brate_by_key\x18\x11 \x01(\x08R\trateByKey\x12+\n\x11\x63oncurrency_limit\x18\x12 \x01(\rR\x10\x63oncurrencyLimit\x12.\n\x13\x63oncurrency_per_key\x18\x13 \x01(\rR\x11\x63oncurrencyPerKey\x12;\n\rlatency_class\x18\x14 \x01(\x0e\x32\x16.plait.v1.LatencyClassR\x0clatencyClass\"M\n\x11SetWindowsRequest\x12\x38\n\x07windows\x18\x01 \x03(\x0b\x32\x1e.plait.control.v1.WorkerWindowR\x07windows\">\n\x0cWorkerWindow\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n\x06window\x18\x02 \x01(\rR\x06window\".\n\x12SetWindowsResponse\x12\x18\n\x07unknown\x18\x01 \x03(\tR\x07unknown2\xf3\x02\n\x0e\x43ontrolService\x12P\n\x07Observe\x12 .plait.control.v1.ObserveRequest\x1a!.plait.control.v1.ObserveResponse0\x01\x12\x63\n\x0e\x44\x65\x63ideContract\x12\'.plait.control.v1.DecideContractRequest\x1a(.plait.control.v1.DecideContractResponse\x12W\n\nSetWindows\x12#.plait.control.v1.SetWindowsRequest\x1a$.plait.control.v1.SetWindowsResponse\x12Q\n\x08SetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,44 +36,44 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.control.v1.control_se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z.plait.dev/plait/gen/plait/control/v1;controlv1'
-  _globals['_OBSERVEREQUEST']._serialized_start=150
-  _globals['_OBSERVEREQUEST']._serialized_end=266
-  _globals['_OBSERVERESPONSE']._serialized_start=269
-  _globals['_OBSERVERESPONSE']._serialized_end=590
-  _globals['_CONTRACTANNOUNCED']._serialized_start=593
-  _globals['_CONTRACTANNOUNCED']._serialized_end=833
-  _globals['_WORKERATTACHED']._serialized_start=836
-  _globals['_WORKERATTACHED']._serialized_end=1052
-  _globals['_WORKERDETACHED']._serialized_start=1054
-  _globals['_WORKERDETACHED']._serialized_end=1118
-  _globals['_FIGURES']._serialized_start=1121
-  _globals['_FIGURES']._serialized_end=1411
-  _globals['_LOSTATTEMPTS']._serialized_start=1413
-  _globals['_LOSTATTEMPTS']._serialized_end=1501
-  _globals['_WORKERFIGURES']._serialized_start=1504
-  _globals['_WORKERFIGURES']._serialized_end=1727
-  _globals['_QUEUEFIGURES']._serialized_start=1730
-  _globals['_QUEUEFIGURES']._serialized_end=1959
-  _globals['_METHODFIGURES']._serialized_start=1962
-  _globals['_METHODFIGURES']._serialized_end=2192
-  _globals['_SETGATESREQUEST']._serialized_start=2194
-  _globals['_SETGATESREQUEST']._serialized_end=2263
-  _globals['_METHODGATE']._serialized_start=2266
-  _globals['_METHODGATE']._serialized_end=2401
-  _globals['_SETGATESRESPONSE']._serialized_start=2403
-  _globals['_SETGATESRESPONSE']._serialized_end=2447
-  _globals['_DECIDECONTRACTREQUEST']._serialized_start=2450
-  _globals['_DECIDECONTRACTREQUEST']._serialized_end=2656
-  _globals['_DECIDECONTRACTRESPONSE']._serialized_start=2658
-  _globals['_DECIDECONTRACTRESPONSE']._serialized_end=2682
-  _globals['_METHODPOLICY']._serialized_start=2685
-  _globals['_METHODPOLICY']._serialized_end=3460
-  _globals['_SETWINDOWSREQUEST']._serialized_start=3462
-  _globals['_SETWINDOWSREQUEST']._serialized_end=3539
-  _globals['_WORKERWINDOW']._serialized_start=3541
-  _globals['_WORKERWINDOW']._serialized_end=3603
-  _globals['_SETWINDOWSRESPONSE']._serialized_start=3605
-  _globals['_SETWINDOWSRESPONSE']._serialized_end=3651
-  _globals['_CONTROLSERVICE']._serialized_start=3654
-  _globals['_CONTROLSERVICE']._serialized_end=4025
+  _globals['_OBSERVEREQUEST']._serialized_start=174
+  _globals['_OBSERVEREQUEST']._serialized_end=290
+  _globals['_OBSERVERESPONSE']._serialized_start=293
+  _globals['_OBSERVERESPONSE']._serialized_end=614
+  _globals['_CONTRACTANNOUNCED']._serialized_start=617
+  _globals['_CONTRACTANNOUNCED']._serialized_end=857
+  _globals['_WORKERATTACHED']._serialized_start=860
+  _globals['_WORKERATTACHED']._serialized_end=1076
+  _globals['_WORKERDETACHED']._serialized_start=1078
+  _globals['_WORKERDETACHED']._serialized_end=1142
+  _globals['_FIGURES']._serialized_start=1145
+  _globals['_FIGURES']._serialized_end=1435
+  _globals['_LOSTATTEMPTS']._serialized_start=1437
+  _globals['_LOSTATTEMPTS']._serialized_end=1525
+  _globals['_WORKERFIGURES']._serialized_start=1528
+  _globals['_WORKERFIGURES']._serialized_end=1751
+  _globals['_QUEUEFIGURES']._serialized_start=1754
+  _globals['_QUEUEFIGURES']._serialized_end=1983
+  _globals['_METHODFIGURES']._serialized_start=1986
+  _globals['_METHODFIGURES']._serialized_end=2216
+  _globals['_SETGATESREQUEST']._serialized_start=2218
+  _globals['_SETGATESREQUEST']._serialized_end=2287
+  _globals['_METHODGATE']._serialized_start=2290
+  _globals['_METHODGATE']._serialized_end=2425
+  _globals['_SETGATESRESPONSE']._serialized_start=2427
+  _globals['_SETGATESRESPONSE']._serialized_end=2471
+  _globals['_DECIDECONTRACTREQUEST']._serialized_start=2474
+  _globals['_DECIDECONTRACTREQUEST']._serialized_end=2680
+  _globals['_DECIDECONTRACTRESPONSE']._serialized_start=2682
+  _globals['_DECIDECONTRACTRESPONSE']._serialized_end=2706
+  _globals['_METHODPOLICY']._serialized_start=2709
+  _globals['_METHODPOLICY']._serialized_end=3545
+  _globals['_SETWINDOWSREQUEST']._serialized_start=3547
+  _globals['_SETWINDOWSREQUEST']._serialized_end=3624
+  _globals['_WORKERWINDOW']._serialized_start=3626
+  _globals['_WORKERWINDOW']._serialized_end=3688
+  _globals['_SETWINDOWSRESPONSE']._serialized_start=3690
+  _globals['_SETWINDOWSRESPONSE']._serialized_end=3736
+  _globals['_CONTROLSERVICE']._serialized_start=3739
+  _globals['_CONTROLSERVICE']._serialized_end=4110
 # @@protoc_insertion_point(module_scope)
