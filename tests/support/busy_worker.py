@@ -70,4 +70,5 @@ async def main(slots: int, burns: bool, nice: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2] == "burn", int((sys.argv + ["0"])[3])))
+    nice = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2] == "burn", nice))

@@ -1393,6 +1393,12 @@ pub struct MethodPolicy {
     /// How soon its tasks begin beside others; goes before the priority.
     #[prost(enumeration = "super::super::v1::LatencyClass", tag = "20")]
     pub latency_class: i32,
+    /// The share of starts that its queue gets beside others, 1 to 1000; 0: not said. Of several the largest holds.
+    #[prost(uint32, tag = "21")]
+    pub queue_weight: u32,
+    /// Whether limit keys take turns, also where nothing limits them.
+    #[prost(bool, tag = "22")]
+    pub fair_by_key: bool,
 }
 /// Windows of workers.
 #[derive(Clone, PartialEq, ::prost::Message)]

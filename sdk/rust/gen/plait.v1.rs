@@ -66,6 +66,15 @@ pub struct TaskPolicy {
     /// STANDARD.
     #[prost(enumeration = "LatencyClass", optional, tag = "17")]
     pub latency_class: ::core::option::Option<i32>,
+    /// The share of starts that its queue gets beside other queues of the same workers, latency class and priority: 1 to
+    /// 1000. Methods of a queue that say it say the same; docs/shares.md. Default 1.
+    #[prost(int32, optional, tag = "18")]
+    pub queue_weight: ::core::option::Option<i32>,
+    /// Field path in the request, such as "tenant": each value gets the same share of the method's starts for as long as
+    /// it has tasks that wait, however many wait of the others. The same field as the key of rate_limit and concurrency,
+    /// where they have one. Same kinds as idempotency_key; docs/shares.md. Default, and "": none.
+    #[prost(string, optional, tag = "19")]
+    pub fairness_key: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// Exponential backoff with full jitter: before attempt n the wait is a random share of
 /// min(initial_backoff * multiplier^(n-2), max_backoff). A google.rpc.RetryInfo in the handler's error wins over it.

@@ -28,6 +28,7 @@ pub fn compiled(policy: &control::MethodPolicy) -> Option<MethodPolicy> {
         idempotency_window_ms: policy.idempotency_window_ms,
         priority: u8::try_from(policy.priority.min(9)).unwrap_or(9),
         latency: latency(policy.latency_class()),
+        queue_weight: policy.queue_weight,
         at_most_once: policy.at_most_once,
         retention_ms: policy.retention_ms,
         dead_letter_retention_ms: policy.dead_letter_retention_ms,
@@ -56,6 +57,7 @@ fn limits(policy: &control::MethodPolicy) -> Limits {
         rate_by_key: policy.rate_by_key,
         running_max: policy.concurrency_limit,
         running_per_key_max: policy.concurrency_per_key,
+        fair_by_key: policy.fair_by_key,
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod guard;
 pub(crate) mod held;
 pub(crate) mod ranks;
 pub(crate) mod reserve;
+pub(crate) mod shares;
 pub(crate) mod streams;
 pub(crate) mod watchers;
 pub(crate) mod workers;

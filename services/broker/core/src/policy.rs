@@ -69,6 +69,8 @@ pub struct MethodPolicy {
     pub priority: u8,
     /// Goes before the priority.
     pub latency: Latency,
+    /// The share of starts that its queue gets beside others of the same rank, 1 to 1000; 0: the method does not say.
+    pub queue_weight: u32,
     /// A started attempt is never repeated.
     pub at_most_once: bool,
     /// How long a finished task is kept, ms.
@@ -97,17 +99,20 @@ pub struct Limits {
     pub running_max: u32,
     /// Attempts of one key at once; 0: any number.
     pub running_per_key_max: u32,
+    /// Whether keys take turns where nothing else is limited by key; where something is, they do in any case.
+    pub fair_by_key: bool,
 }
 
 impl Limits {
     /// Whether nothing is limited.
     pub fn is_none(&self) -> bool {
-        self.rate.is_none() && self.running_max == 0 && self.running_per_key_max == 0
+        let limited = self.rate.is_some() || self.running_max > 0 || self.running_per_key_max > 0;
+        !limited && !self.fair_by_key
     }
 
-    /// Whether keys have limits of their own.
+    /// Whether keys have limits or turns of their own.
     pub fn is_keyed(&self) -> bool {
-        self.running_per_key_max > 0 || self.key_rate().is_some()
+        self.running_per_key_max > 0 || self.key_rate().is_some() || self.fair_by_key
     }
 
     /// The rate of each key.

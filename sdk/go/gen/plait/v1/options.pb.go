@@ -308,7 +308,14 @@ type TaskPolicy struct {
 	Schedule *SchedulePolicy `protobuf:"bytes,16,opt,name=schedule,proto3" json:"schedule,omitempty"`
 	// How soon its tasks begin beside those of other methods of the same workers; goes before the priority. Default
 	// STANDARD.
-	LatencyClass  *LatencyClass `protobuf:"varint,17,opt,name=latency_class,json=latencyClass,proto3,enum=plait.v1.LatencyClass,oneof" json:"latency_class,omitempty"`
+	LatencyClass *LatencyClass `protobuf:"varint,17,opt,name=latency_class,json=latencyClass,proto3,enum=plait.v1.LatencyClass,oneof" json:"latency_class,omitempty"`
+	// The share of starts that its queue gets beside other queues of the same workers, latency class and priority: 1 to
+	// 1000. Methods of a queue that say it say the same; docs/shares.md. Default 1.
+	QueueWeight *int32 `protobuf:"varint,18,opt,name=queue_weight,json=queueWeight,proto3,oneof" json:"queue_weight,omitempty"`
+	// Field path in the request, such as "tenant": each value gets the same share of the method's starts for as long as
+	// it has tasks that wait, however many wait of the others. The same field as the key of rate_limit and concurrency,
+	// where they have one. Same kinds as idempotency_key; docs/shares.md. Default, and "": none.
+	FairnessKey   *string `protobuf:"bytes,19,opt,name=fairness_key,json=fairnessKey,proto3,oneof" json:"fairness_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +467,20 @@ func (x *TaskPolicy) GetLatencyClass() LatencyClass {
 		return *x.LatencyClass
 	}
 	return LatencyClass_LATENCY_CLASS_UNSPECIFIED
+}
+
+func (x *TaskPolicy) GetQueueWeight() int32 {
+	if x != nil && x.QueueWeight != nil {
+		return *x.QueueWeight
+	}
+	return 0
+}
+
+func (x *TaskPolicy) GetFairnessKey() string {
+	if x != nil && x.FairnessKey != nil {
+		return *x.FairnessKey
+	}
+	return ""
 }
 
 // Exponential backoff with full jitter: before attempt n the wait is a random share of
@@ -1035,7 +1056,7 @@ var File_plait_v1_options_proto protoreflect.FileDescriptor
 
 const file_plait_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xd6\a\n" +
+	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xc8\b\n" +
 	"\n" +
 	"TaskPolicy\x12\x19\n" +
 	"\x05queue\x18\x01 \x01(\tH\x00R\x05queue\x88\x01\x01\x125\n" +
@@ -1057,12 +1078,16 @@ const file_plait_v1_options_proto_rawDesc = "" +
 	"\abreaker\x18\x0e \x01(\v2\x17.plait.v1.BreakerPolicyR\abreaker\x123\n" +
 	"\tcacheable\x18\x0f \x01(\v2\x15.plait.v1.CachePolicyR\tcacheable\x124\n" +
 	"\bschedule\x18\x10 \x01(\v2\x18.plait.v1.SchedulePolicyR\bschedule\x12@\n" +
-	"\rlatency_class\x18\x11 \x01(\x0e2\x16.plait.v1.LatencyClassH\x04R\flatencyClass\x88\x01\x01B\b\n" +
+	"\rlatency_class\x18\x11 \x01(\x0e2\x16.plait.v1.LatencyClassH\x04R\flatencyClass\x88\x01\x01\x12&\n" +
+	"\fqueue_weight\x18\x12 \x01(\x05H\x05R\vqueueWeight\x88\x01\x01\x12&\n" +
+	"\ffairness_key\x18\x13 \x01(\tH\x06R\vfairnessKey\x88\x01\x01B\b\n" +
 	"\x06_queueB\x12\n" +
 	"\x10_idempotency_keyB\x0f\n" +
 	"\r_ordering_keyB\v\n" +
 	"\t_priorityB\x10\n" +
-	"\x0e_latency_class\"\xf7\x02\n" +
+	"\x0e_latency_classB\x0f\n" +
+	"\r_queue_weightB\x0f\n" +
+	"\r_fairness_key\"\xf7\x02\n" +
 	"\vRetryPolicy\x12&\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05H\x00R\vmaxAttempts\x88\x01\x01\x12B\n" +
 	"\x0finitial_backoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n" +

@@ -1,4 +1,5 @@
-//! Hands READY tasks to workers with room: the highest rank first, but for what is owed to lower ones; methods in turn, the least loaded worker first. A step costs what it hands out, not what waits.
+//! Hands READY tasks to workers with room: the highest rank first, but for what is owed to lower ones; queues by their
+//! shares, methods in turn, the least loaded worker first. A step costs what it hands out, not what waits.
 
 use crate::effect::{Attempt, AttemptExtra, Effect};
 use crate::ids::{Millis, Token};
@@ -111,9 +112,12 @@ impl Partition {
             let Some(turn) = entry.turn(free, &self.state.methods) else {
                 break;
             };
-            entry.rotate(turn.rank);
             let most = turn.most.min(count - taken);
+            let before = self.live.tokens;
             taken += self.serve(class, worker, (turn, most), now, overdue);
+            // Each start has a token.
+            let began = self.live.tokens - before;
+            self.live.workers.classes.list[class].ended(&turn, began, &self.state.methods);
             self.live.workers.tell(worker);
         }
         taken

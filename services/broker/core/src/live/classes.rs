@@ -4,14 +4,15 @@
 use super::guard::Guard;
 use super::ranks::{self, RANKS, RankSet};
 use super::reserve::{Offer, Reserve};
+use super::shares::Shares;
 use super::workers::FULL;
 use crate::ids::Millis;
 use crate::policy::Latency;
 use crate::state::methods::{Methods, PRIORITY_MAX};
 use crate::state::slab::{NONE, Slab};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Tasks of one method that a worker gets in a row while other methods of the same rank wait.
+/// Tasks of one method that a worker gets in a row while other methods of the same rank and queue wait.
 const TURN: u64 = 16;
 
 /// Workers with the same methods.
@@ -24,11 +25,11 @@ pub(crate) struct Class {
     pub(crate) hungry: BTreeSet<(u32, u64, u32)>,
     /// How many of them have a free slot.
     free: usize,
-    /// For each rank the methods (by index) that may have ready tasks, in turn.
-    rings: Vec<VecDeque<u32>>,
-    /// Ranks whose rings are not empty.
+    /// For each rank the queues with methods (by index) that may have ready tasks.
+    shares: Vec<Shares>,
+    /// Ranks of which there are any.
     ranks: RankSet,
-    /// For each method the ranks in whose rings it stands.
+    /// For each method the ranks in which it stands.
     listed: Vec<RankSet>,
     guard: Guard,
     reserve: Reserve,
@@ -40,6 +41,7 @@ pub(crate) struct Turn {
     /// Index of the method in its class.
     pub(crate) index: u32,
     pub(crate) method: u32,
+    queue: u32,
     pub(crate) priority: u8,
     pub(crate) rank: u8,
     /// How many tasks it gets.
@@ -70,6 +72,8 @@ pub(crate) struct Classes {
     /// Of the class that went last, for the next one that comes: workers that serve few tasks and leave, one after
     /// the other, starve nobody either.
     guard: Guard,
+    /// The same: what queues have had of each rank.
+    shares: Vec<Shares>,
     /// Changes of latency classes that were heeded.
     heeded: u64,
 }
@@ -85,12 +89,13 @@ impl Classes {
             workers: 0,
             hungry: BTreeSet::new(),
             free: 0,
-            rings: vec![VecDeque::new(); RANKS],
+            shares: std::mem::take(&mut self.shares),
             ranks: RankSet::default(),
             listed: vec![RankSet::default(); set.len()],
             guard: std::mem::take(&mut self.guard),
             reserve: Reserve::default(),
         });
+        self.list[number].shares.resize_with(RANKS, Shares::default);
         self.list[number].find_reserve(methods);
         self.by_methods.insert(set.to_vec(), number);
         for (index, method) in set.iter().enumerate() {
@@ -120,6 +125,7 @@ impl Classes {
             return;
         };
         self.guard = gone.guard;
+        self.shares = gone.shares.into_iter().map(Shares::left).collect();
         for method in &gone.methods {
             self.of_method[*method as usize].retain(|(other, _)| *other != class);
         }
@@ -172,13 +178,14 @@ impl Classes {
             return;
         };
         let rank = ranks::rank(methods, method, priority);
+        let (queue, weight) = methods.share(method);
         for (class, index) in classes {
             let entry = &mut self.list[*class];
             let listed = &mut entry.listed[*index as usize];
             if !listed.has(rank) {
                 listed.add(rank);
                 entry.ranks.add(rank);
-                entry.rings[usize::from(rank)].push_back(*index);
+                entry.shares[usize::from(rank)].push(queue, weight, *index);
                 self.active.insert(*class);
             }
         }
@@ -244,13 +251,20 @@ impl Class {
     }
 
     fn turn_of(&self, rank: u8, index: u32, kind: Kind) -> Turn {
-        let alone = self.rings[usize::from(rank)].len() == 1;
+        let shares = &self.shares[usize::from(rank)];
+        let queue = shares.first().map_or(0, |(queue, _)| queue);
+        let most = if shares.is_single(queue) {
+            u64::MAX
+        } else {
+            TURN
+        };
         Turn {
             index,
             method: self.methods[index as usize],
+            queue,
             priority: ranks::priority(rank),
             rank,
-            most: if alone { u64::MAX } else { TURN },
+            most: most.min(shares.most()),
             kind,
         }
     }
@@ -267,30 +281,39 @@ impl Class {
         None
     }
 
-    /// The index of the first method of a rank that leaves what is kept from it. Methods without ready tasks, those
-    /// that may not start any, and those whose rank is another one by now, lose their place.
+    /// The index of the first method of the first queue of a rank that leaves what is kept from it. Methods without
+    /// ready tasks, those that may not start any, and those whose rank is another one by now, lose their place.
     fn front(&mut self, rank: u8, methods: &Methods) -> Option<u32> {
         if !self.ranks.has(rank) || self.reserve.room(ranks::latency(rank)) == 0 {
             return None;
         }
-        let ring = &mut self.rings[usize::from(rank)];
+        let shares = &mut self.shares[usize::from(rank)];
         let priority = ranks::priority(rank);
-        while let Some(&index) = ring.front() {
+        while let Some((listed, index)) = shares.first() {
             let method = self.methods[index as usize];
             let is_here = ranks::rank(methods, method, priority) == rank;
-            if is_here && methods.may_start_first(method, priority) {
+            let may = is_here && methods.may_start_first(method, priority);
+            let (queue, weight) = methods.share(method);
+            if may && listed == queue {
                 return Some(index);
             }
-            ring.pop_front();
-            self.listed[index as usize].remove(rank);
+            shares.pop();
+            if may {
+                // It has moved to another queue.
+                shares.push(queue, weight, index);
+            } else {
+                self.listed[index as usize].remove(rank);
+            }
         }
         self.ranks.remove(rank);
         None
     }
 
-    /// Ends the turn of the first method of a rank.
-    pub(crate) fn rotate(&mut self, rank: u8) {
-        self.rings[usize::from(rank)].rotate_left(1);
+    /// Ends a turn, in which so many tasks began: the next one is another method's.
+    pub(crate) fn ended(&mut self, turn: &Turn, began: u64, methods: &Methods) {
+        let shares = &mut self.shares[usize::from(turn.rank)];
+        shares.rotate(turn.queue);
+        shares.charge(turn.queue, methods.weight(turn.queue), began);
     }
 
     /// A task began in a turn.
@@ -323,10 +346,10 @@ impl Class {
             .highest(below)
             .filter(|rank| ranks::latency(*rank) == latency)
         {
-            for index in &self.rings[usize::from(rank)] {
-                // A method may stand in several rings and is counted where it stands first.
-                let highest = self.listed[*index as usize].highest(RANKS as u8);
-                let method = self.methods[*index as usize];
+            for index in self.shares[usize::from(rank)].methods() {
+                // A method may have several ranks and is counted in the highest.
+                let highest = self.listed[index as usize].highest(RANKS as u8);
+                let method = self.methods[index as usize];
                 if highest == Some(rank) && methods.may_start(method) {
                     sum += methods.startable(method, now);
                 }

@@ -1,5 +1,5 @@
-//! The guard against starvation: of 16 starts that a class of workers could have used for a task of a lower rank, one is
-//! used for it.
+//! The guard against starvation: of 16 starts that a class of workers could have used for a task of a lower rank, one
+//! is used for it.
 //!
 //! It counts starts and not time, so that it is exact, needs no clock, and takes nothing while nobody waits. It lives
 //! with the process: a restart begins a count anew.

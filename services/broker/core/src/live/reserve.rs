@@ -1,9 +1,9 @@
 //! The reserve: slots that attempts of a lower latency class leave free for those of a higher one, so that these begin
 //! at once however long the others take.
 //!
-//! It is kept by a class of workers together, so it may be a whole worker of one slot, and only for latency classes that
-//! its workers serve. It counts slots and what is on them, and needs neither clock nor history: what it keeps free
-//! is a share of what there is.
+//! It is kept by a class of workers together, so it may be a whole worker of one slot, and only for latency classes
+//! that its workers serve. It counts slots and what is on them, and needs neither clock nor history: what it keeps
+//! free is a share of what there is.
 
 use crate::policy::Latency;
 

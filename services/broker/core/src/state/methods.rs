@@ -12,6 +12,9 @@ use crate::policy::{MethodPolicy, method_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Highest weight of a queue.
+pub(crate) const QUEUE_WEIGHT_MAX: u32 = 1000;
+
 /// Highest priority of a task.
 pub(crate) const PRIORITY_MAX: u8 = 9;
 
@@ -132,6 +135,8 @@ pub(crate) struct Queue {
     pub(crate) paused: Option<Arc<str>>,
     pub(crate) methods: BTreeSet<u32>,
     pub(crate) unfinished: u64,
+    /// Its share of starts beside other queues: the largest that any of its methods says.
+    weight: u32,
 }
 
 /// All methods and queues. Neither is ever removed, so their numbers stay good.
@@ -164,6 +169,7 @@ impl Methods {
         let mut policy = policy.clone();
         policy.max_attempts = policy.max_attempts.clamp(1, u32::from(u16::MAX));
         policy.priority = policy.priority.min(PRIORITY_MAX);
+        policy.queue_weight = policy.queue_weight.min(QUEUE_WEIGHT_MAX);
         let queue = self.queue_or_new(&policy.queue);
         let Some(&number) = self.by_path.get(&policy.method) else {
             let number = self.methods.len() as u32;
@@ -196,6 +202,7 @@ impl Methods {
             self.methods[number as usize].limiter = limiter;
             self.methods[number as usize].keyed = keyed;
             self.restrain(family);
+            self.weigh(queue);
             return;
         };
         let method = &mut self.methods[number as usize];
@@ -213,7 +220,29 @@ impl Methods {
             self.queues[queue as usize].methods.insert(number);
             self.queues[queue as usize].unfinished += unfinished;
             self.wake_method(number);
+            self.weigh(old);
         }
+        self.weigh(queue);
+    }
+
+    fn weigh(&mut self, queue: u32) {
+        let methods = self.queues[queue as usize].methods.iter();
+        let weights = methods.map(|method| self.policy(*method).queue_weight);
+        let weight = weights.max().unwrap_or(1).max(1);
+        self.queues[queue as usize].weight = weight;
+    }
+
+    /// The share of starts that a queue gets beside others.
+    pub(crate) fn weight(&self, queue: u32) -> u32 {
+        self.queues
+            .get(queue as usize)
+            .map_or(1, |queue| queue.weight)
+    }
+
+    /// The queue of a method, and its share.
+    pub(crate) fn share(&self, number: u32) -> (u32, u32) {
+        let queue = self.get(number).queue;
+        (queue, self.weight(queue))
     }
 
     /// The method of a new route, and its first route, which may be the new one.
@@ -292,6 +321,7 @@ impl Methods {
             paused: None,
             methods: BTreeSet::new(),
             unfinished: 0,
+            weight: 1,
         };
         self.queues.push(entry);
         self.by_name.insert(Arc::clone(name), queue);

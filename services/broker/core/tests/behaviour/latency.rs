@@ -152,7 +152,7 @@ fn critical_work_that_fills_all_slots_starves_nobody() {
         );
         running.extend(attempts(&effects, WORKER));
     }
-    // Of every 16 starts that could have been one of them. While one runs, which takes three more, the others could not.
+    // Of every 16 starts that could have been one of them; while one runs, for three more, the others could not.
     let at = |id| started.iter().position(|other| *other == id);
     assert_eq!([201, 202, 203].map(at), [Some(15), Some(34), Some(53)]);
 }

@@ -27,4 +27,6 @@ mod restart;
 mod retries;
 mod routes;
 mod sessions;
+mod shares;
+mod tenants;
 mod workers;

@@ -50,6 +50,8 @@ def to_method_policy(policy: MethodPolicy, route: Route | None = None) -> pb.Met
         concurrency_limit=policy.concurrency_limit,
         concurrency_per_key=policy.concurrency_per_key,
         latency_class=_LATENCIES[policy.latency],
+        queue_weight=policy.queue_weight,
+        fair_by_key=policy.fair_by_key,
     )
 
 

@@ -125,7 +125,7 @@ class MethodPolicy:
     concurrency_limit: int
     # Attempts at once for one key, 0: unlimited.
     concurrency_per_key: int
-    # The key of rate_limit and concurrency_per_key; None: neither has one.
+    # The key of rate_limit, concurrency_per_key and fair_by_key; None: none has one.
     limit_key: KeyPath | None
     # None: it never rests.
     breaker: Breaker | None
@@ -135,3 +135,7 @@ class MethodPolicy:
     schedule: Schedule | None = None
     # Goes before the priority.
     latency: Latency = Latency.STANDARD
+    # The share of starts of its queue, 1 to 1000; 0: not said, which is 1 if no method says it.
+    queue_weight: int = 0
+    # Whether keys take turns, also where nothing limits them.
+    fair_by_key: bool = False

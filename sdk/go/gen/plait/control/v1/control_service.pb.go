@@ -1241,7 +1241,11 @@ type MethodPolicy struct {
 	// Attempts at once for one key, 0: unlimited.
 	ConcurrencyPerKey uint32 `protobuf:"varint,19,opt,name=concurrency_per_key,json=concurrencyPerKey,proto3" json:"concurrency_per_key,omitempty"`
 	// How soon its tasks begin beside others; goes before the priority.
-	LatencyClass  v1.LatencyClass `protobuf:"varint,20,opt,name=latency_class,json=latencyClass,proto3,enum=plait.v1.LatencyClass" json:"latency_class,omitempty"`
+	LatencyClass v1.LatencyClass `protobuf:"varint,20,opt,name=latency_class,json=latencyClass,proto3,enum=plait.v1.LatencyClass" json:"latency_class,omitempty"`
+	// The share of starts that its queue gets beside others, 1 to 1000; 0: not said. Of several the largest holds.
+	QueueWeight uint32 `protobuf:"varint,21,opt,name=queue_weight,json=queueWeight,proto3" json:"queue_weight,omitempty"`
+	// Whether limit keys take turns, also where nothing limits them.
+	FairByKey     bool `protobuf:"varint,22,opt,name=fair_by_key,json=fairByKey,proto3" json:"fair_by_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1414,6 +1418,20 @@ func (x *MethodPolicy) GetLatencyClass() v1.LatencyClass {
 		return x.LatencyClass
 	}
 	return v1.LatencyClass(0)
+}
+
+func (x *MethodPolicy) GetQueueWeight() uint32 {
+	if x != nil {
+		return x.QueueWeight
+	}
+	return 0
+}
+
+func (x *MethodPolicy) GetFairByKey() bool {
+	if x != nil {
+		return x.FairByKey
+	}
+	return false
 }
 
 // Windows of workers.
@@ -1652,7 +1670,7 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\bpolicies\x18\x02 \x03(\v2\x1e.plait.control.v1.MethodPolicyR\bpolicies\x12,\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.google.rpc.StatusR\arefusal\x12'\n" +
 	"\x0fbeside_services\x18\x04 \x03(\tR\x0ebesideServices\"\x18\n" +
-	"\x16DecideContractResponse\"\xc4\x06\n" +
+	"\x16DecideContractResponse\"\x87\a\n" +
 	"\fMethodPolicy\x12(\n" +
 	"\x04info\x18\x01 \x01(\v2\x14.plait.v1.MethodInfoR\x04info\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -1678,7 +1696,9 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\vrate_by_key\x18\x11 \x01(\bR\trateByKey\x12+\n" +
 	"\x11concurrency_limit\x18\x12 \x01(\rR\x10concurrencyLimit\x12.\n" +
 	"\x13concurrency_per_key\x18\x13 \x01(\rR\x11concurrencyPerKey\x12;\n" +
-	"\rlatency_class\x18\x14 \x01(\x0e2\x16.plait.v1.LatencyClassR\flatencyClass\"M\n" +
+	"\rlatency_class\x18\x14 \x01(\x0e2\x16.plait.v1.LatencyClassR\flatencyClass\x12!\n" +
+	"\fqueue_weight\x18\x15 \x01(\rR\vqueueWeight\x12\x1e\n" +
+	"\vfair_by_key\x18\x16 \x01(\bR\tfairByKey\"M\n" +
 	"\x11SetWindowsRequest\x128\n" +
 	"\awindows\x18\x01 \x03(\v2\x1e.plait.control.v1.WorkerWindowR\awindows\">\n" +
 	"\fWorkerWindow\x12\x16\n" +
