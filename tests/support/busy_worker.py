@@ -18,7 +18,6 @@ from typing import Any
 import plait
 from testing.v1 import echo_pb2 as pb
 from testing.v1 import echo_pb2_grpc as rpc
-from tests.support.waiting import elapse
 
 
 def burn(seconds: float) -> None:
@@ -40,7 +39,9 @@ class Busy(rpc.EchoServiceServicer):
         if self._pool:
             await asyncio.get_running_loop().run_in_executor(self._pool, burn, seconds)
         else:
-            await elapse(seconds)
+            over = asyncio.Event()
+            asyncio.get_running_loop().call_later(seconds, over.set)
+            await over.wait()
         return pb.SleepResponse()
 
     async def Inspect(self, request: Any, context: Any) -> Any:
