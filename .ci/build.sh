@@ -16,8 +16,15 @@ if [ "$profile" = dev ]; then
   crates+=(echo-worker-rust plait-broker-sim)
 fi
 
-cargo build --quiet --locked --profile "$profile" "${crates[@]/#/--package=}"
+compile() { cargo build --quiet --locked --profile "$profile" "${crates[@]/#/--package=}" "$@"; }
 mkdir -p "build/$profile"
+if [ "$profile" = dev ]; then
+  .ci/later.sh
+  # Before the others, for both builds of a program have the same place.
+  compile --features echo-worker-rust/later
+  cp "${CARGO_TARGET_DIR:-$PWD/target}/$folder/echo-worker-rust" build/later/
+fi
+compile
 for crate in "${crates[@]}"; do
   program=${crate/plait-broker-sim/plait-sim} # the checker of histories
   ln -sf "${CARGO_TARGET_DIR:-$PWD/target}/$folder/$program" "build/$profile/"
@@ -28,10 +35,12 @@ mapfile -t modules < <(.ci/go_modules.sh | grep -v /interop/drivers/)
 go build -o "build/$profile/" "${modules[@]}"
 if [ "$profile" = dev ]; then
   go build -o "build/$profile/echo-worker-go" ./interop/drivers/go
+  go build -overlay build/later/overlay.json -o build/later/echo-worker-go ./interop/drivers/go
   go build -o "build/$profile/caller-go" ./interop/drivers/go/caller
   go build -o "build/$profile/tier-go" ./interop/drivers/go/tier
   .ci/typescript.sh build
   ln -sf "$PWD/interop/drivers/typescript/dist/main.js" "build/$profile/echo-worker-typescript"
+  .ci/typescript.sh later
   # The interop suite of grpc-go, as its authors wrote it, for the sidecar.
   (
     cd .ci/tools/interop

@@ -10,4 +10,4 @@ golangci-lint fmt "${modules[@]%/...}"
 cargo fmt --all
 cargo fmt --manifest-path tests/fuzz/Cargo.toml # a workspace of its own
 buf format --write
-biome check --config-path=.ci --write sdk/typescript interop/drivers/typescript
+biome check --config-path=.ci --write sdk/typescript interop/drivers/typescript interop/plain/node

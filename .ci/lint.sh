@@ -32,7 +32,7 @@ rust() {
 }
 
 typescript() {
-  run biome ci --config-path=.ci --error-on-warnings sdk/typescript interop/drivers/typescript
+  run biome ci --config-path=.ci --error-on-warnings sdk/typescript interop/drivers/typescript interop/plain/node
   run .ci/typescript.sh build # the compiler's checks are lint, too
 }
 

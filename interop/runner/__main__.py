@@ -3,6 +3,7 @@
 python -m interop.runner                                   everything
 python -m interop.runner --clients go --workers rust       one pair
 python -m interop.runner --case 'errors/*'                 some cases
+python -m interop.runner --case 'versions/*'               old and new builds
 python -m interop.runner --write                           interop/RESULTS.md, FEATURES.md too
 """
 
@@ -16,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from interop.runner import report
+from interop.runner import report, versions
 from interop.runner.cases import Case, load
 from interop.runner.processes import Client, Mesh, driver
 from interop.runner.report import Result
@@ -40,19 +41,23 @@ MESHES_AT_ONCE = 2
 def main() -> int:
     options = _parse()
     cases = [case for case in load() if fnmatch.fnmatch(case.id, options.case)]
-    if not cases:
+    by_version = fnmatch.filter([f"{versions.SUITE}/{it}" for it in versions.CASES], options.case)
+    if not cases and not by_version:
         print(f"no case is named {options.case}", file=sys.stderr)
         return 2
     pairs = [(client, worker) for worker in options.workers for client in options.clients]
     if options.ring:
         pairs = list(RING)
-    results = asyncio.run(run(pairs, cases))
+    results = asyncio.run(run(pairs, cases)) if cases else []
+    if by_version:
+        results += asyncio.run(_versions(options.clients, options.workers))
     verdict = report.judge(results, report.load_known())
     for result in verdict.unexpected:
         print(f"FAILED {result.client} -> {result.worker} {result.case}: {result.failure}")
     for known in verdict.passed_all_the_same:
         print(f"PASSED, though expected to fail: {known.case} {known.client} -> {known.worker}")
     print(report.matrix(verdict))
+    print(report.version_matrix(verdict))
     if options.write:
         report.write(verdict)
     return 0 if verdict.ok else 1
@@ -89,6 +94,14 @@ async def run(pairs: Sequence[tuple[str, str]], cases: Sequence[Case]) -> list[R
         async with asyncio.TaskGroup() as group:
             each = [group.create_task(one(worker)) for worker in workers]
     return [result for done in each for result in done.result()]
+
+
+async def _versions(clients: Sequence[str], workers: Sequence[str]) -> list[Result]:
+    """Old and new builds: every SDK, and the sidecar as a worker, in a ring as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        callers = [client for client in clients if client in LANGUAGES]
+        its = [worker for worker in workers if worker in (*LANGUAGES, "sidecar")]
+        return await versions.run(callers, its, Path(folder))
 
 
 async def _worker(

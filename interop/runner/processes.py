@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,8 @@ from plait.conformance.v1 import client_driver_pb2 as api
 from plait.v1 import contract_service_pb2_grpc, task_service_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
+LATER = ROOT / "build/later"
+"""The later version of the contract, and what was built with it."""
 READY_S = 60.0
 """A process may take so long to be ready beside others on two cores."""
 END_S = 40.0
@@ -39,6 +41,8 @@ class Driver:
     command: tuple[str, ...]
     server: tuple[str, ...] = ()
     """The plain server that the worker stands before; (): none."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside our own."""
 
 
 def driver(language: str) -> Driver:
@@ -55,6 +59,16 @@ def driver(language: str) -> Driver:
         script = str(ROOT / "interop/drivers/plain/plain_echo.py")
         return Driver(language, (str(binaries() / "plait-sidecar"),), (sys.executable, script))
     return Driver(language, (str(binaries() / f"echo-worker-{language}"),))
+
+
+def later_driver(language: str) -> Driver:
+    """The same with the code of a later version of the contract (.ci/later.sh)."""
+    earlier = driver(language)
+    if language == "python":
+        return replace(earlier, env={"PYTHONPATH": str(LATER / "python")})
+    if language == "sidecar":
+        return replace(earlier, server=(*earlier.server, "--contracts", str(LATER / "proto")))
+    return replace(earlier, command=(str(LATER / f"echo-worker-{language}"),))
 
 
 class Process:
@@ -143,7 +157,7 @@ class Client:
     async def start(cls, spec: Driver, address: str, log: Path) -> "Client":
         """Starts a driver as a client of the mesh at an address."""
         command = (*spec.command, "--client")
-        env = {"PLAIT_ADDRESS": address}
+        env = {**spec.env, "PLAIT_ADDRESS": address}
         return cls(await spawn(command, env, log, asyncio.subprocess.PIPE))
 
     async def ask(
@@ -190,19 +204,21 @@ class Client:
 
 
 class Mesh:
-    """A broker, a scheduler and a worker of one language."""
+    """A broker, a scheduler and a worker of one language; or, of none, what is started."""
 
-    def __init__(self, folder: Path, worker: Driver) -> None:
+    def __init__(self, folder: Path, worker: Driver | None) -> None:
         self.address = "127.0.0.1:0"
         self._folder = folder
         self._spec = worker
-        home = str(folder / worker.language)
+        self._name = worker.language if worker else "any"
+        home = str(folder / self._name)
         self._env = {"XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
         self._broker: Process | None = None
         self._scheduler: Process | None = None
         self._server: Process | None = None
         self._workers: list[Process] = []
         self._stopping: list[Process] = []
+        self._beside: list[Process] = []
         self._channel: grpc.aio.Channel | None = None
         self._settings: dict[str, str] = {}
         self._broker_changed = self._workers_changed = False
@@ -212,7 +228,8 @@ class Mesh:
             await self.start_broker()
             scheduler = (sys.executable, "-m", "plait_scheduler", "--listen", "127.0.0.1:0")
             self._scheduler = await self._start(scheduler, "scheduler")
-            await self.start_worker()
+            if self._spec is not None:
+                await self.start_worker()
         except BaseException:
             await self.stop()
             raise
@@ -228,6 +245,7 @@ class Mesh:
         for process in (
             *self._workers,
             *self._stopping,
+            *self._beside,
             self._server,
             self._scheduler,
             self._broker,
@@ -287,10 +305,11 @@ class Mesh:
             await self.start_worker()
 
     def _data(self) -> Path:
-        return self._folder / f"broker-{self._spec.language}"
+        return self._folder / f"broker-{self._name}"
 
     async def start_worker(self, slots: int | None = None) -> None:
         """Starts one more worker and waits until it is attached; slots: attempts at once."""
+        assert self._spec is not None
         command = self._spec.command
         if slots is not None:
             command += ("--concurrency", str(slots))
@@ -300,6 +319,17 @@ class Mesh:
                 self._server = await self._start(self._spec.server, "server")
             command += ("--target", self._server.ready["address"])
         self._workers.append(await self._start(command, "worker"))
+
+    async def start_beside(self, spec: Driver, name: str) -> Process:
+        """Starts a worker of any kind, whose id begins with a name; `stop` ends it, too."""
+        command, env = spec.command, {**spec.env, "PLAIT_PROCESS": name}
+        if spec.server:
+            server = await self._start(spec.server, name, env)
+            self._beside.append(server)
+            command += ("--target", server.ready["address"])
+        worker = await self._start(command, name, env)
+        self._beside.append(worker)
+        return worker
 
     async def kill_workers(self) -> None:
         """kill -9 to all of them."""
@@ -335,5 +365,5 @@ class Mesh:
         self, command: Sequence[str], name: str, settings: Mapping[str, str] = MappingProxyType({})
     ) -> Process:
         env = {**self._env, "PLAIT_ADDRESS": self.address, **settings}
-        log = self._folder / f"{self._spec.language}-{name}.log"
+        log = self._folder / f"{self._name}-{name}.log"
         return await Process.start(command, env, log)

@@ -95,6 +95,34 @@ def _cell(verdict: Verdict, client: str, worker: str) -> str:
     return f"{passed}/{len(here)}" if here else "-"
 
 
+def version_matrix(verdict: Verdict) -> str:
+    """Old and new builds, a row for each client of a version and a column for each worker."""
+    here = [result for result in verdict.results if result.case.startswith("versions/")]
+    workers = _in_order(result.worker for result in here)
+    lines = [
+        "| client \\ worker | " + " | ".join(workers) + " |",
+        "|---|" + "---|" * len(workers),
+    ]
+    for client in _in_order(result.client for result in here):
+        for version in ("old", "new"):
+            mine = [
+                result
+                for result in here
+                if result.client == client and result.case.startswith(f"versions/{version}")
+            ]
+            cells = [_versions(version, [r for r in mine if r.worker == it]) for it in workers]
+            lines.append(f"| {client}, {version} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _versions(client: str, results: Sequence[Result]) -> str:
+    """What the workers of both versions do for a client of one, if all is as it should be."""
+    failed = [result.case.partition("/")[2] for result in results if result.failure is not None]
+    if failed:
+        return "**" + ", ".join(failed) + "**"
+    return "by old and new" if client == "old" else "by new, waits for it"
+
+
 def _in_order(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
@@ -117,6 +145,14 @@ def page(verdict: Verdict) -> str:
             f"{suite} {sum(case.startswith(suite + '/') for case in cases)}" for suite in suites
         )
         + ".",
+        "",
+        "## Old and new builds",
+        "",
+        "Each client and each worker, built with a contract and with a later version of it, which",
+        "has a field more. What a client of a version submits is done by the worker of either, or",
+        "waits until a worker comes that knows all that was said.",
+        "",
+        version_matrix(verdict),
         "",
         "## Expected failures",
         "",

@@ -28,7 +28,9 @@ type call struct {
 	// nil when the request came as a Payload.
 	message proto.Message
 	payload []byte
-	await   bool
+	// The key that limits group by; "" for none.
+	limitKey string
+	await    bool
 	// The running attempt whose child the task is; nil: none.
 	parent *attempt
 	span   trace.Span
@@ -75,6 +77,10 @@ func (call *call) readKeys() (err error) {
 	}
 	given, isGiven := call.orderingKey, call.hasOrderingKey
 	call.orderingKey, err = call.readKey(given, isGiven, m.orderingKey, "ordering")
+	if err != nil {
+		return err
+	}
+	call.limitKey, err = call.readKey("", false, m.limitKey, "limit")
 	return err
 }
 
@@ -110,12 +116,12 @@ func (call *call) submission(ctx context.Context) (*submission, error) {
 	}
 	sub := &submission{
 		method: call.method.path, route: call.method.route, payload: call.payload, options: options,
-		key: call.key, orderingKey: call.orderingKey, await: call.await || call.parent != nil,
+		key: call.key, orderingKey: call.orderingKey, limitKey: call.limitKey,
+		await: call.await || call.parent != nil,
 	}
-	sub.size = len(sub.payload) + len(sub.key) + len(sub.orderingKey)
+	sub.size = len(sub.payload) + len(sub.key) + len(sub.orderingKey) + len(sub.limitKey)
 	if options != nil {
-		sub.size += metadataBytes(options.GetMetadata()) + len(options.GetLimitKey()) +
-			len(options.GetParent().GetChildKey())
+		sub.size += metadataBytes(options.GetMetadata()) + len(options.GetParent().GetChildKey())
 	}
 	sub.wait.parent, sub.wait.soon = call.parent, call.await
 	if call.await {
@@ -138,7 +144,7 @@ func callerDeadline(ctx context.Context, parent *attempt) time.Time {
 func (call *call) taskOptions(ctx context.Context) (*plaitv1.TaskOptions, error) {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	list := appendTraceContext(ctx, metadatumList(md), call.span)
-	plain := len(list) == 0 && call.plain() && call.method.limitKey == nil
+	plain := len(list) == 0 && call.plain()
 	switch {
 	case plain && call.parent == nil:
 		return nil, nil
@@ -160,13 +166,6 @@ func (call *call) taskOptions(ctx context.Context) (*plaitv1.TaskOptions, error)
 	}
 	if call.hasDeadline {
 		options.Deadline = durationpb.New(call.deadline)
-	}
-	if path := call.method.limitKey; path != nil {
-		text, err := call.readKey("", false, path, "limit")
-		if err != nil {
-			return nil, err
-		}
-		options.LimitKey = text
 	}
 	return options, nil
 }

@@ -13,7 +13,7 @@ type submission struct {
 	route   string
 	payload []byte
 	// "" for none.
-	key, orderingKey string
+	key, orderingKey, limitKey string
 	// nil for none. Submissions may share one; nobody writes to it once it is queued.
 	options *plaitv1.TaskOptions
 	// When the task is to expire, from the caller's deadline; zero: the policy says. Kept as an
@@ -142,6 +142,12 @@ func (f *frame) setKeys(tasks *plaitv1.SubmitFrame) {
 				tasks.OrderingKeys = make([]string, len(f.submissions))
 			}
 			tasks.OrderingKeys[i] = sub.orderingKey
+		}
+		if sub.limitKey != "" {
+			if tasks.LimitKeys == nil {
+				tasks.LimitKeys = make([]string, len(f.submissions))
+			}
+			tasks.LimitKeys[i] = sub.limitKey
 		}
 	}
 }

@@ -295,7 +295,7 @@ func (sub *submission) optionsAt(now time.Time) *plaitv1.TaskOptions {
 	options := &plaitv1.TaskOptions{Deadline: durationpb.New(left)}
 	if o := sub.options; o != nil {
 		options.Delay, options.Priority, options.Metadata = o.Delay, o.Priority, o.Metadata
-		options.Parent, options.LimitKey = o.Parent, o.LimitKey
+		options.Parent = o.Parent
 		if o.Deadline != nil && o.Deadline.AsDuration() < left {
 			options.Deadline = o.Deadline
 		}

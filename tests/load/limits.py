@@ -17,13 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.load.contracts import BREAKER, push
 from tests.support.mesh import ROOT, Mesh
 
 KEYS = 1000
 ROUNDS = 3
 SIZE_BYTES = 64
 LIMIT_S = 300.0
-PLACE = "breaker: {disabled: false}"
 CASES = {
     "no limits": "",
     "a rate and a number at once of the method, far away": (
@@ -38,30 +38,13 @@ CASES = {
 HEAD = "| | tasks a second | of those without limits |\n|---|---|---|"
 
 
-async def push(mesh: Mesh, limits: str) -> None:
-    """Puts the contract in force with these limits."""
-    source = (ROOT / "proto/testing/v1/echo.proto").read_text()
-    assert source.count(PLACE) == 1
-    path = mesh.folder / "limited/testing/v1/echo.proto"
-    path.parent.mkdir(parents=True)
-    path.write_text(source.replace(PLACE, f"{PLACE} {limits}"))
-    pushing = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "plait.cli", "contract", "push", str(path)),
-        *("-I", str(mesh.folder / "limited"), "--service", "testing.v1.EchoService"),
-        *("--address", mesh.address),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    if await pushing.wait() != 0:
-        raise RuntimeError("the contract with limits was refused")
-
-
 async def tasks_per_s(folder: Path, limits: str, tasks: int) -> float:
     """What the client measures on a mesh of its own."""
     program = str(Path(os.environ["PLAIT_BIN"]) / "plait-bench-rust")
     async with Mesh(folder) as mesh, asyncio.timeout(LIMIT_S):
         worker = await mesh.start("bench", [program, "--role", "worker"])
         if limits:
-            await push(mesh, limits)
+            await push(mesh, f"{BREAKER} {limits}")
         client = await asyncio.create_subprocess_exec(
             *(program, "--role", "client", "--tasks", str(tasks), "--single", "10"),
             *("--size", str(SIZE_BYTES), "--keys", str(KEYS)),

@@ -22,6 +22,7 @@ from pathlib import Path
 import grpc
 
 from testing.v1 import echo_pb2 as pb
+from tests.load.contracts import push
 from tests.support.mesh import ROOT, Mesh
 from tests.support.waiting import elapse
 
@@ -33,7 +34,6 @@ INSPECT_S = 0.02
 """Between two calls of the other one."""
 DONE_S = 180.0
 """After the last submission."""
-ON = "breaker: {disabled: false}"
 HEAD = (
     "| | tasks submitted | attempts burnt | tasks failed for good | the last done after the end of"
     " the outage | p99 of another method before | p99 during |\n|---|---|---|---|---|---|---|"
@@ -103,23 +103,6 @@ async def keep_calling(
             await elapse(max(0.0, next_at - time.monotonic()))
 
 
-async def turn_off(mesh: Mesh) -> None:
-    """Puts the contract in force without the method's breaker."""
-    source = (ROOT / "proto/testing/v1/echo.proto").read_text()
-    assert source.count(ON) == 1
-    path = mesh.folder / "off/testing/v1/echo.proto"
-    path.parent.mkdir(parents=True)
-    path.write_text(source.replace(ON, "breaker: {disabled: true}"))
-    push = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "plait.cli", "contract", "push", str(path)),
-        *("-I", str(mesh.folder / "off"), "--service", "testing.v1.EchoService"),
-        *("--address", mesh.address),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    if await push.wait() != 0:
-        raise RuntimeError("the contract without a breaker was refused")
-
-
 async def scenario(folder: Path, outage_s: float, *, breakers: bool) -> Result:
     """One outage on a mesh of its own."""
     outage = folder / "away"
@@ -128,7 +111,7 @@ async def scenario(folder: Path, outage_s: float, *, breakers: bool) -> Result:
         program = str(ROOT / "tests/support/outage_worker.py")
         worker = await mesh.start("outage", [sys.executable, program, str(outage)])
         if not breakers:
-            await turn_off(mesh)
+            await push(mesh, "breaker: {disabled: true}")
         async with mesh.caller() as caller, asyncio.timeout(outage_s + 2 * CALM_S + DONE_S):
             began = time.monotonic()
             gone, back = began + CALM_S, began + CALM_S + outage_s

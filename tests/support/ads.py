@@ -31,6 +31,7 @@ ENDPOINTS = _PREFIX + endpoint_pb2.ClusterLoadAssignment.DESCRIPTOR.full_name
 # User agents, as the libraries send them.
 C_CORE = "gRPC C-core linux"
 GO = "gRPC Go"
+NODE = "gRPC Node Pure JS"
 WAIT_S = 40.0
 
 _numbers = itertools.count(1)

@@ -1,18 +1,25 @@
 """The official interop client of grpc-go, unmodified, becomes durable: it calls a sidecar, which
-submits; another sidecar works for the official interop service."""
+submits; another sidecar works for the official interop service, that of grpc-go or of grpc-java."""
 
 import asyncio
 import re
+import subprocess
+import sys
+import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from plait.v1 import task_pb2
-from tests.support.mesh import Mesh, binaries
+from tests.support.java import start_interop_server
+from tests.support.mesh import ROOT, Mesh, binaries
 from tests.support.sidecar import start_sidecar
 
+# The first test of Java downloads its jars.
+pytestmark = pytest.mark.timeout(300)
 LIMIT_S = 50
 SHOWN_BYTES = 4_000
 SERVICE = "grpc.testing.TestService"
@@ -64,15 +71,33 @@ class Suite:
             return await caller.list(f'method = "/{SERVICE}/{method}"')
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+def descriptors(folder: Path) -> tuple[str, str]:
+    """The flag for a server without reflection: the contract that lies beside Java's classes."""
+    (jar,) = (ROOT / "build/java/lib").glob("grpc-interop-testing-*.jar")
+    with zipfile.ZipFile(jar) as opened:
+        protos = [each for each in opened.namelist() if each.endswith(".proto")]
+        opened.extractall(folder, protos)
+    out = folder / "interop.binpb"
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", "--include_imports"]
+    subprocess.run([*command, f"--descriptor_set_out={out}", *protos], check=True)
+    return "--descriptors", str(out)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["go", "java"])
+async def suite(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Suite]:
     """client -> sidecar -> broker -> sidecar -> server."""
     folder = tmp_path_factory.mktemp("interop")
     policies = folder / "policies.yaml"
     policies.write_text(POLICIES)
     async with Mesh(folder) as mesh:
-        server = await mesh.start("server", [str(binaries() / "grpc-interop-server")])
-        arguments = ("--service", SERVICE, "--policies", str(policies))
+        arguments = ["--service", SERVICE, "--policies", str(policies)]
+        if request.param == "java":
+            server = await start_interop_server(mesh)
+            arguments += descriptors(folder)
+        else:
+            server = await mesh.start("server", [str(binaries() / "grpc-interop-server")])
         await start_sidecar(mesh, server.address, *arguments)
         front = await start_sidecar(mesh, server.address, *arguments, "--listen", "127.0.0.1:0")
         yield Suite(mesh, front.address)

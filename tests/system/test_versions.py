@@ -1,7 +1,8 @@
 """Two versions of a contract side by side: tasks go to workers that know all that was said.
 
 The contract of this repository is one version; the other is made from its source, and served and
-called by programs of its own generated code.
+called by programs of its own generated code. Builds of every language meet in
+interop/runner/versions.py.
 """
 
 import asyncio
@@ -23,7 +24,6 @@ from tests.support.waiting import eventually
 SERVICE = "testing.v1.EchoService"
 SOURCE = (ROOT / "proto/testing/v1/echo.proto").read_text()
 PROGRAM = str(ROOT / "tests/support/versioned_echo.py")
-LANGUAGES = ("python", "go", "rust", "typescript")
 TIMEOUT_S = 60.0
 
 
@@ -123,8 +123,6 @@ async def client(
         await running.close()
 
 
-# Clients and workers in a ring, so that each is both and meets another.
-PAIRS = list(zip(LANGUAGES, LANGUAGES[1:] + LANGUAGES[:1], strict=True))
 PLAIN = pb.EchoRequest(payload=b"plain").SerializeToString()
 # As LATER has it: payload and note.
 NOTED = b"\x0a\x05noted\x12\x04seen"
@@ -141,7 +139,7 @@ async def ran(caller: Caller, *tasks: task_pb2.Task) -> set[str]:
     return {event.worker for task in whole for event in task.events if event.worker}
 
 
-@pytest.mark.parametrize(("calls", "works"), PAIRS)
+@pytest.mark.parametrize(("calls", "works"), [("typescript", "rust")])
 async def test_no_worker_drops_what_a_later_client_said(fresh: Mesh, calls: str, works: str):
     later = await version(fresh, LATER)
     await fresh.start_worker(works)
@@ -161,7 +159,7 @@ async def test_no_worker_drops_what_a_later_client_said(fresh: Mesh, calls: str,
         assert await held == [NOTED]
 
 
-@pytest.mark.parametrize(("calls", "works"), PAIRS)
+@pytest.mark.parametrize(("calls", "works"), [("go", "python")])
 async def test_an_earlier_worker_goes_on_with_what_it_knows(fresh: Mesh, calls: str, works: str):
     earlier = await version(fresh, EARLIER)
     older = await earlier.worker()

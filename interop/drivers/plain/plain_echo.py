@@ -33,11 +33,11 @@ SERVICE = "testing.v1.EchoService"
 DETAILS_KEY = "grpc-status-details-bin"
 
 
-def descriptors() -> descriptor_pb2.FileDescriptorSet:
-    """The contract with all that it imports, straight from its source."""
+def descriptors(contracts: Path = ROOT / "proto") -> descriptor_pb2.FileDescriptorSet:
+    """The contract with all that it imports, straight from its source in a folder."""
     with tempfile.NamedTemporaryFile() as out:
         command = [sys.executable, "-m", "grpc_tools.protoc", "--include_imports"]
-        command += [f"-I{ROOT / 'proto'}", f"-I{ROOT / 'third_party'}"]
+        command += [f"-I{contracts}", f"-I{ROOT / 'third_party'}"]
         command += [f"--descriptor_set_out={out.name}", "testing/v1/echo.proto"]
         subprocess.run(command, check=True)
         return descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes())
@@ -172,7 +172,7 @@ def details(request: Any) -> Iterator[Any]:
 async def serve(options: argparse.Namespace) -> None:
     """Serves until the process is told to stop."""
     pool = descriptor_pool.DescriptorPool()
-    for file in descriptors().file:
+    for file in descriptors(options.contracts).file:
         pool.Add(file)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((Echo(pool, options.journal, options.busy).handlers(),))
@@ -211,6 +211,7 @@ def main() -> None:
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--journal", type=Path)
     parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--contracts", type=Path, default=ROOT / "proto")
     parser.add_argument("--no-reflection", dest="reflection", action="store_false")
     asyncio.run(serve(parser.parse_args()))
 

@@ -481,7 +481,8 @@ pub struct TaskOptions {
     /// The flow this task is a child of.
     #[prost(message, optional, tag = "5")]
     pub parent: ::core::option::Option<FlowParent>,
-    /// The key that a concurrency or rate limit groups by, where the policy names one.
+    /// The key that a concurrency or rate limit groups by, where the policy names one. In a frame limit_keys is the
+    /// cheaper way.
     #[prost(string, tag = "6")]
     pub limit_key: ::prost::alloc::string::String,
 }
@@ -2667,6 +2668,9 @@ pub struct SubmitFrame {
     /// Options of every task that has no entry in `options`.
     #[prost(message, optional, tag = "7")]
     pub common: ::core::option::Option<TaskOptions>,
+    /// The limit key of each task, "" for none or the one in its options. Empty column: the same for all.
+    #[prost(string, repeated, tag = "8")]
+    pub limit_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Options of one task of a frame.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -306,6 +306,7 @@ impl Order {
         let Method {
             idempotency_key,
             ordering_key,
+            limit_key,
             ..
         } = &*self.method;
         let flow = self.attempt.as_ref().map(Attempt::flow);
@@ -314,6 +315,7 @@ impl Order {
             method: Arc::clone(&self.method),
             idempotency_key: self.key(self.options.key.as_ref(), idempotency_key.as_ref())?,
             ordering_key: self.key(self.options.ordering_key.as_ref(), ordering_key.as_ref())?,
+            limit_key: self.key(None, limit_key.as_ref())?,
             options: self.task_options()?,
             ticket: Arc::new(Ticket::new(awaited, flow)),
             weight: Session::weight(&self.payload),
@@ -322,27 +324,27 @@ impl Order {
     }
 
     /// A key given at call time, else the one in the request.
-    fn key(&self, given: Option<&String>, path: Option<&KeyPath>) -> Result<String, Status> {
+    fn key(&self, given: Option<&String>, path: Option<&KeyPath>) -> Result<Box<str>, Status> {
         match (given, path) {
-            (Some(given), _) => Ok(given.clone()),
-            (None, None) => Ok(String::new()),
-            (None, Some(path)) => keys::text(path, &self.payload).map_err(|error| {
-                let (method, field) = (self.method.path.to_string(), path.path.clone());
-                let message = format!("reading the key {field:?} of {method}: {error}");
-                let metadata = [("method", method), ("field", field)];
-                errors::refusal(ErrorReason::InvalidRequest, message, metadata)
-            }),
+            (Some(given), _) => Ok(given.as_str().into()),
+            (None, None) => Ok(Box::default()),
+            (None, Some(path)) => {
+                keys::text(path, &self.payload)
+                    .map(Into::into)
+                    .map_err(|error| {
+                        let (method, field) = (self.method.path.to_string(), path.path.clone());
+                        let message = format!("reading the key {field:?} of {method}: {error}");
+                        let metadata = [("method", method), ("field", field)];
+                        errors::refusal(ErrorReason::InvalidRequest, message, metadata)
+                    })
+            }
         }
     }
 
     fn task_options(&self) -> Result<Option<Arc<TaskOptions>>, Status> {
         let mut metadata = self.metadata.clone();
         self.span.inject(&mut metadata);
-        let limit_key = self.key(None, self.method.limit_key.as_ref())?;
-        let plain = metadata.is_empty()
-            && limit_key.is_empty()
-            && self.deadline.is_none()
-            && self.options.is_plain();
+        let plain = metadata.is_empty() && self.deadline.is_none() && self.options.is_plain();
         let parent = match &self.attempt {
             None if plain => return Ok(None),
             None => None,
@@ -354,7 +356,6 @@ impl Order {
         let options = self.options.to_task_options(self.left());
         Ok(Some(Arc::new(TaskOptions {
             metadata,
-            limit_key,
             parent,
             ..options
         })))

@@ -2,10 +2,9 @@
  * What the broker enforces for the methods that a client submits: asked once a method, and
  * remembered (docs/protocol.md §1).
  */
-import { clone, create, type DescMethodUnary } from "@bufbuild/protobuf";
+import type { DescMethodUnary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { KeyPath, MethodInfo } from "../gen/plait/v1/contract_service_pb.js";
-import { TaskOptionsSchema } from "../gen/plait/v1/task_pb.js";
 import { descriptorSet } from "./descriptors.js";
 import { newError, Reason, reason } from "./errors.js";
 import { keyIn } from "./keys.js";
@@ -42,26 +41,19 @@ export class Method {
       const { payload } = submission;
       submission.idempotencyKey ??= read(payload, idempotencyKey);
       submission.orderingKey ??= read(payload, orderingKey);
-      const limit = read(payload, limitKey);
-      if (limit) {
-        const { options } = submission;
-        // Options may be shared.
-        const own = options ? clone(TaskOptionsSchema, options) : create(TaskOptionsSchema);
-        own.limitKey ||= limit;
-        submission.options = own;
-      }
-      return this.#missing(submission, limit);
+      submission.limitKey = read(payload, limitKey);
+      return this.#missing(submission);
     } catch (error) {
       const text = `the request of ${this.path} cannot be read: ${error}`;
       return newError(Code.InvalidArgument, Reason.INVALID_REQUEST, text, { field: "request" });
     }
   }
 
-  #missing(submission: Submission, limit: string | undefined): ConnectError | undefined {
+  #missing(submission: Submission): ConnectError | undefined {
     const keys = [
       ["idempotency", submission.idempotencyKey],
       ["ordering", submission.orderingKey],
-      ["limit", limit],
+      ["limit", submission.limitKey],
     ] as const;
     const missing = keys.find(([, found]) => found === "");
     if (missing === undefined) {

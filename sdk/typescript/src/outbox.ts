@@ -121,6 +121,9 @@ export class Outbox {
     if (submissions.some((each) => each.orderingKey)) {
       tasks.orderingKeys = submissions.map((each) => each.orderingKey ?? "");
     }
+    if (submissions.some((each) => each.limitKey)) {
+      tasks.limitKeys = submissions.map((each) => each.limitKey ?? "");
+    }
     if (first.options !== undefined) {
       tasks.common = first.options;
     }
@@ -163,8 +166,11 @@ const optionBytes = new WeakMap<TaskOptions, number>();
 
 /** About how many bytes it takes in a frame whose tasks have these options in common. */
 function sizeOf(submission: Submission, common: TaskOptions | undefined): number {
-  const { payload, options, idempotencyKey, orderingKey } = submission;
-  let bytes = payload.length + (idempotencyKey?.length ?? 0) * 3 + (orderingKey?.length ?? 0) * 3;
+  const { payload, options, idempotencyKey, orderingKey, limitKey } = submission;
+  let bytes = payload.length;
+  for (const key of [idempotencyKey, orderingKey, limitKey]) {
+    bytes += (key?.length ?? 0) * 3;
+  }
   if (options !== undefined && options !== common) {
     let size = optionBytes.get(options);
     if (size === undefined) {

@@ -11,6 +11,7 @@ const NOTHING = new Uint8Array();
 export class Submission {
   idempotencyKey: string | undefined;
   orderingKey: string | undefined;
+  limitKey: string | undefined;
   /** Shared between submissions with equal options, so that a frame says them once. */
   options: TaskOptions | undefined;
   /** The flow it is a child of. */

@@ -36,6 +36,7 @@ from tests.support.ads import (
     ENDPOINTS,
     GO,
     LISTENERS,
+    NODE,
     ROUTES,
     Ads,
     ads,
@@ -254,6 +255,10 @@ async def test_a_service_nobody_serves_has_a_listener_without_routes(address: st
     found = manager(await go.ask(LISTENERS, NOBODY))
     assert found.route_config.name == NOBODY
     assert not found.route_config.virtual_hosts
+    # Where grpc-js finds no host, it leaves the call waiting.
+    async with ads(address, NODE) as node:
+        (host,) = manager(await node.ask(LISTENERS, NOBODY)).route_config.virtual_hosts
+        assert (list(host.domains), list(host.routes)) == (["*"], [])
 
 
 # Pitfall 6.
@@ -332,7 +337,7 @@ async def test_what_a_client_would_ignore_is_said_once(
 
 def test_clients_are_known_by_their_user_agents():
     assert client_kind(C_CORE) is ClientKind.C_CORE
-    assert client_kind("gRPC Node Pure JS") is ClientKind.NODE
+    assert client_kind(NODE) is ClientKind.NODE
     assert client_kind("envoy") is ClientKind.OTHER
     # Attempts and deadlines are an SDK's own, whatever library is under it.
     assert client_kind(C_CORE, "plait-python/0.1.0 77") is ClientKind.PLAIT

@@ -1,7 +1,7 @@
 //! Calls testing.v1.EchoService directly and says who answered how often; a failure counts under its code.
 
-use plait::pb::testing::v1::EchoRequest;
-use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
+use crate::contract::testing::v1::EchoRequest;
+use crate::contract::testing::v1::echo_service_client::EchoServiceClient;
 use plait::{DirectChannel, Plait};
 use std::collections::BTreeMap;
 use tokio::signal::unix::{SignalKind, signal};

@@ -36,7 +36,7 @@ struct Driver {
 /// are ready.
 pub(crate) async fn drive() -> anyhow::Result<()> {
     let mesh = Plait::builder()
-        .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
+        .descriptors(crate::contract::FILE_DESCRIPTOR_SET)
         .connect()
         .await?;
     let driver = Driver {

@@ -1,11 +1,11 @@
 //! The service.
 
+use crate::contract::testing::v1 as pb;
+use crate::contract::testing::v1::echo_service_client::EchoServiceClient;
+use crate::contract::testing::v1::echo_service_server::EchoService;
 use crate::ruin;
 use futures_util::future::try_join_all;
 use plait::pb::google::rpc::{BadRequest, RetryInfo, Status as RpcStatus, bad_request};
-use plait::pb::testing::v1 as pb;
-use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
-use plait::pb::testing::v1::echo_service_server::EchoService;
 use prost::Message;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

@@ -2,14 +2,15 @@
 
 mod caller;
 mod client;
+mod contract;
 mod echo;
 mod methods;
 mod ruin;
 mod tier;
 
+use crate::contract::testing::v1::echo_service_client::EchoServiceClient;
+use crate::contract::testing::v1::echo_service_server::EchoServiceServer;
 use clap::Parser;
-use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
-use plait::pb::testing::v1::echo_service_server::EchoServiceServer;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves testing.v1.EchoService.
@@ -61,7 +62,7 @@ async fn main() -> anyhow::Result<()> {
     let mut worker = worker
         .name("echo-rust")
         .concurrency(options.concurrency)
-        .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
+        .descriptors(crate::contract::FILE_DESCRIPTOR_SET)
         .serve(EchoServiceServer::new(service))
         .start()?;
     if worker.attached().await.is_err() {

@@ -1,8 +1,8 @@
 //! The methods of the service by name, in bytes.
 
+use crate::contract::testing::v1 as pb;
+use crate::contract::testing::v1::echo_service_client::EchoServiceClient;
 use futures_util::{StreamExt, TryStreamExt};
-use plait::pb::testing::v1 as pb;
-use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
 use plait::{Channel, Plait, TaskId};
 use prost::Message;
 use prost::bytes::Bytes;

@@ -1,11 +1,11 @@
 //! A worker in the middle of a chain: it serves one method of testing.v1.EchoService by calling another one, and
 //! answers with the milliseconds that were left to it and to those below.
 
+use crate::contract::testing::v1 as pb;
+use crate::contract::testing::v1::echo_service_client::EchoServiceClient;
+use crate::contract::testing::v1::echo_service_server::{EchoService, EchoServiceServer};
 use anyhow::{Context, bail};
 use clap::Args;
-use plait::pb::testing::v1 as pb;
-use plait::pb::testing::v1::echo_service_client::EchoServiceClient;
-use plait::pb::testing::v1::echo_service_server::{EchoService, EchoServiceServer};
 use plait::{Channel, DirectChannel, Plait, breaker, deadline, limiter};
 use serde_json::Value;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Tier {
             .name(format!("tier-{served}"))
             .version("tier")
             .listen("127.0.0.1:0")
-            .descriptors(plait::pb::FILE_DESCRIPTOR_SET)
+            .descriptors(crate::contract::FILE_DESCRIPTOR_SET)
             .methods([served])
             .serve(EchoServiceServer::new(middle))
             .start()?;

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from plait import _keys, _statuses, errors, retry
 from plait._descriptors import descriptor_set, find_method
 from plait._submission import Submission
-from plait.v1 import contract_service_pb2, contract_service_pb2_grpc, task_pb2
+from plait.v1 import contract_service_pb2, contract_service_pb2_grpc
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, ServiceDescriptor
@@ -70,21 +70,14 @@ class Method:
             submission.idempotency_key = idempotency_key
         if submission.ordering_key is None:
             submission.ordering_key = ordering_key
-        if limit_key:
-            options = task_pb2.TaskOptions()
-            if submission.options is not None:
-                options.CopyFrom(submission.options)
-            options.limit_key = options.limit_key or limit_key
-            submission.options = options
-        return self._missing(submission, limit_key)
+        submission.limit_key = limit_key
+        return self._missing(submission)
 
-    def _missing(
-        self, submission: Submission, limit_key: str | None
-    ) -> grpc.aio.AioRpcError | None:
+    def _missing(self, submission: Submission) -> grpc.aio.AioRpcError | None:
         for kind, found in (
             ("idempotency", submission.idempotency_key),
             ("ordering", submission.ordering_key),
-            ("limit", limit_key),
+            ("limit", submission.limit_key),
         ):
             if found == "":
                 return errors.new(

@@ -139,7 +139,7 @@ def _size(submission: Submission, common: task_pb2.TaskOptions | None) -> int:
     size = len(submission.payload)
     if submission.options is not common and submission.options is not None:
         size += submission.options.ByteSize()
-    for key in (submission.idempotency_key, submission.ordering_key):
+    for key in (submission.idempotency_key, submission.ordering_key, submission.limit_key):
         if key is not None:
             size += len(key)
     return size
@@ -164,6 +164,9 @@ def _put_keys(frame: task_service_pb2.SubmitFrame, batch: list[Submission]) -> N
     keys = [each.ordering_key or "" for each in batch]
     if any(keys):
         frame.ordering_keys.extend(keys)
+    keys = [each.limit_key or "" for each in batch]
+    if any(keys):
+        frame.limit_keys.extend(keys)
 
 
 _NO_OPTIONS: Final = task_pb2.TaskOptions()

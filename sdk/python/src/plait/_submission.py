@@ -30,6 +30,7 @@ class Submission:
         "error",
         "flow",
         "idempotency_key",
+        "limit_key",
         "method",
         "number",
         "options",
@@ -50,6 +51,7 @@ class Submission:
         self.awaited = awaited
         self.idempotency_key: str | None = None
         self.ordering_key: str | None = None
+        self.limit_key: str | None = None
         # Shared between submissions with equal options, so that a frame says them once.
         self.options: task_pb2.TaskOptions | None = None
         # The flow it is a child of.

@@ -24,9 +24,11 @@ pub(crate) struct Submission {
     pub(crate) method: Arc<Method>,
     pub(crate) payload: Bytes,
     /// Empty: none.
-    pub(crate) idempotency_key: String,
+    pub(crate) idempotency_key: Box<str>,
     /// Empty: none.
-    pub(crate) ordering_key: String,
+    pub(crate) ordering_key: Box<str>,
+    /// Empty: none.
+    pub(crate) limit_key: Box<str>,
     /// Shared by the submissions that have the same ones.
     pub(crate) options: Option<Arc<TaskOptions>>,
     pub(crate) ticket: Arc<Ticket>,
@@ -64,7 +66,12 @@ fn size(queue: &VecDeque<Submission>, tasks_max: usize) -> usize {
     let mut bytes = 0;
     let fits = |submission: &&Submission| {
         let first = bytes == 0;
-        let keys = submission.idempotency_key.len() + submission.ordering_key.len();
+        let keys = [
+            &submission.idempotency_key,
+            &submission.ordering_key,
+            &submission.limit_key,
+        ];
+        let keys: usize = keys.iter().map(|key| key.len()).sum();
         bytes += submission.payload.len() + keys + 1;
         if let Some(own) = &submission.options
             && (first || !common.is_some_and(|common| Arc::ptr_eq(common, own)))
@@ -100,6 +107,7 @@ impl Batch {
             index,
             submission.ordering_key,
         );
+        put(&mut self.frame.limit_keys, index, submission.limit_key);
         columns.add_options(index as u32, submission.options);
         self.frame.payloads.push(submission.payload);
         self.tickets.push(submission.ticket);
@@ -110,6 +118,7 @@ impl Batch {
         let count = self.tickets.len();
         pad(&mut self.frame.idempotency_keys, count);
         pad(&mut self.frame.ordering_keys, count);
+        pad(&mut self.frame.limit_keys, count);
         self.frame.methods = columns
             .methods
             .iter()
@@ -154,10 +163,10 @@ impl Columns {
 }
 
 /// Puts a value that is rarely there into its column.
-fn put(column: &mut Vec<String>, index: usize, value: String) {
+fn put(column: &mut Vec<String>, index: usize, value: Box<str>) {
     if !value.is_empty() {
         pad_to(column, index);
-        column.push(value);
+        column.push(value.into_string());
     }
 }
 
@@ -193,8 +202,9 @@ pub(crate) mod tests {
         Submission {
             method: Arc::clone(method),
             payload: Bytes::from_static(payload),
-            idempotency_key: String::new(),
-            ordering_key: String::new(),
+            idempotency_key: Box::default(),
+            ordering_key: Box::default(),
+            limit_key: Box::default(),
             options: None,
             ticket: Arc::new(Ticket::new(false, None)),
             weight: 1,
@@ -249,7 +259,9 @@ pub(crate) mod tests {
         assert_eq!(frame.methods, ["/a.B/C", "/a.B/D"]);
         assert_eq!(frame.method_index, [0, 1, 0]);
         assert_eq!(frame.idempotency_keys, ["", "k", ""]);
-        assert!(frame.ordering_keys.is_empty() && frame.common.is_none());
+        assert!(
+            frame.ordering_keys.is_empty() && frame.limit_keys.is_empty() && frame.common.is_none()
+        );
         assert_eq!(frame.options.len(), 1);
         assert_eq!(frame.options[0].index, 2);
     }

@@ -176,6 +176,8 @@ pub struct SubmitTask {
     pub idempotency_key: Option<Arc<str>>,
     /// Empty: none.
     pub ordering_key: Option<Arc<str>>,
+    /// What a limit groups by. Empty: none.
+    pub limit_key: Option<Arc<str>>,
     /// What is rare.
     pub options: Option<Box<SubmitOptions>>,
 }
@@ -193,8 +195,6 @@ pub struct SubmitOptions {
     pub envelope: Bytes,
     /// The flow that asks: parent, its token, and the child's name if it has one.
     pub parent: Option<(TaskId, Token, Option<Arc<str>>)>,
-    /// What a limit groups by.
-    pub limit_key: Option<Arc<str>>,
 }
 
 /// A worker that attaches.

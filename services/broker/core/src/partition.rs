@@ -225,8 +225,7 @@ impl Partition {
     }
 
     /// Queues by name.
-    pub fn queues(&self, now: Millis) -> Vec<QueueView> {
-        let _ = now;
+    pub fn queues(&self) -> Vec<QueueView> {
         self.queue_views()
     }
 

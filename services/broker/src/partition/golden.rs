@@ -51,7 +51,7 @@ fn tell(log: &FileLog) -> String {
     for task in tasks(log, &state).into_values() {
         tell_task(&task, &payloads, &mut text);
     }
-    for queue in state.partition.queues(state.time) {
+    for queue in state.partition.queues() {
         let counts = queue.counts.iter().filter(|(_, count)| *count > 0);
         let counts: Vec<_> = counts
             .map(|(state, count)| format!("{state:?} {count}"))

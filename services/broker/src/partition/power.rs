@@ -186,6 +186,7 @@ fn tasks(random: &mut Random) -> Vec<SubmitTask> {
             digest: u128::from(key),
             idempotency_key: random.chance(0.5).then(|| format!("k{key}").into()),
             ordering_key: None,
+            limit_key: None,
             options: None,
         }
     };

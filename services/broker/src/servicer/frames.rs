@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plait::pb::v1 as pb;
-use plait_broker_core::command::{SubmitOptions, SubmitTask};
+use plait_broker_core::command::SubmitTask;
 use plait_broker_core::policy::method_of;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::options;
+use super::options::{self, Options};
 use super::validate::{column, route};
 use crate::limits::Limits;
 use crate::status::{Refused, invalid, too_large};
@@ -72,6 +72,7 @@ pub(super) fn check(
         count,
     )?;
     column("tasks.ordering_keys", frame.ordering_keys.len(), count)?;
+    column("tasks.limit_keys", frame.limit_keys.len(), count)?;
     let paths = frame
         .methods
         .into_iter()
@@ -83,6 +84,7 @@ pub(super) fn check(
         method_index: frame.method_index,
         idempotency_keys: frame.idempotency_keys,
         ordering_keys: frame.ordering_keys,
+        limit_keys: frame.limit_keys,
         common: options::checked(common, limits),
         own: own_options(frame.options, count)?.into_iter().peekable(),
         limits,
@@ -134,7 +136,8 @@ struct Rows<'a> {
     method_index: Vec<u32>,
     idempotency_keys: Vec<String>,
     ordering_keys: Vec<String>,
-    common: Result<Option<Box<SubmitOptions>>, Refused>,
+    limit_keys: Vec<String>,
+    common: Result<Options, Refused>,
     own: std::iter::Peekable<std::vec::IntoIter<pb::IndexedOptions>>,
     limits: &'a Limits,
 }
@@ -154,7 +157,8 @@ impl Rows<'_> {
         method: Arc<str>,
         request: Bytes,
     ) -> Result<SubmitTask, Refused> {
-        let options = match self.own.next_if(|own| own.index as usize == index) {
+        let Options { more, limit_key } = match self.own.next_if(|own| own.index as usize == index)
+        {
             Some(own) => options::checked(own.options.unwrap_or_default(), self.limits)?,
             None => self.common.clone()?,
         };
@@ -172,7 +176,8 @@ impl Rows<'_> {
         };
         let idempotency_key = key("tasks.idempotency_keys", &self.idempotency_keys)?;
         let ordering_key = key("tasks.ordering_keys", &self.ordering_keys)?;
-        let is_child = options
+        let limit_key = key("tasks.limit_keys", &self.limit_keys)?.or(limit_key);
+        let is_child = more
             .as_ref()
             .is_some_and(|options| options.parent.is_some());
         let digest = match idempotency_key.is_some() || is_child {
@@ -185,7 +190,8 @@ impl Rows<'_> {
             digest,
             idempotency_key,
             ordering_key,
-            options,
+            limit_key,
+            options: more,
         })
     }
 }
@@ -207,5 +213,6 @@ fn size(task: &SubmitTask) -> usize {
         .options
         .as_ref()
         .map_or(0, |options| 100 + options.envelope.len());
-    FIXED + task.request.len() + key(&task.idempotency_key) + key(&task.ordering_key) + options
+    let keys = [&task.idempotency_key, &task.ordering_key, &task.limit_key];
+    FIXED + task.request.len() + keys.into_iter().map(key).sum::<usize>() + options
 }

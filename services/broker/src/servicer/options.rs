@@ -13,14 +13,28 @@ use super::times;
 use crate::limits::Limits;
 use crate::status::{Refused, invalid, too_large};
 
-/// Checks the options of a task. None when they say nothing.
-pub(super) fn checked(
-    options: pb::TaskOptions,
-    limits: &Limits,
-) -> Result<Option<Box<SubmitOptions>>, Refused> {
-    if options == pb::TaskOptions::default() {
-        return Ok(None);
-    }
+/// What the options of a task say.
+#[derive(Clone, Default)]
+pub(super) struct Options {
+    /// None when they say nothing.
+    pub(super) more: Option<Box<SubmitOptions>>,
+    /// For tasks that the column of limit keys says nothing of.
+    pub(super) limit_key: Option<Arc<str>>,
+}
+
+/// Checks the options of a task.
+pub(super) fn checked(mut options: pb::TaskOptions, limits: &Limits) -> Result<Options, Refused> {
+    let text = std::mem::take(&mut options.limit_key);
+    let limit_key = key("options.limit_key", &text, limits)?;
+    let more = if options == pb::TaskOptions::default() {
+        None
+    } else {
+        Some(Box::new(more(options, limits)?))
+    };
+    Ok(Options { more, limit_key })
+}
+
+fn more(options: pb::TaskOptions, limits: &Limits) -> Result<SubmitOptions, Refused> {
     let delay = options
         .delay
         .as_ref()
@@ -31,7 +45,7 @@ pub(super) fn checked(
         .as_ref()
         .map(|d| times::millis("options.deadline", d))
         .transpose()?;
-    Ok(Some(Box::new(SubmitOptions {
+    Ok(SubmitOptions {
         delay_ms: delay.unwrap_or(0),
         deadline_ms: deadline,
         priority: options.priority.map(priority).transpose()?,
@@ -40,8 +54,7 @@ pub(super) fn checked(
             .parent
             .map(|parent| flow_parent(parent, limits))
             .transpose()?,
-        limit_key: key("options.limit_key", &options.limit_key, limits)?,
-    })))
+    })
 }
 
 fn priority(priority: i32) -> Result<u8, Refused> {

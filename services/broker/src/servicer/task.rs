@@ -40,10 +40,8 @@ impl Tasks {
 
     async fn queue(&self, name: String) -> Result<pb::Queue, Status> {
         let wanted = name.clone();
-        let find = move |p: &mut plait_broker_core::Partition, now| {
-            p.queues(now)
-                .into_iter()
-                .find(|queue| *queue.name == *wanted)
+        let find = move |p: &mut plait_broker_core::Partition, _| {
+            p.queues().into_iter().find(|queue| *queue.name == *wanted)
         };
         let found = self.context.partition.query(find).await?;
         let missing = || {
@@ -232,7 +230,7 @@ impl TaskService for Tasks {
         let request = request.into_inner();
         let size = pages::size(request.page_size, 1000, 1000)?;
         let after = pages::after(&request.page_token)?;
-        let all = self.context.partition.query(|p, now| p.queues(now)).await?;
+        let all = self.context.partition.query(|p, _| p.queues()).await?;
         let mut page: Vec<QueueView> = all
             .into_iter()
             .filter(|queue| *queue.name > *after)

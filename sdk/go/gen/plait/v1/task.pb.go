@@ -622,7 +622,8 @@ type TaskOptions struct {
 	Metadata []*Metadatum `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty"`
 	// The flow this task is a child of.
 	Parent *FlowParent `protobuf:"bytes,5,opt,name=parent,proto3" json:"parent,omitempty"`
-	// The key that a concurrency or rate limit groups by, where the policy names one.
+	// The key that a concurrency or rate limit groups by, where the policy names one. In a frame limit_keys is the
+	// cheaper way.
 	LimitKey      string `protobuf:"bytes,6,opt,name=limit_key,json=limitKey,proto3" json:"limit_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -104,7 +104,9 @@ type SubmitFrame struct {
 	// Rare options, by task. At most one entry a task, in ascending order of index.
 	Options []*IndexedOptions `protobuf:"bytes,6,rep,name=options,proto3" json:"options,omitempty"`
 	// Options of every task that has no entry in `options`.
-	Common        *TaskOptions `protobuf:"bytes,7,opt,name=common,proto3" json:"common,omitempty"`
+	Common *TaskOptions `protobuf:"bytes,7,opt,name=common,proto3" json:"common,omitempty"`
+	// The limit key of each task, "" for none or the one in its options. Empty column: the same for all.
+	LimitKeys     []string `protobuf:"bytes,8,rep,name=limit_keys,json=limitKeys,proto3" json:"limit_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +186,13 @@ func (x *SubmitFrame) GetOptions() []*IndexedOptions {
 func (x *SubmitFrame) GetCommon() *TaskOptions {
 	if x != nil {
 		return x.Common
+	}
+	return nil
+}
+
+func (x *SubmitFrame) GetLimitKeys() []string {
+	if x != nil {
+		return x.LimitKeys
 	}
 	return nil
 }
@@ -2429,7 +2438,7 @@ var File_plait_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_plait_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1bplait/v1/task_service.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13plait/v1/task.proto\"\x99\x02\n" +
+	"\x1bplait/v1/task_service.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13plait/v1/task.proto\"\xb8\x02\n" +
 	"\vSubmitFrame\x12\x18\n" +
 	"\amethods\x18\x01 \x03(\tR\amethods\x12!\n" +
 	"\fmethod_index\x18\x02 \x03(\rR\vmethodIndex\x12\x1a\n" +
@@ -2437,7 +2446,9 @@ const file_plait_v1_task_service_proto_rawDesc = "" +
 	"\x10idempotency_keys\x18\x04 \x03(\tR\x0fidempotencyKeys\x12#\n" +
 	"\rordering_keys\x18\x05 \x03(\tR\forderingKeys\x122\n" +
 	"\aoptions\x18\x06 \x03(\v2\x18.plait.v1.IndexedOptionsR\aoptions\x12-\n" +
-	"\x06common\x18\a \x01(\v2\x15.plait.v1.TaskOptionsR\x06common\"W\n" +
+	"\x06common\x18\a \x01(\v2\x15.plait.v1.TaskOptionsR\x06common\x12\x1d\n" +
+	"\n" +
+	"limit_keys\x18\b \x03(\tR\tlimitKeys\"W\n" +
 	"\x0eIndexedOptions\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12/\n" +
 	"\aoptions\x18\x02 \x01(\v2\x15.plait.v1.TaskOptionsR\aoptions\"p\n" +

@@ -303,12 +303,7 @@ func (s *sender) frame(frame []*seen, deadline time.Duration) *plaitv1.SubmitFra
 		}
 	}
 	if s.info.GetLimitKey() != nil {
-		var index uint32
-		for _, key := range made.GetIdempotencyKeys() {
-			options := &plaitv1.TaskOptions{Deadline: durationpb.New(deadline), LimitKey: key}
-			made.Options = append(made.Options, &plaitv1.IndexedOptions{Index: index, Options: options})
-			index++
-		}
+		made.LimitKeys = made.IdempotencyKeys
 	}
 	return made
 }

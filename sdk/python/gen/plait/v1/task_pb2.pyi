@@ -339,7 +339,9 @@ class TaskOptions(_message.Message):
     priority: _builtins.int
     """Its priority, 0 to 9. Default: the policy's."""
     limit_key: _builtins.str
-    """The key that a concurrency or rate limit groups by, where the policy names one."""
+    """The key that a concurrency or rate limit groups by, where the policy names one. In a frame limit_keys is the
+    cheaper way.
+    """
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
         """The task starts no earlier than this long after it was accepted. Default 0."""

@@ -70,6 +70,7 @@ class SubmitFrame(_message.Message):
     ORDERING_KEYS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     COMMON_FIELD_NUMBER: _builtins.int
+    LIMIT_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full method paths, "/package.Service/Method", that method_index points into. At least one."""
@@ -98,6 +99,10 @@ class SubmitFrame(_message.Message):
     def common(self) -> _task_pb2.TaskOptions:
         """Options of every task that has no entry in `options`."""
 
+    @_builtins.property
+    def limit_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The limit key of each task, "" for none or the one in its options. Empty column: the same for all."""
+
     def __init__(
         self,
         *,
@@ -108,10 +113,11 @@ class SubmitFrame(_message.Message):
         ordering_keys: _abc.Iterable[_builtins.str] | None = ...,
         options: _abc.Iterable[Global___IndexedOptions] | None = ...,
         common: _task_pb2.TaskOptions | None = ...,
+        limit_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["common", b"common"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["common", b"common", "idempotency_keys", b"idempotency_keys", "method_index", b"method_index", "methods", b"methods", "options", b"options", "ordering_keys", b"ordering_keys", "payloads", b"payloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common", b"common", "idempotency_keys", b"idempotency_keys", "limit_keys", b"limit_keys", "method_index", b"method_index", "methods", b"methods", "options", b"options", "ordering_keys", b"ordering_keys", "payloads", b"payloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -209,18 +209,14 @@ class Sender:
         keys = [f"plait-contract-test/{self._run}/{next(self._numbers)}" for _ in frame]
         deadline = Duration()
         deadline.FromNanoseconds(int(seconds * 1e9))
-        made = task_service_pb2.SubmitFrame(
+        return task_service_pb2.SubmitFrame(
             methods=[self._info.method],
             payloads=[each.case.payload for each in frame],
             idempotency_keys=keys,
             ordering_keys=keys if self._info.HasField("ordering_key") else (),
+            limit_keys=keys if self._info.HasField("limit_key") else (),
             common=task_pb2.TaskOptions(deadline=deadline),
         )
-        if self._info.HasField("limit_key"):
-            for index, key in enumerate(keys):
-                options = task_pb2.TaskOptions(deadline=deadline, limit_key=key)
-                made.options.add(index=index, options=options)
-        return made
 
     async def _watch(self, task_id: str, seen: Seen, seconds: float) -> None:
         request = task_service_pb2.WatchTaskRequest(id=task_id, view=task_pb2.TASK_VIEW_FULL)

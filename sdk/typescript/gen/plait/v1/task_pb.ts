@@ -347,7 +347,8 @@ export type TaskOptions = Message<"plait.v1.TaskOptions"> & {
   parent?: FlowParent | undefined;
 
   /**
-   * The key that a concurrency or rate limit groups by, where the policy names one.
+   * The key that a concurrency or rate limit groups by, where the policy names one. In a frame limit_keys is the
+   * cheaper way.
    *
    * @generated from field: string limit_key = 6;
    */

@@ -227,6 +227,7 @@ pub(crate) fn flow(children: u64) {
             digest: u128::from(made + n),
             idempotency_key: None,
             ordering_key: None,
+            limit_key: None,
             options: Some(Box::new(SubmitOptions {
                 parent: parent_key.clone(),
                 ..SubmitOptions::default()

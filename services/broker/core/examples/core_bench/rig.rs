@@ -168,13 +168,11 @@ impl Bench {
             } else {
                 Bytes::new()
             };
-            let limit_key = key(index, limit_keys > 0, limit_keys.max(1));
             let priorities = self.shape.priorities;
             let priority = (priorities > 0).then(|| (index as u64 % priorities) as u8);
-            (self.shape.envelope || limit_keys > 0 || priorities > 0).then(|| {
+            (self.shape.envelope || priorities > 0).then(|| {
                 Box::new(SubmitOptions {
                     envelope,
-                    limit_key,
                     priority,
                     ..SubmitOptions::default()
                 })
@@ -187,6 +185,7 @@ impl Bench {
                 digest: index as u128,
                 idempotency_key: key(index, self.shape.idempotency, u64::MAX),
                 ordering_key: key(index, self.shape.ordering, 10_000),
+                limit_key: key(index, limit_keys > 0, limit_keys.max(1)),
                 options: options(index),
             })
             .collect();

@@ -6,7 +6,6 @@ use super::task::{Birth, FAR, Link, Stage, Task, Timer, UNPLACED};
 use crate::effect::TaskState;
 use crate::ids::{Millis, Token};
 use crate::record::NewTask;
-use std::sync::Arc;
 
 /// Numbers stay below this, so that counting on from any log never overflows.
 pub(super) const TASKS_MAX: u64 = 1 << 62;
@@ -74,16 +73,15 @@ pub(super) fn new_task(new: &NewTask, method: u32, time: Millis) -> Task {
         priority: new.priority,
         flags: 0,
     };
-    if new.idempotency_key.is_some() || new.ordering_key.is_some() {
+    let keys = [&new.idempotency_key, &new.ordering_key, &new.limit_key];
+    if keys.into_iter().any(Option::is_some) {
         let rare = task.rare_mut();
         rare.idempotency_key.clone_from(&new.idempotency_key);
         rare.ordering_key.clone_from(&new.ordering_key);
+        rare.limit_key.clone_from(&new.limit_key);
     }
     if new.idempotency_key.is_some() || new.parent.is_some() {
         task.rare_mut().digest = new.digest;
-    }
-    if let Some(key) = &new.limit_key {
-        task.more_mut().limit_key = Some(Arc::clone(key));
     }
     if let Some((parent, key)) = &new.parent {
         task.more_mut().parent = Some(Box::new(Birth {

@@ -115,7 +115,7 @@ impl State {
             expire_at: task.expire_at,
             idempotency_key: task.idempotency_key().cloned(),
             ordering_key: task.ordering_key().cloned(),
-            limit_key: task.more().and_then(|more| more.limit_key.clone()),
+            limit_key: rare.and_then(|rare| rare.limit_key.clone()),
             parent: task.birth().map(|birth| (birth.parent, birth.key.clone())),
             digest: rare.map_or(0, |rare| rare.digest),
             request: placed(self.blobs.request(task)),

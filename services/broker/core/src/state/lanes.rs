@@ -103,9 +103,9 @@ impl Lists<'_> {
 
 /// The key that a task waits or runs under.
 fn key_of(tasks: &TaskTable, slot: u32) -> u32 {
-    let key = tasks[slot].more().and_then(|more| more.limit);
-    debug_assert!(key.is_some(), "who waits or runs under a key knows it");
-    key.unwrap_or(NONE)
+    let key = tasks[slot].rare.as_ref().map_or(NONE, |rare| rare.limit);
+    debug_assert!(key != NONE, "who waits or runs under a key knows it");
+    key
 }
 
 impl Methods {
@@ -210,10 +210,11 @@ impl Methods {
             limiter.arrival = rate.start(limiter.arrival, now);
             return None;
         }
-        let more = tasks[slot].more();
-        let known = more.and_then(|more| more.limit);
-        let text = more.and_then(|more| more.limit_key.as_ref());
-        let key = known.unwrap_or_else(|| limiter.find_or_make(text));
+        let rare = tasks[slot].rare.as_ref();
+        let key = match rare.map_or(NONE, |rare| rare.limit) {
+            NONE => limiter.find_or_make(rare.and_then(|rare| rare.limit_key.as_ref())),
+            known => known,
+        };
         let entry = &mut limiter.keys[key];
         entry.arrival = rate.start(entry.arrival, now);
         Some(key)
@@ -268,12 +269,12 @@ impl Methods {
     fn use_key(&mut self, tasks: &mut TaskTable, slot: u32) -> u32 {
         let task = &mut tasks[slot];
         let limiter = &mut self.limiters.slab[self.methods[task.method as usize].limiter];
-        let more = task.more_mut();
-        if let Some(key) = more.limit {
-            return key;
+        let rare = task.rare_mut();
+        if rare.limit != NONE {
+            return rare.limit;
         }
-        let key = limiter.find_or_make(more.limit_key.as_ref());
-        more.limit = Some(key);
+        let key = limiter.find_or_make(rare.limit_key.as_ref());
+        rare.limit = key;
         limiter.keys[key].uses += 1;
         key
     }
@@ -281,8 +282,8 @@ impl Methods {
     fn leave_key(&mut self, tasks: &mut TaskTable, slot: u32, key: u32) {
         let task = &mut tasks[slot];
         let limiter = self.methods[task.method as usize].limiter;
-        if let Some(more) = task.rare.as_mut().and_then(|rare| rare.more.as_mut()) {
-            more.limit = None;
+        if let Some(rare) = task.rare.as_mut() {
+            rare.limit = NONE;
         }
         self.limiters.slab[limiter].keys[key].uses -= 1;
     }

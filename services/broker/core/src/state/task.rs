@@ -138,10 +138,13 @@ pub(crate) struct Rare {
     pub(crate) digest: u128,
     pub(crate) idempotency_key: Option<Arc<str>>,
     pub(crate) ordering_key: Option<Arc<str>>,
+    pub(crate) limit_key: Option<Arc<str>>,
     /// When the idempotency key is forgotten.
     pub(crate) key_until: Millis,
     /// Its ordering line, or NONE.
     pub(crate) line: u32,
+    /// The number of its limit key among those of its method, while it waits or runs under it; or NONE.
+    pub(crate) limit: u32,
     pub(crate) backoff_step: u32,
     pub(crate) more: Option<Box<More>>,
 }
@@ -149,9 +152,6 @@ pub(crate) struct Rare {
 /// What few tasks have.
 #[derive(Debug, Default)]
 pub(crate) struct More {
-    pub(crate) limit_key: Option<Arc<str>>,
-    /// The number of its limit key among those of its method, while it waits or runs under it.
-    pub(crate) limit: Option<u32>,
     pub(crate) parent: Option<Box<Birth>>,
     pub(crate) family: Option<Family>,
     pub(crate) failure: Option<Box<Failure>>,
@@ -204,6 +204,7 @@ impl Task {
         self.rare.get_or_insert_with(|| {
             Box::new(Rare {
                 line: NONE,
+                limit: NONE,
                 ..Rare::default()
             })
         })
@@ -327,7 +328,7 @@ mod tests {
     #[test]
     fn a_task_fits_two_cache_lines() {
         assert_eq!(std::mem::size_of::<Task>(), 128);
-        assert!(std::mem::size_of::<Rare>() <= 80);
+        assert!(std::mem::size_of::<Rare>() <= 96);
     }
 
     #[test]

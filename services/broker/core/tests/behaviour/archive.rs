@@ -120,7 +120,7 @@ impl Bench {
     }
 
     fn counted(&self, state: TaskState) -> u64 {
-        let queues = self.h.partition.queues(self.h.now);
+        let queues = self.h.partition.queues();
         let counts = queues.iter().flat_map(|queue| queue.counts.clone());
         counts.filter(|(of, _)| *of == state).map(|(_, n)| n).sum()
     }

@@ -95,8 +95,7 @@ fn a_start_that_leaves_nobody_lower_ends_the_count() {
     let mut h = Harness::with_policies(config(), vec![policy]);
     let mut submit = |priority, key: u32| {
         let mut task = urgent(priority);
-        let options = task.options.as_mut().expect("its priority");
-        options.limit_key = Some(format!("k{key}").into());
+        task.limit_key = Some(format!("k{key}").into());
         h.submit_one(task).0
     };
     let low = submit(0, 0);

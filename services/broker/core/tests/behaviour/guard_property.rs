@@ -232,10 +232,10 @@ impl World {
                 let key: Option<Arc<str>> = key.map(|key| format!("k{key}").into());
                 let options = SubmitOptions {
                     priority: Some(priority),
-                    limit_key: key.clone().filter(|_| METHODS[method] == LIMITED),
                     ..SubmitOptions::default()
                 };
                 let mut task = with(task(METHODS[method]), options);
+                task.limit_key = key.clone().filter(|_| METHODS[method] == LIMITED);
                 task.ordering_key = key.filter(|_| METHODS[method] == OTHER);
                 self.h.submit(vec![task; count]);
             }

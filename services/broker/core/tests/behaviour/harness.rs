@@ -64,6 +64,7 @@ pub(crate) fn task(method: &str) -> SubmitTask {
         digest: 1,
         idempotency_key: None,
         ordering_key: None,
+        limit_key: None,
         options: None,
     }
 }

@@ -236,6 +236,7 @@ fn submit_task() -> impl Strategy<Value = SubmitTask> {
                 digest: 1,
                 idempotency_key,
                 ordering_key,
+                limit_key: None,
                 options: Some(Box::new(SubmitOptions {
                     delay_ms: numbers.0,
                     deadline_ms: numbers.1,
@@ -322,7 +323,7 @@ proptest! {
             restored.replay(record, START);
         }
         restored.recovered(START);
-        partition.queues(START);
+        partition.queues();
         partition.take_figures(START);
         partition.tasks_before(TaskId(u64::MAX), 10, 100, &|_| true);
     }

@@ -63,11 +63,10 @@ fn change(h: &mut Harness, limits: Limits) -> Vec<Effect> {
 }
 
 fn of_key(key: &str) -> SubmitTask {
-    let options = SubmitOptions {
+    SubmitTask {
         limit_key: Some(key.into()),
-        ..SubmitOptions::default()
-    };
-    with(task(METHOD), options)
+        ..task(METHOD)
+    }
 }
 
 fn begun(effects: &[Effect]) -> usize {
@@ -198,11 +197,10 @@ fn within_a_key_priority_goes_first() {
     let first = submit(&mut h, "k", 1).remove(0);
     submit(&mut h, "k", 1);
     let options = SubmitOptions {
-        limit_key: Some("k".into()),
         priority: Some(9),
         ..SubmitOptions::default()
     };
-    let (urgent, _) = h.submit_one(with(task(METHOD), options));
+    let (urgent, _) = h.submit_one(with(of_key("k"), options));
     assert_eq!(attempt(&h.succeed(WORKER, &first), WORKER).task, urgent);
 }
 
@@ -213,11 +211,10 @@ fn a_held_task_can_be_cancelled_and_expires() {
         let first = submit(&mut h, "k", 1).remove(0);
         let (cancelled, _) = h.submit_one(of_key("k"));
         let short = SubmitOptions {
-            limit_key: Some("k".into()),
             deadline_ms: Some(500),
             ..SubmitOptions::default()
         };
-        let (expired, _) = h.submit_one(with(task(METHOD), short));
+        let (expired, _) = h.submit_one(with(of_key("k"), short));
         let (last, _) = h.submit_one(of_key("k"));
         h.apply(Command::Cancel {
             tag: ReplyTag(1),
@@ -401,7 +398,7 @@ fn limits_change_while_tasks_wait() {
     assert_eq!(begun(&h.advance(999)), 0);
     assert_eq!(begun(&h.advance(1)), 1);
     assert_eq!(begun(&change(&mut h, Limits::default())), 5);
-    assert_eq!(h.partition.queues(h.now)[0].counts[0].0, TaskState::Running);
+    assert_eq!(h.partition.queues()[0].counts[0].0, TaskState::Running);
 }
 
 #[test]
@@ -445,7 +442,7 @@ fn readers_see_how_many_are_held_and_why() {
         ..by_key(rate(10, 1_000, 2))
     });
     let held = |h: &Harness| {
-        let queue = h.partition.queues(h.now).remove(0);
+        let queue = h.partition.queues().remove(0);
         let ready = queue
             .counts
             .iter()

@@ -236,11 +236,14 @@ impl World {
         let effects = match act {
             Act::Submit(route, key, priority, urgent) => {
                 let options = SubmitOptions {
-                    limit_key: key.map(|key| key.as_str().into()),
                     priority: urgent.then_some(priority),
                     ..SubmitOptions::default()
                 };
-                self.h.submit(vec![with(task(ROUTES[route]), options)])
+                let task = SubmitTask {
+                    limit_key: key.map(|key| key.as_str().into()),
+                    ..task(ROUTES[route])
+                };
+                self.h.submit(vec![with(task, options)])
             }
             Act::End(at, ok) => {
                 if self.account.running.is_empty() {
@@ -350,7 +353,7 @@ proptest! {
                 let effects = world.h.succeed(WORKER, attempt);
                 world.see(&effects);
             }
-            let queue = world.h.partition.queues(world.h.now).remove(0);
+            let queue = world.h.partition.queues().remove(0);
             let over = |state: TaskState| state.is_final();
             if queue.counts.iter().all(|(state, _)| over(*state)) {
                 prop_assert!(queue.held.is_empty());

@@ -29,4 +29,5 @@ mod routes;
 mod sessions;
 mod shares;
 mod tenants;
+mod unloading;
 mod workers;

@@ -53,7 +53,7 @@ fn a_paused_queue_takes_submits_and_starts_nothing() {
     let (id, effects) = h.submit_one(task(METHOD));
     assert!(attempts(&effects, WORKER).is_empty());
     assert_eq!(h.state(id), TaskState::Parked);
-    let queue = &h.partition.queues(h.now)[0];
+    let queue = &h.partition.queues()[0];
     assert_eq!(queue.paused, Some(name("incident")));
     assert_eq!(queue.counts, [(TaskState::Parked, 1)]);
     h.restart();
@@ -98,7 +98,7 @@ fn a_failed_task_is_run_again_from_its_first_attempt() {
     let (id, effects) = h.submit_one(keyed(METHOD, "k", 1));
     h.fail(WORKER, &attempt(&effects, WORKER), INVALID_ARGUMENT);
     assert!(h.view(id).dead_letter);
-    assert_eq!(h.partition.queues(h.now)[0].dead_letters, 1);
+    assert_eq!(h.partition.queues()[0].dead_letters, 1);
     h.now += 500;
     assert!(matches!(
         reply(&h.apply(redrive(&[id], true))),
@@ -115,7 +115,7 @@ fn a_failed_task_is_run_again_from_its_first_attempt() {
         (view.dead_letter, view.expire_at),
         (false, h.now + 3_600_000)
     );
-    assert_eq!(h.partition.queues(h.now)[0].dead_letters, 0);
+    assert_eq!(h.partition.queues()[0].dead_letters, 0);
     h.succeed(WORKER, &again);
     assert_eq!(h.state(id), TaskState::Succeeded);
 }
@@ -247,7 +247,7 @@ fn queues_tell_their_tasks_methods_and_workers() {
     h.attach(WORKER, "w1", &[METHOD], 1);
     h.now += 10;
     h.submit(vec![task(METHOD), task(METHOD), task(METHOD), task(OTHER)]);
-    let queue = &h.partition.queues(h.now)[0];
+    let queue = &h.partition.queues()[0];
     assert_eq!(
         queue.counts,
         [(TaskState::Ready, 2), (TaskState::Running, 2)]
@@ -373,7 +373,7 @@ fn a_policy_takes_its_tasks_to_another_queue() {
         3,
         "the new queue is not paused"
     );
-    let queues = h.partition.queues(h.now);
+    let queues = h.partition.queues();
     assert_eq!(&*queues[0].name, "express");
     assert_eq!(queues[0].counts, [(TaskState::Running, 3)]);
     assert!(queues[1].counts.is_empty());

@@ -34,7 +34,7 @@ fn what_people_see_is_the_method() {
     h.submit_one(task(METHOD));
     assert_eq!(&*h.view(id).method, METHOD);
     let now = h.now;
-    let queues = h.partition.queues(now);
+    let queues = h.partition.queues();
     let mut methods: Vec<_> = queues
         .iter()
         .flat_map(|queue| queue.methods.clone())

@@ -19,11 +19,10 @@ fn fair() -> MethodPolicy {
 }
 
 fn of(tenant: usize) -> SubmitTask {
-    let options = SubmitOptions {
+    SubmitTask {
         limit_key: Some(name(&format!("t{tenant}"))),
-        ..SubmitOptions::default()
-    };
-    with(task(METHOD), options)
+        ..task(METHOD)
+    }
 }
 
 struct World {

@@ -84,20 +84,20 @@ impl Draft {
             let text = |key: &Option<Name>| key.as_deref().unwrap_or_default().to_owned();
             frame.idempotency_keys.push(text(&draft.key));
             frame.ordering_keys.push(text(&draft.order));
+            frame.limit_keys.push(draft.limit.clone().unwrap_or_default());
             frame.options.extend(draft.options(index as u32));
         }
         frame
     }
 
     fn options(&self, index: u32) -> Option<pb::IndexedOptions> {
-        if self.delay_ms == 0 && self.deadline_ms.is_none() && self.limit.is_none() {
+        if self.delay_ms == 0 && self.deadline_ms.is_none() {
             return None;
         }
         let span = |ms: u64| pb_duration(ms);
         let options = pb::TaskOptions {
             delay: (self.delay_ms > 0).then(|| span(self.delay_ms)),
             deadline: self.deadline_ms.map(span),
-            limit_key: self.limit.clone().unwrap_or_default(),
             ..pb::TaskOptions::default()
         };
         Some(pb::IndexedOptions {

@@ -43,7 +43,7 @@ impl World {
         let mut paused = false;
         let mut unfinished = 0;
         if let Some(broker) = &self.broker {
-            for queue in broker.partition.queues(broker.base) {
+            for queue in broker.partition.queues() {
                 paused |= queue.paused.is_some();
                 let open = queue.counts.iter().filter(|(state, _)| !state.is_final());
                 unfinished += open.map(|(_, count)| *count).sum::<u64>();
@@ -146,7 +146,7 @@ impl World {
                     .partition
                     .next_timer()
                     .map(|at| at.saturating_sub(time)),
-                broker.partition.queues(time),
+                broker.partition.queues(),
             );
             self.wrong(Invariant::EverythingEnds, text);
         }

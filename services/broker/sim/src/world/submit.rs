@@ -117,7 +117,6 @@ impl World {
         let digest = key.map_or(0, |key| key + u64::from(odd) * 1_000);
         let limit_key = self.plan.limits.key(&mut self.dice).map(Into::into);
         let options = SubmitOptions {
-            limit_key,
             delay_ms: if self.dice.permille(self.plan.delayed) {
                 self.dice.span(900)
             } else {
@@ -136,6 +135,7 @@ impl World {
             digest: u128::from(digest),
             idempotency_key: key.map(|key| format!("k{key}").into()),
             ordering_key: order.map(|order| format!("o{order}").into()),
+            limit_key,
             options: Some(Box::new(options)),
         };
         self.note_submission(client, task, None)
@@ -155,6 +155,7 @@ impl World {
             digest: u128::from(asked.flow.0 << 8 | asked.index),
             idempotency_key: None,
             ordering_key: None,
+            limit_key: None,
             options: Some(Box::new(options)),
         };
         self.hit(Point::FlowChild);
@@ -194,7 +195,7 @@ impl World {
             method: task.method.clone(),
             key: task.idempotency_key.clone(),
             order: task.ordering_key.clone(),
-            limit: options.and_then(|options| options.limit_key.clone()),
+            limit: task.limit_key.clone(),
             digest: Some(Digest(task.digest as u64)),
             delay_ms: options.map_or(0, |options| options.delay_ms),
             deadline_ms: options.and_then(|options| options.deadline_ms),

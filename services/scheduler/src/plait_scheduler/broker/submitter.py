@@ -205,11 +205,13 @@ def _submission(method: Method, request: bytes, priority: int | None, wanted: Wa
 
 def _frame(submissions: Sequence[Submission]) -> pb.SubmitFrame:
     ordered = any(each.ordering_key for each in submissions)
+    limited = any(each.limit_key for each in submissions)
     return pb.SubmitFrame(
         methods=[submissions[0].method.route],
         payloads=[each.payload for each in submissions],
         idempotency_keys=[each.idempotency_key or "" for each in submissions],
         ordering_keys=[each.ordering_key or "" for each in submissions] if ordered else (),
+        limit_keys=[each.limit_key or "" for each in submissions] if limited else (),
         options=[
             pb.IndexedOptions(index=index, options=each.options)
             for index, each in enumerate(submissions)

@@ -87,7 +87,7 @@ class Resources:
             return _resource(name, build(cluster))
         service = self._mesh.services.get(name)
         if type_url == LISTENERS:
-            return _resource(name, _listener(name) if service else _nobody(name))
+            return _resource(name, _listener(name) if service else _nobody(name, kind))
         if type_url == ROUTES and service:
             return _resource(name, _routes(service, kind))
         return None
@@ -104,11 +104,14 @@ def _listener(name: str) -> listener_pb2.Listener:
     return _api_listener(name, hcm_pb2.HttpConnectionManager(rds=rds, http_filters=http_filters()))
 
 
-def _nobody(name: str) -> listener_pb2.Listener:
+def _nobody(name: str, kind: ClientKind) -> listener_pb2.Listener:
     """A listener without routes, so that callers of a service that nobody serves fail in
     milliseconds. Without one they wait 15 s for it.
     """
     empty = route_pb2.RouteConfiguration(name=name)
+    if kind is ClientKind.NODE:
+        # Calls of grpc-js wait for ever where no host is theirs, and fail where no route is.
+        empty.virtual_hosts.add(name=name, domains=["*"])
     manager = hcm_pb2.HttpConnectionManager(route_config=empty, http_filters=http_filters())
     return _api_listener(name, manager)
 

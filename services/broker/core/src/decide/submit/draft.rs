@@ -251,7 +251,7 @@ impl Partition {
             expire_at: wanted.expire_at,
             idempotency_key: key_of(&task.idempotency_key).cloned(),
             ordering_key: key_of(&task.ordering_key).cloned(),
-            limit_key: options.and_then(|options| key_of(&options.limit_key).cloned()),
+            limit_key: key_of(&task.limit_key).cloned(),
             parent: wanted.parent,
             digest: task.digest,
             request: Blob::resident(task.request.clone()),

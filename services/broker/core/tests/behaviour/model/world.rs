@@ -371,7 +371,7 @@ impl World {
         let running: u64 = figures.queues.iter().map(|queue| queue.running).sum();
         let counted: u64 = self
             .partition
-            .queues(self.now)
+            .queues()
             .iter()
             .flat_map(|queue| queue.counts.clone())
             .map(|(_, count)| count)

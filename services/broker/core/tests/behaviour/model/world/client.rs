@@ -220,9 +220,9 @@ impl World {
         if random.permille(300) {
             options.envelope = request(random);
         }
-        if random.permille(700) {
-            options.limit_key = Some(format!("l{}", random.below(3)).into());
-        }
+        let limit_key = random
+            .permille(700)
+            .then(|| format!("l{}", random.below(3)).into());
         let name = random
             .permille(300)
             .then(|| format!("c{}", random.below(3)).into());
@@ -240,6 +240,7 @@ impl World {
             digest,
             idempotency_key: key.map(Into::into),
             ordering_key: order.map(Into::into),
+            limit_key,
             options: Some(Box::new(options)),
         }
     }
