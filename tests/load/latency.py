@@ -22,7 +22,7 @@ from tests.support.mesh import ROOT, Caller, Mesh
 from tests.support.waiting import elapse, eventually
 
 SLOTS = 8
-CALL_S = 0.02
+CALL_S = 0.05
 """Between two calls."""
 BUSY_MS = 200
 """What an attempt of the background work takes."""
@@ -135,14 +135,19 @@ async def row(folder: Path, name: str, seconds: float, *, classes: bool) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def say(line: str) -> None:
+    """A line of the table, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 async def run(seconds: float) -> None:
     """All rows, one after the other."""
-    rows = []
+    say(HEAD)
     for name in LOADS:
         for classes in (False, True):
             with tempfile.TemporaryDirectory() as folder:
-                rows.append(await row(Path(folder), name, seconds, classes=classes))
-    sys.stdout.write("\n".join([HEAD, *rows]) + "\n")
+                say(await row(Path(folder), name, seconds, classes=classes))
 
 
 if __name__ == "__main__":

@@ -211,8 +211,8 @@ impl Class {
     /// lower rank that had such a turn longest ago. One that may start nothing takes no turn.
     ///
     /// Where higher latency classes are served as well, attempts of the lower ones are not given to workers ahead: one
-    /// that comes then would wait behind them. What is owed needs no free slot: it would be owed for ever where the
-    /// higher classes fill all of them.
+    /// that comes then would wait behind them. What is owed by the highest class needs no free slot: it would be owed
+    /// for ever where that class fills all of them.
     pub(crate) fn turn(&mut self, free: u64, methods: &Methods) -> Option<Turn> {
         let (top, index) = self.highest(RANKS as u8, methods)?;
         let latency = ranks::latency(top);
@@ -225,7 +225,7 @@ impl Class {
             None => self.turn_of(top, index, Kind::Alone),
             Some((under, passed)) => {
                 let left = u64::from(self.guard.left());
-                if left == 0 {
+                if left == 0 && room > 0 {
                     return self.guarded(top, methods);
                 }
                 let method = self.methods[passed as usize];
