@@ -252,7 +252,7 @@ fn order(h: &mut Harness, effects: &[Effect], count: usize) -> String {
                 .map(|attempt| attempt.task),
         );
     }
-    let method = |id: &TaskId| h.view(*id).method.clone();
+    let method = |id: &TaskId| h.view(*id).method;
     order.iter().map(|id| method(id)[6..7].to_owned()).collect()
 }
 
