@@ -161,6 +161,7 @@ func (w *Worker) open(
 // welcomed stops what the broker no longer counts as this worker's.
 func (w *Worker) welcomed(welcome *plaitv1.WorkerWelcome) {
 	w.leases.setPayloadLimit(welcome.GetPayloadBytesMax())
+	w.flags.replace(welcome.GetFlags())
 	lost := make(map[leaseKey]error, len(welcome.GetLost()))
 	for _, lease := range welcome.GetLost() {
 		lost[leaseKey{lease.GetTask(), lease.GetToken()}] = context.Canceled
@@ -262,6 +263,8 @@ func (w *Worker) receiveLoop(ctx context.Context, stream attachStream, heard *at
 			w.settled(ctx, m.Settled)
 		case *plaitv1.AttachResponse_Stop:
 			w.stopped(m.Stop)
+		case *plaitv1.AttachResponse_Flags:
+			w.flags.change(m.Flags)
 		case *plaitv1.AttachResponse_Drain:
 			grace := m.Drain.GetGrace().AsDuration()
 			w.log.InfoContext(ctx, "the broker is draining", "grace", grace)

@@ -2,6 +2,7 @@ package plait
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,8 @@ type attempt struct {
 	deadline time.Time
 	// Set before the handler runs; nil when nothing traces.
 	span trace.Span
+	// The feature flags when the handler begins.
+	flags flagRules
 
 	// Whoever moves it to attemptEnded owns response and failure.
 	state    atomic.Uint32
@@ -104,6 +107,8 @@ type attempt struct {
 	waits      int
 	finished   bool
 	plainChild *plaitv1.TaskOptions
+	// Feature flags that the handler has read so far.
+	flagsRead []*plaitv1.FlagRule
 }
 
 func (a *attempt) number() int { return max(int(a.extra.GetAttempt()), 1) }
@@ -128,7 +133,14 @@ func (a *attempt) flowParent() *plaitv1.FlowParent {
 	if a == nil {
 		return nil
 	}
-	return &plaitv1.FlowParent{Task: a.task, Token: a.token}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.flowParentLocked()
+}
+
+// flowParentLocked is flowParent for a caller that holds the lock.
+func (a *attempt) flowParentLocked() *plaitv1.FlowParent {
+	return &plaitv1.FlowParent{Task: a.task, Token: a.token, Flags: slices.Clone(a.flagsRead)}
 }
 
 // childOptions are those of a child that its caller said nothing about. All such children of an
@@ -137,7 +149,7 @@ func (a *attempt) childOptions() *plaitv1.TaskOptions {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.plainChild == nil {
-		a.plainChild = &plaitv1.TaskOptions{Parent: a.flowParent()}
+		a.plainChild = &plaitv1.TaskOptions{Parent: a.flowParentLocked()}
 	}
 	return a.plainChild
 }

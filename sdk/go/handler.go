@@ -17,6 +17,7 @@ func (w *Worker) handle(a *attempt) {
 	if !a.state.CompareAndSwap(attemptWaiting, attemptRunning) {
 		return // Stopped, expired or handed back while it waited.
 	}
+	a.flags = w.flags.now()
 	a.span = startAttemptSpan(a, a)
 	var response []byte
 	err := errGoexit

@@ -115,8 +115,8 @@ func (l *listener) cut() {
 	l.server.Stop()
 }
 
-// intercept gives a handler what it has when it runs for a task: the caller's trace, the worker's
-// interceptors, and a panic that ends the call alone. Calls over the worker's slots are refused with
+// intercept gives a handler what it has when it runs for a task: the caller's trace, the feature
+// flags, the worker's interceptors, and a panic that ends the call alone. Calls over the worker's slots are refused with
 // RESOURCE_EXHAUSTED.
 func (l *listener) intercept(
 	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
@@ -131,6 +131,7 @@ func (l *listener) intercept(
 	w := l.worker
 	ctx, span := w.client.startServedSpan(withIncomingTrace(ctx), info.FullMethod)
 	defer func() { endCallSpan(span, err) }()
+	ctx = context.WithValue(ctx, flagsKey{}, w.flags.now())
 	ctx, made := withMark(ctx)
 	defer func() { made.tell(ctx, err) }()
 	defer func() {

@@ -61,6 +61,7 @@ type Worker struct {
 	runners *runners
 	expiry  *expiry
 	peer    *peer.Peer
+	flags   flagBoard
 	started atomic.Bool
 	// Whether this stream brought more than a welcome. Of the goroutine that receives.
 	answered bool

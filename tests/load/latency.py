@@ -96,7 +96,7 @@ async def row(folder: Path, name: str, seconds: float, *, classes: bool) -> str:
     """One mesh: idle, then with the background work."""
     program = str(ROOT / "tests/support/busy_worker.py")
     async with Mesh(folder) as mesh:
-        await mesh.start("busy", [sys.executable, program, str(SLOTS), *LOADS[name]])
+        worker = await mesh.start("busy", [sys.executable, program, str(SLOTS), *LOADS[name]])
         await push(mesh, classes=classes)
         async with mesh.caller() as caller, plait.connect(mesh.address) as own:
             question = pb.InspectRequest()
@@ -122,6 +122,8 @@ async def row(folder: Path, name: str, seconds: float, *, classes: bool) -> str:
             rate = (backlog.done - before) / (time.monotonic() - began)
             work.cancel()
             await asyncio.wait([work])
+            # So that the processes that burn end, too.
+            await worker.terminate()
     if seen.failed:
         raise RuntimeError(f"{seen.failed} calls failed")
     idle, busy = ([seen.quantile(share, *span) for share in (50, 99)] for span in spans)

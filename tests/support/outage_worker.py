@@ -1,6 +1,6 @@
 """A worker whose downstream is away while a file is there: Echo answers UNAVAILABLE then.
 
-outage_worker.py FILE
+outage_worker.py FILE [CONCURRENCY]
 
 When it ends, it says how many attempts of Echo failed.
 """
@@ -46,7 +46,8 @@ def say(**said: Any) -> None:
 async def main() -> None:
     """Until SIGTERM."""
     async with plait.connect() as client:
-        worker = client.worker(concurrency=64)
+        concurrency = int(sys.argv[2]) if len(sys.argv) > 2 else 64
+        worker = client.worker(concurrency=concurrency)
         kind: Any = Echo  # the other methods are not implemented
         servicer: Echo = kind(Path(sys.argv[1]))
         worker.serve(servicer, rpc.add_EchoServiceServicer_to_server)

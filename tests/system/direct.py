@@ -63,11 +63,17 @@ class Named(echo_pb2_grpc.EchoServiceServicer):
         self.calls: collections.Counter[str] = collections.Counter()
         # Seconds that handlers had left when they began.
         self.left: list[float] = []
+        # Calls of `Echo`, and what they fail with; None: they do not.
+        self.echoes = 0
+        self.code: grpc.StatusCode | None = None
         # Metadata that handlers saw.
         self.seen: list[dict[str, str | bytes]] = []
         self._inner = inner
 
     async def Echo(self, request: echo_pb2.EchoRequest, context: Any) -> echo_pb2.EchoResponse:
+        self.echoes += 1
+        if self.code is not None:
+            await context.abort(self.code, "as told")
         self.seen.append({str(key): value for key, value in context.invocation_metadata()})
         return echo_pb2.EchoResponse(payload=self.name.encode())
 

@@ -1,6 +1,8 @@
 """Direct calls of unmodified clients in Node and Java: their gRPC libraries, and a bootstrap."""
 
+import contextlib
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,6 +13,8 @@ from tests.support.mesh import ROOT, Mesh
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 from tests.system.direct import address_of, bootstrap, direct_calls, worker
+from tests.system.test_call_ejection import is_left_out_and_taken_back
+from tests.system.test_call_faults import METHOD, fault
 from tests.system.test_direct_calls import start_echo
 
 # The first test of Java downloads its jars.
@@ -76,6 +80,27 @@ async def test_the_client_library_retries_as_the_contract_says(fresh: Mesh, comm
             fails("invalid", "INVALID_ARGUMENT", 1),
         )
         assert named.calls == {"passes": 3, "stays": 3, "internal": 1, "invalid": 1}
+
+
+async def test_a_fault_is_suffered(fresh: Mesh, command: list[str]):
+    async with worker(fresh, "a") as named:
+        payload = echo_pb2.EchoResponse(payload=b"a").SerializeToString().hex()
+        assert (await start(fresh, command, "Echo", 3, ANSWER)).ready["answers"] == {payload: 3}
+        await fault(fresh, "set", METHOD, "--abort", "NOT_FOUND", "--for", "10m")
+        (said,) = (await start(fresh, command, "Echo", 3, ANSWER)).ready["answers"]
+        assert said.startswith("NOT_FOUND: "), said
+        assert named.echoes == 3
+        assert (await direct_calls(fresh)).rejected == 0
+
+
+async def test_a_worker_that_fails_is_left_out_and_taken_back(fresh: Mesh, command: list[str]):
+    @contextlib.asynccontextmanager
+    async def calling() -> AsyncIterator[None]:
+        caller = await start(fresh, command, "Echo", 0, ANSWER)
+        yield
+        assert await caller.terminate() == 0
+
+    await is_left_out_and_taken_back(fresh, calling)
 
 
 async def test_no_call_fails_in_a_rolling_restart(fresh: Mesh, command: list[str]):

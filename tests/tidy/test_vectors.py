@@ -10,7 +10,12 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("reference", "vectors"), [("ref.py", "resilience.json"), ("ref_calls.py", "calls.json")]
+    ("reference", "vectors"),
+    [
+        ("ref.py", "resilience.json"),
+        ("ref_calls.py", "calls.json"),
+        ("ref_ejection.py", "ejection.json"),
+    ],
 )
 def test_the_vectors_agree_with_their_reference(root: Path, reference: str, vectors: str):
     result = subprocess.run(
@@ -39,9 +44,12 @@ def test_the_reasons_of_the_vectors_are_those_of_the_contract(root: Path):
     assert len(numbers) == len(said) + 1, "a reason has no code in its comment"
 
 
-def test_the_cases_of_calls_are_the_file(root: Path):
+@pytest.mark.parametrize(
+    ("cases", "vectors"), [("call_cases", "calls.json"), ("ejection_cases", "ejection.json")]
+)
+def test_the_cases_are_the_file(root: Path, cases: str, vectors: str):
     """They are written by hand and by nobody else."""
-    code = "import json, call_cases; print(json.dumps(call_cases.cases()))"
+    code = f"import json, {cases}; print(json.dumps({cases}.cases()))"
     printed = subprocess.run(
         [sys.executable, "-c", code],
         cwd=root / "interop/vectors",
@@ -49,5 +57,5 @@ def test_the_cases_of_calls_are_the_file(root: Path):
         capture_output=True,
         text=True,
     )
-    written = json.loads((root / "interop/vectors/calls.json").read_text())
+    written = json.loads((root / "interop/vectors" / vectors).read_text())
     assert json.loads(printed.stdout) == written["vectors"]

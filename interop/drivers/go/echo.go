@@ -116,9 +116,13 @@ func (e *echo) Flow(ctx context.Context, request *testingv1.FlowRequest) (*testi
 	if err != nil {
 		return nil, err
 	}
+	flagged := ""
+	if plait.Flag(ctx, request.GetFlag()) {
+		flagged = "/on"
+	}
 	var attempts int32
 	for i := range request.GetDepth() {
-		name := fmt.Sprintf("%s/%d", request.GetSeed(), i)
+		name := fmt.Sprintf("%s/%d%s", request.GetSeed(), i, flagged)
 		if request.GetDiverge() {
 			name += fmt.Sprintf("/%v", rand.Float64())
 		}
@@ -197,10 +201,14 @@ func (e *echo) Scalars(
 	return &testingv1.ScalarsResponse{Values: request.GetValues()}, nil
 }
 
-func (e *echo) Inspect(ctx context.Context, _ *testingv1.InspectRequest) (*testingv1.InspectResponse, error) {
+func (e *echo) Inspect(ctx context.Context, request *testingv1.InspectRequest) (*testingv1.InspectResponse, error) {
 	attempt, ok := plait.AttemptFrom(ctx)
 	if !ok {
 		return nil, status.Error(codes.FailedPrecondition, "there is no attempt here")
+	}
+	var asked []plait.FlagOption
+	if request.FlagKey != nil {
+		asked = append(asked, plait.WithFlagKey(request.GetFlagKey()))
 	}
 	response := &testingv1.InspectResponse{
 		Metadata:       map[string]string{},
@@ -208,6 +216,7 @@ func (e *echo) Inspect(ctx context.Context, _ *testingv1.InspectRequest) (*testi
 		Task:           attempt.TaskID(),
 		IdempotencyKey: attempt.IdempotencyKey(),
 		FencingToken:   attempt.FencingToken(),
+		FlagOn:         plait.Flag(ctx, request.GetFlag(), asked...),
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		response.TimeRemaining = durationpb.New(time.Until(deadline))

@@ -58,8 +58,9 @@ class Echo(rpc.EchoServiceServicer):
         )
         echoes = await asyncio.gather(*(self._stub.Echo(each) for each in requests))
         attempts = 0
+        flagged = "/on" if request.flag and plait.flag(request.flag) else ""
         for number in range(request.depth):
-            name = f"{request.seed}/{number}"
+            name = f"{request.seed}/{number}{flagged}"
             if request.diverge:
                 name += f"/{random.random()}"
             answer = await self._stub.Fail(
@@ -114,6 +115,9 @@ class Echo(rpc.EchoServiceServicer):
             task=attempt.task_id,
             idempotency_key=attempt.idempotency_key,
             fencing_token=attempt.fencing_token,
+            flag_on=plait.flag(
+                request.flag, key=request.flag_key if request.HasField("flag_key") else None
+            ),
         )
         response.time_remaining.FromMilliseconds(int((context.time_remaining() or 0) * 1000))
         return response

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	testkitv1 "plait.dev/plait/gen/plait/testkit/v1"
+	plaitv1 "plait.dev/plait/gen/plait/v1"
 )
 
 // Kit moves the broker's clock ahead and lets attempts fail. Delays, backoffs, deadlines and
@@ -23,7 +24,8 @@ type Kit struct {
 	// How long the workers may take for what is due at one instant, in real time. 0: 10 s.
 	Patience time.Duration
 
-	kit testkitv1.TestKitServiceClient
+	kit   testkitv1.TestKitServiceClient
+	flags plaitv1.FlagServiceClient
 }
 
 // Fault says which attempts fail. Of several that fit, the newest strikes.
@@ -50,7 +52,9 @@ func StartKit(tb testing.TB) (*Plait, *Kit) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = connection.Close() })
-	return p, &Kit{kit: testkitv1.NewTestKitServiceClient(connection)}
+	return p, &Kit{
+		kit: testkitv1.NewTestKitServiceClient(connection), flags: plaitv1.NewFlagServiceClient(connection),
+	}
 }
 
 // Now is the broker's time.
@@ -141,6 +145,20 @@ func (k *Kit) Struck(ctx context.Context) ([]int, error) {
 func (k *Kit) Clear(ctx context.Context) error {
 	if _, err := k.kit.ClearFaults(ctx, &testkitv1.ClearFaultsRequest{}); err != nil {
 		return fmt.Errorf("clear the faults: %w", err)
+	}
+	return nil
+}
+
+// SetFlag sets a feature flag, on or off for everybody. Handlers of tasks that are submitted after it
+// see it.
+func (k *Kit) SetFlag(ctx context.Context, name string, on bool) error {
+	rule := &plaitv1.FlagRule{Name: name}
+	if on {
+		rule.Share = 10_000
+	}
+	set := &plaitv1.SetFlagRequest{Flag: &plaitv1.Flag{Rule: rule}}
+	if _, err := k.flags.SetFlag(ctx, set); err != nil {
+		return fmt.Errorf("set the flag %s: %w", name, err)
 	}
 	return nil
 }

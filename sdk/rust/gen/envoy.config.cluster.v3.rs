@@ -27,6 +27,12 @@ pub struct OutlierDetection {
     pub max_ejection_percent: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "6")]
     pub enforcing_success_rate: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "7")]
+    pub success_rate_minimum_hosts: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "8")]
+    pub success_rate_request_volume: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "9")]
+    pub success_rate_stdev_factor: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "16")]
     pub failure_percentage_threshold: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "17")]

@@ -78,6 +78,11 @@ pub mod route_action {
 pub struct Route {
     #[prost(message, optional, tag = "1")]
     pub r#match: ::core::option::Option<RouteMatch>,
+    #[prost(map = "string, message", tag = "13")]
+    pub typed_per_filter_config: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost_types::Any,
+    >,
     #[prost(string, tag = "14")]
     pub name: ::prost::alloc::string::String,
     #[prost(oneof = "route::Action", tags = "2")]

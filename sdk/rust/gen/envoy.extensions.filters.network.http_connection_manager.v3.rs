@@ -12,6 +12,8 @@ pub struct Rds {
 pub struct HttpFilter {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "6")]
+    pub is_optional: bool,
     #[prost(oneof = "http_filter::ConfigType", tags = "4")]
     pub config_type: ::core::option::Option<http_filter::ConfigType>,
 }

@@ -34,7 +34,19 @@ pub mod envoy {
     }
     pub mod extensions {
         pub mod filters {
+            pub mod common {
+                pub mod fault {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.common.fault.v3.rs");
+                    }
+                }
+            }
             pub mod http {
+                pub mod fault {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.fault.v3.rs");
+                    }
+                }
                 pub mod router {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.router.v3.rs");
@@ -48,6 +60,11 @@ pub mod envoy {
                     }
                 }
             }
+        }
+    }
+    pub mod r#type {
+        pub mod v3 {
+            include!("envoy.r#type.v3.rs");
         }
     }
     pub mod service {

@@ -28,7 +28,7 @@ pub struct MethodBreaker {
     #[prost(int32, tag = "5")]
     pub openings: i32,
 }
-/// What a breaker lets through.
+/// What a breaker of a method or a worker lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum BreakerState {
@@ -36,7 +36,7 @@ pub enum BreakerState {
     Unspecified = 0,
     /// Everything.
     Closed = 1,
-    /// Nothing: READY tasks are PARKED.
+    /// Nothing. A method's READY tasks are PARKED; a worker's share goes to others.
     Open = 2,
     /// A few probes.
     HalfOpen = 3,
@@ -1078,6 +1078,9 @@ pub struct ObserveRequest {
     /// How often figures are wanted. Default 1 s; at least 50 ms.
     #[prost(message, optional, tag = "2")]
     pub figures_interval: ::core::option::Option<::prost_types::Duration>,
+    /// Whether early figures are wanted, too: those that come as soon as attempts of a method begin to fail.
+    #[prost(bool, tag = "3")]
+    pub early_figures: bool,
 }
 /// Something that happened.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1187,6 +1190,11 @@ pub struct Figures {
     /// Workers that went away with attempts under way in the interval; at most 1000.
     #[prost(message, repeated, tag = "5")]
     pub lost: ::prost::alloc::vec::Vec<LostAttempts>,
+    /// These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
+    /// only what breakers go by: fresh outcomes and permits of methods, and the same of workers. That is not told again;
+    /// everything else is in the next figures that are not early.
+    #[prost(bool, tag = "7")]
+    pub early: bool,
 }
 /// Attempts that ended because their worker went away.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1228,6 +1236,22 @@ pub struct WorkerFigures {
     /// Time from dispatch to outcome, in milliseconds, summed over those that ended in the interval.
     #[prost(uint64, tag = "8")]
     pub busy_ms: u64,
+    /// Which methods' attempts ended at it, of those that began since its gate was set last: places in Figures.methods.
+    #[prost(uint32, repeated, tag = "9")]
+    pub methods: ::prost::alloc::vec::Vec<u32>,
+    /// For each of `methods`, how many of them say that the worker is well: all codes but those below.
+    #[prost(uint64, repeated, tag = "10")]
+    pub well: ::prost::alloc::vec::Vec<u64>,
+    /// For each of `methods`, how many ended with UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE or
+    /// DATA_LOSS.
+    #[prost(uint64, repeated, tag = "11")]
+    pub ill: ::prost::alloc::vec::Vec<u64>,
+    /// How many were cancelled, which says nothing.
+    #[prost(uint64, tag = "12")]
+    pub said_nothing: u64,
+    /// Attempts that its gate lets begin; unset: as many as its window has room for.
+    #[prost(uint32, optional, tag = "13")]
+    pub permits: ::core::option::Option<u32>,
 }
 /// One queue.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1275,8 +1299,8 @@ pub struct MethodFigures {
     /// Time from dispatch to outcome, in milliseconds, summed.
     #[prost(uint64, tag = "5")]
     pub busy_ms: u64,
-    /// As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-    /// CANCELLED.
+    /// As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+    /// end at a worker with a gate, count as CANCELLED.
     #[prost(uint64, repeated, tag = "6")]
     pub fresh_outcomes: ::prost::alloc::vec::Vec<u64>,
     /// Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures.
@@ -1307,6 +1331,33 @@ pub struct MethodGate {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetGatesResponse {
     /// Methods that are not known.
+    #[prost(string, repeated, tag = "1")]
+    pub unknown: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Gates of workers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetWorkerGatesRequest {
+    /// One entry a worker.
+    #[prost(message, repeated, tag = "1")]
+    pub gates: ::prost::alloc::vec::Vec<WorkerGate>,
+}
+/// How many attempts a worker may be given. What it holds is not touched.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerGate {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// Attempts that it may be given from now on; unset: as many as its window has room for.
+    #[prost(uint32, optional, tag = "2")]
+    pub permits: ::core::option::Option<u32>,
+    /// How long it holds; then there is no gate.
+    #[prost(message, optional, tag = "3")]
+    pub valid_for: ::core::option::Option<::prost_types::Duration>,
+}
+/// They are set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWorkerGatesResponse {
+    /// Workers that are not attached.
     #[prost(string, repeated, tag = "1")]
     pub unknown: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -1399,6 +1450,45 @@ pub struct MethodPolicy {
     /// Whether limit keys take turns, also where nothing limits them.
     #[prost(bool, tag = "22")]
     pub fair_by_key: bool,
+}
+/// Limits of methods.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetLimitsRequest {
+    /// One entry a method; others stay as they are.
+    #[prost(message, repeated, tag = "1")]
+    pub limits: ::prost::alloc::vec::Vec<MethodLimits>,
+}
+/// All limits of a method, as in MethodPolicy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MethodLimits {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Starts a period, 0: unlimited.
+    #[prost(uint64, tag = "2")]
+    pub rate_limit: u64,
+    /// The period, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub rate_period_ms: u64,
+    /// Starts at once after a rest.
+    #[prost(uint64, tag = "4")]
+    pub rate_burst: u64,
+    /// Whether the rate limit is by key.
+    #[prost(bool, tag = "5")]
+    pub rate_by_key: bool,
+    /// Attempts at once over all workers, 0: unlimited.
+    #[prost(uint32, tag = "6")]
+    pub concurrency_limit: u32,
+    /// Attempts at once for one key, 0: unlimited.
+    #[prost(uint32, tag = "7")]
+    pub concurrency_per_key: u32,
+}
+/// They are durable and in force.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLimitsResponse {
+    /// Methods that are not known.
+    #[prost(string, repeated, tag = "1")]
+    pub unknown: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Windows of workers.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1628,6 +1718,60 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("plait.control.v1.ControlService", "SetGates"));
             self.inner.unary(req, path, codec).await
         }
+        /// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+        /// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+        pub async fn set_worker_gates(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetWorkerGatesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWorkerGatesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.ControlService/SetWorkerGates",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.ControlService", "SetWorkerGates"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+        /// afterwards brings its own.
+        pub async fn set_limits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetLimitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLimitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.ControlService/SetLimits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.ControlService", "SetLimits"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1678,6 +1822,24 @@ pub mod control_service_server {
             request: tonic::Request<super::SetGatesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetGatesResponse>,
+            tonic::Status,
+        >;
+        /// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+        /// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+        async fn set_worker_gates(
+            &self,
+            request: tonic::Request<super::SetWorkerGatesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWorkerGatesResponse>,
+            tonic::Status,
+        >;
+        /// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+        /// afterwards brings its own.
+        async fn set_limits(
+            &self,
+            request: tonic::Request<super::SetLimitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLimitsResponse>,
             tonic::Status,
         >;
     }
@@ -1946,6 +2108,97 @@ pub mod control_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/plait.control.v1.ControlService/SetWorkerGates" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetWorkerGatesSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::SetWorkerGatesRequest>
+                    for SetWorkerGatesSvc<T> {
+                        type Response = super::SetWorkerGatesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetWorkerGatesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::set_worker_gates(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetWorkerGatesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.ControlService/SetLimits" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetLimitsSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::SetLimitsRequest>
+                    for SetLimitsSvc<T> {
+                        type Response = super::SetLimitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetLimitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::set_limits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetLimitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -2051,6 +2304,15 @@ pub struct Worker {
     /// Where its methods can be called directly, "host:port"; "": nowhere.
     #[prost(string, tag = "13")]
     pub endpoint: ::prost::alloc::string::String,
+    /// Its breaker: OPEN, it is given no attempts, because those that it had failed while its peers' did not.
+    #[prost(enumeration = "BreakerState", tag = "14")]
+    pub breaker: i32,
+    /// How long it stays open, while it is.
+    #[prost(message, optional, tag = "15")]
+    pub breaker_open_for: ::core::option::Option<::prost_types::Duration>,
+    /// How often it has opened since it was closed last.
+    #[prost(int32, tag = "16")]
+    pub breaker_openings: i32,
 }
 /// Nothing to say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2498,6 +2760,564 @@ pub mod directory_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "plait.control.v1.DirectoryService";
     impl<T> tonic::server::NamedService for DirectoryServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// What becomes of direct calls of a method.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    /// Full method path, "/package.Service/Method".
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// What calls fail with; unset: none fails by this.
+    #[prost(message, optional, tag = "2")]
+    pub abort: ::core::option::Option<FaultAbort>,
+    /// What makes calls late; unset: nothing does. A call may be both, and is late first.
+    #[prost(message, optional, tag = "3")]
+    pub delay: ::core::option::Option<FaultDelay>,
+    /// When it ends by itself.
+    #[prost(message, optional, tag = "4")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was set.
+    #[prost(message, optional, tag = "5")]
+    pub set_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who set it, as he said.
+    #[prost(string, tag = "6")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// Calls that fail.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultAbort {
+    /// With this code; not OK.
+    #[prost(enumeration = "super::super::super::google::rpc::Code", tag = "1")]
+    pub code: i32,
+    /// Of a million calls, drawn for each; 1 to 1,000,000.
+    #[prost(uint32, tag = "2")]
+    pub per_million: u32,
+}
+/// Calls that are late.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultDelay {
+    /// By this, 1 ms to 5 min.
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<::prost_types::Duration>,
+    /// Of a million calls, drawn for each; 1 to 1,000,000.
+    #[prost(uint32, tag = "2")]
+    pub per_million: u32,
+}
+/// The fault to set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFaultRequest {
+    /// Full method path, "/package.Service/Method". Nobody need serve it yet.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// What calls fail with; unset: none fails by this.
+    #[prost(message, optional, tag = "2")]
+    pub abort: ::core::option::Option<FaultAbort>,
+    /// What makes calls late; unset: nothing does.
+    #[prost(message, optional, tag = "3")]
+    pub delay: ::core::option::Option<FaultDelay>,
+    /// How long it lasts, 1 s to 24 h. There is no fault without an end.
+    #[prost(message, optional, tag = "4")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+    /// Who sets it, for people.
+    #[prost(string, tag = "5")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// It is kept, and callers are told.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFaultResponse {
+    /// The fault.
+    #[prost(message, optional, tag = "1")]
+    pub fault: ::core::option::Option<Fault>,
+}
+/// All of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListFaultsRequest {}
+/// The faults.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListFaultsResponse {
+    /// One entry a method.
+    #[prost(message, repeated, tag = "1")]
+    pub faults: ::prost::alloc::vec::Vec<Fault>,
+}
+/// Whose fault to end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearFaultRequest {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Who ends it, for people.
+    #[prost(string, tag = "2")]
+    pub cleared_by: ::prost::alloc::string::String,
+}
+/// It is over.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearFaultResponse {
+    /// As it was; unset: there was none.
+    #[prost(message, optional, tag = "1")]
+    pub fault: ::core::option::Option<Fault>,
+}
+/// Generated client implementations.
+pub mod fault_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Makes direct calls late, or fail, by a share and for a time. Callers do it to themselves, so no worker sees a call
+    /// that is aborted; tasks are not concerned.
+    #[derive(Debug, Clone)]
+    pub struct FaultServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl FaultServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> FaultServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FaultServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FaultServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sets the fault of a method, in place of the one before. INVALID_ARGUMENT for a fault that does nothing or has no
+        /// end; UNAVAILABLE while the scheduler is not connected to the broker.
+        pub async fn set_fault(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFaultResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.FaultService/SetFault",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.FaultService", "SetFault"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the faults that are not over, by method.
+        pub async fn list_faults(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListFaultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFaultsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.FaultService/ListFaults",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.FaultService", "ListFaults"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends the fault of a method before its time.
+        pub async fn clear_fault(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearFaultResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.FaultService/ClearFault",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.FaultService", "ClearFault"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod fault_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FaultServiceServer.
+    #[async_trait]
+    pub trait FaultService: std::marker::Send + std::marker::Sync + 'static {
+        /// Sets the fault of a method, in place of the one before. INVALID_ARGUMENT for a fault that does nothing or has no
+        /// end; UNAVAILABLE while the scheduler is not connected to the broker.
+        async fn set_fault(
+            &self,
+            request: tonic::Request<super::SetFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFaultResponse>,
+            tonic::Status,
+        >;
+        /// Lists the faults that are not over, by method.
+        async fn list_faults(
+            &self,
+            request: tonic::Request<super::ListFaultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFaultsResponse>,
+            tonic::Status,
+        >;
+        /// Ends the fault of a method before its time.
+        async fn clear_fault(
+            &self,
+            request: tonic::Request<super::ClearFaultRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearFaultResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Makes direct calls late, or fail, by a share and for a time. Callers do it to themselves, so no worker sees a call
+    /// that is aborted; tasks are not concerned.
+    #[derive(Debug)]
+    pub struct FaultServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FaultServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FaultServiceServer<T>
+    where
+        T: FaultService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.control.v1.FaultService/SetFault" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetFaultSvc<T: FaultService>(pub Arc<T>);
+                    impl<
+                        T: FaultService,
+                    > tonic::server::UnaryService<super::SetFaultRequest>
+                    for SetFaultSvc<T> {
+                        type Response = super::SetFaultResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetFaultRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FaultService>::set_fault(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetFaultSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.FaultService/ListFaults" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListFaultsSvc<T: FaultService>(pub Arc<T>);
+                    impl<
+                        T: FaultService,
+                    > tonic::server::UnaryService<super::ListFaultsRequest>
+                    for ListFaultsSvc<T> {
+                        type Response = super::ListFaultsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListFaultsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FaultService>::list_faults(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListFaultsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.FaultService/ClearFault" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClearFaultSvc<T: FaultService>(pub Arc<T>);
+                    impl<
+                        T: FaultService,
+                    > tonic::server::UnaryService<super::ClearFaultRequest>
+                    for ClearFaultSvc<T> {
+                        type Response = super::ClearFaultResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClearFaultRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FaultService>::clear_fault(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClearFaultSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FaultServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.control.v1.FaultService";
+    impl<T> tonic::server::NamedService for FaultServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
@@ -3122,6 +3942,596 @@ pub mod key_value_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "plait.control.v1.KeyValueService";
     impl<T> tonic::server::NamedService for KeyValueServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// What is to hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLimitRequest {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Attempts that may begin in a time. Unset: as the contract says. By key where the contract's rate is.
+    #[prost(message, optional, tag = "2")]
+    pub rate: ::core::option::Option<Rate>,
+    /// Attempts at once over all workers, 0: any number. Unset: as the contract says.
+    #[prost(uint32, optional, tag = "3")]
+    pub concurrency: ::core::option::Option<u32>,
+    /// For how long, 1 s to 365 days. Unset: until it is cleared.
+    #[prost(message, optional, tag = "4")]
+    pub valid_for: ::core::option::Option<::prost_types::Duration>,
+    /// Why; at most 1000 characters.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who sets it: "user@host", 1 to 200 characters. It is taken on trust.
+    #[prost(string, tag = "6")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// It holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLimitResponse {
+    /// The method as it is now.
+    #[prost(message, optional, tag = "1")]
+    pub method: ::core::option::Option<LimitedMethod>,
+}
+/// Attempts in a time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rate {
+    /// Attempts that may begin in one period, 1 to 10^9; 0: any number.
+    #[prost(uint64, tag = "1")]
+    pub limit: u64,
+    /// The period: 1 ms to 365 days. Default 1 s.
+    #[prost(message, optional, tag = "2")]
+    pub period: ::core::option::Option<::prost_types::Duration>,
+    /// Attempts that may begin at once after a rest, 1 to 10^9. Default `limit`.
+    #[prost(uint64, tag = "3")]
+    pub burst: u64,
+    /// Whether each key has the rate for itself. Only told: in a request the contract decides.
+    #[prost(bool, tag = "4")]
+    pub by_key: bool,
+}
+/// Limits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    /// Unset: any number of attempts may begin.
+    #[prost(message, optional, tag = "1")]
+    pub rate: ::core::option::Option<Rate>,
+    /// Attempts at once over all workers, 0: any number.
+    #[prost(uint32, tag = "2")]
+    pub concurrency: u32,
+    /// Attempts at once of one key, 0: any number.
+    #[prost(uint32, tag = "3")]
+    pub concurrency_per_key: u32,
+}
+/// What an operator set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitOverride {
+    /// Unset: as the contract says.
+    #[prost(message, optional, tag = "1")]
+    pub rate: ::core::option::Option<Rate>,
+    /// 0: any number. Unset: as the contract says.
+    #[prost(uint32, optional, tag = "2")]
+    pub concurrency: ::core::option::Option<u32>,
+    /// When it was set.
+    #[prost(message, optional, tag = "3")]
+    pub set_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ends by itself; unset: it does not.
+    #[prost(message, optional, tag = "4")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who set it.
+    #[prost(string, tag = "6")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// A method whose attempts are limited.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitedMethod {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// What its contract says.
+    #[prost(message, optional, tag = "2")]
+    pub contract: ::core::option::Option<Limits>,
+    /// What an operator says; unset: nothing.
+    #[prost(message, optional, tag = "3")]
+    pub r#override: ::core::option::Option<LimitOverride>,
+    /// What is in force.
+    #[prost(message, optional, tag = "4")]
+    pub in_force: ::core::option::Option<Limits>,
+}
+/// Which ones.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLimitsRequest {
+    /// Only this method. "": all that an operator has set limits of.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Only methods of this service, those too whose limits nobody has set; "": of any.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+}
+/// The methods.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListLimitsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub methods: ::prost::alloc::vec::Vec<LimitedMethod>,
+}
+/// Which one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearLimitRequest {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+}
+/// The contract's limits hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearLimitResponse {
+    /// The method as it is now.
+    #[prost(message, optional, tag = "1")]
+    pub method: ::core::option::Option<LimitedMethod>,
+}
+/// Generated client implementations.
+pub mod limit_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Limits that hold until they are cleared or their time is over, whatever contract is put in force meanwhile. They are
+    /// durable. UNAVAILABLE while the scheduler is not connected to the broker.
+    #[derive(Debug, Clone)]
+    pub struct LimitServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl LimitServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> LimitServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> LimitServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            LimitServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sets limits of a method, in place of those set before. They are in force on return. NOT_FOUND with METHOD_UNKNOWN
+        /// where no contract has the method.
+        pub async fn set_limit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetLimitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLimitResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.LimitService/SetLimit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.LimitService", "SetLimit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists methods with limits, by name: their contracts', the operator's, and what is in force.
+        pub async fn list_limits(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLimitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLimitsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.LimitService/ListLimits",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.LimitService", "ListLimits"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts the contract's limits in force again. NOT_FOUND where nobody set others.
+        pub async fn clear_limit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearLimitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearLimitResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.LimitService/ClearLimit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.LimitService", "ClearLimit"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod limit_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with LimitServiceServer.
+    #[async_trait]
+    pub trait LimitService: std::marker::Send + std::marker::Sync + 'static {
+        /// Sets limits of a method, in place of those set before. They are in force on return. NOT_FOUND with METHOD_UNKNOWN
+        /// where no contract has the method.
+        async fn set_limit(
+            &self,
+            request: tonic::Request<super::SetLimitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLimitResponse>,
+            tonic::Status,
+        >;
+        /// Lists methods with limits, by name: their contracts', the operator's, and what is in force.
+        async fn list_limits(
+            &self,
+            request: tonic::Request<super::ListLimitsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLimitsResponse>,
+            tonic::Status,
+        >;
+        /// Puts the contract's limits in force again. NOT_FOUND where nobody set others.
+        async fn clear_limit(
+            &self,
+            request: tonic::Request<super::ClearLimitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearLimitResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Limits that hold until they are cleared or their time is over, whatever contract is put in force meanwhile. They are
+    /// durable. UNAVAILABLE while the scheduler is not connected to the broker.
+    #[derive(Debug)]
+    pub struct LimitServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> LimitServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for LimitServiceServer<T>
+    where
+        T: LimitService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.control.v1.LimitService/SetLimit" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetLimitSvc<T: LimitService>(pub Arc<T>);
+                    impl<
+                        T: LimitService,
+                    > tonic::server::UnaryService<super::SetLimitRequest>
+                    for SetLimitSvc<T> {
+                        type Response = super::SetLimitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetLimitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LimitService>::set_limit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetLimitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.LimitService/ListLimits" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLimitsSvc<T: LimitService>(pub Arc<T>);
+                    impl<
+                        T: LimitService,
+                    > tonic::server::UnaryService<super::ListLimitsRequest>
+                    for ListLimitsSvc<T> {
+                        type Response = super::ListLimitsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLimitsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LimitService>::list_limits(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLimitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.LimitService/ClearLimit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClearLimitSvc<T: LimitService>(pub Arc<T>);
+                    impl<
+                        T: LimitService,
+                    > tonic::server::UnaryService<super::ClearLimitRequest>
+                    for ClearLimitSvc<T> {
+                        type Response = super::ClearLimitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClearLimitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LimitService>::clear_limit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClearLimitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for LimitServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.control.v1.LimitService";
+    impl<T> tonic::server::NamedService for LimitServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

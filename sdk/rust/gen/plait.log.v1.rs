@@ -184,6 +184,16 @@ pub struct Child {
     /// Without a name: how many equal calls of the run came before.
     #[prost(uint32, tag = "4")]
     pub nth: u32,
+    /// Feature flags as the run had read them when it asked, as FlagReadings; empty for none.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub flags: ::prost::bytes::Bytes,
+}
+/// Feature flags as a run of a flow read them. The broker carries them as bytes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FlagReadings {
+    /// The flags.
+    #[prost(message, repeated, tag = "1")]
+    pub flags: ::prost::alloc::vec::Vec<super::super::v1::FlagRule>,
 }
 /// What a submission led to.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -348,6 +348,643 @@ impl MissedPolicy {
         }
     }
 }
+/// For whom a flag is on. It is on for a key in keys_on, off for one in keys_off, and otherwise on where the first 8
+/// bytes of SHA-256 over the name, a zero byte and the key, big endian, modulo 10,000 are below the share. So it stays
+/// on for a key while the share grows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlagRule {
+    /// Its name: 1 to 64 of \[a-z0-9.\_-\].
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// For how many of 10,000 keys it is on: 0 for none, 10,000 for all.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+    /// Keys for which it is on in any case.
+    #[prost(string, repeated, tag = "3")]
+    pub keys_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Keys for which it is off in any case.
+    #[prost(string, repeated, tag = "4")]
+    pub keys_off: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of a reading only: there was no such flag, and the handler's default held.
+    #[prost(bool, tag = "5")]
+    pub missing: bool,
+}
+/// A flag.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Flag {
+    /// For whom it is on. At most 16 KiB, and a key at most 1 KiB.
+    #[prost(message, optional, tag = "1")]
+    pub rule: ::core::option::Option<FlagRule>,
+    /// For people; at most 1 KiB.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    /// Grows with every change; set by the broker.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// Who changed it last, as they said; at most 256 bytes.
+    #[prost(string, tag = "4")]
+    pub changed_by: ::prost::alloc::string::String,
+    /// When it was changed last; set by the broker.
+    #[prost(message, optional, tag = "5")]
+    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Sets a flag.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFlagRequest {
+    /// What it shall be; version and update_time are ignored.
+    #[prost(message, optional, tag = "1")]
+    pub flag: ::core::option::Option<Flag>,
+    /// Set it only if it has this version, 0: only if there is none. Otherwise ABORTED. Unset: whatever is there.
+    #[prost(uint64, optional, tag = "2")]
+    pub expected_version: ::core::option::Option<u64>,
+}
+/// It is set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetFlagResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub flag: ::core::option::Option<Flag>,
+}
+/// Asks for a flag.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetFlagRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// A flag.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetFlagResponse {
+    /// The flag.
+    #[prost(message, optional, tag = "1")]
+    pub flag: ::core::option::Option<Flag>,
+}
+/// Asks for the flags.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListFlagsRequest {
+    /// Flags in an answer; default 100, at most 1000.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// next_page_token of the answer before.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// Flags.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListFlagsResponse {
+    /// The flags, by name.
+    #[prost(message, repeated, tag = "1")]
+    pub flags: ::prost::alloc::vec::Vec<Flag>,
+    /// For the next page; "": there is none.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Removes a flag.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteFlagRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Remove it only if it has this version. Otherwise ABORTED. Unset: whatever is there.
+    #[prost(uint64, optional, tag = "2")]
+    pub expected_version: ::core::option::Option<u64>,
+}
+/// It is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteFlagResponse {}
+/// Generated client implementations.
+pub mod flag_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Setting flags and looking at them. What is set is durable when it is answered, and every attempt that is handed out
+    /// after the answer sees it.
+    #[derive(Debug, Clone)]
+    pub struct FlagServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl FlagServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> FlagServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FlagServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FlagServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sets a flag as a whole, whether or not it is there.
+        pub async fn set_flag(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetFlagRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetFlagResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.FlagService/SetFlag",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.FlagService", "SetFlag"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One flag. NOT_FOUND: there is none.
+        pub async fn get_flag(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetFlagRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetFlagResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.FlagService/GetFlag",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.FlagService", "GetFlag"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// All flags, by name.
+        pub async fn list_flags(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListFlagsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFlagsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.FlagService/ListFlags",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.FlagService", "ListFlags"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a flag: handlers get their own default again. NOT_FOUND: there is none.
+        pub async fn delete_flag(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteFlagRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteFlagResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.v1.FlagService/DeleteFlag",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.v1.FlagService", "DeleteFlag"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod flag_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FlagServiceServer.
+    #[async_trait]
+    pub trait FlagService: std::marker::Send + std::marker::Sync + 'static {
+        /// Sets a flag as a whole, whether or not it is there.
+        async fn set_flag(
+            &self,
+            request: tonic::Request<super::SetFlagRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetFlagResponse>, tonic::Status>;
+        /// One flag. NOT_FOUND: there is none.
+        async fn get_flag(
+            &self,
+            request: tonic::Request<super::GetFlagRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetFlagResponse>, tonic::Status>;
+        /// All flags, by name.
+        async fn list_flags(
+            &self,
+            request: tonic::Request<super::ListFlagsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListFlagsResponse>,
+            tonic::Status,
+        >;
+        /// Removes a flag: handlers get their own default again. NOT_FOUND: there is none.
+        async fn delete_flag(
+            &self,
+            request: tonic::Request<super::DeleteFlagRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteFlagResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Setting flags and looking at them. What is set is durable when it is answered, and every attempt that is handed out
+    /// after the answer sees it.
+    #[derive(Debug)]
+    pub struct FlagServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FlagServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FlagServiceServer<T>
+    where
+        T: FlagService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.v1.FlagService/SetFlag" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetFlagSvc<T: FlagService>(pub Arc<T>);
+                    impl<
+                        T: FlagService,
+                    > tonic::server::UnaryService<super::SetFlagRequest>
+                    for SetFlagSvc<T> {
+                        type Response = super::SetFlagResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetFlagRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FlagService>::set_flag(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetFlagSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.FlagService/GetFlag" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetFlagSvc<T: FlagService>(pub Arc<T>);
+                    impl<
+                        T: FlagService,
+                    > tonic::server::UnaryService<super::GetFlagRequest>
+                    for GetFlagSvc<T> {
+                        type Response = super::GetFlagResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetFlagRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FlagService>::get_flag(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetFlagSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.FlagService/ListFlags" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListFlagsSvc<T: FlagService>(pub Arc<T>);
+                    impl<
+                        T: FlagService,
+                    > tonic::server::UnaryService<super::ListFlagsRequest>
+                    for ListFlagsSvc<T> {
+                        type Response = super::ListFlagsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListFlagsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FlagService>::list_flags(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListFlagsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.v1.FlagService/DeleteFlag" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteFlagSvc<T: FlagService>(pub Arc<T>);
+                    impl<
+                        T: FlagService,
+                    > tonic::server::UnaryService<super::DeleteFlagRequest>
+                    for DeleteFlagSvc<T> {
+                        type Response = super::DeleteFlagResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteFlagRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FlagService>::delete_flag(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteFlagSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FlagServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.v1.FlagService";
+    impl<T> tonic::server::NamedService for FlagServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// One durable invocation of a method.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Task {
@@ -487,7 +1124,7 @@ pub struct TaskOptions {
     pub limit_key: ::prost::alloc::string::String,
 }
 /// Says that a task is asked for by a running flow.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FlowParent {
     /// Number of the parent task.
     #[prost(uint64, tag = "1")]
@@ -498,6 +1135,9 @@ pub struct FlowParent {
     /// Names the child among its parent's children. Default: its method and request, and how many equal ones came before.
     #[prost(string, tag = "3")]
     pub child_key: ::prost::alloc::string::String,
+    /// Feature flags as this run of the flow has read them so far, at most 16 KiB: kept with the child for later runs.
+    #[prost(message, repeated, tag = "4")]
+    pub flags: ::prost::alloc::vec::Vec<FlagRule>,
 }
 /// Where a task is in its life. SUCCEEDED, FAILED, CANCELLED and EXPIRED are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1411,6 +2051,8 @@ pub enum ErrorReason {
     LeadershipLost = 25,
     /// NOT_FOUND: no such schedule.
     ScheduleNotFound = 26,
+    /// NOT_FOUND: no such feature flag; metadata "flag" is the name.
+    FlagNotFound = 30,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1446,6 +2088,7 @@ impl ErrorReason {
             Self::PayloadLost => "ERROR_REASON_PAYLOAD_LOST",
             Self::LeadershipLost => "ERROR_REASON_LEADERSHIP_LOST",
             Self::ScheduleNotFound => "ERROR_REASON_SCHEDULE_NOT_FOUND",
+            Self::FlagNotFound => "ERROR_REASON_FLAG_NOT_FOUND",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1478,6 +2121,7 @@ impl ErrorReason {
             "ERROR_REASON_PAYLOAD_LOST" => Some(Self::PayloadLost),
             "ERROR_REASON_LEADERSHIP_LOST" => Some(Self::LeadershipLost),
             "ERROR_REASON_SCHEDULE_NOT_FOUND" => Some(Self::ScheduleNotFound),
+            "ERROR_REASON_FLAG_NOT_FOUND" => Some(Self::FlagNotFound),
             _ => None,
         }
     }
@@ -2809,7 +3453,7 @@ pub struct SequencedSubmit {
     pub r#await: bool,
 }
 /// Asks for the results of tasks on this stream, as soon as they are final.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AwaitFrame {
     /// Their numbers. One that is unknown gets a Failure with NOT_FOUND.
     #[prost(uint64, repeated, tag = "1")]
@@ -4493,7 +5137,7 @@ pub struct WorkerDrain {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachResponse {
     /// What it says.
-    #[prost(oneof = "attach_response::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "attach_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<attach_response::Message>,
 }
 /// Nested message and enum types in `AttachResponse`.
@@ -4519,6 +5163,9 @@ pub mod attach_response {
         /// The broker is going; finish, then connect again.
         #[prost(message, tag = "6")]
         Drain(super::BrokerDrain),
+        /// Feature flags changed; holds for attempts that begin from now on.
+        #[prost(message, tag = "7")]
+        Flags(super::FlagFrame),
     }
 }
 /// The worker is attached.
@@ -4533,6 +5180,19 @@ pub struct WorkerWelcome {
     /// Largest response in bytes.
     #[prost(uint64, tag = "3")]
     pub payload_bytes_max: u64,
+    /// All feature flags; they take the place of those that the worker knew.
+    #[prost(message, repeated, tag = "4")]
+    pub flags: ::prost::alloc::vec::Vec<FlagRule>,
+}
+/// Feature flags that changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FlagFrame {
+    /// Those that were set, as they are now.
+    #[prost(message, repeated, tag = "1")]
+    pub flags: ::prost::alloc::vec::Vec<FlagRule>,
+    /// Names of those that were removed.
+    #[prost(string, repeated, tag = "2")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Work for a worker, in columns.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4586,6 +5246,13 @@ pub struct AttemptExtra {
     /// When the task was accepted, in milliseconds since 1970, by the broker's clock. Set with metadata.
     #[prost(uint64, tag = "8")]
     pub create_time_ms: u64,
+    /// The key by which feature flags are read, where it is another than ordering key, idempotency key or id: that of the
+    /// flow, for a child without keys of its own.
+    #[prost(string, tag = "9")]
+    pub flag_key: ::prost::alloc::string::String,
+    /// Flags as earlier runs of this flow read them before they asked for children: this run reads the same.
+    #[prost(message, repeated, tag = "10")]
+    pub flags: ::prost::alloc::vec::Vec<FlagRule>,
 }
 /// Outcomes are durable, up to and including a sequence number.
 #[derive(Clone, PartialEq, ::prost::Message)]

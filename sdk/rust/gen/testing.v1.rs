@@ -70,6 +70,10 @@ pub struct FlowRequest {
     /// Fails itself with UNAVAILABLE after its children, on attempts up to this one.
     #[prost(int32, tag = "5")]
     pub failures: i32,
+    /// A feature flag that it reads before it asks for the children in a row, whose requests say "/on" where it is on;
+    /// "": none.
+    #[prost(string, tag = "6")]
+    pub flag: ::prost::alloc::string::String,
 }
 /// What came out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -124,9 +128,16 @@ pub struct OnceRequest {
 /// It ran.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OnceResponse {}
-/// Nothing to say.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct InspectRequest {}
+/// What to look at.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InspectRequest {
+    /// A feature flag to read; "": none.
+    #[prost(string, tag = "1")]
+    pub flag: ::prost::alloc::string::String,
+    /// The key to read it by; unset: the task's own.
+    #[prost(string, optional, tag = "2")]
+    pub flag_key: ::core::option::Option<::prost::alloc::string::String>,
+}
 /// What the handler saw.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InspectResponse {
@@ -151,6 +162,9 @@ pub struct InspectResponse {
     /// The fencing token.
     #[prost(uint64, tag = "6")]
     pub fencing_token: u64,
+    /// Whether the feature flag is on.
+    #[prost(bool, tag = "7")]
+    pub flag_on: bool,
 }
 /// Values of every kind.
 #[derive(Clone, PartialEq, ::prost::Message)]

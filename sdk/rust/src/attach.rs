@@ -7,6 +7,7 @@ use crate::codec::SharedCodec;
 use crate::contracts::{Method, is_unknown, pause};
 use crate::descriptors::Descriptors;
 use crate::errors::{self, ErrorReason};
+use crate::flags::Board;
 use crate::invoke::Handler;
 use crate::pb::v1::attach_response::Message as Response;
 use crate::pb::v1::{
@@ -72,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) grace: Duration,
     /// Where its methods are called directly, if it listens.
     pub(crate) endpoint: Option<String>,
+    /// The feature flags that it is told of.
+    pub(crate) flags: Board,
 }
 
 /// A worker at work.
@@ -96,7 +99,7 @@ impl Attachment {
         attached: watch::Sender<bool>,
     ) -> Self {
         let desk = Desk::new();
-        let starter = Starter::new(plan.client.id(), plan.slots as usize, desk.clone());
+        let starter = Starter::new(&plan, desk.clone());
         Self {
             plan,
             desk,
@@ -282,7 +285,8 @@ impl Attachment {
 
     fn receive(&mut self, message: AttachResponse) {
         match message.message {
-            Some(Response::Welcome(welcome)) => self.welcome(&welcome),
+            Some(Response::Welcome(welcome)) => self.welcome(welcome),
+            Some(Response::Flags(frame)) => self.plan.flags.change(frame),
             Some(Response::Attempts(frame)) => self.receive_attempts(frame),
             Some(Response::Settled(settled)) => self.settle(&settled),
             Some(Response::Stop(stop)) => self.stop(&stop),
@@ -291,12 +295,14 @@ impl Attachment {
         }
     }
 
-    fn welcome(&self, welcome: &WorkerWelcome) {
+    fn welcome(&self, mut welcome: WorkerWelcome) {
+        self.plan.flags.replace(std::mem::take(&mut welcome.flags));
         let lost = welcome.lost.iter().map(|held| Lease {
             task: held.task,
             token: held.token,
         });
-        self.desk.welcome(pulse::interval(welcome), &lost.collect());
+        self.desk
+            .welcome(pulse::interval(&welcome), &lost.collect());
         if self.give_up.is_some() {
             self.desk.tell(|outbox| outbox.drain("draining"));
         }

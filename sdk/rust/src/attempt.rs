@@ -4,11 +4,12 @@ use crate::TaskId;
 use crate::attach::Desk;
 use crate::clock;
 use crate::contracts::Method;
+use crate::flags::Readings;
 use crate::pb::v1::{AttemptExtra, FlowParent, Progress, TaskOptions};
 use crate::session::FlowId;
 use opentelemetry::Context;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tonic::Status;
@@ -33,7 +34,9 @@ struct Inner {
     waiting: AtomicU32,
     stopped: AtomicBool,
     stop: Notify,
-    child_options: OnceLock<Arc<TaskOptions>>,
+    flags: Readings,
+    /// With how many readings of flags, and the options with them.
+    child_options: Mutex<Option<(usize, Arc<TaskOptions>)>>,
 }
 
 /// A worker's right to one attempt.
@@ -53,6 +56,7 @@ pub(crate) struct Facts {
     pub(crate) client: u64,
     pub(crate) desk: Option<Desk>,
     pub(crate) trace: Option<Context>,
+    pub(crate) flags: Readings,
 }
 
 impl Attempt {
@@ -65,6 +69,7 @@ impl Attempt {
             client,
             desk,
             trace,
+            flags,
         } = facts;
         let inner = Inner {
             lease,
@@ -77,7 +82,8 @@ impl Attempt {
             waiting: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             stop: Notify::new(),
-            child_options: OnceLock::new(),
+            flags,
+            child_options: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -203,6 +209,8 @@ impl Attempt {
             parent: 0,
             ordering_key: String::new(),
             create_time_ms: 0,
+            flag_key: String::new(),
+            flags: Vec::new(),
         };
         self.inner.extra.as_deref().unwrap_or(&NONE)
     }
@@ -225,14 +233,35 @@ impl Attempt {
 
     /// What makes a task a child of this attempt; shared by those with no key of their own.
     pub(crate) fn child_options(&self) -> Arc<TaskOptions> {
-        let options = || {
-            let parent = Some(self.flow_parent(String::new()));
-            Arc::new(TaskOptions {
-                parent,
-                ..TaskOptions::default()
-            })
-        };
-        Arc::clone(self.inner.child_options.get_or_init(options))
+        let read = self.inner.flags.count();
+        let kept = &self.inner.child_options;
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((told, options)) = &*kept
+            && *told == read
+        {
+            return Arc::clone(options);
+        }
+        let options = Arc::new(TaskOptions {
+            parent: Some(self.flow_parent(String::new())),
+            ..TaskOptions::default()
+        });
+        *kept = Some((read, Arc::clone(&options)));
+        options
+    }
+
+    /// The feature flags that it sees.
+    pub(crate) fn flags(&self) -> &Readings {
+        &self.inner.flags
+    }
+
+    /// The key by which it reads feature flags where its handler says none.
+    pub(crate) fn flag_key(&self) -> String {
+        let extra = self.extra();
+        let keys = [&extra.ordering_key, &extra.idempotency_key, &extra.flag_key];
+        match keys.into_iter().find(|key| !key.is_empty()) {
+            Some(key) => key.clone(),
+            None => self.parent().unwrap_or_else(|| self.task_id()).to_string(),
+        }
     }
 
     pub(crate) fn flow_parent(&self, child_key: String) -> FlowParent {
@@ -241,6 +270,7 @@ impl Attempt {
             task,
             token,
             child_key,
+            flags: self.inner.flags.told(),
         }
     }
 

@@ -121,9 +121,10 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | ErrorReason::FlowDiverged
         | ErrorReason::MethodUnknown
         | ErrorReason::StateConflict => Code::FailedPrecondition,
-        ErrorReason::TaskNotFound | ErrorReason::QueueNotFound | ErrorReason::ScheduleNotFound => {
-            Code::NotFound
-        }
+        ErrorReason::TaskNotFound
+        | ErrorReason::QueueNotFound
+        | ErrorReason::ScheduleNotFound
+        | ErrorReason::FlagNotFound => Code::NotFound,
         ErrorReason::TaskCancelled => Code::Cancelled,
         ErrorReason::TaskExpired | ErrorReason::AttemptTimedOut => Code::DeadlineExceeded,
         ErrorReason::PayloadLost => Code::DataLoss,

@@ -4,6 +4,7 @@ use crate::attach::{Plan, Wish};
 use crate::deadline;
 use crate::direct::marks::Mark;
 use crate::errors;
+use crate::flags::Board;
 use crate::invoke::{Handler, panicked};
 use crate::metadata;
 use crate::trace::rpc::{Rpc, Side};
@@ -64,6 +65,7 @@ impl Listener {
                 handlers: Arc::new(plan.methods.iter().cloned().collect()),
                 slots: Arc::new(Semaphore::new(plan.slots as usize)),
                 slots_max: plan.slots,
+                flags: plan.flags.clone(),
             },
         })
     }
@@ -107,6 +109,7 @@ struct Calls {
     handlers: Arc<HashMap<String, Arc<dyn Handler>>>,
     slots: Arc<Semaphore>,
     slots_max: u32,
+    flags: Board,
 }
 
 impl Calls {
@@ -124,11 +127,12 @@ impl Calls {
         })?;
         let left = timeout(request.headers());
         let span = Rpc::start(path, Side::Worker, Some(request.headers()));
-        let handler = Arc::clone(handler);
+        let (handler, flags) = (Arc::clone(handler), self.flags.clone());
         Ok(Box::pin(async move {
             let context = span.context();
             let mark = Mark::default();
-            let handling = mark.around(async move { handler.call(request).await });
+            let handling = flags.around(async move { handler.call(request).await });
+            let handling = mark.around(handling);
             let calling = surrounded(context, handling);
             let answer = match left {
                 None => calling.await,

@@ -13,8 +13,9 @@ pub use mesh::Mesh;
 use crate::attempt::{Attempt, Facts, Lease};
 use crate::clock;
 use crate::contracts::Method;
+use crate::flags::{Readings, SHARE_MAX};
 use crate::flow;
-use crate::pb::v1::{AttemptExtra, MethodInfo};
+use crate::pb::v1::{AttemptExtra, FlagRule, MethodInfo};
 use crate::task::TaskId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub struct TestAttempt {
     extra: AttemptExtra,
     timeout: Duration,
     method: String,
+    flags: Vec<FlagRule>,
 }
 
 /// The first attempt of task 1 under token 1, with a minute left and no key.
@@ -51,6 +53,7 @@ pub fn attempt() -> TestAttempt {
         extra: AttemptExtra::default(),
         timeout: Duration::from_secs(60),
         method: "/test.Service/Method".to_owned(),
+        flags: Vec::new(),
     }
 }
 
@@ -91,6 +94,16 @@ impl TestAttempt {
         self
     }
 
+    /// A feature flag that is on, or off, for everybody. Default: there is none.
+    pub fn flag(mut self, name: impl Into<String>, on: bool) -> Self {
+        self.flags.push(FlagRule {
+            name: name.into(),
+            share: if on { SHARE_MAX } else { 0 },
+            ..FlagRule::default()
+        });
+        self
+    }
+
     /// Runs a handler, or anything else, as part of the attempt.
     pub async fn run<F: Future>(self, handler: F) -> F::Output {
         flow::scope(self.start(), handler).await
@@ -110,6 +123,7 @@ impl TestAttempt {
             client: 0,
             desk: None,
             trace: None,
+            flags: Readings::new(Arc::default(), self.flags),
         })
     }
 }

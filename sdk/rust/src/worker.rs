@@ -4,6 +4,7 @@ use crate::attach::{Attachment, Plan, Wish};
 use crate::client::Client;
 use crate::clock;
 use crate::descriptors::Descriptors;
+use crate::flags::Board;
 use crate::invoke::{Handler, TowerHandler};
 use crate::listener::Listener;
 use bytes::Bytes;
@@ -241,6 +242,7 @@ impl Worker {
             slots: self.concurrency,
             grace: self.grace,
             endpoint: None,
+            flags: Board::default(),
         })
     }
 }

@@ -160,7 +160,7 @@ async fn the_handler_sees_its_attempt() {
         .channel()
         .key("k-1")
         .deadline(Duration::from_secs(20));
-    let mut request = Request::new(InspectRequest {});
+    let mut request = Request::new(InspectRequest::default());
     request
         .metadata_mut()
         .insert("tenant", "acme".parse().expect("ascii"));

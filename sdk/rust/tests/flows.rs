@@ -107,7 +107,7 @@ where
     let worker = mesh.serve(&service).await;
     let submitted = mesh.p.submit(|channel| async move {
         EchoServiceClient::new(channel)
-            .inspect(InspectRequest {})
+            .inspect(InspectRequest::default())
             .await
     });
     let task = soon(submitted).await.expect("accepted");

@@ -177,6 +177,8 @@ function take({ message }: AttachResponse, holdings: Holdings): void {
     holdings.settled(message.value);
   } else if (message.case === "stop") {
     holdings.stop(message.value);
+  } else if (message.case === "flags") {
+    holdings.flags.change(message.value);
   }
 }
 

@@ -1,16 +1,19 @@
 /**
  * Which worker a call goes to: a version by the route's shares, then of two of its workers the one
- * with fewer calls.
+ * with fewer calls. Those that are left out for a while get calls only where nobody else is there.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Cluster, Directory, View } from "./directory.js";
 import type { Peer } from "./peer.js";
 import { type Route, routeOf } from "./resources.js";
+import type { Status } from "./verdicts.js";
 
 /** A worker that was chosen for one attempt; to be given back. */
 export interface Chosen {
   readonly peer: Peer;
   readonly release: () => void;
+  /** The attempt ended, as far as the worker is concerned. */
+  readonly ended: (code: Status) => void;
 }
 
 /**
@@ -30,10 +33,14 @@ export async function choose(
     const view = await directory.view(serviceOf(path), signal);
     const [name, cluster] = target(view, path, drawn);
     const ready = cluster.peers.filter((peer) => peer.state === "ready");
-    const fresh = ready.filter((peer) => !tried.has(peer));
-    const peer = two(fresh.length > 0 ? fresh : ready);
+    const { health } = cluster;
+    const well = ready.filter((peer) => !health?.isOut(peer.address));
+    const found = well.length > 0 ? well : ready;
+    const fresh = found.filter((peer) => !tried.has(peer));
+    const peer = two(fresh.length > 0 ? fresh : found);
     if (peer !== undefined) {
-      return { peer, release: counted(directory, name, cluster) };
+      const ended = (code: Status) => health?.report(peer.address, code);
+      return { peer, release: counted(directory, name, cluster), ended };
     }
     if (!cluster.peers.some((each) => each.state === "connecting")) {
       const failing = cluster.peers[0];

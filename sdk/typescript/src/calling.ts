@@ -1,14 +1,16 @@
 /** One direct call under way: its attempts, and which of them it is. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { HEDGED_ATTEMPTS, Hedge, type Move, Retry } from "./attempts.js";
-import { choose } from "./balance.js";
+import { choose, serviceOf } from "./balance.js";
 import { pause } from "./bell.js";
 import type { Directory } from "./directory.js";
 import { retryAfterMs } from "./errors.js";
+import { abortOf, delayOf } from "./fault.js";
 import { outgoing, PUSHBACK_KEY, timeoutText } from "./grpc.js";
 import { type Entry, type Guard, nowMs } from "./guards.js";
 import { stopAbove } from "./marks.js";
 import type { Outcome, Peer } from "./peer.js";
+import { routeOf } from "./resources.js";
 import type { Rules } from "./rules.js";
 import type { RpcSpan } from "./trace.js";
 import { OK, type Status } from "./verdicts.js";
@@ -181,8 +183,12 @@ export class Calling {
   /** Rejects where no worker could be chosen, and with the signal's reason. */
   async #send(number: number, signal: AbortSignal): Promise<Outcome> {
     const { path, payload } = this.#sent;
+    const failed = await this.#suffer(signal);
+    if (failed !== undefined) {
+      return { kind: "failed", error: failed, begun: false };
+    }
     for (let unsent = 1; ; unsent++) {
-      const { peer, release } = await choose(this.#directory, path, this.#tried, signal);
+      const { peer, release, ended } = await choose(this.#directory, path, this.#tried, signal);
       try {
         this.#tried.add(peer);
         const left = this.#end - performance.now();
@@ -190,6 +196,9 @@ export class Calling {
           throw tooLate();
         }
         const outcome = await peer.call(path, this.#headers(number, left), payload, signal);
+        if (outcome.kind !== "unsent" && !isLeft(signal)) {
+          ended(signal.aborted ? Code.DeadlineExceeded : codeOf(outcome));
+        }
         signal.throwIfAborted();
         if (outcome.kind !== "unsent" || unsent >= UNSENT_MAX) {
           return outcome;
@@ -198,6 +207,22 @@ export class Calling {
         release();
       }
     }
+  }
+
+  /** What an operator's fault does to an attempt: it is late, or fails. */
+  async #suffer(signal: AbortSignal): Promise<ConnectError | undefined> {
+    const { path } = this.#sent;
+    const { service } = await this.#directory.view(serviceOf(path), signal);
+    const fault = routeOf(service, path)?.fault;
+    if (fault === undefined) {
+      return undefined;
+    }
+    const lateMs = delayOf(fault, Math.random());
+    if (lateMs > 0) {
+      await pause(lateMs, signal);
+      signal.throwIfAborted();
+    }
+    return abortOf(fault, Math.random());
   }
 
   #headers(number: number, left: number) {
@@ -236,6 +261,10 @@ async function firstOf(
   } finally {
     over.abort();
   }
+}
+
+function codeOf(outcome: Outcome): Status {
+  return outcome.kind === "answered" ? OK : outcome.error.code;
 }
 
 function endedBy(outcome: Outcome | ConnectError): Ended {

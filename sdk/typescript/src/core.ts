@@ -5,7 +5,7 @@ import {
   fromBinary,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import type { TaskOptions as Sent } from "../gen/plait/v1/task_pb.js";
+import type { FlowParent, TaskOptions as Sent } from "../gen/plait/v1/task_pb.js";
 import { Directory } from "./directory.js";
 import { Flow } from "./flow.js";
 import { Guards } from "./guards.js";
@@ -31,7 +31,7 @@ export interface Manner {
 /** The envelopes that were made last, so that equal ones are one object (see Submission.options). */
 interface Memo {
   readonly said: TaskOptions;
-  readonly flow: Flow | undefined;
+  readonly parent: FlowParent | undefined;
   readonly trace: string;
   readonly made: Sent | undefined;
 }
@@ -115,17 +115,19 @@ export class Core {
       (child) => this.session.forget(child),
       () => run.home.flowWaits(run),
     );
+    run.flow.hasRead(run.flagsRead);
     return run.flow;
   }
 
   #options(said: TaskOptions, trace: [string, string][], flow: Flow | undefined): Sent | undefined {
     const text = trace.join();
     const memo = this.#memo;
-    if (memo?.said === said && memo.flow === flow && memo.trace === text) {
+    const parent = flow?.parent;
+    if (memo?.said === said && memo.parent === parent && memo.trace === text) {
       return memo.made;
     }
-    const made = sent(said, trace, flow?.parent);
-    this.#memo = { said, flow, trace: text, made };
+    const made = sent(said, trace, parent);
+    this.#memo = { said, parent, trace: text, made };
     return made;
   }
 

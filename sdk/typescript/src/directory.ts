@@ -9,9 +9,10 @@ import {
   type DiscoveryRequest,
 } from "../gen/plait_xds/discovery_pb.js";
 import { Bell, pause } from "./bell.js";
+import { Health } from "./health.js";
 import { Peer } from "./peer.js";
 import { Reconnect } from "./reconnect.js";
-import { Resources, type Service } from "./resources.js";
+import { type Endpoints, Resources, type Service } from "./resources.js";
 import { closed } from "./statuses.js";
 import type { Wire } from "./wire.js";
 
@@ -31,6 +32,8 @@ const MESSAGE_BYTES_MAX = 64 << 20;
 export interface Cluster {
   readonly peers: readonly Peer[];
   readonly requestsMax: number;
+  /** Who of them is left out for a while; undefined: nobody ever is. */
+  readonly health: Health | undefined;
 }
 
 /** A service as it can be called now. */
@@ -49,6 +52,8 @@ export class Directory {
   readonly #peers = new Map<string, Peer>();
   /** Calls under way from this client, by cluster. */
   readonly calls = new Map<string, number>();
+  /** Who is left out, by cluster. */
+  readonly #health = new Map<string, Health>();
   /** Who waits for any change. */
   #waiting = new Set<() => void>();
   /** Why a service that is not known yet cannot be, while the scheduler cannot be asked. */
@@ -208,8 +213,13 @@ export class Directory {
         this.#views.set(name, this.#viewOf(service));
       }
     }
-    const clusters = [...this.#views.values()].flatMap((view) => [...view.clusters.values()]);
-    const used = new Set(clusters.flatMap((cluster) => cluster.peers));
+    const clusters = new Map([...this.#views.values()].flatMap((view) => [...view.clusters]));
+    const used = new Set([...clusters.values()].flatMap((cluster) => cluster.peers));
+    for (const name of this.#health.keys()) {
+      if (clusters.get(name)?.health === undefined) {
+        this.#health.delete(name);
+      }
+    }
     for (const [address, peer] of this.#peers) {
       if (!used.has(peer)) {
         this.#peers.delete(address);
@@ -221,10 +231,24 @@ export class Directory {
 
   #viewOf(service: Service): View {
     const clusters = new Map<string, Cluster>();
-    for (const [name, { addresses, requestsMax }] of service.clusters) {
-      clusters.set(name, { peers: addresses.map((each) => this.#peer(each)), requestsMax });
+    for (const [name, endpoints] of service.clusters) {
+      clusters.set(name, {
+        peers: endpoints.addresses.map((each) => this.#peer(each)),
+        requestsMax: endpoints.told.requestsMax,
+        health: this.#healthOf(name, endpoints),
+      });
     }
     return { service, clusters };
+  }
+
+  #healthOf(name: string, { addresses, told: { ejection } }: Endpoints): Health | undefined {
+    if (ejection === undefined) {
+      return undefined;
+    }
+    const found = this.#health.get(name) ?? new Health(ejection);
+    this.#health.set(name, found);
+    found.update(ejection, addresses);
+    return found;
   }
 
   #peer(address: string): Peer {

@@ -65,6 +65,8 @@ export const Reason = {
   LEADERSHIP_LOST: "LEADERSHIP_LOST",
   /** NOT_FOUND: no such schedule. */
   SCHEDULE_NOT_FOUND: "SCHEDULE_NOT_FOUND",
+  /** NOT_FOUND: no such feature flag. */
+  FLAG_NOT_FOUND: "FLAG_NOT_FOUND",
 } as const;
 
 export type Reason = (typeof Reason)[keyof typeof Reason];

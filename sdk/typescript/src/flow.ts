@@ -1,5 +1,6 @@
 /** Flows: a handler that makes durable calls is the parent of the tasks that they become. */
 import { create } from "@bufbuild/protobuf";
+import type { FlagRule } from "../gen/plait/v1/flag_service_pb.js";
 import { type FlowParent, FlowParentSchema } from "../gen/plait/v1/task_pb.js";
 import type { Submission } from "./submission.js";
 
@@ -8,7 +9,7 @@ import type { Submission } from "./submission.js";
  * counts the flow as SUSPENDED and its slot is free (docs/protocol.md §5).
  */
 export class Flow {
-  readonly parent: FlowParent;
+  #parent: FlowParent;
   readonly #children = new Set<Submission>();
   /** How many callers in the handler stand still for a child: it may ask for children and go on. */
   #waits = 0;
@@ -27,10 +28,26 @@ export class Flow {
     forget: (child: Submission) => void,
     onWait: () => void,
   ) {
-    this.parent = create(FlowParentSchema, { task: lease.task, token: lease.token });
+    this.#parent = create(FlowParentSchema, { task: lease.task, token: lease.token });
     this.#onChange = onChange;
     this.#forget = forget;
     this.#onWait = onWait;
+  }
+
+  /** What makes a task a child. */
+  get parent(): FlowParent {
+    return this.#parent;
+  }
+
+  /**
+   * These are the feature flags that the handler has read so far: what it asks for next may depend
+   * on them, so they are kept with the child.
+   */
+  hasRead(flags: readonly FlagRule[]): void {
+    if (flags.length !== this.#parent.flags.length) {
+      // A new one: the one before may be on its way.
+      this.#parent = { ...this.#parent, flags: [...flags] };
+    }
   }
 
   /** Whether the handler stands still for a child. */

@@ -17,6 +17,7 @@ import {
   type WorkerWelcome,
 } from "../gen/plait/v1/worker_service_pb.js";
 import { newError, Reason } from "./errors.js";
+import { Board } from "./flags.js";
 import type { Outcome } from "./invocation.js";
 import { Outcomes } from "./outcomes.js";
 import { leaseOf, Run, type RunHome } from "./run.js";
@@ -33,6 +34,7 @@ type Said = MessageInitShape<typeof AttachRequestSchema>["message"];
 /** The attempts of one worker and its messages to the broker. */
 export class Holdings implements RunHome {
   readonly slots: Slots;
+  readonly flags: Board;
   payloadBytesMax = 0;
   /** Resolves once nothing is held and every outcome is settled, after `drain`. */
   readonly drained: Promise<void>;
@@ -54,14 +56,17 @@ export class Holdings implements RunHome {
 
   /**
    * `served` are the methods of the hello, in order; `core` is the client's, whose calls are
-   * children of its handlers; `wake` is called when `take` has something new.
+   * children of its handlers; `wake` is called when `take` has something new; `flags` is the board
+   * that the worker's listener has, too.
    */
   constructor(
     private readonly served: readonly Served[],
     limit: number,
     readonly core: object,
     private readonly wake: () => void,
+    flags = new Board(),
   ) {
+    this.flags = flags;
     this.slots = new Slots(limit, (run, outcome) => this.#finish(run, outcome));
     this.drained = new Promise((resolve) => {
       this.#empty = resolve;
@@ -79,6 +84,7 @@ export class Holdings implements RunHome {
   /** A new stream: stops what was lost and sends again what was not settled. */
   restart(welcome: WorkerWelcome): void {
     this.payloadBytesMax = Number(welcome.payloadBytesMax);
+    this.flags.replace(welcome.flags);
     const lost = new Set(welcome.lost.map(leaseOf));
     for (const lease of lost) {
       this.#stop(lease, lostLease());

@@ -15,6 +15,7 @@ export { type BulkOptions, type Client, connect } from "./client.js";
 export * as deadline from "./deadline.js";
 export type { DirectOptions } from "./direct.js";
 export * as errors from "./errors.js";
+export { type FlagOptions, flag } from "./flags.js";
 export * as limiter from "./limiter.js";
 export { options, type TaskOptions } from "./options.js";
 export * as retry from "./retry.js";

@@ -27,6 +27,7 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 /** Runs a handler once. Never rejects. */
 export async function invoke(run: Run): Promise<Outcome> {
   const { served } = run;
+  run.flags = run.home.flags.now;
   const here = new Attempt(run);
   const span = new AttemptSpan(run, submitted(run), {
     method: served.name,

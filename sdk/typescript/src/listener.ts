@@ -11,6 +11,7 @@ import {
   type HandlerContext,
 } from "@connectrpc/connect";
 import { invokeUnaryImplementation } from "@connectrpc/connect/protocol";
+import { Board } from "./flags.js";
 import {
   frame,
   headersIn,
@@ -47,10 +48,11 @@ export class Listener {
   #calls = 0;
   #leaving = false;
 
-  /** `callsMax`: calls at once; more are refused with ResourceExhausted. */
+  /** `callsMax`: calls at once; more are refused with ResourceExhausted. `flags` are the worker's. */
   constructor(
     private readonly served: ReadonlyMap<string, Served>,
     private readonly callsMax: number,
+    private readonly flags = new Board(),
   ) {
     this.#server = http2.createServer({ settings: { initialWindowSize: WINDOW_BYTES } });
     this.#server.on("session", (session) => {
@@ -115,7 +117,7 @@ export class Listener {
       }
       this.#calls += 1;
       try {
-        await serve(served, stream, headers, gone.signal);
+        await this.flags.around(() => serve(served, stream, headers, gone.signal));
       } finally {
         this.#calls -= 1;
       }

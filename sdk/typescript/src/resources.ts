@@ -7,10 +7,12 @@
  * while its parts arrive.
  */
 import { create, type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
+import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import {
   ClusterSchema,
   Cluster_DiscoveryType as DiscoveryType,
+  type OutlierDetection,
 } from "../gen/plait_xds/cluster_pb.js";
 import { HealthStatus } from "../gen/plait_xds/core_pb.js";
 import {
@@ -26,6 +28,8 @@ import {
   RouteConfigurationSchema,
   type Route as RouteMessage,
 } from "../gen/plait_xds/route_pb.js";
+import type { EjectionConfig, Judgement } from "./ejection.js";
+import { type Fault, faultIn } from "./fault.js";
 import { CLIENT, VERSION } from "./wire.js";
 
 /** The kinds of resources, in the order in which they are asked for. */
@@ -46,14 +50,26 @@ export interface Route {
   readonly prefix: boolean;
   /** Clusters and their shares; never empty, nor all 0. */
   readonly weights: readonly (readonly [name: string, weight: number])[];
+  /** What an operator makes of them. */
+  readonly fault?: Fault | undefined;
 }
 
 /** The workers of a cluster. */
 export interface Endpoints {
   /** "address:port". */
   readonly addresses: readonly string[];
+  /** What is said of the whole cluster. */
+  readonly told: Told;
+}
+
+/** What a cluster is told of. */
+export interface Told {
+  /** The name of its endpoints. */
+  readonly endpoints: string;
   /** Calls under way from this client. */
   readonly requestsMax: number;
+  /** When a worker that fails is left out; undefined: never. */
+  readonly ejection: EjectionConfig | undefined;
 }
 
 /** A service as it is to be called. */
@@ -89,7 +105,7 @@ export class Resources {
   );
   #listeners = new Map<string, Listened>();
   readonly #routes = new Map<string, readonly Route[]>();
-  #clusters = new Map<string, { readonly endpoints: string; readonly requestsMax: number }>();
+  #clusters = new Map<string, Told>();
   readonly #endpoints = new Map<string, readonly string[]>();
 
   /** The services that are asked for. */
@@ -171,7 +187,7 @@ export class Resources {
       if (found === undefined || addresses === undefined) {
         return undefined;
       }
-      clusters.set(cluster, { addresses, requestsMax: found.requestsMax });
+      clusters.set(cluster, { addresses, told: found });
     }
     return { routes, clusters };
   }
@@ -289,7 +305,7 @@ function routesOf({ virtualHosts }: RouteConfiguration): Route[] {
   return (host?.routes ?? []).map(route);
 }
 
-function route({ match, action }: RouteMessage): Route {
+function route({ match, action, typedPerFilterConfig }: RouteMessage): Route {
   const specifier = match?.pathSpecifier;
   const path = specifier?.value;
   if (specifier === undefined || path === undefined || action.case !== "route") {
@@ -303,10 +319,13 @@ function route({ match, action }: RouteMessage): Route {
   if (!(weights.reduce((sum, [, weight]) => sum + weight, 0) > 0)) {
     throw new Error(`${path} has no weights`);
   }
-  return { path, prefix: specifier.case === "prefix", weights };
+  const fault = Object.values(typedPerFilterConfig)
+    .map(faultIn)
+    .find((each) => each !== undefined);
+  return { path, prefix: specifier.case === "prefix", weights, fault };
 }
 
-function cluster(body: Uint8Array) {
+function cluster(body: Uint8Array): [string, Told] {
   const message = decode(ClusterSchema, body);
   const { name, clusterDiscoveryType: found } = message;
   if (found.case !== "type" || found.value !== DiscoveryType.EDS) {
@@ -314,7 +333,53 @@ function cluster(body: Uint8Array) {
   }
   const limits = (message.circuitBreakers?.thresholds ?? []).map((each) => each.maxRequests);
   const requestsMax = limits.find((each) => each !== undefined) ?? REQUESTS_MAX;
-  return [name, { endpoints: message.edsClusterConfig?.serviceName || name, requestsMax }] as const;
+  const outlier = message.outlierDetection;
+  const told = {
+    endpoints: message.edsClusterConfig?.serviceName || name,
+    requestsMax,
+    ejection: outlier && ejectionOf(name, outlier),
+  };
+  return [name, told];
+}
+
+/** Defaults are Envoy's, and so is which of the two rules holds where nothing is said. */
+function ejectionOf(name: string, said: OutlierDetection): EjectionConfig {
+  const ms = (found: Duration | undefined, otherwise: number) => {
+    const length = found === undefined ? otherwise : durationMs(found);
+    if (length < 0) {
+      throw new Error(`${name}: a time of outlier detection is negative`);
+    }
+    return length;
+  };
+  const rates = {
+    deviations: said.successRateStdevFactor ?? 1_900,
+    enforcement: said.enforcingSuccessRate ?? 100,
+    hostsMin: said.successRateMinimumHosts ?? 5,
+    volumeMin: said.successRateRequestVolume ?? 100,
+  };
+  const failures = {
+    threshold: said.failurePercentageThreshold ?? 85,
+    enforcement: said.enforcingFailurePercentage ?? 0,
+    hostsMin: said.failurePercentageMinimumHosts ?? 5,
+    volumeMin: said.failurePercentageRequestVolume ?? 50,
+  };
+  const percentMax = said.maxEjectionPercent ?? 10;
+  const percents = [percentMax, rates.enforcement, failures.enforcement, failures.threshold];
+  if (percents.some((percent) => percent > 100)) {
+    throw new Error(`${name}: more than 100 percent in outlier detection`);
+  }
+  return {
+    intervalMs: Math.max(1, ms(said.interval, 10_000)),
+    baseMs: ms(said.baseEjectionTime, 30_000),
+    longestMs: ms(said.maxEjectionTime, 300_000),
+    percentMax,
+    failures: enforced(failures),
+    rates: enforced(rates),
+  };
+}
+
+function enforced<T extends Judgement>(rule: T): T | undefined {
+  return rule.enforcement > 0 ? rule : undefined;
 }
 
 function endpoints(body: Uint8Array): [string, string[]] {

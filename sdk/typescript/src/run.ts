@@ -1,15 +1,20 @@
 /** One attempt inside a worker: the lease, the request, and what became of its handler. */
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { ConnectError } from "@connectrpc/connect";
+import type { FlagRule } from "../gen/plait/v1/flag_service_pb.js";
 import type { Failure } from "../gen/plait/v1/task_service_pb.js";
 import type { AttemptExtra } from "../gen/plait/v1/worker_service_pb.js";
 import type { Flow } from "./flow.js";
 import type { Served } from "./served.js";
 
+const NO_FLAGS: ReadonlyMap<string, FlagRule> = new Map();
+
 /** What a run needs of the worker that it is in. */
 export interface RunHome {
   /** The client whose durable calls are children of the run. */
   readonly core: object;
+  /** The feature flags that the worker was told of. */
+  readonly flags: { readonly now: ReadonlyMap<string, FlagRule> };
   /** Largest response in bytes; 0: no limit known. */
   readonly payloadBytesMax: number;
   /** Tells the broker how far the handler is. */
@@ -26,6 +31,9 @@ export interface RunHome {
 export class Run {
   /** Set by the first durable call that the handler makes. */
   flow: Flow | undefined;
+  /** The feature flags when the handler begins, and those of them that it has read so far. */
+  flags: ReadonlyMap<string, FlagRule> = NO_FLAGS;
+  flagsRead: readonly FlagRule[] = [];
   /** Whether nobody wants what the handler will answer. */
   stopped = false;
   /** Why, once it is stopped. */

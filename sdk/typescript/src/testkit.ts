@@ -13,6 +13,8 @@ import {
   FaultSchema,
   TestKitService,
 } from "../gen/plait/testkit/v1/test_kit_service_pb.js";
+import { FlagService } from "../gen/plait/v1/flag_service_pb.js";
+import { SHARE_MAX } from "./flags.js";
 
 /** How a move of the clock is made. */
 export interface AdvanceOptions {
@@ -44,6 +46,7 @@ export interface FailOptions extends FaultOptions {
  */
 export class TestKit {
   readonly #kit: Client<typeof TestKitService>;
+  readonly #flags: Client<typeof FlagService>;
   readonly #manager: Http2SessionManager;
 
   /** Made by `Mesh.kit`; of a broker that runs with `--test-kit`. */
@@ -52,6 +55,7 @@ export class TestKit {
     this.#manager = new Http2SessionManager(baseUrl);
     const transport = createGrpcTransport({ baseUrl, sessionManager: this.#manager });
     this.#kit = createClient(TestKitService, transport);
+    this.#flags = createClient(FlagService, transport);
   }
 
   /** The broker's time. */
@@ -107,6 +111,14 @@ export class TestKit {
   /** Forgets all faults. */
   async clear(): Promise<void> {
     await this.#kit.clearFaults({});
+  }
+
+  /**
+   * Sets a feature flag, on or off for everybody. Handlers of tasks that are submitted after it see
+   * it.
+   */
+  async setFlag(name: string, on: boolean): Promise<void> {
+    await this.#flags.setFlag({ flag: { rule: { name, share: on ? SHARE_MAX : 0 } } });
   }
 
   /** Ends its connection; the mesh does so when it stops. */

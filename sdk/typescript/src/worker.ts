@@ -6,6 +6,7 @@ import { Attachment } from "./attach.js";
 import { Bell } from "./bell.js";
 import type { Core } from "./core.js";
 import { descriptorSet } from "./descriptors.js";
+import { Board } from "./flags.js";
 import { Holdings } from "./holdings.js";
 import { Listener, parsed, WITHDRAWAL_MS } from "./listener.js";
 import { retryConnection } from "./reconnect.js";
@@ -47,6 +48,7 @@ export class Worker {
   readonly #core: Core;
   readonly #options: WorkerOptions;
   readonly #registry = new Registry();
+  readonly #flags = new Board();
   readonly #stop = deferred();
   readonly #stopNow = deferred();
   readonly #attached = deferred();
@@ -188,7 +190,7 @@ export class Worker {
     const listener = await this.#listen(concurrency);
     hello.endpoint = this.#endpoint;
     const bell = new Bell();
-    const holdings = new Holdings(served, concurrency, this.#core, () => bell.ring());
+    const holdings = new Holdings(served, concurrency, this.#core, () => bell.ring(), this.#flags);
     const attachment = new Attachment({
       wire: this.#core.wire,
       holdings,
@@ -216,7 +218,7 @@ export class Worker {
     if (listen === undefined) {
       return undefined;
     }
-    const listener = new Listener(this.#registry.methods, callsMax);
+    const listener = new Listener(this.#registry.methods, callsMax, this.#flags);
     this.#endpoint = await listener.start(listen);
     return listener;
   }

@@ -159,6 +159,9 @@ fn weight(item: &Outgoing) -> usize {
             .map(|a| FIXED + resident(&a.request) + resident(&a.envelope))
             .sum(),
         Effect::Accepted { acceptance, .. } => FIXED + acceptance.tasks.len() * 8,
+        Effect::FlagChanged { name, value, .. } => {
+            FIXED + name.len() + value.as_ref().map_or(0, bytes::Bytes::len)
+        }
         Effect::TaskChanged { task, .. } => {
             8 * FIXED + resident(&task.request) + resident(&task.response)
         }
@@ -187,6 +190,7 @@ mod tests {
         Outgoing::Effect(Effect::WorkerWelcome {
             conn: ConnId(1),
             lost: Vec::new(),
+            flags: Vec::new(),
         })
     }
 

@@ -156,6 +156,7 @@ impl Outbox {
                 | Effect::Results { conn, .. }
                 | Effect::ResultsArchived { conn, .. }
                 | Effect::WorkerWelcome { conn, .. }
+                | Effect::FlagChanged { conn, .. }
                 | Effect::WorkerClosed { conn, .. }
                 | Effect::Attempts { conn, .. }
                 | Effect::Settled { conn, .. }

@@ -22,11 +22,14 @@ pub use signals::Signals;
 use crate::config::{Settings, SyncMode};
 use crate::nosync::NoSyncDisk;
 use crate::partition::{self, Failure, Handle, RecoveryError, Running, Surroundings};
-use crate::servicer::{Context, Contracts, Control, Hub, KeyValues, Tasks, TestKit, Workers};
+use crate::servicer::{
+    Context, Contracts, Control, Flags, Hub, KeyValues, Tasks, TestKit, Workers,
+};
 use plait::pb::control::v1::control_service_server::ControlServiceServer;
 use plait::pb::control::v1::key_value_service_server::KeyValueServiceServer;
 use plait::pb::plait::testkit::v1::test_kit_service_server::TestKitServiceServer;
 use plait::pb::v1::contract_service_server::ContractServiceServer;
+use plait::pb::v1::flag_service_server::FlagServiceServer;
 use plait::pb::v1::task_service_server::TaskServiceServer;
 use plait::pb::v1::worker_service_server::WorkerServiceServer;
 
@@ -263,11 +266,12 @@ fn start_partition(
 }
 
 /// The names that health is asked for; "" stands for the process.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "plait.v1.TaskService",
     "plait.v1.WorkerService",
     "plait.v1.ContractService",
+    "plait.v1.FlagService",
     "plait.control.v1.ControlService",
     "plait.control.v1.KeyValueService",
 ];
@@ -294,6 +298,7 @@ async fn routes(
     let tasks = TaskServiceServer::new(Tasks::new(context.clone()));
     let workers = WorkerServiceServer::new(Workers::new(context.clone()));
     let contracts = ContractServiceServer::new(Contracts::new(context.clone()));
+    let flags = FlagServiceServer::new(Flags::new(context.clone()));
     let control = ControlServiceServer::new(Control::new(context.clone()));
     let key_values = KeyValueServiceServer::new(KeyValues::new(context.clone()));
     let mut routes = Routes::builder();
@@ -302,6 +307,7 @@ async fn routes(
         .add_service(tasks.max_decoding_message_size(max))
         .add_service(workers.max_decoding_message_size(max))
         .add_service(contracts)
+        .add_service(flags)
         .add_service(control)
         .add_service(key_values);
     if settings.test_kit {

@@ -45,6 +45,8 @@ class State:
     workers: dict[str, control_pb.WorkerAttached] = field(default_factory=dict)
     windows: asyncio.Queue[dict[str, int]] = field(default_factory=asyncio.Queue)
     gates: asyncio.Queue[list[control_pb.MethodGate]] = field(default_factory=asyncio.Queue)
+    worker_gates: asyncio.Queue[list[control_pb.WorkerGate]] = field(default_factory=asyncio.Queue)
+    limits: asyncio.Queue[list[control_pb.MethodLimits]] = field(default_factory=asyncio.Queue)
 
 
 class FakeBroker(
@@ -179,8 +181,11 @@ class FakeBroker(
         methods: Sequence[control_pb.MethodFigures] = (),
         queues: Sequence[control_pb.QueueFigures] = (),
         lost: Sequence[control_pb.LostAttempts] = (),
+        early: bool = False,
     ) -> None:
-        figures = control_pb.Figures(workers=workers, methods=methods, queues=queues, lost=lost)
+        figures = control_pb.Figures(
+            workers=workers, methods=methods, queues=queues, lost=lost, early=early
+        )
         figures.interval.FromMilliseconds(interval_ms)
         self.tell(control_pb.ObserveResponse(figures=figures))
 
@@ -256,6 +261,22 @@ class FakeBroker(
         await self._check_epoch("SetGates", context)
         self.state.gates.put_nowait(list(request.gates))
         return control_pb.SetGatesResponse()
+
+    async def SetWorkerGates(
+        self, request: control_pb.SetWorkerGatesRequest, context: Context
+    ) -> control_pb.SetWorkerGatesResponse:
+        await self._fail("SetWorkerGates", context)
+        await self._check_epoch("SetWorkerGates", context)
+        self.state.worker_gates.put_nowait(list(request.gates))
+        return control_pb.SetWorkerGatesResponse()
+
+    async def SetLimits(
+        self, request: control_pb.SetLimitsRequest, context: Context
+    ) -> control_pb.SetLimitsResponse:
+        await self._fail("SetLimits", context)
+        await self._check_epoch("SetLimits", context)
+        self.state.limits.put_nowait(list(request.limits))
+        return control_pb.SetLimitsResponse()
 
     async def AnnounceContract(
         self, request: contract_pb.AnnounceContractRequest, context: Context

@@ -155,6 +155,36 @@ def test_an_outage_burns_a_second_and_some_probes():
     assert broker.states[-1] is State.CLOSED
 
 
+def early(now_ms: int, gates: Gates, good: int, bad: int) -> State:
+    """Figures between two seconds."""
+    codes = [good, *[0] * 13, bad, 0, 0]
+    gates.observe(now_ms, [MethodFigures(METHOD, tuple(codes))], {METHOD: CONFIG})
+    return gates.breakers()[METHOD].state
+
+
+def test_where_nothing_succeeds_it_opens_however_well_it_was_before():
+    gates = Gates()
+    assert early(0, gates, 2_000, 12) is State.CLOSED
+    for now in range(50, 250, 50):
+        assert early(now, gates, 0, 12) is State.CLOSED
+    assert early(250, gates, 0, 12) is State.OPEN
+
+
+def test_one_success_says_that_it_is_no_outage():
+    gates = Gates()
+    early(0, gates, 2_000, 0)
+    for now in range(50, 450, 50):
+        assert early(now, gates, now == 200, 12) is State.CLOSED
+
+
+def test_few_failures_in_a_row_are_for_retries():
+    gates = Gates()
+    early(0, gates, 2_000, 0)
+    for now in range(1_000, 20_000, 1_000):
+        assert early(now, gates, 0, 1) is State.CLOSED
+    assert early(20_000, gates, 0, 1) is State.OPEN
+
+
 def test_a_gate_is_set_once_and_outlives_what_it_is_for():
     broker = Broker()
     for _ in range(3):

@@ -8,6 +8,8 @@ import grpc
 from plait.control.v1 import breaker_service_pb2 as pb
 from plait.control.v1 import breaker_service_pb2_grpc as pb_grpc
 from plait.control.v1 import control_service_pb2 as control_pb
+from plait.control.v1 import directory_service_pb2 as directory_pb
+from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
 from services.scheduler.tests.contracts import SERVICE, orders_set
 from services.scheduler.tests.fake_broker import FakeBroker
 from services.scheduler.tests.running import RunningScheduler
@@ -88,3 +90,37 @@ async def test_methods_without_a_contract_have_no_breaker(
     other = control_pb.MethodFigures(method="/s.S/M", fresh_outcomes=[0] * 14 + [99, 0, 0])
     broker.figures(methods=[other, failing(20)])
     assert (await next_gate(broker)).method == PLACE
+
+
+async def test_a_worker_that_fails_alone_gets_no_attempts(
+    broker: FakeBroker, scheduler: RunningScheduler
+):
+    await broker.announce(orders_set(), [SERVICE])
+    for worker in ("ill", "well", "better"):
+        broker.attach(worker, 4, (PLACE,))
+    said = {"ill": (0, 30), "well": (20, 0), "better": (20, 0)}
+    workers = [
+        control_pb.WorkerFigures(worker=worker, slots=4, methods=[0], well=[well], ill=[ill])
+        for worker, (well, ill) in said.items()
+    ]
+    # More than the method's breaker bears, but they are that worker's.
+    method = control_pb.MethodFigures(
+        method=PLACE, fresh_outcomes=[40, *[0] * 13, 30, 0, 0], submitted=1
+    )
+    broker.figures(*workers, methods=[method], early=True)
+    async with asyncio.timeout(20):
+        (gate,) = await broker.state.worker_gates.get()
+    assert (gate.worker, gate.permits, gate.valid_for.seconds) == ("ill", 0, 10)
+    async with await scheduler.channel() as channel:
+        breakers: pb_grpc.BreakerServiceAsyncStub = pb_grpc.BreakerServiceStub(channel)
+        (found,) = (await breakers.ListBreakers(pb.ListBreakersRequest(), timeout=20)).breakers
+        assert found.state == pb.BREAKER_STATE_CLOSED
+        directory: directory_grpc.DirectoryServiceAsyncStub = directory_grpc.DirectoryServiceStub(
+            channel
+        )
+        listed = await directory.ListWorkers(directory_pb.ListWorkersRequest(), timeout=20)
+    states = {each.worker: each.breaker for each in listed.workers}
+    closed = pb.BREAKER_STATE_CLOSED
+    assert states == {"ill": pb.BREAKER_STATE_OPEN, "well": closed, "better": closed}
+    # Early figures are no turn of the allocator's.
+    assert broker.state.windows.empty()

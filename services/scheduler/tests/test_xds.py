@@ -15,7 +15,6 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from plait.control.v1 import directory_service_pb2 as directory_pb
 from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
 from plait_scheduler.domain.client_kind import ClientKind, Feature, client_kind, is_told
-from plait_scheduler.xds import resources as xds_resources
 from plait_scheduler.xds.subscription import NAMES_MAX
 from plait_xds import (
     cluster_pb2,
@@ -230,24 +229,7 @@ async def test_every_cluster_names_a_server_for_load_reports(
         assert cluster.circuit_breakers.thresholds[0].max_requests.value == 1024
 
 
-# Pitfall 4.
-async def test_other_filters_are_other_routes(
-    broker: FakeBroker, address: str, monkeypatch: pytest.MonkeyPatch
-):
-    listen(broker, "a", 1)
-    await served(address)
-    async with ads(address) as client:
-        before = (await routes(client)).virtual_hosts[0]
-    fault = hcm_pb2.HttpFilter(name="fault")
-    monkeypatch.setattr(xds_resources, "http_filters", lambda: [fault])
-    listen(broker, "b", 2)
-    async with ads(address) as client:
-        await client.say(ROUTES, [SERVICE])
-        after = before
-        while after.name == before.name:
-            (found,) = unpack(await client.hear(ROUTES), route_pb2.RouteConfiguration)
-            after = found.virtual_hosts[0]
-    assert after.routes == before.routes
+# Pitfall 4: test_call_faults.py, test_other_filters_are_other_routes.
 
 
 # Pitfall 5.

@@ -108,9 +108,14 @@ impl EchoService for Echo {
             .iter()
             .map(|echo| echo.get_ref().payload.len())
             .sum();
+        let flagged = if plait::flag(&request.flag).is_on() {
+            "/on"
+        } else {
+            ""
+        };
         let mut attempts = 0;
         for i in 0..request.depth {
-            let mut message = format!("{}/{i}", request.seed);
+            let mut message = format!("{}/{i}{flagged}", request.seed);
             if request.diverge {
                 message += &format!("/{}", RandomState::new().hash_one(i));
             }
@@ -167,6 +172,12 @@ impl EchoService for Echo {
         request: Request<pb::InspectRequest>,
     ) -> Result<Response<pb::InspectResponse>, Status> {
         let attempt = attempt()?;
+        let asked = request.get_ref();
+        let flag = plait::flag(&asked.flag);
+        let flag = match &asked.flag_key {
+            Some(key) => flag.key(key),
+            None => flag,
+        };
         Ok(Response::new(pb::InspectResponse {
             time_remaining: attempt.time_remaining().try_into().ok(),
             metadata: texts(request.metadata()),
@@ -174,6 +185,7 @@ impl EchoService for Echo {
             task: attempt.task_id().to_string(),
             idempotency_key: attempt.idempotency_key(),
             fencing_token: attempt.fencing_token(),
+            flag_on: flag.is_on(),
         }))
     }
 }

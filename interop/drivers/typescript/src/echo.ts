@@ -9,7 +9,7 @@ import {
   type HandlerContext,
   type ServiceImpl,
 } from "@connectrpc/connect";
-import { attempt } from "@plait/sdk";
+import { attempt, flag } from "@plait/sdk";
 import { Code as RpcCode } from "@plait/sdk/gen/google/rpc/code_pb.js";
 import { BadRequestSchema, RetryInfoSchema } from "@plait/sdk/gen/google/rpc/error_details_pb.js";
 import type {
@@ -63,9 +63,10 @@ export class Echo implements ServiceImpl<typeof EchoService> {
       ),
     );
     let childAttempts = 0;
+    const flagged = flag(request.flag) ? "/on" : "";
     for (let number = 0; number < request.depth; number++) {
       const random = request.diverge ? `/${Math.random()}` : "";
-      const message = `${request.seed}/${number}${random}`;
+      const message = `${request.seed}/${number}${flagged}${random}`;
       const answer = await this.#client.fail({ code: RpcCode.UNAVAILABLE, message, failures: 1 });
       childAttempts += answer.attempt;
     }
@@ -94,9 +95,11 @@ export class Echo implements ServiceImpl<typeof EchoService> {
     return values === undefined ? {} : { values };
   }
 
-  inspect(_: InspectRequest, context: HandlerContext) {
+  inspect(request: InspectRequest, context: HandlerContext) {
     const here = attempt();
+    const { flagKey: key } = request;
     return {
+      flagOn: flag(request.flag, key === undefined ? {} : { key }),
       timeRemaining: durationFromMs(Math.floor(context.timeoutMs() ?? 0)),
       metadata: Object.fromEntries(context.requestHeader),
       attempt: here.number,

@@ -73,6 +73,9 @@ class OutlierDetection(_message.Message):
     BASE_EJECTION_TIME_FIELD_NUMBER: _builtins.int
     MAX_EJECTION_PERCENT_FIELD_NUMBER: _builtins.int
     ENFORCING_SUCCESS_RATE_FIELD_NUMBER: _builtins.int
+    SUCCESS_RATE_MINIMUM_HOSTS_FIELD_NUMBER: _builtins.int
+    SUCCESS_RATE_REQUEST_VOLUME_FIELD_NUMBER: _builtins.int
+    SUCCESS_RATE_STDEV_FACTOR_FIELD_NUMBER: _builtins.int
     FAILURE_PERCENTAGE_THRESHOLD_FIELD_NUMBER: _builtins.int
     ENFORCING_FAILURE_PERCENTAGE_FIELD_NUMBER: _builtins.int
     FAILURE_PERCENTAGE_MINIMUM_HOSTS_FIELD_NUMBER: _builtins.int
@@ -86,6 +89,12 @@ class OutlierDetection(_message.Message):
     def max_ejection_percent(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def enforcing_success_rate(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def success_rate_minimum_hosts(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def success_rate_request_volume(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def success_rate_stdev_factor(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def failure_percentage_threshold(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
@@ -103,15 +112,18 @@ class OutlierDetection(_message.Message):
         base_ejection_time: _duration_pb2.Duration | None = ...,
         max_ejection_percent: _wrappers_pb2.UInt32Value | None = ...,
         enforcing_success_rate: _wrappers_pb2.UInt32Value | None = ...,
+        success_rate_minimum_hosts: _wrappers_pb2.UInt32Value | None = ...,
+        success_rate_request_volume: _wrappers_pb2.UInt32Value | None = ...,
+        success_rate_stdev_factor: _wrappers_pb2.UInt32Value | None = ...,
         failure_percentage_threshold: _wrappers_pb2.UInt32Value | None = ...,
         enforcing_failure_percentage: _wrappers_pb2.UInt32Value | None = ...,
         failure_percentage_minimum_hosts: _wrappers_pb2.UInt32Value | None = ...,
         failure_percentage_request_volume: _wrappers_pb2.UInt32Value | None = ...,
         max_ejection_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["base_ejection_time", b"base_ejection_time", "enforcing_failure_percentage", b"enforcing_failure_percentage", "enforcing_success_rate", b"enforcing_success_rate", "failure_percentage_minimum_hosts", b"failure_percentage_minimum_hosts", "failure_percentage_request_volume", b"failure_percentage_request_volume", "failure_percentage_threshold", b"failure_percentage_threshold", "interval", b"interval", "max_ejection_percent", b"max_ejection_percent", "max_ejection_time", b"max_ejection_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["base_ejection_time", b"base_ejection_time", "enforcing_failure_percentage", b"enforcing_failure_percentage", "enforcing_success_rate", b"enforcing_success_rate", "failure_percentage_minimum_hosts", b"failure_percentage_minimum_hosts", "failure_percentage_request_volume", b"failure_percentage_request_volume", "failure_percentage_threshold", b"failure_percentage_threshold", "interval", b"interval", "max_ejection_percent", b"max_ejection_percent", "max_ejection_time", b"max_ejection_time", "success_rate_minimum_hosts", b"success_rate_minimum_hosts", "success_rate_request_volume", b"success_rate_request_volume", "success_rate_stdev_factor", b"success_rate_stdev_factor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ejection_time", b"base_ejection_time", "enforcing_failure_percentage", b"enforcing_failure_percentage", "enforcing_success_rate", b"enforcing_success_rate", "failure_percentage_minimum_hosts", b"failure_percentage_minimum_hosts", "failure_percentage_request_volume", b"failure_percentage_request_volume", "failure_percentage_threshold", b"failure_percentage_threshold", "interval", b"interval", "max_ejection_percent", b"max_ejection_percent", "max_ejection_time", b"max_ejection_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ejection_time", b"base_ejection_time", "enforcing_failure_percentage", b"enforcing_failure_percentage", "enforcing_success_rate", b"enforcing_success_rate", "failure_percentage_minimum_hosts", b"failure_percentage_minimum_hosts", "failure_percentage_request_volume", b"failure_percentage_request_volume", "failure_percentage_threshold", b"failure_percentage_threshold", "interval", b"interval", "max_ejection_percent", b"max_ejection_percent", "max_ejection_time", b"max_ejection_time", "success_rate_minimum_hosts", b"success_rate_minimum_hosts", "success_rate_request_volume", b"success_rate_request_volume", "success_rate_stdev_factor", b"success_rate_stdev_factor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from plait_xds import core_pb2 as plait__xds_dot_core__pb2
 from plait_xds import route_pb2 as plait__xds_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'plait_xds/http_connection_manager.proto\x12;envoy.extensions.filters.network.http_connection_manager.v3\x1a\x19google/protobuf/any.proto\x1a\x14plait_xds/core.proto\x1a\x15plait_xds/route.proto\"[\n\x03Rds\x12\x39\n\rconfig_source\x18\x01 \x01(\x0b\x32\".envoy.config.core.v3.ConfigSource\x12\x19\n\x11route_config_name\x18\x02 \x01(\t\"W\n\nHttpFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\r\n\x0b\x63onfig_type\"\xb2\x02\n\x15HttpConnectionManager\x12\x13\n\x0bstat_prefix\x18\x02 \x01(\t\x12O\n\x03rds\x18\x03 \x01(\x0b\x32@.envoy.extensions.filters.network.http_connection_manager.v3.RdsH\x00\x12\x41\n\x0croute_config\x18\x04 \x01(\x0b\x32).envoy.config.route.v3.RouteConfigurationH\x00\x12]\n\x0chttp_filters\x18\x05 \x03(\x0b\x32G.envoy.extensions.filters.network.http_connection_manager.v3.HttpFilterB\x11\n\x0froute_specifierb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'plait_xds/http_connection_manager.proto\x12;envoy.extensions.filters.network.http_connection_manager.v3\x1a\x19google/protobuf/any.proto\x1a\x14plait_xds/core.proto\x1a\x15plait_xds/route.proto\"[\n\x03Rds\x12\x39\n\rconfig_source\x18\x01 \x01(\x0b\x32\".envoy.config.core.v3.ConfigSource\x12\x19\n\x11route_config_name\x18\x02 \x01(\t\"l\n\nHttpFilter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0ctyped_config\x18\x04 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12\x13\n\x0bis_optional\x18\x06 \x01(\x08\x42\r\n\x0b\x63onfig_type\"\xb2\x02\n\x15HttpConnectionManager\x12\x13\n\x0bstat_prefix\x18\x02 \x01(\t\x12O\n\x03rds\x18\x03 \x01(\x0b\x32@.envoy.extensions.filters.network.http_connection_manager.v3.RdsH\x00\x12\x41\n\x0croute_config\x18\x04 \x01(\x0b\x32).envoy.config.route.v3.RouteConfigurationH\x00\x12]\n\x0chttp_filters\x18\x05 \x03(\x0b\x32G.envoy.extensions.filters.network.http_connection_manager.v3.HttpFilterB\x11\n\x0froute_specifierb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RDS']._serialized_start=176
   _globals['_RDS']._serialized_end=267
   _globals['_HTTPFILTER']._serialized_start=269
-  _globals['_HTTPFILTER']._serialized_end=356
-  _globals['_HTTPCONNECTIONMANAGER']._serialized_start=359
-  _globals['_HTTPCONNECTIONMANAGER']._serialized_end=665
+  _globals['_HTTPFILTER']._serialized_end=377
+  _globals['_HTTPCONNECTIONMANAGER']._serialized_start=380
+  _globals['_HTTPCONNECTIONMANAGER']._serialized_end=686
 # @@protoc_insertion_point(module_scope)

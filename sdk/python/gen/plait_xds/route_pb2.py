@@ -22,35 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15plait_xds/route.proto\x12\x15\x65nvoy.config.route.v3\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"@\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x0e\n\x04path\x18\x02 \x01(\tH\x00\x42\x10\n\x0epath_specifier\"\xa6\x01\n\x0fWeightedCluster\x12\x46\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x34.envoy.config.route.v3.WeightedCluster.ClusterWeight\x1aK\n\rClusterWeight\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06weight\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"\x8e\x02\n\x0bRetryPolicy\x12\x10\n\x08retry_on\x18\x01 \x01(\t\x12\x31\n\x0bnum_retries\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12G\n\x0eretry_back_off\x18\x08 \x01(\x0b\x32/.envoy.config.route.v3.RetryPolicy.RetryBackOff\x1aq\n\x0cRetryBackOff\x12\x30\n\rbase_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x91\x03\n\x0bRouteAction\x12\x11\n\x07\x63luster\x18\x01 \x01(\tH\x00\x12\x43\n\x11weighted_clusters\x18\x03 \x01(\x0b\x32&.envoy.config.route.v3.WeightedClusterH\x00\x12\x38\n\x0cretry_policy\x18\t \x01(\x0b\x32\".envoy.config.route.v3.RetryPolicy\x12Q\n\x13max_stream_duration\x18$ \x01(\x0b\x32\x34.envoy.config.route.v3.RouteAction.MaxStreamDuration\x1a\x87\x01\n\x11MaxStreamDuration\x12\x36\n\x13max_stream_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17grpc_timeout_header_max\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\n\x11\x63luster_specifier\"\x86\x01\n\x05Route\x12\x30\n\x05match\x18\x01 \x01(\x0b\x32!.envoy.config.route.v3.RouteMatch\x12\x33\n\x05route\x18\x02 \x01(\x0b\x32\".envoy.config.route.v3.RouteActionH\x00\x12\x0c\n\x04name\x18\x0e \x01(\tB\x08\n\x06\x61\x63tion\"Z\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12,\n\x06routes\x18\x03 \x03(\x0b\x32\x1c.envoy.config.route.v3.Route\"]\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32\".envoy.config.route.v3.VirtualHostb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15plait_xds/route.proto\x12\x15\x65nvoy.config.route.v3\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"@\n\nRouteMatch\x12\x10\n\x06prefix\x18\x01 \x01(\tH\x00\x12\x0e\n\x04path\x18\x02 \x01(\tH\x00\x42\x10\n\x0epath_specifier\"\xa6\x01\n\x0fWeightedCluster\x12\x46\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x34.envoy.config.route.v3.WeightedCluster.ClusterWeight\x1aK\n\rClusterWeight\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x06weight\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\"\x8e\x02\n\x0bRetryPolicy\x12\x10\n\x08retry_on\x18\x01 \x01(\t\x12\x31\n\x0bnum_retries\x18\x02 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12G\n\x0eretry_back_off\x18\x08 \x01(\x0b\x32/.envoy.config.route.v3.RetryPolicy.RetryBackOff\x1aq\n\x0cRetryBackOff\x12\x30\n\rbase_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x91\x03\n\x0bRouteAction\x12\x11\n\x07\x63luster\x18\x01 \x01(\tH\x00\x12\x43\n\x11weighted_clusters\x18\x03 \x01(\x0b\x32&.envoy.config.route.v3.WeightedClusterH\x00\x12\x38\n\x0cretry_policy\x18\t \x01(\x0b\x32\".envoy.config.route.v3.RetryPolicy\x12Q\n\x13max_stream_duration\x18$ \x01(\x0b\x32\x34.envoy.config.route.v3.RouteAction.MaxStreamDuration\x1a\x87\x01\n\x11MaxStreamDuration\x12\x36\n\x13max_stream_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x17grpc_timeout_header_max\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\n\x11\x63luster_specifier\"\xb2\x02\n\x05Route\x12\x30\n\x05match\x18\x01 \x01(\x0b\x32!.envoy.config.route.v3.RouteMatch\x12\x33\n\x05route\x18\x02 \x01(\x0b\x32\".envoy.config.route.v3.RouteActionH\x00\x12W\n\x17typed_per_filter_config\x18\r \x03(\x0b\x32\x36.envoy.config.route.v3.Route.TypedPerFilterConfigEntry\x12\x0c\n\x04name\x18\x0e \x01(\t\x1aQ\n\x19TypedPerFilterConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\x42\x08\n\x06\x61\x63tion\"Z\n\x0bVirtualHost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64omains\x18\x02 \x03(\t\x12,\n\x06routes\x18\x03 \x03(\x0b\x32\x1c.envoy.config.route.v3.Route\"]\n\x12RouteConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\rvirtual_hosts\x18\x02 \x03(\x0b\x32\".envoy.config.route.v3.VirtualHostb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait_xds.route_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROUTEMATCH']._serialized_start=112
-  _globals['_ROUTEMATCH']._serialized_end=176
-  _globals['_WEIGHTEDCLUSTER']._serialized_start=179
-  _globals['_WEIGHTEDCLUSTER']._serialized_end=345
-  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_start=270
-  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_end=345
-  _globals['_RETRYPOLICY']._serialized_start=348
-  _globals['_RETRYPOLICY']._serialized_end=618
-  _globals['_RETRYPOLICY_RETRYBACKOFF']._serialized_start=505
-  _globals['_RETRYPOLICY_RETRYBACKOFF']._serialized_end=618
-  _globals['_ROUTEACTION']._serialized_start=621
-  _globals['_ROUTEACTION']._serialized_end=1022
-  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_start=866
-  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_end=1001
-  _globals['_ROUTE']._serialized_start=1025
-  _globals['_ROUTE']._serialized_end=1159
-  _globals['_VIRTUALHOST']._serialized_start=1161
-  _globals['_VIRTUALHOST']._serialized_end=1251
-  _globals['_ROUTECONFIGURATION']._serialized_start=1253
-  _globals['_ROUTECONFIGURATION']._serialized_end=1346
+  _globals['_ROUTE_TYPEDPERFILTERCONFIGENTRY']._loaded_options = None
+  _globals['_ROUTE_TYPEDPERFILTERCONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_ROUTEMATCH']._serialized_start=139
+  _globals['_ROUTEMATCH']._serialized_end=203
+  _globals['_WEIGHTEDCLUSTER']._serialized_start=206
+  _globals['_WEIGHTEDCLUSTER']._serialized_end=372
+  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_start=297
+  _globals['_WEIGHTEDCLUSTER_CLUSTERWEIGHT']._serialized_end=372
+  _globals['_RETRYPOLICY']._serialized_start=375
+  _globals['_RETRYPOLICY']._serialized_end=645
+  _globals['_RETRYPOLICY_RETRYBACKOFF']._serialized_start=532
+  _globals['_RETRYPOLICY_RETRYBACKOFF']._serialized_end=645
+  _globals['_ROUTEACTION']._serialized_start=648
+  _globals['_ROUTEACTION']._serialized_end=1049
+  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_start=893
+  _globals['_ROUTEACTION_MAXSTREAMDURATION']._serialized_end=1028
+  _globals['_ROUTE']._serialized_start=1052
+  _globals['_ROUTE']._serialized_end=1358
+  _globals['_ROUTE_TYPEDPERFILTERCONFIGENTRY']._serialized_start=1267
+  _globals['_ROUTE_TYPEDPERFILTERCONFIGENTRY']._serialized_end=1348
+  _globals['_VIRTUALHOST']._serialized_start=1360
+  _globals['_VIRTUALHOST']._serialized_end=1450
+  _globals['_ROUTECONFIGURATION']._serialized_start=1452
+  _globals['_ROUTECONFIGURATION']._serialized_end=1545
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plait import breaker, deadline, errors, limiter, retry, testing, trace
     from plait._attempt import Attempt, attempt
+    from plait._flags import flag
     from plait._options import CallOptions, options
     from plait._rules import AttemptOptions, DirectOptions, direct_options
     from plait._schedules import ScheduleOptions
@@ -45,6 +46,7 @@ __all__ = [
     "deadline",
     "direct_options",
     "errors",
+    "flag",
     "limiter",
     "options",
     "retry",
@@ -66,6 +68,7 @@ _HOMES = {
     "attempt": "plait._attempt",
     "connect": "plait.client",
     "direct_options": "plait._rules",
+    "flag": "plait._flags",
     "options": "plait._options",
 }
 _MODULES = {"breaker", "deadline", "errors", "limiter", "retry", "testing", "trace"}

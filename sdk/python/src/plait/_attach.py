@@ -189,6 +189,8 @@ def _take(response: worker_service_pb2.AttachResponse, holdings: Holdings) -> No
         holdings.settled(response.settled)
     elif kind == "stop":
         holdings.stop((each.task, each.token) for each in response.stop.entries)
+    elif kind == "flags":
+        holdings.flags.change(response.flags)
 
 
 def _log_refused(frame: worker_service_pb2.SettledFrame) -> None:

@@ -292,6 +292,7 @@ def flow_of(core: Core) -> Flow | None:
             core.session.forget,
             lambda: holdings.flow_waits(run),
         )
+    run.flow.has_read(run.flags_read)
     return run.flow
 
 

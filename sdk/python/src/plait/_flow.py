@@ -1,6 +1,6 @@
 """Flows: a handler that makes durable calls is the parent of the tasks that they become."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from plait.v1 import task_pb2
@@ -8,6 +8,7 @@ from plait.v1 import task_pb2
 if TYPE_CHECKING:
     from plait._spans import Headers
     from plait._submission import Submission
+    from plait.v1.flag_service_pb2 import FlagRule
 
 
 class Flow:
@@ -18,7 +19,8 @@ class Flow:
     """
 
     __slots__ = (
-        "_forget", "_headers", "_on_change", "_on_wait", "_options", "children", "parent", "waits"
+        "_forget", "_headers", "_on_change", "_on_wait", "_options", "_read", "children", "parent",
+        "waits",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +37,7 @@ class Flow:
         when the handler is about to stand still for a child's result.
         """
         self.parent = task_pb2.FlowParent(task=lease[0], token=lease[1])
+        self._read: Mapping[str, FlagRule] | None = None
         self._forget = forget
         self.children: set[Submission] = set()
         # How many of its coroutines stand still for a child's result: who asks may also go on.
@@ -43,6 +46,15 @@ class Flow:
         self._on_wait = on_wait
         self._headers: Headers = ()
         self._options: task_pb2.TaskOptions | None = None
+
+    def has_read(self, flags: "Mapping[str, FlagRule]") -> None:
+        """These are the feature flags that its handler has read so far: what it asks for next may
+        depend on them, so they are kept with the child."""
+        if flags is not self._read:
+            self._read = flags
+            self._options = None
+            del self.parent.flags[:]
+            self.parent.flags.extend(flags.values())
 
     def child_started(self, child: "Submission") -> None:
         """A child is asked for."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+from plait._flags import Board
 from plait._outcomes import Outcomes
 from plait._run import Run
 from plait._served import Served
@@ -40,6 +41,8 @@ class Holdings:
         """
         self.slots = Slots(slots, self._finish, threads)
         self.core = core
+        # The feature flags that the worker was told of.
+        self.flags = Board()
         self.peer = ""
         self.payload_bytes_max = 0
         # Set while nothing is held and every outcome is settled.
@@ -71,6 +74,7 @@ class Holdings:
     def restart(self, welcome: worker_service_pb2.WorkerWelcome) -> None:
         """A new stream: stops what was lost and sends again what was not settled."""
         self.payload_bytes_max = welcome.payload_bytes_max
+        self.flags.replace(welcome.flags)
         lost = {(each.task, each.token) for each in welcome.lost}
         for lease in lost:
             run = self._held.get(lease)

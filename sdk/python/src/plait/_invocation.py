@@ -103,6 +103,7 @@ class Invocation:
         """The request. Sets up the context that is current."""
         run = self.run
         _run.current.set(run)
+        run.flags = run.holdings.flags.now
         if run.extra is not None and run.extra.metadata:
             _spans.continue_from(
                 (each.key, metadata_value(each.key, each.value)) for each in run.extra.metadata

@@ -11,6 +11,7 @@ from typing import Any, Final
 import grpc
 
 from plait import _marks, _spans
+from plait._flags import Board, of_call
 from plait._limit import limit_until
 from plait._served import is_async
 
@@ -33,14 +34,20 @@ _OPTIONS: Final = (
 class Listener:
     """Serves what a worker serves, side by side with its tasks."""
 
-    def __init__(self, address: str, registrations: list[Registration], calls_max: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        registrations: list[Registration],
+        calls_max: int,
+        flags: Board | None = None,
+    ) -> None:
         """`calls_max`: calls at once; more are refused with RESOURCE_EXHAUSTED. Plain functions get
-        as many threads."""
+        as many threads. `flags` are those of the worker; None: there are none."""
         self._address = address
         self._threads = ThreadPoolExecutor(calls_max, thread_name_prefix="plait-call")
         self._server = grpc.aio.server(
             migration_thread_pool=self._threads,
-            interceptors=[_Arrival()],
+            interceptors=[_Arrival(flags or Board())],
             options=_OPTIONS,
             maximum_concurrent_rpcs=calls_max,
         )
@@ -93,7 +100,10 @@ def checked(address: str) -> str:
 
 class _Arrival(grpc.aio.ServerInterceptor):
     """Gives a handler what it has when it runs for a task: the deadline as that of the calls it
-    makes, and the caller's trace."""
+    makes, the caller's trace, and the feature flags."""
+
+    def __init__(self, flags: Board) -> None:
+        self._flags = flags
 
     async def intercept_service(
         self,
@@ -108,22 +118,28 @@ class _Arrival(grpc.aio.ServerInterceptor):
         name = handler_call_details.method.lstrip("/")
         wrap = _coroutine if is_async(found.unary_unary) else _function
         return grpc.unary_unary_rpc_method_handler(
-            wrap(name, found.unary_unary), found.request_deserializer, found.response_serializer
+            wrap(name, found.unary_unary, self._flags),
+            found.request_deserializer,
+            found.response_serializer,
         )
 
 
-def _coroutine(name: str, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _coroutine(
+    name: str, handler: Callable[[Any, Any], Any], flags: Board
+) -> Callable[[Any, Any], Any]:
     async def call(request: Any, context: Any) -> Any:
-        with _arrived(name, context) as marked:
+        with _arrived(name, context, flags) as marked:
             return await handler(request, marked)
 
     return call
 
 
-def _function(name: str, handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _function(
+    name: str, handler: Callable[[Any, Any], Any], flags: Board
+) -> Callable[[Any, Any], Any]:
     def call(request: Any, context: Any) -> Any:
         def inside() -> Any:
-            with _arrived(name, context) as marked:
+            with _arrived(name, context, flags) as marked:
                 return handler(request, marked)
 
         # The thread is used again, and keeps nothing of this call.
@@ -133,11 +149,12 @@ def _function(name: str, handler: Callable[[Any, Any], Any]) -> Callable[[Any, A
 
 
 @contextmanager
-def _arrived(name: str, context: Any) -> Iterator[Any]:
+def _arrived(name: str, context: Any, flags: Board) -> Iterator[Any]:
     """Around a handler; yields the context that it is given."""
     _spans.continue_from(context.invocation_metadata() or ())
     mark = _marks.Mark()
     token = _marks.current.set(mark)
+    seen = of_call.set(flags.now)
     marked = _marks.MarkedContext(context, mark)
     raised = True
     try:
@@ -146,4 +163,5 @@ def _arrived(name: str, context: Any) -> Iterator[Any]:
             raised = False
     finally:
         marked.ended(raised=raised)
+        of_call.reset(seen)
         _marks.current.reset(token)

@@ -1,17 +1,21 @@
 """One attempt inside a worker: the lease, the request, and what became of its handler."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from plait.v1 import task_service_pb2, worker_service_pb2
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from plait._flow import Flow
     from plait._holdings import Holdings
     from plait._served import Served
+    from plait.v1.flag_service_pb2 import FlagRule
+
+_NO_FLAGS: "Final[Mapping[str, FlagRule]]" = MappingProxyType({})
 
 
 class Run:
@@ -22,6 +26,8 @@ class Run:
         "deadline",
         "extra",
         "finished",
+        "flags",
+        "flags_read",
         "flow",
         "holdings",
         "lease",
@@ -53,6 +59,9 @@ class Run:
         # When its time is over: an instant of time.monotonic().
         self.deadline = deadline
         self.extra = extra
+        # The feature flags when its handler begins, and those of them that it has read.
+        self.flags: Mapping[str, FlagRule] = _NO_FLAGS
+        self.flags_read: Mapping[str, FlagRule] = _NO_FLAGS
         # Set by the first durable call that the handler makes.
         self.flow: Flow | None = None
         # The asyncio task that runs the handler, while one does.

@@ -9,9 +9,11 @@ import grpc
 from google.rpc import status_pb2
 
 from plait import _wire
+from plait._flags import SHARE_MAX
 from plait._task import Task
 from plait.testkit.v1 import test_kit_service_pb2 as pb
 from plait.testkit.v1 import test_kit_service_pb2_grpc as rpc
+from plait.v1 import flag_service_pb2, flag_service_pb2_grpc
 
 if TYPE_CHECKING:
     # Made by a mesh, which is all that a user needs to name.
@@ -117,6 +119,14 @@ class TestKit:
         """Forgets all faults."""
         async with self._stub() as stub:
             await stub.ClearFaults(pb.ClearFaultsRequest())
+
+    async def set_flag(self, name: str, on: bool) -> None:
+        """Sets a feature flag, on or off for everybody. Handlers of tasks that are submitted after
+        it see it."""
+        rule = flag_service_pb2.FlagRule(name=name, share=SHARE_MAX if on else 0)
+        wanted = flag_service_pb2.SetFlagRequest(flag=flag_service_pb2.Flag(rule=rule))
+        async with _wire.open_channel(self._address) as channel:
+            await flag_service_pb2_grpc.FlagServiceStub(channel).SetFlag(wanted)
 
     async def _advance(self, wanted: pb.AdvanceClockRequest, patience: float) -> datetime:
         wanted.patience.FromTimedelta(_span(patience))

@@ -77,6 +77,8 @@ class Reason(StrEnum):
     """ABORTED: another scheduler leads by now; the command changed nothing."""
     SCHEDULE_NOT_FOUND = "SCHEDULE_NOT_FOUND"
     """NOT_FOUND: no such schedule."""
+    FLAG_NOT_FOUND = "FLAG_NOT_FOUND"
+    """NOT_FOUND: no such feature flag."""
 
 
 def status(error: BaseException) -> status_pb2.Status | None:

@@ -15,6 +15,7 @@ from plait import retry
 from plait._attach import Attachment
 from plait._channel import Core
 from plait._descriptors import descriptor_set, find_service
+from plait._flags import Board
 from plait._holdings import Holdings
 from plait._listener import Listener, Registration, checked
 from plait._served import Registry, Served
@@ -64,6 +65,7 @@ class Worker:
         self._version = version
         self._grace = grace
         self._registry = Registry()
+        self._flags = Board()
         self._listen = None if listen is None else checked(listen)
         self._registrations: list[Registration] = []
         self._endpoint: str | None = None
@@ -153,6 +155,7 @@ class Worker:
         served: list[Served] = []
         holdings = Holdings(served, slots, threads, self._core, attachment.wake)
         holdings.peer = self._peer
+        holdings.flags = self._flags
         announce = functools.partial(self._announce, hello, served)
         stream = asyncio.create_task(attachment.run(holdings, announce), name="plait-attach")
         try:
@@ -184,7 +187,7 @@ class Worker:
         """Listens before the worker attaches, so that nobody is sent to a closed port."""
         if self._listen is None:
             return None
-        listener = Listener(self._listen, self._registrations, calls_max)
+        listener = Listener(self._listen, self._registrations, calls_max, self._flags)
         self._endpoint = hello.endpoint = await listener.start()
         return listener
 

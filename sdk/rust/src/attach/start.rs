@@ -5,9 +5,10 @@
 //! stream, so a method has to show first, in tasks, that its handlers do not.
 
 use super::desk::{Desk, Received};
-use super::{Attempt, Facts, Served};
+use super::{Attempt, Board, Facts, Plan, Served};
 use crate::clock;
 use crate::errors::{self, Ended, ErrorReason};
+use crate::flags::Readings;
 use crate::invoke::{Envelope, Invocation, Values};
 use crate::pb::v1::Failure;
 use crate::trace;
@@ -37,15 +38,17 @@ pub(crate) struct Starter {
     /// What was seen of each method.
     paces: Vec<Arc<Pace>>,
     values: Values,
+    flags: Board,
     open: bool,
 }
 
 impl Starter {
-    pub(crate) fn new(client: u64, slots: usize, desk: Desk) -> Self {
+    pub(crate) fn new(plan: &Plan, desk: Desk) -> Self {
         let (served, paces, values) = Default::default();
         Self {
-            client,
-            slots,
+            client: plan.client.id(),
+            slots: plan.slots as usize,
+            flags: plan.flags.clone(),
             desk,
             served,
             paces,
@@ -101,7 +104,7 @@ impl Starter {
         let mut run = Run::new(
             received,
             served,
-            (self.client, &self.desk),
+            (self.client, &self.desk, &self.flags),
             (left, &mut self.values),
         );
         let pace = &self.paces[index];
@@ -152,7 +155,7 @@ impl Run {
     fn new(
         received: Received,
         served: &Served,
-        (client, desk): (u64, &Desk),
+        (client, desk, flags): (u64, &Desk, &Board),
         (left, values): (Duration, &mut Values),
     ) -> Self {
         let Received {
@@ -166,6 +169,8 @@ impl Run {
             .as_mut()
             .map(|extra| std::mem::take(&mut extra.metadata));
         let metadata = metadata.unwrap_or_default();
+        let recorded = extra.as_mut().map(|extra| std::mem::take(&mut extra.flags));
+        let flags = Readings::new(flags.now(), recorded.unwrap_or_default());
         let span = trace::Attempt::start(trace::AttemptFacts {
             method: &served.method,
             task: lease.task,
@@ -180,6 +185,7 @@ impl Run {
             client,
             desk: Some(desk.clone()),
             trace: span.as_ref().map(trace::Attempt::context),
+            flags,
         });
         let envelope = Envelope {
             uri: &served.uri,

@@ -1,19 +1,31 @@
 //! Which worker a call goes to: a version by the route's shares, then of two of its workers the one with fewer calls.
+//! Those that are left out for a while get calls only where nobody else is there.
 
 use super::directory::{Cluster, Directory, View};
+use super::health::Health;
 use super::peer::{Counted, Peer, Sender, State};
 use crate::clock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// A worker that was chosen for one attempt.
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) peer: Arc<Peer>,
     pub(super) sender: Sender,
+    health: Option<Arc<Health>>,
     _at_peer: Counted,
     _at_cluster: Counting,
+}
+
+impl Chosen {
+    /// The attempt ended, as far as the worker is concerned.
+    pub(super) fn ended(&self, code: Code) {
+        if let Some(health) = &self.health {
+            health.report(self.peer.address, code);
+        }
+    }
 }
 
 /// A call under way to a version.
@@ -85,6 +97,12 @@ fn look(view: &View, path: &str, tried: &[Arc<Peer>], drawn: u32) -> Found {
             State::Failing(error) => why = Some((peer.address, error)),
         }
     }
+    let out = cluster.health.as_ref().map(|health| health.out());
+    let out = out.unwrap_or_default();
+    let well = |each: &(&Arc<Peer>, Sender)| !out.contains(&each.0.address);
+    if !out.is_empty() && ready.iter().any(well) {
+        ready.retain(well);
+    }
     let fresh = |each: &(&Arc<Peer>, Sender)| !tried.iter().any(|peer| Arc::ptr_eq(peer, each.0));
     if ready.iter().any(fresh) {
         ready.retain(fresh);
@@ -139,6 +157,7 @@ fn count(cluster: &Cluster, name: &str, peer: Arc<Peer>, sender: Sender) -> Foun
         )));
     }
     Found::Ready(Box::new(Chosen {
+        health: cluster.health.clone(),
         _at_peer: peer.call(),
         peer,
         sender,

@@ -1,7 +1,7 @@
 //! One direct call under way: its attempts, and which of them it is.
 
 use super::attempts::{HEDGED_ATTEMPTS, Hedge, Move, Next, Retry};
-use super::balance::choose;
+use super::balance::{choose, service_of};
 use super::exchange::{Outcome, exchange};
 use super::guards::{Entry, Guard};
 use super::marks::{PUSHBACK, stop_above};
@@ -171,11 +171,26 @@ impl Call<'_> {
         ended
     }
 
+    /// What an operator's fault does to an attempt: it is late, or fails.
+    async fn suffer(&self) -> Option<Status> {
+        let path = &self.outgoing.path;
+        // Where the service is not known, choosing a worker says why.
+        let view = self.directory.view(service_of(path)).await.ok()?;
+        let fault = view.service.route(path)?.fault.as_ref()?;
+        if let Some(delay) = fault.delay(clock::random_ppm()) {
+            tokio::time::sleep(delay).await;
+        }
+        fault.abort(clock::random_ppm())
+    }
+
     fn tried(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
         self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(&self, number: u32) -> Outcome {
+        if let Some(status) = self.suffer().await {
+            return Outcome::Broken(status);
+        }
         let mut unsent = 0;
         loop {
             let before = self.tried().clone();
@@ -190,7 +205,13 @@ impl Call<'_> {
             }
             let about = (left, number - 1);
             let address = chosen.peer.address;
-            let outcome = exchange(&mut chosen.sender, address, &self.outgoing, about).await;
+            let sent = exchange(&mut chosen.sender, address, &self.outgoing, about);
+            // Here, for a worker that does not answer is to be known as one.
+            let sent = tokio::time::timeout_at(self.end.into(), sent).await;
+            let outcome = sent.unwrap_or_else(|_| Outcome::Broken(too_late()));
+            if let Some(code) = outcome.code() {
+                chosen.ended(code);
+            }
             unsent += 1;
             if !matches!(outcome, Outcome::Unsent(_)) || unsent >= UNSENT_MAX {
                 return outcome;

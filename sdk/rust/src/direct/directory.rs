@@ -2,8 +2,9 @@
 
 use super::balance::service_of;
 use super::guards::Guards;
+use super::health::Health;
 use super::peer::Peer;
-use super::resources::{Resources, Service};
+use super::resources::{Endpoints, Resources, Service};
 use super::rules::{Contracts, Rules};
 use crate::contracts::pause;
 use crate::generated::envoy::service::discovery::v3::aggregated_discovery_service_client as ads;
@@ -54,6 +55,8 @@ pub(super) struct Cluster {
     /// Calls under way from this client.
     pub(super) calls: Arc<AtomicU32>,
     pub(super) requests_max: u32,
+    /// Who of them is left out for a while; `None`: nobody ever is.
+    pub(super) health: Option<Arc<Health>>,
 }
 
 /// Asks for as long as it lives; made by the first direct call.
@@ -175,6 +178,8 @@ struct Asking {
     peers: HashMap<SocketAddr, Arc<Peer>>,
     /// Counts of calls under way, by cluster.
     calls: HashMap<String, Arc<AtomicU32>>,
+    /// Who is left out, by cluster.
+    health: HashMap<String, Arc<Health>>,
 }
 
 impl Asking {
@@ -184,6 +189,7 @@ impl Asking {
             broker,
             peers: HashMap::new(),
             calls: HashMap::new(),
+            health: HashMap::new(),
         }
     }
 
@@ -330,15 +336,28 @@ impl Asking {
                 Arc::clone(self.peers.entry(*address).or_insert_with(start))
             });
             let peers = peers.collect();
+            let health = self.health_of(name, endpoints);
             let calls = self.calls.entry(name.clone()).or_default();
             let cluster = Cluster {
                 peers,
                 calls: Arc::clone(calls),
-                requests_max: endpoints.requests_max,
+                requests_max: endpoints.told.requests_max,
+                health,
             };
             clusters.insert(name.clone(), cluster);
         }
         View { service, clusters }
+    }
+
+    fn health_of(&mut self, name: &str, endpoints: &Endpoints) -> Option<Arc<Health>> {
+        let Some(config) = endpoints.told.ejection else {
+            self.health.remove(name);
+            return None;
+        };
+        let start = || Arc::new(Health::new(config));
+        let health = Arc::clone(self.health.entry(name.to_owned()).or_insert_with(start));
+        health.update(config, &endpoints.addresses);
+        Some(health)
     }
 
     /// Lets go of workers and clusters that no view has. Calls under way there end as they may.
@@ -353,6 +372,8 @@ impl Asking {
             clusters().any(|(_, cluster)| cluster.peers.iter().any(|each| Arc::ptr_eq(each, peer)))
         });
         self.calls
+            .retain(|name, _| clusters().any(|(each, _)| each == name));
+        self.health
             .retain(|name, _| clusters().any(|(each, _)| each == name));
     }
 }

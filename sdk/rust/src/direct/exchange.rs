@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 /// Attempts before this one.
 const PREVIOUS_ATTEMPTS: http::HeaderName =
@@ -28,6 +28,17 @@ pub(super) enum Outcome {
     Unsent(Status),
     /// The connection broke; the worker may have seen it.
     Broken(Status),
+}
+
+impl Outcome {
+    /// How a worker's part in it ended; `None`: it had none.
+    pub(super) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Answered(_, failed) => Some(failed.as_ref().map_or(Code::Ok, Status::code)),
+            Self::Unsent(_) => None,
+            Self::Broken(status) => Some(status.code()),
+        }
+    }
 }
 
 /// Sends a request and reads its answer. `before`: attempts that a worker may have seen.

@@ -4,7 +4,9 @@
 //! A response is taken whole or rejected whole, and what was accepted before stays. A service is shown only once
 //! everything that its routes lead to is known, so that a route never leads nowhere while its parts arrive.
 
-use crate::generated::envoy::config::cluster::v3::{Cluster, cluster};
+use super::ejection;
+use super::fault::Fault;
+use crate::generated::envoy::config::cluster::v3::{Cluster, OutlierDetection, cluster};
 use crate::generated::envoy::config::core::v3::{Address, HealthStatus, address};
 use crate::generated::envoy::config::core::v3::{Node, node, socket_address};
 use crate::generated::envoy::config::endpoint::v3::{ClusterLoadAssignment, lb_endpoint};
@@ -62,6 +64,8 @@ pub(super) struct Route {
     pub(super) path: Path,
     /// Clusters and their shares; never empty, nor all 0.
     pub(super) weights: Vec<(String, u32)>,
+    /// What an operator makes of them.
+    pub(super) fault: Option<Fault>,
 }
 
 /// What a route is for.
@@ -84,8 +88,19 @@ impl Path {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoints {
     pub(super) addresses: Vec<SocketAddr>,
+    /// What is said of the whole cluster.
+    pub(super) told: Told,
+}
+
+/// What a cluster is told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The name of its endpoints.
+    endpoints: String,
     /// Calls under way from this client.
     pub(super) requests_max: u32,
+    /// When a worker that fails is left out; `None`: never.
+    pub(super) ejection: Option<ejection::Config>,
 }
 
 /// A listener: where its routes are.
@@ -111,8 +126,7 @@ pub(super) struct Resources {
     kinds: [Kind; KINDS],
     listeners: BTreeMap<String, Listened>,
     routes: BTreeMap<String, Vec<Route>>,
-    /// The name of the endpoints, and the limit of calls.
-    clusters: BTreeMap<String, (String, u32)>,
+    clusters: BTreeMap<String, Told>,
     endpoints: BTreeMap<String, Vec<SocketAddr>>,
 }
 
@@ -174,10 +188,10 @@ impl Resources {
         };
         let mut clusters = BTreeMap::new();
         for (cluster, _) in routes.iter().flat_map(|route| &route.weights) {
-            let (endpoints, requests_max) = self.clusters.get(cluster)?;
+            let told = self.clusters.get(cluster)?;
             let found = Endpoints {
-                addresses: self.endpoints.get(endpoints)?.clone(),
-                requests_max: *requests_max,
+                addresses: self.endpoints.get(&told.endpoints)?.clone(),
+                told: told.clone(),
             };
             clusters.insert(cluster.clone(), found);
         }
@@ -240,7 +254,7 @@ impl Resources {
         let weights = all.flat_map(|route| &route.weights);
         let clusters: BTreeSet<String> = weights.map(|(name, _)| name.clone()).collect();
         self.clusters.retain(|name, _| clusters.contains(name));
-        let endpoints = self.clusters.values().map(|(name, _)| name.clone());
+        let endpoints = self.clusters.values().map(|told| told.endpoints.clone());
         let endpoints: BTreeSet<String> = endpoints.collect();
         self.endpoints.retain(|name, _| endpoints.contains(name));
         [
@@ -322,10 +336,17 @@ fn one_route(each: route_pb::Route) -> Result<Route, String> {
     if sum == 0 || sum > u64::from(u32::MAX) {
         return Err(format!("{path:?} has weights of {sum} in all"));
     }
-    Ok(Route { path, weights })
+    let configs = each.typed_per_filter_config.values().map(Fault::read);
+    let faults = configs.collect::<Result<Vec<_>, _>>()?;
+    let fault = faults.into_iter().flatten().next();
+    Ok(Route {
+        path,
+        weights,
+        fault,
+    })
 }
 
-fn cluster(cluster: Cluster) -> Result<(String, (String, u32)), String> {
+fn cluster(cluster: Cluster) -> Result<(String, Told), String> {
     let name = cluster.name;
     let eds = Some(cluster::ClusterDiscoveryType::Type(
         cluster::DiscoveryType::Eds as i32,
@@ -339,7 +360,56 @@ fn cluster(cluster: Cluster) -> Result<(String, (String, u32)), String> {
     let config = cluster.eds_cluster_config.map(|eds| eds.service_name);
     let endpoints = config.filter(|name| !name.is_empty());
     let endpoints = endpoints.unwrap_or_else(|| name.clone());
-    Ok((name, (endpoints, limit.unwrap_or(REQUESTS_MAX))))
+    let outlier = cluster.outlier_detection.as_ref();
+    let ejection = outlier
+        .map(|outlier| ejection_of(outlier).map_err(|error| format!("{name}: {error}")))
+        .transpose()?;
+    let told = Told {
+        endpoints,
+        requests_max: limit.unwrap_or(REQUESTS_MAX),
+        ejection,
+    };
+    Ok((name, told))
+}
+
+/// Defaults are Envoy's, and so is which of the two rules holds where nothing is said.
+fn ejection_of(outlier: &OutlierDetection) -> Result<ejection::Config, String> {
+    let ms = |said: &Option<prost_types::Duration>, default: u64| {
+        let Some(said) = said else { return Ok(default) };
+        let found = std::time::Duration::try_from(*said);
+        let found = found.map_err(|_| "a time of outlier detection is negative")?;
+        u64::try_from(found.as_millis()).map_err(|_| "a time of outlier detection is too long")
+    };
+    let percents = [
+        outlier.max_ejection_percent,
+        outlier.enforcing_success_rate,
+        outlier.enforcing_failure_percentage,
+        outlier.failure_percentage_threshold,
+    ];
+    if percents.iter().flatten().any(|percent| *percent > 100) {
+        return Err("more than 100 percent in outlier detection".to_owned());
+    }
+    let rates = ejection::Judgement {
+        bound: outlier.success_rate_stdev_factor.unwrap_or(1_900),
+        enforcement: outlier.enforcing_success_rate.unwrap_or(100),
+        hosts_min: outlier.success_rate_minimum_hosts.unwrap_or(5),
+        volume_min: outlier.success_rate_request_volume.unwrap_or(100),
+    };
+    let failures = ejection::Judgement {
+        bound: outlier.failure_percentage_threshold.unwrap_or(85),
+        enforcement: outlier.enforcing_failure_percentage.unwrap_or(0),
+        hosts_min: outlier.failure_percentage_minimum_hosts.unwrap_or(5),
+        volume_min: outlier.failure_percentage_request_volume.unwrap_or(50),
+    };
+    let enforced = |rule: ejection::Judgement| Some(rule).filter(|rule| rule.enforcement > 0);
+    Ok(ejection::Config {
+        interval_ms: ms(&outlier.interval, 10_000)?.max(1),
+        base_ms: ms(&outlier.base_ejection_time, 30_000)?,
+        longest_ms: ms(&outlier.max_ejection_time, 300_000)?,
+        percent_max: outlier.max_ejection_percent.unwrap_or(10),
+        failures: enforced(failures),
+        rates: enforced(rates),
+    })
 }
 
 fn endpoints(assignment: ClusterLoadAssignment) -> Result<(String, Vec<SocketAddr>), String> {

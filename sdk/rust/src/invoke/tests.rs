@@ -1,5 +1,6 @@
 use super::*;
 use crate::attempt::{Facts, Lease};
+use crate::flags::Readings;
 use crate::pb::v1::AttemptExtra;
 use crate::session::tests::method;
 use std::convert::Infallible;
@@ -16,6 +17,7 @@ fn attempt(extra: Option<AttemptExtra>, deadline: Instant) -> Attempt {
         client: 1,
         desk: None,
         trace: None,
+        flags: Readings::default(),
     })
 }
 

@@ -214,7 +214,7 @@ impl State {
         let parent = flow.map(|(task, token)| FlowParent {
             task,
             token,
-            child_key: String::new(),
+            ..FlowParent::default()
         });
         Some(request(Request::Await(AwaitFrame {
             tasks,

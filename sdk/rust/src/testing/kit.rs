@@ -1,10 +1,13 @@
 //! The clock of a broker that was started for tests, and attempts that are made to fail.
 
+use crate::flags::SHARE_MAX;
 use crate::pb::google::rpc;
 use crate::pb::plait::testkit::v1 as pb;
 use crate::pb::plait::testkit::v1::advance_clock_request::Until;
 use crate::pb::plait::testkit::v1::fault::Action;
 use crate::pb::plait::testkit::v1::test_kit_service_client::TestKitServiceClient;
+use crate::pb::v1::flag_service_client::FlagServiceClient;
+use crate::pb::v1::{Flag, FlagRule, SetFlagRequest};
 use crate::task::TaskId;
 use std::time::{Duration, SystemTime};
 use tonic::transport::{Channel, Endpoint};
@@ -167,6 +170,29 @@ impl TestKit {
         Ok(())
     }
 
+    /// Sets a feature flag, on or off for everybody. Handlers of tasks that are submitted after it see it.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for what is no flag's name.
+    pub async fn set_flag(&self, name: &str, on: bool) -> Result<(), Status> {
+        let rule = FlagRule {
+            name: name.to_owned(),
+            share: if on { SHARE_MAX } else { 0 },
+            ..FlagRule::default()
+        };
+        let flag = Flag {
+            rule: Some(rule),
+            ..Flag::default()
+        };
+        let set = SetFlagRequest {
+            flag: Some(flag),
+            expected_version: None,
+        };
+        let mut flags = FlagServiceClient::new(self.channel()?);
+        flags.set_flag(set).await?;
+        Ok(())
+    }
+
     async fn add(&self, fault: Fault, action: Action) -> Result<(), Status> {
         let fault = pb::Fault {
             action: Some(action),
@@ -189,9 +215,13 @@ impl TestKit {
 
     /// A connection of its own for each call, so that a kit may be used from any runtime.
     fn client(&self) -> Result<TestKitServiceClient<Channel>, Status> {
+        Ok(TestKitServiceClient::new(self.channel()?))
+    }
+
+    fn channel(&self) -> Result<Channel, Status> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
         let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        Ok(TestKitServiceClient::new(endpoint.connect_lazy()))
+        Ok(endpoint.connect_lazy())
     }
 }
 

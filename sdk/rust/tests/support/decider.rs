@@ -22,6 +22,7 @@ pub(crate) async fn decide(broker: Channel, observing: oneshot::Sender<()>) -> R
     let request = ObserveRequest {
         scheduler: "decider".into(),
         figures_interval: None,
+        ..ObserveRequest::default()
     };
     let mut events = control.observe(request).await?.into_inner();
     let _ = observing.send(());

@@ -313,6 +313,7 @@ impl EchoService for Echo {
             task: attempt.task_id().to_string(),
             idempotency_key: attempt.idempotency_key(),
             fencing_token: attempt.fencing_token(),
+            ..pb::InspectResponse::default()
         }))
     }
 }

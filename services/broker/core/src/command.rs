@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Written by each scheduler that takes the lead, and by nobody else: its version is the epoch of that scheduler.
 pub const LEADER_KEY: &str = "scheduler/leader";
 
+/// Where feature flags are in the key-value space, by name. Attached workers are told of every change under it.
+pub const FLAGS_PREFIX: &str = "flags/";
+
 /// How many attempts of a method may begin until the next word. It is not durable: whoever set it sets it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {
@@ -19,6 +22,17 @@ pub struct Gate {
     /// Attempts that may begin; `None`: any number.
     pub permits: Option<u32>,
     /// How long this holds, ms; then any number may begin.
+    pub valid_ms: u64,
+}
+
+/// How many attempts a worker may be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerGate {
+    /// Its id.
+    pub worker: Arc<str>,
+    /// Attempts that it may be given; `None`: as many as its window has room for.
+    pub permits: Option<u32>,
+    /// How long this holds, ms; then there is no gate.
     pub valid_ms: u64,
 }
 
@@ -115,14 +129,23 @@ pub enum Command {
     },
     /// Let only some attempts of methods begin; answered by `Reply::Unknown`.
     SetGates { tag: ReplyTag, gates: Vec<Gate> },
+    /// Give workers only some attempts; answered by `Reply::Unknown` with those not attached.
+    SetWorkerGates {
+        tag: ReplyTag,
+        gates: Vec<WorkerGate>,
+    },
+    /// Wait until attempts of a method fail that no figures have told of; answered by `Reply::Done`, then or when
+    /// somebody else waits.
+    AwaitFailures { tag: ReplyTag },
     /// Remove a key; answered by `Reply::Done`.
     KvDelete {
         tag: ReplyTag,
         key: Arc<str>,
         expected: Option<u64>,
     },
-    /// A scheduler's command: `SetWindows`, `SetGates`, `ApplyPolicies`, `KvPut` or `KvDelete`, done only if the key
-    /// [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered by `Reply::Fenced`.
+    /// A scheduler's command: `SetWindows`, `SetGates`, `SetWorkerGates`, `ApplyPolicies`, `KvPut` or `KvDelete`, done
+    /// only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered by
+    /// `Reply::Fenced`.
     Fenced {
         tag: ReplyTag,
         epoch: u64,
@@ -195,6 +218,8 @@ pub struct SubmitOptions {
     pub envelope: Bytes,
     /// The flow that asks: parent, its token, and the child's name if it has one.
     pub parent: Option<(TaskId, Token, Option<Arc<str>>)>,
+    /// Feature flags as the flow's run has read them so far, encoded by the shell; empty: none.
+    pub flags: Bytes,
 }
 
 /// A worker that attaches.

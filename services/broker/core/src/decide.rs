@@ -10,11 +10,13 @@ mod cancel;
 mod control;
 mod dispatch;
 mod figures;
+mod flags;
 mod flow;
 mod idle;
 mod metrics;
 mod outcome;
 mod redrive;
+mod sayings;
 mod submit;
 mod tick;
 mod views;
@@ -22,7 +24,7 @@ mod views;
 pub use idle::Busy;
 
 use crate::command::Command;
-use crate::effect::{Effect, TaskResult, TaskState};
+use crate::effect::{Effect, Reply, TaskResult, TaskState};
 use crate::ids::Millis;
 use crate::partition::{Partition, Step};
 use crate::record::{Failure, Reason, Record};
@@ -107,6 +109,10 @@ impl Partition {
                     task: Box::new(view.clone()),
                 });
             }
+        }
+        if let Some(tag) = self.live.failures.take_due() {
+            let reply = Reply::Done;
+            step.effects.push(Effect::Reply { tag, reply });
         }
         if std::mem::take(&mut self.state.blobs.released) {
             step.effects.push(Effect::LogReleasable);

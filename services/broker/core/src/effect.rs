@@ -3,6 +3,7 @@
 
 use crate::ids::{ArchiveId, ConnId, Millis, ReplyTag, TaskId, Token};
 use crate::record::{Acceptance, Blob, ChildKey, Failure, Reason};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Something to do outside.
@@ -29,10 +30,17 @@ pub enum Effect {
     },
     /// Results for a submitter's stream that must be read from archive files.
     ResultsArchived { conn: ConnId, tasks: Vec<TaskId> },
-    /// A worker is attached; these of its held leases are not its own any more.
+    /// A worker is attached; these of its held leases are not its own any more, and these are all feature flags.
     WorkerWelcome {
         conn: ConnId,
         lost: Vec<(TaskId, Token)>,
+        flags: Vec<(Arc<str>, Bytes)>,
+    },
+    /// A feature flag was set, or removed where it has no value.
+    FlagChanged {
+        conn: ConnId,
+        name: Arc<str>,
+        value: Option<Bytes>,
     },
     /// A worker's stream is to be ended (replaced, or refused).
     WorkerClosed { conn: ConnId, error: Error },
@@ -198,6 +206,10 @@ pub struct AttemptExtra {
     pub recorded_children: u64,
     /// The parent.
     pub parent: Option<TaskId>,
+    /// The key by which it reads feature flags, where it is not told by what is above.
+    pub flag_key: Option<Arc<str>>,
+    /// Feature flags as earlier runs had read them, each as one run told it with a child.
+    pub flags: Vec<Arc<[u8]>>,
 }
 
 /// Why an attempt is stopped.

@@ -51,4 +51,5 @@ mod state;
 pub use decide::Busy;
 pub use partition::{
     Config, Figures, LostAttempts, MethodFigures, Partition, QueueFigures, Step, WorkerFigures,
+    WorkerSaid,
 };

@@ -2,6 +2,7 @@
 
 pub(crate) mod alarms;
 pub(crate) mod classes;
+pub(crate) mod failures;
 pub(crate) mod guard;
 pub(crate) mod held;
 pub(crate) mod ranks;
@@ -9,12 +10,14 @@ pub(crate) mod reserve;
 pub(crate) mod shares;
 pub(crate) mod streams;
 pub(crate) mod watchers;
+pub(crate) mod worker_gate;
 pub(crate) mod workers;
 
 use crate::effect::{Effect, StopReason};
 use crate::ids::{ConnId, Millis, TaskId, Token};
 use crate::partition::LostAttempts;
 use alarms::Alarms;
+use failures::Failures;
 use held::HeldCalls;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,6 +41,7 @@ pub(crate) struct Live {
     pub(crate) orphans: BTreeMap<Arc<str>, Vec<(TaskId, Token)>>,
     /// Attempts that were lost with their workers since figures were taken last.
     pub(crate) lost: Vec<LostAttempts>,
+    pub(crate) failures: Failures,
     /// Attempts to stop in this step.
     stops: BTreeMap<ConnId, Vec<(TaskId, Token, StopReason)>>,
     /// When this process took the state over. A session counts as used then: its submitter could not come while

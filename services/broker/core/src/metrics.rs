@@ -105,6 +105,8 @@ pub struct Metrics {
     pub methods: Vec<MethodMetrics>,
     /// Attached workers.
     pub workers: u64,
+    /// Those of them whose gates let them have no attempts, or only some.
+    pub workers_gated: u64,
     /// Attempts that they offer to hold.
     pub slots: u64,
     /// Attempts that they hold, suspended flows not counted.

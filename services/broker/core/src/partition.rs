@@ -92,6 +92,19 @@ pub struct WorkerFigures {
     pub failed: u64,
     /// Dispatch to outcome, ms, summed.
     pub busy_ms: u64,
+    /// What its attempts say of it.
+    pub said: WorkerSaid,
+}
+
+/// What attempts say of a worker that began since its gate was set last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkerSaid {
+    /// The place of a method in the figures, and how many of its attempts say that the worker is well, or ill.
+    pub methods: Vec<(u32, u64, u64)>,
+    /// How many say nothing.
+    pub nothing: u64,
+    /// Attempts that its gate lets begin; `None`: there is none.
+    pub permits: Option<u32>,
 }
 
 /// One queue.
@@ -290,6 +303,11 @@ impl Partition {
     /// Takes the figures.
     pub fn take_figures(&mut self, now: Millis) -> Figures {
         self.figures(now)
+    }
+
+    /// Takes only what breakers go by, when `Command::AwaitFailures` is answered; the next figures have the rest.
+    pub fn take_early_figures(&mut self) -> Figures {
+        self.early_figures()
     }
 
     /// What metrics tell. It takes nothing away, so anybody may ask, and looks at methods, queues and workers only.

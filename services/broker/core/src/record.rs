@@ -133,6 +133,8 @@ pub struct NewTask {
     pub limit_key: Option<Arc<str>>,
     /// The flow it is a child of, with the child's key.
     pub parent: Option<(TaskId, ChildKey)>,
+    /// Of a child: feature flags as the flow's run had read them, encoded by the shell; empty: none.
+    pub flags: Bytes,
     /// Digest of the request, for conflicts under one key.
     pub digest: u128,
     /// The serialized request.

@@ -7,7 +7,7 @@ use plait::pb::plait::log::v1::{self as pb, record::Fact};
 use plait_broker_core::effect::TaskState;
 use plait_broker_core::ids::{Millis, Offset, SessionId, TaskId, Token};
 use plait_broker_core::record::{
-    Acceptance, ChildKey, ExpiryCause, Failure, Reason, Record, ReturnCause, Start,
+    Acceptance, ChildKey, ExpiryCause, Failure, NewTask, Reason, Record, ReturnCause, Start,
 };
 use prost::Message;
 
@@ -129,7 +129,7 @@ impl Decoder {
             let task = task.ok_or(JournalError::Unknown {
                 field: "child index",
             })?;
-            task.parent = entry.child.as_ref().map(child).transpose()?;
+            child(task, entry.child.as_ref())?;
         }
         let acceptance = match &fact.acceptance {
             Some(acceptance) => acceptance_of(acceptance)?,
@@ -296,12 +296,18 @@ pub(super) fn digest(bytes: &[u8]) -> Result<u128, JournalError> {
     Ok(u128::from_be_bytes(bytes))
 }
 
-pub(super) fn child(child: &pb::Child) -> Result<(TaskId, ChildKey), JournalError> {
+/// Of which flow a task is a child, if it is one.
+pub(super) fn child(task: &mut NewTask, child: Option<&pb::Child>) -> Result<(), JournalError> {
+    let Some(child) = child else {
+        return Ok(());
+    };
     let key = match &child.name {
         Some(name) => ChildKey::Named(Arc::from(name.as_str())),
         None => ChildKey::Nth(digest(&child.digest)?, child.nth),
     };
-    Ok((TaskId(child.parent), key))
+    task.parent = Some((TaskId(child.parent), key));
+    task.flags = child.flags.clone();
+    Ok(())
 }
 
 pub(super) fn acceptance_of(acceptance: &pb::Acceptance) -> Result<Acceptance, JournalError> {

@@ -217,7 +217,7 @@ fn method_column(tasks: &[NewTask]) -> (Vec<String>, Vec<u32>) {
 
 fn children(tasks: &[NewTask]) -> Vec<pb::IndexedChild> {
     let child = |(index, task): (usize, &NewTask)| {
-        let child = child_of(task.parent.as_ref()?);
+        let child = child_of(task)?;
         Some(pb::IndexedChild {
             index: index as u32,
             child: Some(child),
@@ -226,17 +226,19 @@ fn children(tasks: &[NewTask]) -> Vec<pb::IndexedChild> {
     tasks.iter().enumerate().filter_map(child).collect()
 }
 
-pub(super) fn child_of((parent, key): &(TaskId, ChildKey)) -> pb::Child {
+pub(super) fn child_of(task: &NewTask) -> Option<pb::Child> {
+    let (parent, key) = task.parent.as_ref()?;
     let (name, digest, nth) = match key {
         ChildKey::Named(name) => (Some(name.to_string()), Bytes::new(), 0),
         ChildKey::Nth(digest, nth) => (None, Bytes::copy_from_slice(&digest.to_be_bytes()), *nth),
     };
-    pb::Child {
+    Some(pb::Child {
         parent: parent.0,
         name,
         digest,
         nth,
-    }
+        flags: task.flags.clone(),
+    })
 }
 
 /// Whether the answer says no more than that every task was accepted in order.

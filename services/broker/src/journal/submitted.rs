@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use plait::pb::plait::log::v1 as pb;
 use plait_broker_core::ids::{Millis, Offset, TaskId};
 use plait_broker_core::record::{Blob, NewTask};
@@ -90,6 +91,7 @@ impl<'a> SubmittedColumns<'a> {
             ordering_key: key(self.ordering_key.get(index)),
             limit_key: key(self.limit_key.get(index)),
             parent: None,
+            flags: Bytes::new(),
             digest: u128::from(high) << 64 | u128::from(low),
             request: area.take(*self.request_len.get(index))?,
             envelope: area.take(*self.envelope_len.get(index))?,

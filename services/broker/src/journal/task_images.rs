@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use plait::pb::plait::log::v1 as pb;
 use plait_broker_core::effect::{self, TimelineEvent};
 use plait_broker_core::ids::{TaskId, Token};
@@ -117,7 +118,7 @@ fn indices(tasks: &[TaskImage], is: impl Fn(&TaskImage) -> bool) -> Vec<u32> {
 
 fn children(tasks: &[TaskImage]) -> Vec<pb::IndexedChild> {
     let child = |(index, image): (u32, &TaskImage)| {
-        let child = Some(child_of(image.task.parent.as_ref()?));
+        let child = Some(child_of(&image.task)?);
         Some(pb::IndexedChild { index, child })
     };
     (0..).zip(tasks).filter_map(child).collect()
@@ -258,6 +259,7 @@ impl<'a> Columns<'a> {
             ordering_key: decode::key(self.ordering_key.get(index)),
             limit_key: decode::key(self.limit_key.get(index)),
             parent: None,
+            flags: Bytes::new(),
             digest: u128::from(high) << 64 | u128::from(low),
             request: Blob::default(),
             envelope: Blob::default(),
@@ -294,7 +296,7 @@ impl<'a> Columns<'a> {
         const OUTSIDE: JournalError = JournalError::Unknown { field: "index" };
         for entry in &self.images.children {
             let image = tasks.get_mut(entry.index as usize).ok_or(OUTSIDE)?;
-            image.task.parent = entry.child.as_ref().map(decode::child).transpose()?;
+            decode::child(&mut image.task, entry.child.as_ref())?;
         }
         for entry in &self.images.failures {
             let image = tasks.get_mut(entry.index as usize).ok_or(OUTSIDE)?;

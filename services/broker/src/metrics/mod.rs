@@ -44,6 +44,11 @@ fn broker(out: &mut Exposition, metrics: &Metrics) {
     };
     one("plait_workers", "Attached workers.", metrics.workers);
     one(
+        "plait_workers_gated",
+        "Workers that get no attempts, or only probes, because theirs failed.",
+        metrics.workers_gated,
+    );
+    one(
         "plait_worker_slots",
         "Attempts that attached workers offer to hold.",
         metrics.slots,

@@ -9,7 +9,7 @@ use plait_broker_core::effect::{Attempt, Effect, StopReason};
 use plait_broker_core::ids::{ConnId, TaskId, Token};
 use tonic::Status;
 
-use super::{Context, blobs, failures, options, split, times};
+use super::{Context, blobs, failures, flag, options, split, times};
 use crate::limits::Limits;
 use crate::outbound::Outgoing;
 use crate::status;
@@ -100,11 +100,23 @@ pub(super) async fn messages(
 
 fn simple(effect: Effect, limits: &Limits) -> Option<Message> {
     match effect {
-        Effect::WorkerWelcome { lost, .. } => Some(Message::Welcome(pb::WorkerWelcome {
+        Effect::WorkerWelcome { lost, flags, .. } => Some(Message::Welcome(pb::WorkerWelcome {
             heartbeat_interval: times::duration(limits.heartbeat_interval),
             lost: lost.into_iter().map(held).collect(),
             payload_bytes_max: limits.payload_bytes_max as u64,
+            flags: flags
+                .iter()
+                .filter_map(|(_, value)| flag::rule(value))
+                .collect(),
         })),
+        Effect::FlagChanged { name, value, .. } => {
+            let mut frame = pb::FlagFrame::default();
+            match value.as_ref().and_then(flag::rule) {
+                Some(rule) => frame.flags.push(rule),
+                None => frame.removed.push(name.to_string()),
+            }
+            Some(Message::Flags(frame))
+        }
         Effect::Stop { entries, .. } => {
             let entries = entries.into_iter().map(stopped).collect();
             Some(Message::Stop(pb::StopFrame { entries }))
@@ -246,6 +258,8 @@ fn extra(index: u32, attempt: Attempt) -> Option<pb::AttemptExtra> {
             attempt.created_at
         },
         metadata,
+        flag_key: text(rare.flag_key),
+        flags: flag::read(&rare.flags),
     })
 }
 

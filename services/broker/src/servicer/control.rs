@@ -4,23 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
 use plait::pb::control::v1 as pb;
 use plait::pb::control::v1::control_service_server::ControlService;
-use plait::pb::control::v1::observe_response::Event;
 use plait::pb::v1::{ErrorReason, MethodInfo};
 use plait_broker_core::Partition;
-use plait_broker_core::command::{Command, Gate};
+use plait_broker_core::command::{Command, Gate, WorkerGate};
 use plait_broker_core::effect::Reply;
 use plait_broker_core::policy::MethodPolicy;
-use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Code, Request, Response, Status};
 
 use super::contract;
 use super::epoch;
-use super::figures;
-use super::hub::{Hub, Verdict};
+use super::hub::Verdict;
+use super::limits;
+use super::observer::{self, FIGURES_INTERVAL, Figures};
 use super::routes;
 use super::{Answers, Context, times};
 use crate::policy;
@@ -28,9 +25,6 @@ use crate::status::{Refused, invalid};
 
 /// Figures are not computed more often.
 const FIGURES_INTERVAL_MIN: Duration = Duration::from_millis(50);
-
-/// How often figures come when nothing else is asked for.
-const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -155,19 +149,8 @@ impl ControlService for Control {
         let interval = interval.max(FIGURES_INTERVAL_MIN);
         tracing::info!(scheduler = %request.scheduler, "a scheduler observes");
         let (number, events) = self.context.hub.observe();
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let hub = Arc::clone(&self.context.hub);
-        let context = self.context.clone();
-        let seat = Seat { hub, number };
-        let observer = Observer {
-            context,
-            events,
-            ticks,
-            interval,
-            _seat: seat,
-        };
-        let answers = stream::unfold(Some(observer), async |observer| observer?.next().await);
+        let figures = Figures::new(interval, request.early_figures);
+        let answers = observer::stream(self.context.clone(), events, figures, number);
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -222,9 +205,7 @@ impl ControlService for Control {
         let epoch = epoch::of(&request)?;
         let mut gates = Vec::new();
         for (index, gate) in request.into_inner().gates.into_iter().enumerate() {
-            let field = format!("gates[{index}].valid_for");
-            let valid_for = gate.valid_for.as_ref();
-            let valid_ms = valid_for.map_or(Ok(0), |held| times::millis(&field, held))?;
+            let valid_ms = valid_ms(index, gate.valid_for.as_ref())?;
             gates.push(Gate {
                 method: Arc::from(gate.method.as_str()),
                 permits: gate.permits,
@@ -238,53 +219,46 @@ impl ControlService for Control {
         };
         Ok(Response::new(pb::SetGatesResponse { unknown }))
     }
-}
 
-/// Being the scheduler, as long as it lives.
-struct Seat {
-    hub: Arc<Hub>,
-    number: u64,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.hub.observer_gone(self.number);
-    }
-}
-
-/// What is polled for events.
-struct Observer {
-    context: Context,
-    events: mpsc::Receiver<pb::ObserveResponse>,
-    ticks: Interval,
-    interval: Duration,
-    _seat: Seat,
-}
-
-impl Observer {
-    async fn next(mut self) -> Option<(Result<pb::ObserveResponse, Status>, Option<Self>)> {
-        tokio::select! {
-            biased;
-            event = self.events.recv() => {
-                let Some(event) = event else {
-                    let message = "another scheduler observes, or this one did not read";
-                    let code = Code::Aborted;
-                    let status = Refused::new(code, ErrorReason::StateConflict, message).into();
-                    return Some((Err(status), None));
-                };
-                Some((Ok(event), Some(self)))
-            }
-            _ = self.ticks.tick() => {
-                let taken = self.context.partition.query(|p, now| p.take_figures(now)).await;
-                match taken {
-                    Ok(taken) => {
-                        let figures = figures::message(taken, self.interval);
-                        let event = Some(Event::Figures(figures));
-                        Some((Ok(pb::ObserveResponse { event }), Some(self)))
-                    }
-                    Err(stopped) => Some((Err(stopped.into()), None)),
-                }
-            }
+    async fn set_worker_gates(
+        &self,
+        request: Request<pb::SetWorkerGatesRequest>,
+    ) -> Result<Response<pb::SetWorkerGatesResponse>, Status> {
+        let epoch = epoch::of(&request)?;
+        let mut gates = Vec::new();
+        for (index, gate) in request.into_inner().gates.into_iter().enumerate() {
+            gates.push(WorkerGate {
+                worker: Arc::from(gate.worker.as_str()),
+                permits: gate.permits,
+                valid_ms: valid_ms(index, gate.valid_for.as_ref())?,
+            });
         }
+        let set = |tag| Command::SetWorkerGates { tag, gates };
+        let unknown = match self.context.partition.call_in(epoch, 0, set).await? {
+            Reply::Unknown(names) => names.iter().map(|name| name.to_string()).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Response::new(pb::SetWorkerGatesResponse { unknown }))
     }
+
+    async fn set_limits(
+        &self,
+        request: Request<pb::SetLimitsRequest>,
+    ) -> Result<Response<pb::SetLimitsResponse>, Status> {
+        let epoch = epoch::of(&request)?;
+        let wanted = request.into_inner().limits;
+        let partition = &self.context.partition;
+        let limited = partition.query(move |p, _| limits::limited(p, &wanted));
+        let (policies, unknown) = limited.await?;
+        partition
+            .call_in(epoch, 0, |tag| Command::ApplyPolicies { tag, policies })
+            .await?;
+        Ok(Response::new(pb::SetLimitsResponse { unknown }))
+    }
+}
+
+/// How long a gate holds.
+fn valid_ms(index: usize, valid_for: Option<&prost_types::Duration>) -> Result<u64, Refused> {
+    let field = format!("gates[{index}].valid_for");
+    valid_for.map_or(Ok(0), |held| times::millis(&field, held))
 }

@@ -8,13 +8,14 @@ use plait_broker_core::{Figures, LostAttempts, MethodFigures, QueueFigures, Work
 use super::times;
 
 /// Figures as a message.
-pub(super) fn message(figures: Figures, interval: Duration) -> pb::Figures {
+pub(super) fn message(figures: Figures, interval: Duration, early: bool) -> pb::Figures {
     pb::Figures {
         interval: times::duration(interval),
         workers: figures.workers.into_iter().map(worker).collect(),
         queues: figures.queues.into_iter().map(queue).collect(),
         methods: figures.methods.into_iter().map(method).collect(),
         lost: figures.lost.into_iter().map(lost).collect(),
+        early,
     }
 }
 
@@ -27,6 +28,7 @@ fn lost(lost: LostAttempts) -> pb::LostAttempts {
 }
 
 fn worker(figures: WorkerFigures) -> pb::WorkerFigures {
+    let said = figures.said;
     pb::WorkerFigures {
         worker: figures.worker.to_string(),
         slots: figures.slots,
@@ -36,6 +38,11 @@ fn worker(figures: WorkerFigures) -> pb::WorkerFigures {
         succeeded: figures.succeeded,
         failed: figures.failed,
         busy_ms: figures.busy_ms,
+        methods: said.methods.iter().map(|(method, ..)| *method).collect(),
+        well: said.methods.iter().map(|(_, well, _)| *well).collect(),
+        ill: said.methods.iter().map(|(.., ill)| *ill).collect(),
+        said_nothing: said.nothing,
+        permits: said.permits,
     }
 }
 

@@ -209,10 +209,9 @@ fn digest(method: &str, request: &[u8]) -> u128 {
 fn size(task: &SubmitTask) -> usize {
     const FIXED: usize = 200;
     let key = |key: &Option<Arc<str>>| key.as_ref().map_or(0, |key| key.len());
-    let options = task
-        .options
-        .as_ref()
-        .map_or(0, |options| 100 + options.envelope.len());
+    let options = task.options.as_ref().map_or(0, |options| {
+        100 + options.envelope.len() + options.flags.len()
+    });
     let keys = [&task.idempotency_key, &task.ordering_key, &task.limit_key];
     FIXED + task.request.len() + keys.into_iter().map(key).sum::<usize>() + options
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plait::pb::control::v1 as pb;
 use plait::pb::control::v1::key_value_service_server::KeyValueService;
-use plait_broker_core::command::Command;
+use plait_broker_core::command::{Command, FLAGS_PREFIX};
 use plait_broker_core::effect::Reply;
 use tonic::{Request, Response, Status};
 
@@ -22,7 +22,7 @@ const VALUE_BYTES_MAX: usize = 1 << 20;
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
 /// What is the broker's own.
-const OWN: [&str; 2] = [contract::PREFIX, contract::VERSIONS_PREFIX];
+const OWN: [&str; 3] = [contract::PREFIX, contract::VERSIONS_PREFIX, FLAGS_PREFIX];
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ fn check_key(key: &str) -> Result<(), Refused> {
     }
 }
 
-/// The broker's own keys are written by deciding on contracts only.
+/// The broker's own keys are written by deciding on contracts and by setting flags only.
 fn check_writable(key: &str) -> Result<(), Refused> {
     check_key(key)?;
     if OWN.iter().any(|prefix| key.starts_with(prefix)) {

@@ -9,7 +9,7 @@ use plait_broker_core::command::SubmitOptions;
 use plait_broker_core::ids::{TaskId, Token};
 use prost::Message;
 
-use super::times;
+use super::{flag, times};
 use crate::limits::Limits;
 use crate::status::{Refused, invalid, too_large};
 
@@ -34,7 +34,7 @@ pub(super) fn checked(mut options: pb::TaskOptions, limits: &Limits) -> Result<O
     Ok(Options { more, limit_key })
 }
 
-fn more(options: pb::TaskOptions, limits: &Limits) -> Result<SubmitOptions, Refused> {
+fn more(mut options: pb::TaskOptions, limits: &Limits) -> Result<SubmitOptions, Refused> {
     let delay = options
         .delay
         .as_ref()
@@ -45,11 +45,14 @@ fn more(options: pb::TaskOptions, limits: &Limits) -> Result<SubmitOptions, Refu
         .as_ref()
         .map(|d| times::millis("options.deadline", d))
         .transpose()?;
+    let parent = options.parent.as_mut();
+    let flags = parent.map_or_else(Vec::new, |parent| std::mem::take(&mut parent.flags));
     Ok(SubmitOptions {
         delay_ms: delay.unwrap_or(0),
         deadline_ms: deadline,
         priority: options.priority.map(priority).transpose()?,
         envelope: envelope(options.metadata, limits)?,
+        flags: flag::readings(flags)?,
         parent: options
             .parent
             .map(|parent| flow_parent(parent, limits))

@@ -52,6 +52,25 @@ fn windows() -> control::SetWindowsRequest {
     }
 }
 
+fn worker_gates() -> control::SetWorkerGatesRequest {
+    let gate = control::WorkerGate {
+        worker: "w".to_owned(),
+        ..control::WorkerGate::default()
+    };
+    control::SetWorkerGatesRequest { gates: vec![gate] }
+}
+
+fn limits() -> control::SetLimitsRequest {
+    let limits = control::MethodLimits {
+        method: ECHO.to_owned(),
+        concurrency_limit: 7,
+        ..control::MethodLimits::default()
+    };
+    control::SetLimitsRequest {
+        limits: vec![limits],
+    }
+}
+
 fn delete(key: &str) -> control::DeleteEntryRequest {
     control::DeleteEntryRequest {
         key: key.to_owned(),
@@ -66,6 +85,11 @@ async fn commands(broker: &Broker, epoch: u64) -> Vec<Result<(), Status>> {
     vec![
         control.set_windows(of(epoch, windows())).await.map(drop),
         control.set_gates(of(epoch, gates())).await.map(drop),
+        control
+            .set_worker_gates(of(epoch, worker_gates()))
+            .await
+            .map(drop),
+        control.set_limits(of(epoch, limits())).await.map(drop),
         keys.put_entry(of(epoch, put("k", None))).await.map(drop),
         keys.delete_entry(of(epoch, delete("k"))).await.map(drop),
         control.observe(of(epoch, observe)).await.map(drop),

@@ -14,6 +14,7 @@ mod bad_streams;
 mod bad_submissions;
 mod contracts;
 mod drain;
+mod early;
 mod fencing;
 mod key_values;
 mod listing;

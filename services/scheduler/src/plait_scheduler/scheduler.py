@@ -24,16 +24,18 @@ from plait_scheduler.contracts.reviewer import Reviewer
 from plait_scheduler.domain.directory import Directory
 from plait_scheduler.domain.events import ContractAnnounced, Event, Figures, LostAttempts
 from plait_scheduler.domain.processes import LocalProcess
+from plait_scheduler.limits.book import LimitBook
 from plait_scheduler.loops.allocator import AllocatorLoop, AllocatorLoopConfig
 from plait_scheduler.loops.breaker import BreakerLoop
 from plait_scheduler.loops.leadership import Leadership, LeadershipConfig, Reign
+from plait_scheduler.loops.limit import LimitLoop
 from plait_scheduler.loops.loop import Loop
 from plait_scheduler.loops.mesh import MeshLoop
 from plait_scheduler.loops.observer import Audience, Observer, ObserverConfig
 from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
 from plait_scheduler.loops.scaling import Local, ScalingLoop
 from plait_scheduler.loops.schedule import ScheduleLoop
-from plait_scheduler.metrics.collector import SchedulerCollector, Sources, Standing
+from plait_scheduler.metrics.collector import Breakers, SchedulerCollector, Sources, Standing
 from plait_scheduler.metrics.door import Door
 from plait_scheduler.schedules.book import Book
 from plait_scheduler.schedules.declared import Declared
@@ -41,14 +43,17 @@ from plait_scheduler.schedules.records import ScheduleRecords
 from plait_scheduler.server import Server, Servicers
 from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
-from plait_scheduler.servicers.directory import DirectoryServicer
+from plait_scheduler.servicers.directory import Calls, DirectoryServicer, WorkerBreakers
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
+from plait_scheduler.servicers.fault import FaultServicer
+from plait_scheduler.servicers.limit import LimitServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.settings import Settings
 from plait_scheduler.xds.control_plane import ControlPlane
 from plait_scheduler.xds.discovery import DiscoveryServicer
+from plait_scheduler.xds.faults import Faults
 from plait_scheduler.xds.load import Loads, LoadServicer
 
 # Where the others find the scheduler that leads: its address as text.
@@ -103,20 +108,24 @@ class Scheduler:
         work = WorkInFlight(self._channel)
         contracts = Contracts(self._channel)
         reviewer = Reviewer(contracts, records, work, now_ms)
+        limits = LimitBook(self._key_value, control, contracts.policies, now_ms)
+        self._limit = LimitLoop(limits, self._leads, now_ms)
         self._plane = ControlPlane()
-        self._mesh = MeshLoop(contracts.policies, self._plane.publish)
+        self._faults = Faults(self._key_value, now_ms)
+        self._mesh = MeshLoop(contracts.policies, self._faults, self._plane.publish, now_ms)
         self._registry = RegistryLoop(
             RegistryConfig(self._id, settings.dev),
             control,
             reviewer,
             records,
+            limits,
             self._directory.contracts_of,
             now_ms,
             self._on_contracts,
         )
         self._allocator = AllocatorLoop(AllocatorLoopConfig(), control, self._directory.group_of)
         self._policies = PolicyBook(contracts)
-        self._breaker = BreakerLoop(control, self._policies, monotonic_ms)
+        self._breaker = BreakerLoop(control, self._policies, self._directory.group_of, monotonic_ms)
         self._scaling = ScalingLoop(
             self._directory.workers, self._queue_of, monotonic_ms, supervised.workers
         )
@@ -138,7 +147,12 @@ class Scheduler:
         doors = Doors(self._leads, self._leader)
         loads = Loads()
         servicers = Servicers(
-            DirectoryServicer(self._directory, doors, self._plane, loads),
+            DirectoryServicer(
+                self._directory,
+                doors,
+                Calls(self._plane, loads),
+                WorkerBreakers(self._breaker.workers, monotonic_ms),
+            ),
             BreakerServicer(self._breaker.gates, doors, monotonic_ms),
             ContractReviewServicer(
                 reviewer,
@@ -148,11 +162,13 @@ class Scheduler:
                 now_ms,
                 tolerant=settings.dev,
             ),
+            LimitServicer(limits, contracts.policies, doors, now_ms),
             ScheduleServicer(book, submitter, doors, now_ms),
             DiscoveryServicer(self._plane, now_ms),
             LoadServicer(loads),
             ExternalScalerServicer(self._scaling, doors),
             SupervisorServicer(supervised.processes, doors),
+            FaultServicer(self._faults, doors, now_ms),
         )
         self._server = Server(servicers, settings.dev)
         self._metrics = Door(SchedulerCollector(self._sources(book)))
@@ -198,6 +214,7 @@ class Scheduler:
             self._mesh,
             self._scaling,
             self._schedule,
+            self._limit,
         )
 
     def _sources(self, book: Book) -> Sources:
@@ -205,7 +222,7 @@ class Scheduler:
         return Sources(
             lambda: Standing(self._leads(), self._connected, self._epoch.number or 0),
             self._loops(),
-            self._breaker.gates.breakers,
+            Breakers(self._breaker.gates.breakers, self._breaker.workers.breakers),
             book.all,
         )
 
@@ -220,6 +237,7 @@ class Scheduler:
                 await self._allocator.finish()
                 await self._breaker.finish()
                 await self._schedule.finish()
+                await self._limit.finish()
         leads = self._leads()
         leading.cancel()
         await asyncio.wait([leading])
@@ -254,6 +272,7 @@ class Scheduler:
         self._breaker.reset()
         self._mesh.reset()
         self._schedule.reset()
+        self._limit.reset()
         await self._key_value.put(ADDRESS_KEY, self._address.encode())
         self._connected = True
         await self._server.set_serving(True)
@@ -273,6 +292,8 @@ class Scheduler:
         self._mesh.add(event, now_ms())
         if isinstance(event, ContractAnnounced):
             await self._registry.add(event)
+        elif isinstance(event, Figures) and event.early:
+            self._breaker.add(event)
         elif isinstance(event, Figures):
             self._allocator.add(event)
             self._breaker.add(event)

@@ -1,5 +1,5 @@
-"""The scheduler's own port: health, directory, breakers, reviews, schedules, the control plane of
-direct calls and the signal that workers are scaled by; reflection in development.
+"""The scheduler's own port: health, directory, breakers, limits, reviews, schedules, the control
+plane of direct calls and the signal that workers are scaled by; reflection in development.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,10 @@ from plait.control.v1 import (
     contract_review_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
+    fault_service_pb2,
+    fault_service_pb2_grpc,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
     supervisor_service_pb2,
     supervisor_service_pb2_grpc,
 )
@@ -26,6 +30,8 @@ from plait_scheduler.servicers.breaker import BreakerServicer
 from plait_scheduler.servicers.contract_review import ContractReviewServicer
 from plait_scheduler.servicers.directory import DirectoryServicer
 from plait_scheduler.servicers.external_scaler import ExternalScalerServicer
+from plait_scheduler.servicers.fault import FaultServicer
+from plait_scheduler.servicers.limit import LimitServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.xds.discovery import STREAMS_MAX, DiscoveryServicer
@@ -34,10 +40,12 @@ from plait_xds import discovery_pb2_grpc, load_stats_pb2_grpc
 
 BREAKERS = breaker_service_pb2.DESCRIPTOR.services_by_name["BreakerService"].full_name
 DIRECTORY = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"].full_name
+FAULTS = fault_service_pb2.DESCRIPTOR.services_by_name["FaultService"].full_name
+LIMITS = limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"].full_name
 REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
 SUPERVISOR = supervisor_service_pb2.DESCRIPTOR.services_by_name["SupervisorService"].full_name
 SCHEDULES = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
-OURS = (BREAKERS, DIRECTORY, REVIEWS, SCHEDULES, SUPERVISOR)
+OURS = (BREAKERS, DIRECTORY, FAULTS, LIMITS, REVIEWS, SCHEDULES, SUPERVISOR)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -63,11 +71,13 @@ class Servicers:
     directory: DirectoryServicer
     breakers: BreakerServicer
     reviews: ContractReviewServicer
+    limits: LimitServicer
     schedules: ScheduleServicer
     discovery: DiscoveryServicer
     load: LoadServicer
     scaler: ExternalScalerServicer
     supervisor: SupervisorServicer
+    faults: FaultServicer
 
 
 class Server:
@@ -96,6 +106,7 @@ class Server:
         contract_review_service_pb2_grpc.add_ContractReviewServiceServicer_to_server(
             servicers.reviews, self._server
         )
+        limit_service_pb2_grpc.add_LimitServiceServicer_to_server(servicers.limits, self._server)
         schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(
             servicers.schedules, self._server
         )
@@ -109,6 +120,7 @@ class Server:
         supervisor_service_pb2_grpc.add_SupervisorServiceServicer_to_server(
             servicers.supervisor, self._server
         )
+        fault_service_pb2_grpc.add_FaultServiceServicer_to_server(servicers.faults, self._server)
         if dev:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
             names = [*OURS, health_name]

@@ -83,6 +83,8 @@ const (
 	ErrorReason_ERROR_REASON_LEADERSHIP_LOST ErrorReason = 25
 	// NOT_FOUND: no such schedule.
 	ErrorReason_ERROR_REASON_SCHEDULE_NOT_FOUND ErrorReason = 26
+	// NOT_FOUND: no such feature flag; metadata "flag" is the name.
+	ErrorReason_ERROR_REASON_FLAG_NOT_FOUND ErrorReason = 30
 )
 
 // Enum value maps for ErrorReason.
@@ -115,6 +117,7 @@ var (
 		24: "ERROR_REASON_PAYLOAD_LOST",
 		25: "ERROR_REASON_LEADERSHIP_LOST",
 		26: "ERROR_REASON_SCHEDULE_NOT_FOUND",
+		30: "ERROR_REASON_FLAG_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -144,6 +147,7 @@ var (
 		"ERROR_REASON_PAYLOAD_LOST":           24,
 		"ERROR_REASON_LEADERSHIP_LOST":        25,
 		"ERROR_REASON_SCHEDULE_NOT_FOUND":     26,
+		"ERROR_REASON_FLAG_NOT_FOUND":         30,
 	}
 )
 
@@ -178,7 +182,7 @@ var File_plait_v1_errors_proto protoreflect.FileDescriptor
 
 const file_plait_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x15plait/v1/errors.proto\x12\bplait.v1*\x80\a\n" +
+	"\x15plait/v1/errors.proto\x12\bplait.v1*\xa1\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x01\x12\x1b\n" +
@@ -207,7 +211,8 @@ const file_plait_v1_errors_proto_rawDesc = "" +
 	"\x17ERROR_REASON_LOG_FAILED\x10\x17\x12\x1d\n" +
 	"\x19ERROR_REASON_PAYLOAD_LOST\x10\x18\x12 \n" +
 	"\x1cERROR_REASON_LEADERSHIP_LOST\x10\x19\x12#\n" +
-	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x1aB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
+	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x1a\x12\x1f\n" +
+	"\x1bERROR_REASON_FLAG_NOT_FOUND\x10\x1eB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
 
 var (
 	file_plait_v1_errors_proto_rawDescOnce sync.Once

@@ -709,7 +709,9 @@ type FlowParent struct {
 	// The fencing token of the parent's attempt; an old one is refused.
 	Token uint64 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
 	// Names the child among its parent's children. Default: its method and request, and how many equal ones came before.
-	ChildKey      string `protobuf:"bytes,3,opt,name=child_key,json=childKey,proto3" json:"child_key,omitempty"`
+	ChildKey string `protobuf:"bytes,3,opt,name=child_key,json=childKey,proto3" json:"child_key,omitempty"`
+	// Feature flags as this run of the flow has read them so far, at most 16 KiB: kept with the child for later runs.
+	Flags         []*FlagRule `protobuf:"bytes,4,rep,name=flags,proto3" json:"flags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -765,11 +767,18 @@ func (x *FlowParent) GetChildKey() string {
 	return ""
 }
 
+func (x *FlowParent) GetFlags() []*FlagRule {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
 var File_plait_v1_task_proto protoreflect.FileDescriptor
 
 const file_plait_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x13plait/v1/task.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x83\a\n" +
+	"\x13plait/v1/task.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bplait/v1/flag_service.proto\"\x83\a\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x14\n" +
@@ -820,12 +829,13 @@ const file_plait_v1_task_proto_rawDesc = "" +
 	"\bmetadata\x18\x04 \x03(\v2\x13.plait.v1.MetadatumR\bmetadata\x12,\n" +
 	"\x06parent\x18\x05 \x01(\v2\x14.plait.v1.FlowParentR\x06parent\x12\x1b\n" +
 	"\tlimit_key\x18\x06 \x01(\tR\blimitKeyB\v\n" +
-	"\t_priority\"S\n" +
+	"\t_priority\"}\n" +
 	"\n" +
 	"FlowParent\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x1b\n" +
-	"\tchild_key\x18\x03 \x01(\tR\bchildKey*\x9b\x02\n" +
+	"\tchild_key\x18\x03 \x01(\tR\bchildKey\x12(\n" +
+	"\x05flags\x18\x04 \x03(\v2\x12.plait.v1.FlagRuleR\x05flags*\x9b\x02\n" +
 	"\tTaskState\x12\x1a\n" +
 	"\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14TASK_STATE_SCHEDULED\x10\x01\x12\x14\n" +
@@ -870,6 +880,7 @@ var file_plait_v1_task_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 	(*status.Status)(nil),         // 9: google.rpc.Status
 	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*FlagRule)(nil),              // 11: plait.v1.FlagRule
 }
 var file_plait_v1_task_proto_depIdxs = []int32{
 	0,  // 0: plait.v1.Task.state:type_name -> plait.v1.TaskState
@@ -887,11 +898,12 @@ var file_plait_v1_task_proto_depIdxs = []int32{
 	10, // 12: plait.v1.TaskOptions.deadline:type_name -> google.protobuf.Duration
 	3,  // 13: plait.v1.TaskOptions.metadata:type_name -> plait.v1.Metadatum
 	7,  // 14: plait.v1.TaskOptions.parent:type_name -> plait.v1.FlowParent
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	11, // 15: plait.v1.FlowParent.flags:type_name -> plait.v1.FlagRule
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_plait_v1_task_proto_init() }
@@ -899,6 +911,7 @@ func file_plait_v1_task_proto_init() {
 	if File_plait_v1_task_proto != nil {
 		return
 	}
+	file_plait_v1_flag_service_proto_init()
 	file_plait_v1_task_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

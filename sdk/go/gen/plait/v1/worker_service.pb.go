@@ -921,6 +921,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Stop
 	//	*AttachResponse_Heartbeat
 	//	*AttachResponse_Drain
+	//	*AttachResponse_Flags
 	Message       isAttachResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1017,6 +1018,15 @@ func (x *AttachResponse) GetDrain() *BrokerDrain {
 	return nil
 }
 
+func (x *AttachResponse) GetFlags() *FlagFrame {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Flags); ok {
+			return x.Flags
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Message interface {
 	isAttachResponse_Message()
 }
@@ -1051,6 +1061,11 @@ type AttachResponse_Drain struct {
 	Drain *BrokerDrain `protobuf:"bytes,6,opt,name=drain,proto3,oneof"`
 }
 
+type AttachResponse_Flags struct {
+	// Feature flags changed; holds for attempts that begin from now on.
+	Flags *FlagFrame `protobuf:"bytes,7,opt,name=flags,proto3,oneof"`
+}
+
 func (*AttachResponse_Welcome) isAttachResponse_Message() {}
 
 func (*AttachResponse_Attempts) isAttachResponse_Message() {}
@@ -1063,6 +1078,8 @@ func (*AttachResponse_Heartbeat) isAttachResponse_Message() {}
 
 func (*AttachResponse_Drain) isAttachResponse_Message() {}
 
+func (*AttachResponse_Flags) isAttachResponse_Message() {}
+
 // The worker is attached.
 type WorkerWelcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1072,8 +1089,10 @@ type WorkerWelcome struct {
 	Lost []*HeldLease `protobuf:"bytes,2,rep,name=lost,proto3" json:"lost,omitempty"`
 	// Largest response in bytes.
 	PayloadBytesMax uint64 `protobuf:"varint,3,opt,name=payload_bytes_max,json=payloadBytesMax,proto3" json:"payload_bytes_max,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// All feature flags; they take the place of those that the worker knew.
+	Flags         []*FlagRule `protobuf:"bytes,4,rep,name=flags,proto3" json:"flags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerWelcome) Reset() {
@@ -1127,6 +1146,68 @@ func (x *WorkerWelcome) GetPayloadBytesMax() uint64 {
 	return 0
 }
 
+func (x *WorkerWelcome) GetFlags() []*FlagRule {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
+// Feature flags that changed.
+type FlagFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that were set, as they are now.
+	Flags []*FlagRule `protobuf:"bytes,1,rep,name=flags,proto3" json:"flags,omitempty"`
+	// Names of those that were removed.
+	Removed       []string `protobuf:"bytes,2,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlagFrame) Reset() {
+	*x = FlagFrame{}
+	mi := &file_plait_v1_worker_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlagFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlagFrame) ProtoMessage() {}
+
+func (x *FlagFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_v1_worker_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlagFrame.ProtoReflect.Descriptor instead.
+func (*FlagFrame) Descriptor() ([]byte, []int) {
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FlagFrame) GetFlags() []*FlagRule {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
+func (x *FlagFrame) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
 // Work for a worker, in columns.
 type AttemptFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1150,7 +1231,7 @@ type AttemptFrame struct {
 
 func (x *AttemptFrame) Reset() {
 	*x = AttemptFrame{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[13]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1243,7 @@ func (x *AttemptFrame) String() string {
 func (*AttemptFrame) ProtoMessage() {}
 
 func (x *AttemptFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[13]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1256,7 @@ func (x *AttemptFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptFrame.ProtoReflect.Descriptor instead.
 func (*AttemptFrame) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{13}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AttemptFrame) GetSequence() uint64 {
@@ -1245,14 +1326,19 @@ type AttemptExtra struct {
 	// The ordering key, if any.
 	OrderingKey string `protobuf:"bytes,7,opt,name=ordering_key,json=orderingKey,proto3" json:"ordering_key,omitempty"`
 	// When the task was accepted, in milliseconds since 1970, by the broker's clock. Set with metadata.
-	CreateTimeMs  uint64 `protobuf:"varint,8,opt,name=create_time_ms,json=createTimeMs,proto3" json:"create_time_ms,omitempty"`
+	CreateTimeMs uint64 `protobuf:"varint,8,opt,name=create_time_ms,json=createTimeMs,proto3" json:"create_time_ms,omitempty"`
+	// The key by which feature flags are read, where it is another than ordering key, idempotency key or id: that of the
+	// flow, for a child without keys of its own.
+	FlagKey string `protobuf:"bytes,9,opt,name=flag_key,json=flagKey,proto3" json:"flag_key,omitempty"`
+	// Flags as earlier runs of this flow read them before they asked for children: this run reads the same.
+	Flags         []*FlagRule `protobuf:"bytes,10,rep,name=flags,proto3" json:"flags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptExtra) Reset() {
 	*x = AttemptExtra{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[14]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1350,7 @@ func (x *AttemptExtra) String() string {
 func (*AttemptExtra) ProtoMessage() {}
 
 func (x *AttemptExtra) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[14]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1363,7 @@ func (x *AttemptExtra) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptExtra.ProtoReflect.Descriptor instead.
 func (*AttemptExtra) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{14}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AttemptExtra) GetIndex() uint32 {
@@ -1336,6 +1422,20 @@ func (x *AttemptExtra) GetCreateTimeMs() uint64 {
 	return 0
 }
 
+func (x *AttemptExtra) GetFlagKey() string {
+	if x != nil {
+		return x.FlagKey
+	}
+	return ""
+}
+
+func (x *AttemptExtra) GetFlags() []*FlagRule {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
 // Outcomes are durable, up to and including a sequence number.
 type SettledFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1349,7 +1449,7 @@ type SettledFrame struct {
 
 func (x *SettledFrame) Reset() {
 	*x = SettledFrame{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[15]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1461,7 @@ func (x *SettledFrame) String() string {
 func (*SettledFrame) ProtoMessage() {}
 
 func (x *SettledFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[15]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1474,7 @@ func (x *SettledFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledFrame.ProtoReflect.Descriptor instead.
 func (*SettledFrame) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{15}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SettledFrame) GetSequence() uint64 {
@@ -1406,7 +1506,7 @@ type RefusedOutcome struct {
 
 func (x *RefusedOutcome) Reset() {
 	*x = RefusedOutcome{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[16]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1518,7 @@ func (x *RefusedOutcome) String() string {
 func (*RefusedOutcome) ProtoMessage() {}
 
 func (x *RefusedOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[16]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1531,7 @@ func (x *RefusedOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedOutcome.ProtoReflect.Descriptor instead.
 func (*RefusedOutcome) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{16}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RefusedOutcome) GetTask() uint64 {
@@ -1466,7 +1566,7 @@ type StopFrame struct {
 
 func (x *StopFrame) Reset() {
 	*x = StopFrame{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[17]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1578,7 @@ func (x *StopFrame) String() string {
 func (*StopFrame) ProtoMessage() {}
 
 func (x *StopFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[17]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1591,7 @@ func (x *StopFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopFrame.ProtoReflect.Descriptor instead.
 func (*StopFrame) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{17}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopFrame) GetEntries() []*StoppedAttempt {
@@ -1516,7 +1616,7 @@ type StoppedAttempt struct {
 
 func (x *StoppedAttempt) Reset() {
 	*x = StoppedAttempt{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[18]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1628,7 @@ func (x *StoppedAttempt) String() string {
 func (*StoppedAttempt) ProtoMessage() {}
 
 func (x *StoppedAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[18]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1641,7 @@ func (x *StoppedAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoppedAttempt.ProtoReflect.Descriptor instead.
 func (*StoppedAttempt) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{18}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoppedAttempt) GetTask() uint64 {
@@ -1574,7 +1674,7 @@ type BrokerHeartbeat struct {
 
 func (x *BrokerHeartbeat) Reset() {
 	*x = BrokerHeartbeat{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[19]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1686,7 @@ func (x *BrokerHeartbeat) String() string {
 func (*BrokerHeartbeat) ProtoMessage() {}
 
 func (x *BrokerHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[19]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1699,7 @@ func (x *BrokerHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerHeartbeat.ProtoReflect.Descriptor instead.
 func (*BrokerHeartbeat) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{19}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{20}
 }
 
 // The broker is going.
@@ -1613,7 +1713,7 @@ type BrokerDrain struct {
 
 func (x *BrokerDrain) Reset() {
 	*x = BrokerDrain{}
-	mi := &file_plait_v1_worker_service_proto_msgTypes[20]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1725,7 @@ func (x *BrokerDrain) String() string {
 func (*BrokerDrain) ProtoMessage() {}
 
 func (x *BrokerDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_v1_worker_service_proto_msgTypes[20]
+	mi := &file_plait_v1_worker_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1738,7 @@ func (x *BrokerDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerDrain.ProtoReflect.Descriptor instead.
 func (*BrokerDrain) Descriptor() ([]byte, []int) {
-	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{20}
+	return file_plait_v1_worker_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BrokerDrain) GetGrace() *durationpb.Duration {
@@ -1652,7 +1752,7 @@ var File_plait_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dplait/v1/worker_service.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x13plait/v1/task.proto\x1a\x1bplait/v1/task_service.proto\"\xeb\x03\n" +
+	"\x1dplait/v1/worker_service.proto\x12\bplait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1bplait/v1/flag_service.proto\x1a\x13plait/v1/task.proto\x1a\x1bplait/v1/task_service.proto\"\xeb\x03\n" +
 	"\rAttachRequest\x12+\n" +
 	"\x11accepted_sequence\x18\x01 \x01(\x04R\x10acceptedSequence\x12-\n" +
 	"\x05hello\x18\x02 \x01(\v2\x15.plait.v1.WorkerHelloH\x00R\x05hello\x124\n" +
@@ -1701,19 +1801,24 @@ const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\fWorkerResize\x12\x14\n" +
 	"\x05slots\x18\x01 \x01(\rR\x05slots\"%\n" +
 	"\vWorkerDrain\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xcf\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xfc\x02\n" +
 	"\x0eAttachResponse\x123\n" +
 	"\awelcome\x18\x01 \x01(\v2\x17.plait.v1.WorkerWelcomeH\x00R\awelcome\x124\n" +
 	"\battempts\x18\x02 \x01(\v2\x16.plait.v1.AttemptFrameH\x00R\battempts\x122\n" +
 	"\asettled\x18\x03 \x01(\v2\x16.plait.v1.SettledFrameH\x00R\asettled\x12)\n" +
 	"\x04stop\x18\x04 \x01(\v2\x13.plait.v1.StopFrameH\x00R\x04stop\x129\n" +
 	"\theartbeat\x18\x05 \x01(\v2\x19.plait.v1.BrokerHeartbeatH\x00R\theartbeat\x12-\n" +
-	"\x05drain\x18\x06 \x01(\v2\x15.plait.v1.BrokerDrainH\x00R\x05drainB\t\n" +
-	"\amessage\"\xae\x01\n" +
+	"\x05drain\x18\x06 \x01(\v2\x15.plait.v1.BrokerDrainH\x00R\x05drain\x12+\n" +
+	"\x05flags\x18\a \x01(\v2\x13.plait.v1.FlagFrameH\x00R\x05flagsB\t\n" +
+	"\amessage\"\xd8\x01\n" +
 	"\rWorkerWelcome\x12H\n" +
 	"\x12heartbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12'\n" +
 	"\x04lost\x18\x02 \x03(\v2\x13.plait.v1.HeldLeaseR\x04lost\x12*\n" +
-	"\x11payload_bytes_max\x18\x03 \x01(\x04R\x0fpayloadBytesMax\"\xe6\x01\n" +
+	"\x11payload_bytes_max\x18\x03 \x01(\x04R\x0fpayloadBytesMax\x12(\n" +
+	"\x05flags\x18\x04 \x03(\v2\x12.plait.v1.FlagRuleR\x05flags\"O\n" +
+	"\tFlagFrame\x12(\n" +
+	"\x05flags\x18\x01 \x03(\v2\x12.plait.v1.FlagRuleR\x05flags\x12\x18\n" +
+	"\aremoved\x18\x02 \x03(\tR\aremoved\"\xe6\x01\n" +
 	"\fAttemptFrame\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05tasks\x18\x02 \x03(\x04R\x05tasks\x12\x16\n" +
@@ -1722,7 +1827,7 @@ const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\bpayloads\x18\x05 \x03(\fR\bpayloads\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x06 \x03(\x04R\ttimeoutMs\x12.\n" +
-	"\x06extras\x18\a \x03(\v2\x16.plait.v1.AttemptExtraR\x06extras\"\xa6\x02\n" +
+	"\x06extras\x18\a \x03(\v2\x16.plait.v1.AttemptExtraR\x06extras\"\xeb\x02\n" +
 	"\fAttemptExtra\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12'\n" +
@@ -1731,7 +1836,10 @@ const file_plait_v1_worker_service_proto_rawDesc = "" +
 	"\x11recorded_children\x18\x05 \x01(\x04R\x10recordedChildren\x12\x16\n" +
 	"\x06parent\x18\x06 \x01(\x04R\x06parent\x12!\n" +
 	"\fordering_key\x18\a \x01(\tR\vorderingKey\x12$\n" +
-	"\x0ecreate_time_ms\x18\b \x01(\x04R\fcreateTimeMs\"^\n" +
+	"\x0ecreate_time_ms\x18\b \x01(\x04R\fcreateTimeMs\x12\x19\n" +
+	"\bflag_key\x18\t \x01(\tR\aflagKey\x12(\n" +
+	"\x05flags\x18\n" +
+	" \x03(\v2\x12.plait.v1.FlagRuleR\x05flags\"^\n" +
 	"\fSettledFrame\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x122\n" +
 	"\arefused\x18\x02 \x03(\v2\x18.plait.v1.RefusedOutcomeR\arefused\"f\n" +
@@ -1771,7 +1879,7 @@ func file_plait_v1_worker_service_proto_rawDescGZIP() []byte {
 }
 
 var file_plait_v1_worker_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_plait_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_plait_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_plait_v1_worker_service_proto_goTypes = []any{
 	(StopReason)(0),             // 0: plait.v1.StopReason
 	(*AttachRequest)(nil),       // 1: plait.v1.AttachRequest
@@ -1787,19 +1895,21 @@ var file_plait_v1_worker_service_proto_goTypes = []any{
 	(*WorkerDrain)(nil),         // 11: plait.v1.WorkerDrain
 	(*AttachResponse)(nil),      // 12: plait.v1.AttachResponse
 	(*WorkerWelcome)(nil),       // 13: plait.v1.WorkerWelcome
-	(*AttemptFrame)(nil),        // 14: plait.v1.AttemptFrame
-	(*AttemptExtra)(nil),        // 15: plait.v1.AttemptExtra
-	(*SettledFrame)(nil),        // 16: plait.v1.SettledFrame
-	(*RefusedOutcome)(nil),      // 17: plait.v1.RefusedOutcome
-	(*StopFrame)(nil),           // 18: plait.v1.StopFrame
-	(*StoppedAttempt)(nil),      // 19: plait.v1.StoppedAttempt
-	(*BrokerHeartbeat)(nil),     // 20: plait.v1.BrokerHeartbeat
-	(*BrokerDrain)(nil),         // 21: plait.v1.BrokerDrain
-	(*Failure)(nil),             // 22: plait.v1.Failure
-	(*Progress)(nil),            // 23: plait.v1.Progress
-	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
-	(*Metadatum)(nil),           // 25: plait.v1.Metadatum
-	(*status.Status)(nil),       // 26: google.rpc.Status
+	(*FlagFrame)(nil),           // 14: plait.v1.FlagFrame
+	(*AttemptFrame)(nil),        // 15: plait.v1.AttemptFrame
+	(*AttemptExtra)(nil),        // 16: plait.v1.AttemptExtra
+	(*SettledFrame)(nil),        // 17: plait.v1.SettledFrame
+	(*RefusedOutcome)(nil),      // 18: plait.v1.RefusedOutcome
+	(*StopFrame)(nil),           // 19: plait.v1.StopFrame
+	(*StoppedAttempt)(nil),      // 20: plait.v1.StoppedAttempt
+	(*BrokerHeartbeat)(nil),     // 21: plait.v1.BrokerHeartbeat
+	(*BrokerDrain)(nil),         // 22: plait.v1.BrokerDrain
+	(*Failure)(nil),             // 23: plait.v1.Failure
+	(*Progress)(nil),            // 24: plait.v1.Progress
+	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
+	(*FlagRule)(nil),            // 26: plait.v1.FlagRule
+	(*Metadatum)(nil),           // 27: plait.v1.Metadatum
+	(*status.Status)(nil),       // 28: google.rpc.Status
 }
 var file_plait_v1_worker_service_proto_depIdxs = []int32{
 	2,  // 0: plait.v1.AttachRequest.hello:type_name -> plait.v1.WorkerHello
@@ -1811,31 +1921,35 @@ var file_plait_v1_worker_service_proto_depIdxs = []int32{
 	10, // 6: plait.v1.AttachRequest.resize:type_name -> plait.v1.WorkerResize
 	11, // 7: plait.v1.AttachRequest.drain:type_name -> plait.v1.WorkerDrain
 	3,  // 8: plait.v1.WorkerHello.held:type_name -> plait.v1.HeldLease
-	22, // 9: plait.v1.OutcomeFrame.failures:type_name -> plait.v1.Failure
+	23, // 9: plait.v1.OutcomeFrame.failures:type_name -> plait.v1.Failure
 	7,  // 10: plait.v1.ProgressFrame.entries:type_name -> plait.v1.AttemptProgress
-	23, // 11: plait.v1.AttemptProgress.progress:type_name -> plait.v1.Progress
+	24, // 11: plait.v1.AttemptProgress.progress:type_name -> plait.v1.Progress
 	13, // 12: plait.v1.AttachResponse.welcome:type_name -> plait.v1.WorkerWelcome
-	14, // 13: plait.v1.AttachResponse.attempts:type_name -> plait.v1.AttemptFrame
-	16, // 14: plait.v1.AttachResponse.settled:type_name -> plait.v1.SettledFrame
-	18, // 15: plait.v1.AttachResponse.stop:type_name -> plait.v1.StopFrame
-	20, // 16: plait.v1.AttachResponse.heartbeat:type_name -> plait.v1.BrokerHeartbeat
-	21, // 17: plait.v1.AttachResponse.drain:type_name -> plait.v1.BrokerDrain
-	24, // 18: plait.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	3,  // 19: plait.v1.WorkerWelcome.lost:type_name -> plait.v1.HeldLease
-	15, // 20: plait.v1.AttemptFrame.extras:type_name -> plait.v1.AttemptExtra
-	25, // 21: plait.v1.AttemptExtra.metadata:type_name -> plait.v1.Metadatum
-	17, // 22: plait.v1.SettledFrame.refused:type_name -> plait.v1.RefusedOutcome
-	26, // 23: plait.v1.RefusedOutcome.status:type_name -> google.rpc.Status
-	19, // 24: plait.v1.StopFrame.entries:type_name -> plait.v1.StoppedAttempt
-	0,  // 25: plait.v1.StoppedAttempt.reason:type_name -> plait.v1.StopReason
-	24, // 26: plait.v1.BrokerDrain.grace:type_name -> google.protobuf.Duration
-	1,  // 27: plait.v1.WorkerService.Attach:input_type -> plait.v1.AttachRequest
-	12, // 28: plait.v1.WorkerService.Attach:output_type -> plait.v1.AttachResponse
-	28, // [28:29] is the sub-list for method output_type
-	27, // [27:28] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	15, // 13: plait.v1.AttachResponse.attempts:type_name -> plait.v1.AttemptFrame
+	17, // 14: plait.v1.AttachResponse.settled:type_name -> plait.v1.SettledFrame
+	19, // 15: plait.v1.AttachResponse.stop:type_name -> plait.v1.StopFrame
+	21, // 16: plait.v1.AttachResponse.heartbeat:type_name -> plait.v1.BrokerHeartbeat
+	22, // 17: plait.v1.AttachResponse.drain:type_name -> plait.v1.BrokerDrain
+	14, // 18: plait.v1.AttachResponse.flags:type_name -> plait.v1.FlagFrame
+	25, // 19: plait.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	3,  // 20: plait.v1.WorkerWelcome.lost:type_name -> plait.v1.HeldLease
+	26, // 21: plait.v1.WorkerWelcome.flags:type_name -> plait.v1.FlagRule
+	26, // 22: plait.v1.FlagFrame.flags:type_name -> plait.v1.FlagRule
+	16, // 23: plait.v1.AttemptFrame.extras:type_name -> plait.v1.AttemptExtra
+	27, // 24: plait.v1.AttemptExtra.metadata:type_name -> plait.v1.Metadatum
+	26, // 25: plait.v1.AttemptExtra.flags:type_name -> plait.v1.FlagRule
+	18, // 26: plait.v1.SettledFrame.refused:type_name -> plait.v1.RefusedOutcome
+	28, // 27: plait.v1.RefusedOutcome.status:type_name -> google.rpc.Status
+	20, // 28: plait.v1.StopFrame.entries:type_name -> plait.v1.StoppedAttempt
+	0,  // 29: plait.v1.StoppedAttempt.reason:type_name -> plait.v1.StopReason
+	25, // 30: plait.v1.BrokerDrain.grace:type_name -> google.protobuf.Duration
+	1,  // 31: plait.v1.WorkerService.Attach:input_type -> plait.v1.AttachRequest
+	12, // 32: plait.v1.WorkerService.Attach:output_type -> plait.v1.AttachResponse
+	32, // [32:33] is the sub-list for method output_type
+	31, // [31:32] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_plait_v1_worker_service_proto_init() }
@@ -1843,6 +1957,7 @@ func file_plait_v1_worker_service_proto_init() {
 	if File_plait_v1_worker_service_proto != nil {
 		return
 	}
+	file_plait_v1_flag_service_proto_init()
 	file_plait_v1_task_proto_init()
 	file_plait_v1_task_service_proto_init()
 	file_plait_v1_worker_service_proto_msgTypes[0].OneofWrappers = []any{
@@ -1862,6 +1977,7 @@ func file_plait_v1_worker_service_proto_init() {
 		(*AttachResponse_Stop)(nil),
 		(*AttachResponse_Heartbeat)(nil),
 		(*AttachResponse_Drain)(nil),
+		(*AttachResponse_Flags)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1869,7 +1985,7 @@ func file_plait_v1_worker_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_v1_worker_service_proto_rawDesc), len(file_plait_v1_worker_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -403,7 +403,10 @@ type FlowRequest struct {
 	// Puts a random number into the requests of the children in a row, which a re-run cannot repeat.
 	Diverge bool `protobuf:"varint,4,opt,name=diverge,proto3" json:"diverge,omitempty"`
 	// Fails itself with UNAVAILABLE after its children, on attempts up to this one.
-	Failures      int32 `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
+	Failures int32 `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
+	// A feature flag that it reads before it asks for the children in a row, whose requests say "/on" where it is on;
+	// "": none.
+	Flag          string `protobuf:"bytes,6,opt,name=flag,proto3" json:"flag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +474,13 @@ func (x *FlowRequest) GetFailures() int32 {
 		return x.Failures
 	}
 	return 0
+}
+
+func (x *FlowRequest) GetFlag() string {
+	if x != nil {
+		return x.Flag
+	}
+	return ""
 }
 
 // What came out.
@@ -785,9 +795,13 @@ func (*OnceResponse) Descriptor() ([]byte, []int) {
 	return file_testing_v1_echo_proto_rawDescGZIP(), []int{12}
 }
 
-// Nothing to say.
+// What to look at.
 type InspectRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A feature flag to read; "": none.
+	Flag string `protobuf:"bytes,1,opt,name=flag,proto3" json:"flag,omitempty"`
+	// The key to read it by; unset: the task's own.
+	FlagKey       *string `protobuf:"bytes,2,opt,name=flag_key,json=flagKey,proto3,oneof" json:"flag_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -822,6 +836,20 @@ func (*InspectRequest) Descriptor() ([]byte, []int) {
 	return file_testing_v1_echo_proto_rawDescGZIP(), []int{13}
 }
 
+func (x *InspectRequest) GetFlag() string {
+	if x != nil {
+		return x.Flag
+	}
+	return ""
+}
+
+func (x *InspectRequest) GetFlagKey() string {
+	if x != nil && x.FlagKey != nil {
+		return *x.FlagKey
+	}
+	return ""
+}
+
 // What the handler saw.
 type InspectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -836,7 +864,9 @@ type InspectResponse struct {
 	// The idempotency key.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The fencing token.
-	FencingToken  uint64 `protobuf:"varint,6,opt,name=fencing_token,json=fencingToken,proto3" json:"fencing_token,omitempty"`
+	FencingToken uint64 `protobuf:"varint,6,opt,name=fencing_token,json=fencingToken,proto3" json:"fencing_token,omitempty"`
+	// Whether the feature flag is on.
+	FlagOn        bool `protobuf:"varint,7,opt,name=flag_on,json=flagOn,proto3" json:"flag_on,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -911,6 +941,13 @@ func (x *InspectResponse) GetFencingToken() uint64 {
 		return x.FencingToken
 	}
 	return 0
+}
+
+func (x *InspectResponse) GetFlagOn() bool {
+	if x != nil {
+		return x.FlagOn
+	}
+	return false
 }
 
 // Values of every kind.
@@ -1312,13 +1349,14 @@ const file_testing_v1_echo_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\"E\n" +
 	"\fSleepRequest\x125\n" +
 	"\bduration\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x0f\n" +
-	"\rSleepResponse\"\x83\x01\n" +
+	"\rSleepResponse\"\x97\x01\n" +
 	"\vFlowRequest\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\x05R\x05width\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\x05R\x05depth\x12\x12\n" +
 	"\x04seed\x18\x03 \x01(\tR\x04seed\x12\x18\n" +
 	"\adiverge\x18\x04 \x01(\bR\adiverge\x12\x1a\n" +
-	"\bfailures\x18\x05 \x01(\x05R\bfailures\"r\n" +
+	"\bfailures\x18\x05 \x01(\x05R\bfailures\x12\x12\n" +
+	"\x04flag\x18\x06 \x01(\tR\x04flag\"r\n" +
 	"\fFlowResponse\x12!\n" +
 	"\fechoed_bytes\x18\x01 \x01(\x03R\vechoedBytes\x12%\n" +
 	"\x0echild_attempts\x18\x02 \x01(\x05R\rchildAttempts\x12\x18\n" +
@@ -1334,15 +1372,19 @@ const file_testing_v1_echo_proto_rawDesc = "" +
 	"\vOnceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x0e\n" +
-	"\fOnceResponse\"\x10\n" +
-	"\x0eInspectRequest\"\xd3\x02\n" +
+	"\fOnceResponse\"Q\n" +
+	"\x0eInspectRequest\x12\x12\n" +
+	"\x04flag\x18\x01 \x01(\tR\x04flag\x12\x1e\n" +
+	"\bflag_key\x18\x02 \x01(\tH\x00R\aflagKey\x88\x01\x01B\v\n" +
+	"\t_flag_key\"\xec\x02\n" +
 	"\x0fInspectResponse\x12@\n" +
 	"\x0etime_remaining\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\rtimeRemaining\x12E\n" +
 	"\bmetadata\x18\x02 \x03(\v2).testing.v1.InspectResponse.MetadataEntryR\bmetadata\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04task\x18\x04 \x01(\tR\x04task\x12'\n" +
 	"\x0fidempotency_key\x18\x05 \x01(\tR\x0eidempotencyKey\x12#\n" +
-	"\rfencing_token\x18\x06 \x01(\x04R\ffencingToken\x1a;\n" +
+	"\rfencing_token\x18\x06 \x01(\x04R\ffencingToken\x12\x17\n" +
+	"\aflag_on\x18\a \x01(\bR\x06flagOn\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
@@ -1495,6 +1537,7 @@ func file_testing_v1_echo_proto_init() {
 	if File_testing_v1_echo_proto != nil {
 		return
 	}
+	file_testing_v1_echo_proto_msgTypes[13].OneofWrappers = []any{}
 	file_testing_v1_echo_proto_msgTypes[17].OneofWrappers = []any{
 		(*Scalars_ChoiceText)(nil),
 		(*Scalars_ChoiceNumber)(nil),

@@ -78,6 +78,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one."""
     ERROR_REASON_SCHEDULE_NOT_FOUND: _ErrorReason.ValueType  # 26
     """NOT_FOUND: no such schedule."""
+    ERROR_REASON_FLAG_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """NOT_FOUND: no such feature flag; metadata "flag" is the name."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why Plait refused. ErrorInfo.reason is the name without the prefix ERROR_REASON_. A number and its meaning never
@@ -140,4 +142,6 @@ ERROR_REASON_LEADERSHIP_LOST: ErrorReason.ValueType  # 25
 """ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one."""
 ERROR_REASON_SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 26
 """NOT_FOUND: no such schedule."""
+ERROR_REASON_FLAG_NOT_FOUND: ErrorReason.ValueType  # 30
+"""NOT_FOUND: no such feature flag; metadata "flag" is the name."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

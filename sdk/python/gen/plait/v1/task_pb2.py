@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from plait.v1 import flag_service_pb2 as plait_dot_v1_dot_flag__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13plait/v1/task.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x83\x07\n\x04Task\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12\x14\n\x05queue\x18\x03 \x01(\tR\x05queue\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x13.plait.v1.TaskStateR\x05state\x12\x1a\n\x08priority\x18\x05 \x01(\x05R\x08priority\x12\x18\n\x07\x61ttempt\x18\x06 \x01(\x05R\x07\x61ttempt\x12!\n\x0cmax_attempts\x18\x07 \x01(\x05R\x0bmaxAttempts\x12\x16\n\x06worker\x18\x08 \x01(\tR\x06worker\x12\'\n\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\x12!\n\x0cordering_key\x18\n \x01(\tR\x0borderingKey\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x39\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12;\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x35\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x16\n\x06parent\x18\x0f \x01(\tR\x06parent\x12\x1f\n\x0b\x63hild_count\x18\x10 \x01(\x03R\nchildCount\x12\x1f\n\x0b\x64\x65\x61\x64_letter\x18\x11 \x01(\x08R\ndeadLetter\x12(\n\x05\x65rror\x18\x12 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12!\n\x0crequest_size\x18\x13 \x01(\x03R\x0brequestSize\x12\x18\n\x07request\x18\x14 \x01(\x0cR\x07request\x12\x1a\n\x08response\x18\x15 \x01(\x0cR\x08response\x12/\n\x08metadata\x18\x16 \x03(\x0b\x32\x13.plait.v1.MetadatumR\x08metadata\x12.\n\x08progress\x18\x17 \x01(\x0b\x32\x12.plait.v1.ProgressR\x08progress\x12+\n\x06\x65vents\x18\x18 \x03(\x0b\x32\x13.plait.v1.TaskEventR\x06\x65vents\"3\n\tMetadatum\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05value\"@\n\x08Progress\x12\x1a\n\x08\x66raction\x18\x01 \x01(\x01R\x08\x66raction\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\xae\x01\n\tTaskEvent\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x13.plait.v1.TaskStateR\x05state\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12\x14\n\x05\x63\x61use\x18\x04 \x01(\tR\x05\x63\x61use\x12\x16\n\x06worker\x18\x05 \x01(\tR\x06worker\"\x9f\x02\n\x0bTaskOptions\x12/\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05\x64\x65lay\x12\x35\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64\x65\x61\x64line\x12\x1f\n\x08priority\x18\x03 \x01(\x05H\x00R\x08priority\x88\x01\x01\x12/\n\x08metadata\x18\x04 \x03(\x0b\x32\x13.plait.v1.MetadatumR\x08metadata\x12,\n\x06parent\x18\x05 \x01(\x0b\x32\x14.plait.v1.FlowParentR\x06parent\x12\x1b\n\tlimit_key\x18\x06 \x01(\tR\x08limitKeyB\x0b\n\t_priority\"S\n\nFlowParent\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12\x1b\n\tchild_key\x18\x03 \x01(\tR\x08\x63hildKey*\x9b\x02\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_STATE_SCHEDULED\x10\x01\x12\x14\n\x10TASK_STATE_READY\x10\x02\x12\x16\n\x12TASK_STATE_RUNNING\x10\x03\x12\x16\n\x12TASK_STATE_BACKOFF\x10\x04\x12\x18\n\x14TASK_STATE_SUSPENDED\x10\x05\x12\x15\n\x11TASK_STATE_PARKED\x10\x06\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x07\x12\x15\n\x11TASK_STATE_FAILED\x10\x08\x12\x18\n\x14TASK_STATE_CANCELLED\x10\t\x12\x16\n\x12TASK_STATE_EXPIRED\x10\n*N\n\x08TaskView\x12\x19\n\x15TASK_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_VIEW_BASIC\x10\x01\x12\x12\n\x0eTASK_VIEW_FULL\x10\x02\x42&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13plait/v1/task.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bplait/v1/flag_service.proto\"\x83\x07\n\x04Task\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12\x14\n\x05queue\x18\x03 \x01(\tR\x05queue\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x13.plait.v1.TaskStateR\x05state\x12\x1a\n\x08priority\x18\x05 \x01(\x05R\x08priority\x12\x18\n\x07\x61ttempt\x18\x06 \x01(\x05R\x07\x61ttempt\x12!\n\x0cmax_attempts\x18\x07 \x01(\x05R\x0bmaxAttempts\x12\x16\n\x06worker\x18\x08 \x01(\tR\x06worker\x12\'\n\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\x12!\n\x0cordering_key\x18\n \x01(\tR\x0borderingKey\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x39\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12;\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x35\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x16\n\x06parent\x18\x0f \x01(\tR\x06parent\x12\x1f\n\x0b\x63hild_count\x18\x10 \x01(\x03R\nchildCount\x12\x1f\n\x0b\x64\x65\x61\x64_letter\x18\x11 \x01(\x08R\ndeadLetter\x12(\n\x05\x65rror\x18\x12 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rror\x12!\n\x0crequest_size\x18\x13 \x01(\x03R\x0brequestSize\x12\x18\n\x07request\x18\x14 \x01(\x0cR\x07request\x12\x1a\n\x08response\x18\x15 \x01(\x0cR\x08response\x12/\n\x08metadata\x18\x16 \x03(\x0b\x32\x13.plait.v1.MetadatumR\x08metadata\x12.\n\x08progress\x18\x17 \x01(\x0b\x32\x12.plait.v1.ProgressR\x08progress\x12+\n\x06\x65vents\x18\x18 \x03(\x0b\x32\x13.plait.v1.TaskEventR\x06\x65vents\"3\n\tMetadatum\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05value\"@\n\x08Progress\x12\x1a\n\x08\x66raction\x18\x01 \x01(\x01R\x08\x66raction\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"\xae\x01\n\tTaskEvent\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x13.plait.v1.TaskStateR\x05state\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12\x14\n\x05\x63\x61use\x18\x04 \x01(\tR\x05\x63\x61use\x12\x16\n\x06worker\x18\x05 \x01(\tR\x06worker\"\x9f\x02\n\x0bTaskOptions\x12/\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05\x64\x65lay\x12\x35\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64\x65\x61\x64line\x12\x1f\n\x08priority\x18\x03 \x01(\x05H\x00R\x08priority\x88\x01\x01\x12/\n\x08metadata\x18\x04 \x03(\x0b\x32\x13.plait.v1.MetadatumR\x08metadata\x12,\n\x06parent\x18\x05 \x01(\x0b\x32\x14.plait.v1.FlowParentR\x06parent\x12\x1b\n\tlimit_key\x18\x06 \x01(\tR\x08limitKeyB\x0b\n\t_priority\"}\n\nFlowParent\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12\x1b\n\tchild_key\x18\x03 \x01(\tR\x08\x63hildKey\x12(\n\x05\x66lags\x18\x04 \x03(\x0b\x32\x12.plait.v1.FlagRuleR\x05\x66lags*\x9b\x02\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_STATE_SCHEDULED\x10\x01\x12\x14\n\x10TASK_STATE_READY\x10\x02\x12\x16\n\x12TASK_STATE_RUNNING\x10\x03\x12\x16\n\x12TASK_STATE_BACKOFF\x10\x04\x12\x18\n\x14TASK_STATE_SUSPENDED\x10\x05\x12\x15\n\x11TASK_STATE_PARKED\x10\x06\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x07\x12\x15\n\x11TASK_STATE_FAILED\x10\x08\x12\x18\n\x14TASK_STATE_CANCELLED\x10\t\x12\x16\n\x12TASK_STATE_EXPIRED\x10\n*N\n\x08TaskView\x12\x19\n\x15TASK_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_VIEW_BASIC\x10\x01\x12\x12\n\x0eTASK_VIEW_FULL\x10\x02\x42&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +36,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.v1.task_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z$plait.dev/plait/gen/plait/v1;plaitv1'
-  _globals['_TASKSTATE']._serialized_start=1697
-  _globals['_TASKSTATE']._serialized_end=1980
-  _globals['_TASKVIEW']._serialized_start=1982
-  _globals['_TASKVIEW']._serialized_end=2060
-  _globals['_TASK']._serialized_start=124
-  _globals['_TASK']._serialized_end=1023
-  _globals['_METADATUM']._serialized_start=1025
-  _globals['_METADATUM']._serialized_end=1076
-  _globals['_PROGRESS']._serialized_start=1078
-  _globals['_PROGRESS']._serialized_end=1142
-  _globals['_TASKEVENT']._serialized_start=1145
-  _globals['_TASKEVENT']._serialized_end=1319
-  _globals['_TASKOPTIONS']._serialized_start=1322
-  _globals['_TASKOPTIONS']._serialized_end=1609
-  _globals['_FLOWPARENT']._serialized_start=1611
-  _globals['_FLOWPARENT']._serialized_end=1694
+  _globals['_TASKSTATE']._serialized_start=1768
+  _globals['_TASKSTATE']._serialized_end=2051
+  _globals['_TASKVIEW']._serialized_start=2053
+  _globals['_TASKVIEW']._serialized_end=2131
+  _globals['_TASK']._serialized_start=153
+  _globals['_TASK']._serialized_end=1052
+  _globals['_METADATUM']._serialized_start=1054
+  _globals['_METADATUM']._serialized_end=1105
+  _globals['_PROGRESS']._serialized_start=1107
+  _globals['_PROGRESS']._serialized_end=1171
+  _globals['_TASKEVENT']._serialized_start=1174
+  _globals['_TASKEVENT']._serialized_end=1348
+  _globals['_TASKOPTIONS']._serialized_start=1351
+  _globals['_TASKOPTIONS']._serialized_end=1638
+  _globals['_FLOWPARENT']._serialized_start=1640
+  _globals['_FLOWPARENT']._serialized_end=1765
 # @@protoc_insertion_point(module_scope)

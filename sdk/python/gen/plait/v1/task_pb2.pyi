@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from plait.v1 import flag_service_pb2 as _flag_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -387,22 +388,28 @@ class FlowParent(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     CHILD_KEY_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     task: _builtins.int
     """Number of the parent task."""
     token: _builtins.int
     """The fencing token of the parent's attempt; an old one is refused."""
     child_key: _builtins.str
     """Names the child among its parent's children. Default: its method and request, and how many equal ones came before."""
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_flag_service_pb2.FlagRule]:
+        """Feature flags as this run of the flow has read them so far, at most 16 KiB: kept with the child for later runs."""
+
     def __init__(
         self,
         *,
         task: _builtins.int = ...,
         token: _builtins.int = ...,
         child_key: _builtins.str = ...,
+        flags: _abc.Iterable[_flag_service_pb2.FlagRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_key", b"child_key", "task", b"task", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_key", b"child_key", "flags", b"flags", "task", b"task", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from plait.v1 import flag_service_pb2 as plait_dot_v1_dot_flag__service__pb2
 from plait.v1 import task_pb2 as plait_dot_v1_dot_task__pb2
 from plait.v1 import task_service_pb2 as plait_dot_v1_dot_task__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dplait/v1/worker_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x13plait/v1/task.proto\x1a\x1bplait/v1/task_service.proto\"\xeb\x03\n\rAttachRequest\x12+\n\x11\x61\x63\x63\x65pted_sequence\x18\x01 \x01(\x04R\x10\x61\x63\x63\x65ptedSequence\x12-\n\x05hello\x18\x02 \x01(\x0b\x32\x15.plait.v1.WorkerHelloH\x00R\x05hello\x12\x34\n\x08outcomes\x18\x03 \x01(\x0b\x32\x16.plait.v1.OutcomeFrameH\x00R\x08outcomes\x12\x39\n\theartbeat\x18\x04 \x01(\x0b\x32\x19.plait.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x35\n\x08progress\x18\x05 \x01(\x0b\x32\x17.plait.v1.ProgressFrameH\x00R\x08progress\x12\x36\n\thand_back\x18\x06 \x01(\x0b\x32\x17.plait.v1.HandBackFrameH\x00R\x08handBack\x12\x32\n\x07suspend\x18\x07 \x01(\x0b\x32\x16.plait.v1.SuspendFrameH\x00R\x07suspend\x12\x30\n\x06resize\x18\x08 \x01(\x0b\x32\x16.plait.v1.WorkerResizeH\x00R\x06resize\x12-\n\x05\x64rain\x18\t \x01(\x0b\x32\x15.plait.v1.WorkerDrainH\x00R\x05\x64rainB\t\n\x07message\"\xfe\x01\n\x0bWorkerHello\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x16\n\x06\x63lient\x18\x04 \x01(\tR\x06\x63lient\x12\x18\n\x07methods\x18\x05 \x03(\tR\x07methods\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\'\n\x04held\x18\x07 \x03(\x0b\x32\x13.plait.v1.HeldLeaseR\x04held\x12\x1c\n\tcontracts\x18\x08 \x03(\tR\tcontracts\x12\x1a\n\x08\x65ndpoint\x18\t \x01(\tR\x08\x65ndpoint\"5\n\tHeldLease\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\"\xa3\x01\n\x0cOutcomeFrame\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x14\n\x05tasks\x18\x02 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x03 \x03(\x04R\x06tokens\x12\x1a\n\x08payloads\x18\x04 \x03(\x0cR\x08payloads\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x11.plait.v1.FailureR\x08\x66\x61ilures\"E\n\x0fWorkerHeartbeat\x12\x18\n\x07running\x18\x01 \x01(\rR\x07running\x12\x18\n\x07waiting\x18\x02 \x01(\rR\x07waiting\"D\n\rProgressFrame\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.plait.v1.AttemptProgressR\x07\x65ntries\"k\n\x0f\x41ttemptProgress\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x12.plait.v1.ProgressR\x08progress\"=\n\rHandBackFrame\x12\x14\n\x05tasks\x18\x01 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x02 \x03(\x04R\x06tokens\"<\n\x0cSuspendFrame\x12\x14\n\x05tasks\x18\x01 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x02 \x03(\x04R\x06tokens\"$\n\x0cWorkerResize\x12\x14\n\x05slots\x18\x01 \x01(\rR\x05slots\"%\n\x0bWorkerDrain\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\xcf\x02\n\x0e\x41ttachResponse\x12\x33\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.plait.v1.WorkerWelcomeH\x00R\x07welcome\x12\x34\n\x08\x61ttempts\x18\x02 \x01(\x0b\x32\x16.plait.v1.AttemptFrameH\x00R\x08\x61ttempts\x12\x32\n\x07settled\x18\x03 \x01(\x0b\x32\x16.plait.v1.SettledFrameH\x00R\x07settled\x12)\n\x04stop\x18\x04 \x01(\x0b\x32\x13.plait.v1.StopFrameH\x00R\x04stop\x12\x39\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.plait.v1.BrokerHeartbeatH\x00R\theartbeat\x12-\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x15.plait.v1.BrokerDrainH\x00R\x05\x64rainB\t\n\x07message\"\xae\x01\n\rWorkerWelcome\x12H\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\'\n\x04lost\x18\x02 \x03(\x0b\x32\x13.plait.v1.HeldLeaseR\x04lost\x12*\n\x11payload_bytes_max\x18\x03 \x01(\x04R\x0fpayloadBytesMax\"\xe6\x01\n\x0c\x41ttemptFrame\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x14\n\x05tasks\x18\x02 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x03 \x03(\x04R\x06tokens\x12!\n\x0cmethod_index\x18\x04 \x03(\rR\x0bmethodIndex\x12\x1a\n\x08payloads\x18\x05 \x03(\x0cR\x08payloads\x12\x1d\n\ntimeout_ms\x18\x06 \x03(\x04R\ttimeoutMs\x12.\n\x06\x65xtras\x18\x07 \x03(\x0b\x32\x16.plait.v1.AttemptExtraR\x06\x65xtras\"\xa6\x02\n\x0c\x41ttemptExtra\x12\x14\n\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\rR\x07\x61ttempt\x12\'\n\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12/\n\x08metadata\x18\x04 \x03(\x0b\x32\x13.plait.v1.MetadatumR\x08metadata\x12+\n\x11recorded_children\x18\x05 \x01(\x04R\x10recordedChildren\x12\x16\n\x06parent\x18\x06 \x01(\x04R\x06parent\x12!\n\x0cordering_key\x18\x07 \x01(\tR\x0borderingKey\x12$\n\x0e\x63reate_time_ms\x18\x08 \x01(\x04R\x0c\x63reateTimeMs\"^\n\x0cSettledFrame\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x32\n\x07refused\x18\x02 \x03(\x0b\x32\x18.plait.v1.RefusedOutcomeR\x07refused\"f\n\x0eRefusedOutcome\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12*\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x06status\"?\n\tStopFrame\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.plait.v1.StoppedAttemptR\x07\x65ntries\"h\n\x0eStoppedAttempt\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12,\n\x06reason\x18\x03 \x01(\x0e\x32\x14.plait.v1.StopReasonR\x06reason\"\x11\n\x0f\x42rokerHeartbeat\">\n\x0b\x42rokerDrain\x12/\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05grace*\x9c\x01\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15STOP_REASON_CANCELLED\x10\x01\x12\x17\n\x13STOP_REASON_EXPIRED\x10\x02\x12!\n\x1dSTOP_REASON_ATTEMPT_TIMED_OUT\x10\x03\x12\x1a\n\x16STOP_REASON_LEASE_LOST\x10\x04\x32P\n\rWorkerService\x12?\n\x06\x41ttach\x12\x17.plait.v1.AttachRequest\x1a\x18.plait.v1.AttachResponse(\x01\x30\x01\x42&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dplait/v1/worker_service.proto\x12\x08plait.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1bplait/v1/flag_service.proto\x1a\x13plait/v1/task.proto\x1a\x1bplait/v1/task_service.proto\"\xeb\x03\n\rAttachRequest\x12+\n\x11\x61\x63\x63\x65pted_sequence\x18\x01 \x01(\x04R\x10\x61\x63\x63\x65ptedSequence\x12-\n\x05hello\x18\x02 \x01(\x0b\x32\x15.plait.v1.WorkerHelloH\x00R\x05hello\x12\x34\n\x08outcomes\x18\x03 \x01(\x0b\x32\x16.plait.v1.OutcomeFrameH\x00R\x08outcomes\x12\x39\n\theartbeat\x18\x04 \x01(\x0b\x32\x19.plait.v1.WorkerHeartbeatH\x00R\theartbeat\x12\x35\n\x08progress\x18\x05 \x01(\x0b\x32\x17.plait.v1.ProgressFrameH\x00R\x08progress\x12\x36\n\thand_back\x18\x06 \x01(\x0b\x32\x17.plait.v1.HandBackFrameH\x00R\x08handBack\x12\x32\n\x07suspend\x18\x07 \x01(\x0b\x32\x16.plait.v1.SuspendFrameH\x00R\x07suspend\x12\x30\n\x06resize\x18\x08 \x01(\x0b\x32\x16.plait.v1.WorkerResizeH\x00R\x06resize\x12-\n\x05\x64rain\x18\t \x01(\x0b\x32\x15.plait.v1.WorkerDrainH\x00R\x05\x64rainB\t\n\x07message\"\xfe\x01\n\x0bWorkerHello\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x16\n\x06\x63lient\x18\x04 \x01(\tR\x06\x63lient\x12\x18\n\x07methods\x18\x05 \x03(\tR\x07methods\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\'\n\x04held\x18\x07 \x03(\x0b\x32\x13.plait.v1.HeldLeaseR\x04held\x12\x1c\n\tcontracts\x18\x08 \x03(\tR\tcontracts\x12\x1a\n\x08\x65ndpoint\x18\t \x01(\tR\x08\x65ndpoint\"5\n\tHeldLease\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\"\xa3\x01\n\x0cOutcomeFrame\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x14\n\x05tasks\x18\x02 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x03 \x03(\x04R\x06tokens\x12\x1a\n\x08payloads\x18\x04 \x03(\x0cR\x08payloads\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x11.plait.v1.FailureR\x08\x66\x61ilures\"E\n\x0fWorkerHeartbeat\x12\x18\n\x07running\x18\x01 \x01(\rR\x07running\x12\x18\n\x07waiting\x18\x02 \x01(\rR\x07waiting\"D\n\rProgressFrame\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.plait.v1.AttemptProgressR\x07\x65ntries\"k\n\x0f\x41ttemptProgress\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12.\n\x08progress\x18\x03 \x01(\x0b\x32\x12.plait.v1.ProgressR\x08progress\"=\n\rHandBackFrame\x12\x14\n\x05tasks\x18\x01 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x02 \x03(\x04R\x06tokens\"<\n\x0cSuspendFrame\x12\x14\n\x05tasks\x18\x01 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x02 \x03(\x04R\x06tokens\"$\n\x0cWorkerResize\x12\x14\n\x05slots\x18\x01 \x01(\rR\x05slots\"%\n\x0bWorkerDrain\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\xfc\x02\n\x0e\x41ttachResponse\x12\x33\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.plait.v1.WorkerWelcomeH\x00R\x07welcome\x12\x34\n\x08\x61ttempts\x18\x02 \x01(\x0b\x32\x16.plait.v1.AttemptFrameH\x00R\x08\x61ttempts\x12\x32\n\x07settled\x18\x03 \x01(\x0b\x32\x16.plait.v1.SettledFrameH\x00R\x07settled\x12)\n\x04stop\x18\x04 \x01(\x0b\x32\x13.plait.v1.StopFrameH\x00R\x04stop\x12\x39\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.plait.v1.BrokerHeartbeatH\x00R\theartbeat\x12-\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x15.plait.v1.BrokerDrainH\x00R\x05\x64rain\x12+\n\x05\x66lags\x18\x07 \x01(\x0b\x32\x13.plait.v1.FlagFrameH\x00R\x05\x66lagsB\t\n\x07message\"\xd8\x01\n\rWorkerWelcome\x12H\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\'\n\x04lost\x18\x02 \x03(\x0b\x32\x13.plait.v1.HeldLeaseR\x04lost\x12*\n\x11payload_bytes_max\x18\x03 \x01(\x04R\x0fpayloadBytesMax\x12(\n\x05\x66lags\x18\x04 \x03(\x0b\x32\x12.plait.v1.FlagRuleR\x05\x66lags\"O\n\tFlagFrame\x12(\n\x05\x66lags\x18\x01 \x03(\x0b\x32\x12.plait.v1.FlagRuleR\x05\x66lags\x12\x18\n\x07removed\x18\x02 \x03(\tR\x07removed\"\xe6\x01\n\x0c\x41ttemptFrame\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x14\n\x05tasks\x18\x02 \x03(\x04R\x05tasks\x12\x16\n\x06tokens\x18\x03 \x03(\x04R\x06tokens\x12!\n\x0cmethod_index\x18\x04 \x03(\rR\x0bmethodIndex\x12\x1a\n\x08payloads\x18\x05 \x03(\x0cR\x08payloads\x12\x1d\n\ntimeout_ms\x18\x06 \x03(\x04R\ttimeoutMs\x12.\n\x06\x65xtras\x18\x07 \x03(\x0b\x32\x16.plait.v1.AttemptExtraR\x06\x65xtras\"\xeb\x02\n\x0c\x41ttemptExtra\x12\x14\n\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\rR\x07\x61ttempt\x12\'\n\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12/\n\x08metadata\x18\x04 \x03(\x0b\x32\x13.plait.v1.MetadatumR\x08metadata\x12+\n\x11recorded_children\x18\x05 \x01(\x04R\x10recordedChildren\x12\x16\n\x06parent\x18\x06 \x01(\x04R\x06parent\x12!\n\x0cordering_key\x18\x07 \x01(\tR\x0borderingKey\x12$\n\x0e\x63reate_time_ms\x18\x08 \x01(\x04R\x0c\x63reateTimeMs\x12\x19\n\x08\x66lag_key\x18\t \x01(\tR\x07\x66lagKey\x12(\n\x05\x66lags\x18\n \x03(\x0b\x32\x12.plait.v1.FlagRuleR\x05\x66lags\"^\n\x0cSettledFrame\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x32\n\x07refused\x18\x02 \x03(\x0b\x32\x18.plait.v1.RefusedOutcomeR\x07refused\"f\n\x0eRefusedOutcome\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12*\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusR\x06status\"?\n\tStopFrame\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.plait.v1.StoppedAttemptR\x07\x65ntries\"h\n\x0eStoppedAttempt\x12\x12\n\x04task\x18\x01 \x01(\x04R\x04task\x12\x14\n\x05token\x18\x02 \x01(\x04R\x05token\x12,\n\x06reason\x18\x03 \x01(\x0e\x32\x14.plait.v1.StopReasonR\x06reason\"\x11\n\x0f\x42rokerHeartbeat\">\n\x0b\x42rokerDrain\x12/\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05grace*\x9c\x01\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15STOP_REASON_CANCELLED\x10\x01\x12\x17\n\x13STOP_REASON_EXPIRED\x10\x02\x12!\n\x1dSTOP_REASON_ATTEMPT_TIMED_OUT\x10\x03\x12\x1a\n\x16STOP_REASON_LEASE_LOST\x10\x04\x32P\n\rWorkerService\x12?\n\x06\x41ttach\x12\x17.plait.v1.AttachRequest\x1a\x18.plait.v1.AttachResponse(\x01\x30\x01\x42&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,50 +37,52 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.v1.worker_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z$plait.dev/plait/gen/plait/v1;plaitv1'
-  _globals['_STOPREASON']._serialized_start=3074
-  _globals['_STOPREASON']._serialized_end=3230
-  _globals['_ATTACHREQUEST']._serialized_start=151
-  _globals['_ATTACHREQUEST']._serialized_end=642
-  _globals['_WORKERHELLO']._serialized_start=645
-  _globals['_WORKERHELLO']._serialized_end=899
-  _globals['_HELDLEASE']._serialized_start=901
-  _globals['_HELDLEASE']._serialized_end=954
-  _globals['_OUTCOMEFRAME']._serialized_start=957
-  _globals['_OUTCOMEFRAME']._serialized_end=1120
-  _globals['_WORKERHEARTBEAT']._serialized_start=1122
-  _globals['_WORKERHEARTBEAT']._serialized_end=1191
-  _globals['_PROGRESSFRAME']._serialized_start=1193
-  _globals['_PROGRESSFRAME']._serialized_end=1261
-  _globals['_ATTEMPTPROGRESS']._serialized_start=1263
-  _globals['_ATTEMPTPROGRESS']._serialized_end=1370
-  _globals['_HANDBACKFRAME']._serialized_start=1372
-  _globals['_HANDBACKFRAME']._serialized_end=1433
-  _globals['_SUSPENDFRAME']._serialized_start=1435
-  _globals['_SUSPENDFRAME']._serialized_end=1495
-  _globals['_WORKERRESIZE']._serialized_start=1497
-  _globals['_WORKERRESIZE']._serialized_end=1533
-  _globals['_WORKERDRAIN']._serialized_start=1535
-  _globals['_WORKERDRAIN']._serialized_end=1572
-  _globals['_ATTACHRESPONSE']._serialized_start=1575
-  _globals['_ATTACHRESPONSE']._serialized_end=1910
-  _globals['_WORKERWELCOME']._serialized_start=1913
-  _globals['_WORKERWELCOME']._serialized_end=2087
-  _globals['_ATTEMPTFRAME']._serialized_start=2090
-  _globals['_ATTEMPTFRAME']._serialized_end=2320
-  _globals['_ATTEMPTEXTRA']._serialized_start=2323
-  _globals['_ATTEMPTEXTRA']._serialized_end=2617
-  _globals['_SETTLEDFRAME']._serialized_start=2619
-  _globals['_SETTLEDFRAME']._serialized_end=2713
-  _globals['_REFUSEDOUTCOME']._serialized_start=2715
-  _globals['_REFUSEDOUTCOME']._serialized_end=2817
-  _globals['_STOPFRAME']._serialized_start=2819
-  _globals['_STOPFRAME']._serialized_end=2882
-  _globals['_STOPPEDATTEMPT']._serialized_start=2884
-  _globals['_STOPPEDATTEMPT']._serialized_end=2988
-  _globals['_BROKERHEARTBEAT']._serialized_start=2990
-  _globals['_BROKERHEARTBEAT']._serialized_end=3007
-  _globals['_BROKERDRAIN']._serialized_start=3009
-  _globals['_BROKERDRAIN']._serialized_end=3071
-  _globals['_WORKERSERVICE']._serialized_start=3232
-  _globals['_WORKERSERVICE']._serialized_end=3312
+  _globals['_STOPREASON']._serialized_start=3340
+  _globals['_STOPREASON']._serialized_end=3496
+  _globals['_ATTACHREQUEST']._serialized_start=180
+  _globals['_ATTACHREQUEST']._serialized_end=671
+  _globals['_WORKERHELLO']._serialized_start=674
+  _globals['_WORKERHELLO']._serialized_end=928
+  _globals['_HELDLEASE']._serialized_start=930
+  _globals['_HELDLEASE']._serialized_end=983
+  _globals['_OUTCOMEFRAME']._serialized_start=986
+  _globals['_OUTCOMEFRAME']._serialized_end=1149
+  _globals['_WORKERHEARTBEAT']._serialized_start=1151
+  _globals['_WORKERHEARTBEAT']._serialized_end=1220
+  _globals['_PROGRESSFRAME']._serialized_start=1222
+  _globals['_PROGRESSFRAME']._serialized_end=1290
+  _globals['_ATTEMPTPROGRESS']._serialized_start=1292
+  _globals['_ATTEMPTPROGRESS']._serialized_end=1399
+  _globals['_HANDBACKFRAME']._serialized_start=1401
+  _globals['_HANDBACKFRAME']._serialized_end=1462
+  _globals['_SUSPENDFRAME']._serialized_start=1464
+  _globals['_SUSPENDFRAME']._serialized_end=1524
+  _globals['_WORKERRESIZE']._serialized_start=1526
+  _globals['_WORKERRESIZE']._serialized_end=1562
+  _globals['_WORKERDRAIN']._serialized_start=1564
+  _globals['_WORKERDRAIN']._serialized_end=1601
+  _globals['_ATTACHRESPONSE']._serialized_start=1604
+  _globals['_ATTACHRESPONSE']._serialized_end=1984
+  _globals['_WORKERWELCOME']._serialized_start=1987
+  _globals['_WORKERWELCOME']._serialized_end=2203
+  _globals['_FLAGFRAME']._serialized_start=2205
+  _globals['_FLAGFRAME']._serialized_end=2284
+  _globals['_ATTEMPTFRAME']._serialized_start=2287
+  _globals['_ATTEMPTFRAME']._serialized_end=2517
+  _globals['_ATTEMPTEXTRA']._serialized_start=2520
+  _globals['_ATTEMPTEXTRA']._serialized_end=2883
+  _globals['_SETTLEDFRAME']._serialized_start=2885
+  _globals['_SETTLEDFRAME']._serialized_end=2979
+  _globals['_REFUSEDOUTCOME']._serialized_start=2981
+  _globals['_REFUSEDOUTCOME']._serialized_end=3083
+  _globals['_STOPFRAME']._serialized_start=3085
+  _globals['_STOPFRAME']._serialized_end=3148
+  _globals['_STOPPEDATTEMPT']._serialized_start=3150
+  _globals['_STOPPEDATTEMPT']._serialized_end=3254
+  _globals['_BROKERHEARTBEAT']._serialized_start=3256
+  _globals['_BROKERHEARTBEAT']._serialized_end=3273
+  _globals['_BROKERDRAIN']._serialized_start=3275
+  _globals['_BROKERDRAIN']._serialized_end=3337
+  _globals['_WORKERSERVICE']._serialized_start=3498
+  _globals['_WORKERSERVICE']._serialized_end=3578
 # @@protoc_insertion_point(module_scope)

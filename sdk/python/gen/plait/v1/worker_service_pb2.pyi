@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from plait.v1 import flag_service_pb2 as _flag_service_pb2
 from plait.v1 import task_pb2 as _task_pb2
 from plait.v1 import task_service_pb2 as _task_service_pb2
 import builtins as _builtins
@@ -461,6 +462,7 @@ class AttachResponse(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___WorkerWelcome:
         """Answer to the hello."""
@@ -485,6 +487,10 @@ class AttachResponse(_message.Message):
     def drain(self) -> Global___BrokerDrain:
         """The broker is going; finish, then connect again."""
 
+    @_builtins.property
+    def flags(self) -> Global___FlagFrame:
+        """Feature flags changed; holds for attempts that begin from now on."""
+
     def __init__(
         self,
         *,
@@ -494,12 +500,13 @@ class AttachResponse(_message.Message):
         stop: Global___StopFrame | None = ...,
         heartbeat: Global___BrokerHeartbeat | None = ...,
         drain: Global___BrokerDrain | None = ...,
+        flags: Global___FlagFrame | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "drain", b"drain", "heartbeat", b"heartbeat", "message", b"message", "settled", b"settled", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "drain", b"drain", "flags", b"flags", "heartbeat", b"heartbeat", "message", b"message", "settled", b"settled", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "drain", b"drain", "heartbeat", b"heartbeat", "message", b"message", "settled", b"settled", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "drain", b"drain", "flags", b"flags", "heartbeat", b"heartbeat", "message", b"message", "settled", b"settled", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "attempts", "settled", "stop", "heartbeat", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "attempts", "settled", "stop", "heartbeat", "drain", "flags"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -514,6 +521,7 @@ class WorkerWelcome(_message.Message):
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     PAYLOAD_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     payload_bytes_max: _builtins.int
     """Largest response in bytes."""
     @_builtins.property
@@ -524,20 +532,55 @@ class WorkerWelcome(_message.Message):
     def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldLease]:
         """Those of WorkerHello.held that are no longer the worker's; it stops them."""
 
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_flag_service_pb2.FlagRule]:
+        """All feature flags; they take the place of those that the worker knew."""
+
     def __init__(
         self,
         *,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         lost: _abc.Iterable[Global___HeldLease] | None = ...,
         payload_bytes_max: _builtins.int = ...,
+        flags: _abc.Iterable[_flag_service_pb2.FlagRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lost", b"lost", "payload_bytes_max", b"payload_bytes_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "heartbeat_interval", b"heartbeat_interval", "lost", b"lost", "payload_bytes_max", b"payload_bytes_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerWelcome: _TypeAlias = WorkerWelcome  # noqa: Y015
+
+@_typing.final
+class FlagFrame(_message.Message):
+    """Feature flags that changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAGS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_flag_service_pb2.FlagRule]:
+        """Those that were set, as they are now."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of those that were removed."""
+
+    def __init__(
+        self,
+        *,
+        flags: _abc.Iterable[_flag_service_pb2.FlagRule] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlagFrame: _TypeAlias = FlagFrame  # noqa: Y015
 
 @_typing.final
 class AttemptFrame(_message.Message):
@@ -611,6 +654,8 @@ class AttemptExtra(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     ORDERING_KEY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_MS_FIELD_NUMBER: _builtins.int
+    FLAG_KEY_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which attempt of the frame."""
     attempt: _builtins.int
@@ -625,9 +670,17 @@ class AttemptExtra(_message.Message):
     """The ordering key, if any."""
     create_time_ms: _builtins.int
     """When the task was accepted, in milliseconds since 1970, by the broker's clock. Set with metadata."""
+    flag_key: _builtins.str
+    """The key by which feature flags are read, where it is another than ordering key, idempotency key or id: that of the
+    flow, for a child without keys of its own.
+    """
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Metadatum]:
         """Metadata that was submitted with the task."""
+
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_flag_service_pb2.FlagRule]:
+        """Flags as earlier runs of this flow read them before they asked for children: this run reads the same."""
 
     def __init__(
         self,
@@ -640,10 +693,12 @@ class AttemptExtra(_message.Message):
         parent: _builtins.int = ...,
         ordering_key: _builtins.str = ...,
         create_time_ms: _builtins.int = ...,
+        flag_key: _builtins.str = ...,
+        flags: _abc.Iterable[_flag_service_pb2.FlagRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time_ms", b"create_time_ms", "idempotency_key", b"idempotency_key", "index", b"index", "metadata", b"metadata", "ordering_key", b"ordering_key", "parent", b"parent", "recorded_children", b"recorded_children"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time_ms", b"create_time_ms", "flag_key", b"flag_key", "flags", b"flags", "idempotency_key", b"idempotency_key", "index", b"index", "metadata", b"metadata", "ordering_key", b"ordering_key", "parent", b"parent", "recorded_children", b"recorded_children"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

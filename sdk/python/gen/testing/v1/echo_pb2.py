@@ -27,7 +27,7 @@ from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 from plait.v1 import options_pb2 as plait_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15testing/v1/echo.proto\x12\ntesting.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\x1a\x16plait/v1/options.proto\"\'\n\x0b\x45\x63hoRequest\x12\x18\n\x07payload\x18\x01 \x01(\x0cR\x07payload\"(\n\x0c\x45\x63hoResponse\x12\x18\n\x07payload\x18\x01 \x01(\x0cR\x07payload\"\xdd\x01\n\x0b\x46\x61ilRequest\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.CodeR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x1a\n\x08\x66\x61ilures\x18\x03 \x01(\x05R\x08\x66\x61ilures\x12:\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryDelay\x12\x1c\n\tviolation\x18\x05 \x01(\tR\tviolation\x12\x18\n\x07trailer\x18\x06 \x01(\tR\x07trailer\"(\n\x0c\x46\x61ilResponse\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\"E\n\x0cSleepRequest\x12\x35\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"\x0f\n\rSleepResponse\"\x83\x01\n\x0b\x46lowRequest\x12\x14\n\x05width\x18\x01 \x01(\x05R\x05width\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12\x12\n\x04seed\x18\x03 \x01(\tR\x04seed\x12\x18\n\x07\x64iverge\x18\x04 \x01(\x08R\x07\x64iverge\x12\x1a\n\x08\x66\x61ilures\x18\x05 \x01(\x05R\x08\x66\x61ilures\"r\n\x0c\x46lowResponse\x12!\n\x0c\x65\x63hoed_bytes\x18\x01 \x01(\x03R\x0b\x65\x63hoedBytes\x12%\n\x0e\x63hild_attempts\x18\x02 \x01(\x05R\rchildAttempts\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\"R\n\rAppendRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.testing.v1.EntryR\x05\x65ntry\"/\n\x05\x45ntry\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06number\x18\x02 \x01(\x03R\x06number\"(\n\x0e\x41ppendResponse\x12\x16\n\x06length\x18\x01 \x01(\x03R\x06length\"X\n\x0bOnceRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"\x0e\n\x0cOnceResponse\"\x10\n\x0eInspectRequest\"\xd3\x02\n\x0fInspectResponse\x12@\n\x0etime_remaining\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\rtimeRemaining\x12\x45\n\x08metadata\x18\x02 \x03(\x0b\x32).testing.v1.InspectResponse.MetadataEntryR\x08metadata\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12\x12\n\x04task\x18\x04 \x01(\tR\x04task\x12\'\n\x0fidempotency_key\x18\x05 \x01(\tR\x0eidempotencyKey\x12#\n\rfencing_token\x18\x06 \x01(\x04R\x0c\x66\x65ncingToken\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"=\n\x0eScalarsRequest\x12+\n\x06values\x18\x01 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x06values\">\n\x0fScalarsResponse\x12+\n\x06values\x18\x01 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x06values\"\xb7\x08\n\x07Scalars\x12!\n\x0c\x64ouble_value\x18\x01 \x01(\x01R\x0b\x64oubleValue\x12\x1f\n\x0b\x66loat_value\x18\x02 \x01(\x02R\nfloatValue\x12\x1f\n\x0bint32_value\x18\x03 \x01(\x05R\nint32Value\x12\x1f\n\x0bint64_value\x18\x04 \x01(\x03R\nint64Value\x12!\n\x0cuint32_value\x18\x05 \x01(\rR\x0buint32Value\x12!\n\x0cuint64_value\x18\x06 \x01(\x04R\x0buint64Value\x12!\n\x0csint32_value\x18\x07 \x01(\x11R\x0bsint32Value\x12!\n\x0csint64_value\x18\x08 \x01(\x12R\x0bsint64Value\x12#\n\rfixed32_value\x18\t \x01(\x07R\x0c\x66ixed32Value\x12#\n\rfixed64_value\x18\n \x01(\x06R\x0c\x66ixed64Value\x12%\n\x0esfixed32_value\x18\x0b \x01(\x0fR\rsfixed32Value\x12%\n\x0esfixed64_value\x18\x0c \x01(\x10R\rsfixed64Value\x12\x1d\n\nbool_value\x18\r \x01(\x08R\tboolValue\x12!\n\x0cstring_value\x18\x0e \x01(\tR\x0bstringValue\x12\x1f\n\x0b\x62ytes_value\x18\x0f \x01(\x0cR\nbytesValue\x12*\n\x06\x63olour\x18\x10 \x01(\x0e\x32\x12.testing.v1.ColourR\x06\x63olour\x12+\n\x06nested\x18\x11 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x06nested\x12*\n\x0eoptional_value\x18\x12 \x01(\x05H\x01R\roptionalValue\x88\x01\x01\x12\x18\n\x07numbers\x18\x13 \x03(\x12R\x07numbers\x12\x14\n\x05texts\x18\x14 \x03(\tR\x05texts\x12\x37\n\x06\x63ounts\x18\x15 \x03(\x0b\x32\x1f.testing.v1.Scalars.CountsEntryR\x06\x63ounts\x12=\n\x08\x63hildren\x18\x16 \x03(\x0b\x32!.testing.v1.Scalars.ChildrenEntryR\x08\x63hildren\x12!\n\x0b\x63hoice_text\x18\x17 \x01(\tH\x00R\nchoiceText\x12%\n\rchoice_number\x18\x18 \x01(\x04H\x00R\x0c\x63hoiceNumber\x1a\x39\n\x0b\x43ountsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1aP\n\rChildrenEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x05value:\x02\x38\x01\x42\x08\n\x06\x63hoiceB\x11\n\x0f_optional_value*J\n\x06\x43olour\x12\x16\n\x12\x43OLOUR_UNSPECIFIED\x10\x00\x12\x0e\n\nCOLOUR_RED\x10\x01\x12\x18\n\x0b\x43OLOUR_DARK\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x32\xc2\x05\n\x0b\x45\x63hoService\x12P\n\x04\x45\x63ho\x12\x17.testing.v1.EchoRequest\x1a\x18.testing.v1.EchoResponse\"\x15\xb2\xe1\x18\x11\x12\x03\x08\xa0\x38\x32\x02\x08\x1e\x62\x02\x08\x1er\x02\x08\x00\x12R\n\x04\x46\x61il\x12\x17.testing.v1.FailRequest\x1a\x18.testing.v1.FailResponse\"\x17\xb2\xe1\x18\x13\n\techo.fail\"\x02\x08\x05j\x02\x08\x01\x12R\n\x05Sleep\x12\x18.testing.v1.SleepRequest\x1a\x19.testing.v1.SleepResponse\"\x14\xb2\xe1\x18\x10\n\necho.sleep\x1a\x02\x08\x05\x12O\n\x04\x46low\x12\x17.testing.v1.FlowRequest\x1a\x18.testing.v1.FlowResponse\"\x14\xb2\xe1\x18\x10\n\techo.flow\x1a\x03\x08\xac\x02\x12g\n\x06\x41ppend\x12\x19.testing.v1.AppendRequest\x1a\x1a.testing.v1.AppendResponse\"&\xb2\xe1\x18\"\n\x0b\x65\x63ho.append*\x08\x65ntry.id:\x07\x61\x63\x63ount@\x06\x12L\n\x04Once\x12\x17.testing.v1.OnceRequest\x1a\x18.testing.v1.OnceResponse\"\x11\xb2\xe1\x18\r\n\techo.onceX\x02\x12\x42\n\x07Inspect\x12\x1a.testing.v1.InspectRequest\x1a\x1b.testing.v1.InspectResponse\x12\x42\n\x07Scalars\x12\x1a.testing.v1.ScalarsRequest\x1a\x1b.testing.v1.ScalarsResponse\x1a)\xb2\xe1\x18%\n\x04\x65\x63ho\x12\x03\x08\xd8\x04\x1a\x02\x08\x1e\"\x0b\x12\x05\x10\x80\xad\xe2\x04\x1a\x02\x08\x01\x62\x03\x08\xd8\x04r\x02\x08\x01\x42*Z(plait.dev/plait/gen/testing/v1;testingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15testing/v1/echo.proto\x12\ntesting.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\x1a\x16plait/v1/options.proto\"\'\n\x0b\x45\x63hoRequest\x12\x18\n\x07payload\x18\x01 \x01(\x0cR\x07payload\"(\n\x0c\x45\x63hoResponse\x12\x18\n\x07payload\x18\x01 \x01(\x0cR\x07payload\"\xdd\x01\n\x0b\x46\x61ilRequest\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.CodeR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x1a\n\x08\x66\x61ilures\x18\x03 \x01(\x05R\x08\x66\x61ilures\x12:\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryDelay\x12\x1c\n\tviolation\x18\x05 \x01(\tR\tviolation\x12\x18\n\x07trailer\x18\x06 \x01(\tR\x07trailer\"(\n\x0c\x46\x61ilResponse\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\"E\n\x0cSleepRequest\x12\x35\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"\x0f\n\rSleepResponse\"\x97\x01\n\x0b\x46lowRequest\x12\x14\n\x05width\x18\x01 \x01(\x05R\x05width\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12\x12\n\x04seed\x18\x03 \x01(\tR\x04seed\x12\x18\n\x07\x64iverge\x18\x04 \x01(\x08R\x07\x64iverge\x12\x1a\n\x08\x66\x61ilures\x18\x05 \x01(\x05R\x08\x66\x61ilures\x12\x12\n\x04\x66lag\x18\x06 \x01(\tR\x04\x66lag\"r\n\x0c\x46lowResponse\x12!\n\x0c\x65\x63hoed_bytes\x18\x01 \x01(\x03R\x0b\x65\x63hoedBytes\x12%\n\x0e\x63hild_attempts\x18\x02 \x01(\x05R\rchildAttempts\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\"R\n\rAppendRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\'\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x11.testing.v1.EntryR\x05\x65ntry\"/\n\x05\x45ntry\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06number\x18\x02 \x01(\x03R\x06number\"(\n\x0e\x41ppendResponse\x12\x16\n\x06length\x18\x01 \x01(\x03R\x06length\"X\n\x0bOnceRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"\x0e\n\x0cOnceResponse\"Q\n\x0eInspectRequest\x12\x12\n\x04\x66lag\x18\x01 \x01(\tR\x04\x66lag\x12\x1e\n\x08\x66lag_key\x18\x02 \x01(\tH\x00R\x07\x66lagKey\x88\x01\x01\x42\x0b\n\t_flag_key\"\xec\x02\n\x0fInspectResponse\x12@\n\x0etime_remaining\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\rtimeRemaining\x12\x45\n\x08metadata\x18\x02 \x03(\x0b\x32).testing.v1.InspectResponse.MetadataEntryR\x08metadata\x12\x18\n\x07\x61ttempt\x18\x03 \x01(\x05R\x07\x61ttempt\x12\x12\n\x04task\x18\x04 \x01(\tR\x04task\x12\'\n\x0fidempotency_key\x18\x05 \x01(\tR\x0eidempotencyKey\x12#\n\rfencing_token\x18\x06 \x01(\x04R\x0c\x66\x65ncingToken\x12\x17\n\x07\x66lag_on\x18\x07 \x01(\x08R\x06\x66lagOn\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"=\n\x0eScalarsRequest\x12+\n\x06values\x18\x01 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x06values\">\n\x0fScalarsResponse\x12+\n\x06values\x18\x01 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x06values\"\xb7\x08\n\x07Scalars\x12!\n\x0c\x64ouble_value\x18\x01 \x01(\x01R\x0b\x64oubleValue\x12\x1f\n\x0b\x66loat_value\x18\x02 \x01(\x02R\nfloatValue\x12\x1f\n\x0bint32_value\x18\x03 \x01(\x05R\nint32Value\x12\x1f\n\x0bint64_value\x18\x04 \x01(\x03R\nint64Value\x12!\n\x0cuint32_value\x18\x05 \x01(\rR\x0buint32Value\x12!\n\x0cuint64_value\x18\x06 \x01(\x04R\x0buint64Value\x12!\n\x0csint32_value\x18\x07 \x01(\x11R\x0bsint32Value\x12!\n\x0csint64_value\x18\x08 \x01(\x12R\x0bsint64Value\x12#\n\rfixed32_value\x18\t \x01(\x07R\x0c\x66ixed32Value\x12#\n\rfixed64_value\x18\n \x01(\x06R\x0c\x66ixed64Value\x12%\n\x0esfixed32_value\x18\x0b \x01(\x0fR\rsfixed32Value\x12%\n\x0esfixed64_value\x18\x0c \x01(\x10R\rsfixed64Value\x12\x1d\n\nbool_value\x18\r \x01(\x08R\tboolValue\x12!\n\x0cstring_value\x18\x0e \x01(\tR\x0bstringValue\x12\x1f\n\x0b\x62ytes_value\x18\x0f \x01(\x0cR\nbytesValue\x12*\n\x06\x63olour\x18\x10 \x01(\x0e\x32\x12.testing.v1.ColourR\x06\x63olour\x12+\n\x06nested\x18\x11 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x06nested\x12*\n\x0eoptional_value\x18\x12 \x01(\x05H\x01R\roptionalValue\x88\x01\x01\x12\x18\n\x07numbers\x18\x13 \x03(\x12R\x07numbers\x12\x14\n\x05texts\x18\x14 \x03(\tR\x05texts\x12\x37\n\x06\x63ounts\x18\x15 \x03(\x0b\x32\x1f.testing.v1.Scalars.CountsEntryR\x06\x63ounts\x12=\n\x08\x63hildren\x18\x16 \x03(\x0b\x32!.testing.v1.Scalars.ChildrenEntryR\x08\x63hildren\x12!\n\x0b\x63hoice_text\x18\x17 \x01(\tH\x00R\nchoiceText\x12%\n\rchoice_number\x18\x18 \x01(\x04H\x00R\x0c\x63hoiceNumber\x1a\x39\n\x0b\x43ountsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1aP\n\rChildrenEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x13.testing.v1.ScalarsR\x05value:\x02\x38\x01\x42\x08\n\x06\x63hoiceB\x11\n\x0f_optional_value*J\n\x06\x43olour\x12\x16\n\x12\x43OLOUR_UNSPECIFIED\x10\x00\x12\x0e\n\nCOLOUR_RED\x10\x01\x12\x18\n\x0b\x43OLOUR_DARK\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x32\xc2\x05\n\x0b\x45\x63hoService\x12P\n\x04\x45\x63ho\x12\x17.testing.v1.EchoRequest\x1a\x18.testing.v1.EchoResponse\"\x15\xb2\xe1\x18\x11\x12\x03\x08\xa0\x38\x32\x02\x08\x1e\x62\x02\x08\x1er\x02\x08\x00\x12R\n\x04\x46\x61il\x12\x17.testing.v1.FailRequest\x1a\x18.testing.v1.FailResponse\"\x17\xb2\xe1\x18\x13\n\techo.fail\"\x02\x08\x05j\x02\x08\x01\x12R\n\x05Sleep\x12\x18.testing.v1.SleepRequest\x1a\x19.testing.v1.SleepResponse\"\x14\xb2\xe1\x18\x10\n\necho.sleep\x1a\x02\x08\x05\x12O\n\x04\x46low\x12\x17.testing.v1.FlowRequest\x1a\x18.testing.v1.FlowResponse\"\x14\xb2\xe1\x18\x10\n\techo.flow\x1a\x03\x08\xac\x02\x12g\n\x06\x41ppend\x12\x19.testing.v1.AppendRequest\x1a\x1a.testing.v1.AppendResponse\"&\xb2\xe1\x18\"\n\x0b\x65\x63ho.append*\x08\x65ntry.id:\x07\x61\x63\x63ount@\x06\x12L\n\x04Once\x12\x17.testing.v1.OnceRequest\x1a\x18.testing.v1.OnceResponse\"\x11\xb2\xe1\x18\r\n\techo.onceX\x02\x12\x42\n\x07Inspect\x12\x1a.testing.v1.InspectRequest\x1a\x1b.testing.v1.InspectResponse\x12\x42\n\x07Scalars\x12\x1a.testing.v1.ScalarsRequest\x1a\x1b.testing.v1.ScalarsResponse\x1a)\xb2\xe1\x18%\n\x04\x65\x63ho\x12\x03\x08\xd8\x04\x1a\x02\x08\x1e\"\x0b\x12\x05\x10\x80\xad\xe2\x04\x1a\x02\x08\x01\x62\x03\x08\xd8\x04r\x02\x08\x01\x42*Z(plait.dev/plait/gen/testing/v1;testingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,8 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ECHOSERVICE'].methods_by_name['Append']._serialized_options = b'\262\341\030\"\n\013echo.append*\010entry.id:\007account@\006'
   _globals['_ECHOSERVICE'].methods_by_name['Once']._loaded_options = None
   _globals['_ECHOSERVICE'].methods_by_name['Once']._serialized_options = b'\262\341\030\r\n\techo.onceX\002'
-  _globals['_COLOUR']._serialized_start=2653
-  _globals['_COLOUR']._serialized_end=2727
+  _globals['_COLOUR']._serialized_start=2763
+  _globals['_COLOUR']._serialized_end=2837
   _globals['_ECHOREQUEST']._serialized_start=116
   _globals['_ECHOREQUEST']._serialized_end=155
   _globals['_ECHORESPONSE']._serialized_start=157
@@ -70,35 +70,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SLEEPRESPONSE']._serialized_start=536
   _globals['_SLEEPRESPONSE']._serialized_end=551
   _globals['_FLOWREQUEST']._serialized_start=554
-  _globals['_FLOWREQUEST']._serialized_end=685
-  _globals['_FLOWRESPONSE']._serialized_start=687
-  _globals['_FLOWRESPONSE']._serialized_end=801
-  _globals['_APPENDREQUEST']._serialized_start=803
-  _globals['_APPENDREQUEST']._serialized_end=885
-  _globals['_ENTRY']._serialized_start=887
-  _globals['_ENTRY']._serialized_end=934
-  _globals['_APPENDRESPONSE']._serialized_start=936
-  _globals['_APPENDRESPONSE']._serialized_end=976
-  _globals['_ONCEREQUEST']._serialized_start=978
-  _globals['_ONCEREQUEST']._serialized_end=1066
-  _globals['_ONCERESPONSE']._serialized_start=1068
-  _globals['_ONCERESPONSE']._serialized_end=1082
-  _globals['_INSPECTREQUEST']._serialized_start=1084
-  _globals['_INSPECTREQUEST']._serialized_end=1100
-  _globals['_INSPECTRESPONSE']._serialized_start=1103
-  _globals['_INSPECTRESPONSE']._serialized_end=1442
-  _globals['_INSPECTRESPONSE_METADATAENTRY']._serialized_start=1383
-  _globals['_INSPECTRESPONSE_METADATAENTRY']._serialized_end=1442
-  _globals['_SCALARSREQUEST']._serialized_start=1444
-  _globals['_SCALARSREQUEST']._serialized_end=1505
-  _globals['_SCALARSRESPONSE']._serialized_start=1507
-  _globals['_SCALARSRESPONSE']._serialized_end=1569
-  _globals['_SCALARS']._serialized_start=1572
-  _globals['_SCALARS']._serialized_end=2651
-  _globals['_SCALARS_COUNTSENTRY']._serialized_start=2483
-  _globals['_SCALARS_COUNTSENTRY']._serialized_end=2540
-  _globals['_SCALARS_CHILDRENENTRY']._serialized_start=2542
-  _globals['_SCALARS_CHILDRENENTRY']._serialized_end=2622
-  _globals['_ECHOSERVICE']._serialized_start=2730
-  _globals['_ECHOSERVICE']._serialized_end=3436
+  _globals['_FLOWREQUEST']._serialized_end=705
+  _globals['_FLOWRESPONSE']._serialized_start=707
+  _globals['_FLOWRESPONSE']._serialized_end=821
+  _globals['_APPENDREQUEST']._serialized_start=823
+  _globals['_APPENDREQUEST']._serialized_end=905
+  _globals['_ENTRY']._serialized_start=907
+  _globals['_ENTRY']._serialized_end=954
+  _globals['_APPENDRESPONSE']._serialized_start=956
+  _globals['_APPENDRESPONSE']._serialized_end=996
+  _globals['_ONCEREQUEST']._serialized_start=998
+  _globals['_ONCEREQUEST']._serialized_end=1086
+  _globals['_ONCERESPONSE']._serialized_start=1088
+  _globals['_ONCERESPONSE']._serialized_end=1102
+  _globals['_INSPECTREQUEST']._serialized_start=1104
+  _globals['_INSPECTREQUEST']._serialized_end=1185
+  _globals['_INSPECTRESPONSE']._serialized_start=1188
+  _globals['_INSPECTRESPONSE']._serialized_end=1552
+  _globals['_INSPECTRESPONSE_METADATAENTRY']._serialized_start=1493
+  _globals['_INSPECTRESPONSE_METADATAENTRY']._serialized_end=1552
+  _globals['_SCALARSREQUEST']._serialized_start=1554
+  _globals['_SCALARSREQUEST']._serialized_end=1615
+  _globals['_SCALARSRESPONSE']._serialized_start=1617
+  _globals['_SCALARSRESPONSE']._serialized_end=1679
+  _globals['_SCALARS']._serialized_start=1682
+  _globals['_SCALARS']._serialized_end=2761
+  _globals['_SCALARS_COUNTSENTRY']._serialized_start=2593
+  _globals['_SCALARS_COUNTSENTRY']._serialized_end=2650
+  _globals['_SCALARS_CHILDRENENTRY']._serialized_start=2652
+  _globals['_SCALARS_CHILDRENENTRY']._serialized_end=2732
+  _globals['_ECHOSERVICE']._serialized_start=2840
+  _globals['_ECHOSERVICE']._serialized_end=3546
 # @@protoc_insertion_point(module_scope)

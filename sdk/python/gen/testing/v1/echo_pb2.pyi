@@ -207,6 +207,7 @@ class FlowRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     DIVERGE_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    FLAG_FIELD_NUMBER: _builtins.int
     width: _builtins.int
     """Echo children at once."""
     depth: _builtins.int
@@ -217,6 +218,10 @@ class FlowRequest(_message.Message):
     """Puts a random number into the requests of the children in a row, which a re-run cannot repeat."""
     failures: _builtins.int
     """Fails itself with UNAVAILABLE after its children, on attempts up to this one."""
+    flag: _builtins.str
+    """A feature flag that it reads before it asks for the children in a row, whose requests say "/on" where it is on;
+    "": none.
+    """
     def __init__(
         self,
         *,
@@ -225,10 +230,11 @@ class FlowRequest(_message.Message):
         seed: _builtins.str = ...,
         diverge: _builtins.bool = ...,
         failures: _builtins.int = ...,
+        flag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "diverge", b"diverge", "failures", b"failures", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "diverge", b"diverge", "failures", b"failures", "flag", b"flag", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,18 +393,29 @@ Global___OnceResponse: _TypeAlias = OnceResponse  # noqa: Y015
 
 @_typing.final
 class InspectRequest(_message.Message):
-    """Nothing to say."""
+    """What to look at."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FLAG_FIELD_NUMBER: _builtins.int
+    FLAG_KEY_FIELD_NUMBER: _builtins.int
+    flag: _builtins.str
+    """A feature flag to read; "": none."""
+    flag_key: _builtins.str
+    """The key to read it by; unset: the task's own."""
     def __init__(
         self,
+        *,
+        flag: _builtins.str = ...,
+        flag_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_flag_key", b"_flag_key", "flag_key", b"flag_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flag_key", b"_flag_key", "flag", b"flag", "flag_key", b"flag_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__flag_key: _TypeAlias = _typing.Literal["flag_key"]  # noqa: Y015
+    _WhichOneofArgType__flag_key: _TypeAlias = _typing.Literal["_flag_key", b"_flag_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flag_key) -> _WhichOneofReturnType__flag_key | None: ...
 
 Global___InspectRequest: _TypeAlias = InspectRequest  # noqa: Y015
 
@@ -434,6 +451,7 @@ class InspectResponse(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    FLAG_ON_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """The attempt's number."""
     task: _builtins.str
@@ -442,6 +460,8 @@ class InspectResponse(_message.Message):
     """The idempotency key."""
     fencing_token: _builtins.int
     """The fencing token."""
+    flag_on: _builtins.bool
+    """Whether the feature flag is on."""
     @_builtins.property
     def time_remaining(self) -> _duration_pb2.Duration:
         """What was left when it started."""
@@ -459,10 +479,11 @@ class InspectResponse(_message.Message):
         task: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
         fencing_token: _builtins.int = ...,
+        flag_on: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_remaining", b"time_remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "fencing_token", b"fencing_token", "idempotency_key", b"idempotency_key", "metadata", b"metadata", "task", b"task", "time_remaining", b"time_remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "fencing_token", b"fencing_token", "flag_on", b"flag_on", "idempotency_key", b"idempotency_key", "metadata", b"metadata", "task", b"task", "time_remaining", b"time_remaining"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,15 +14,18 @@ _COMMANDS = {
     "call": "Run a method as a durable task and wait for its result.",
     "contract": "Contracts: list, push, check.",
     "dev": "Start broker, scheduler and workers on this machine.",
+    "fault": "Faults of direct calls: set, list, clear.",
+    "flag": "Feature flags: set, list, get, delete.",
     "gen": "Generate Python code from .proto files.",
     "init": "Start a project: a contract, a worker, a README.",
+    "limit": "Limits that an operator sets: set, list, clear.",
     "process": "Local processes: list.",
     "queue": "Queues: list, get, pause, resume.",
     "scheduler": "The scheduler that leads: get.",
     "schedule": "Schedules: create, list, show, next, pause, resume, trigger, backfill, delete.",
     "submit": "Submit a method as a durable task and print its id.",
     "task": "Tasks: list, get, watch, cancel, retry.",
-    "worker": "Workers: list.",
+    "worker": "Workers: list, get.",
 }
 
 

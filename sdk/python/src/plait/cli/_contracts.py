@@ -8,10 +8,11 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 
 from plait import errors
-from plait.cli import _protoc, _reviews
+from plait.cli import _limits, _protoc, _reviews
 from plait.cli._api import Api, say
 from plait.cli._command import Exit, Stop
 from plait.cli._output import as_dict, duration
+from plait.control.v1 import limit_service_pb2
 from plait.v1 import contract_service_pb2
 
 _COLUMNS = ("METHOD", "QUEUE", "DEADLINE", "ATTEMPT", "KEY", "ORDER")
@@ -86,15 +87,25 @@ async def show(api: Api, service: str) -> Exit:
     served = {each.version: each for each in others if each.workers}
     served.pop(decision.version, None)
     lines += [_reviews.beside_line(each) for _, each in sorted(served.items(), reverse=True)]
-    lines += [f"  {each.method.lstrip('/')}" for each in contract.methods]
+    limited = {each.method: each for each in await _limits.of_service(api, service)}
+    lines += [_method_line(each.method, limited.get(each.method)) for each in contract.methods]
     value = {
         "service": service,
         "methods": [as_dict(each) for each in contract.methods],
+        "limits": [as_dict(each) for each in limited.values()],
         "decision": as_dict(decision),
         "beside": [as_dict(each) for each in served.values()],
     }
     api.output.data(value, "\n".join(lines))
     return Exit.OK
+
+
+def _method_line(method: str, limited: limit_service_pb2.LimitedMethod | None) -> str:
+    """With its limits, where there are some."""
+    name = method.lstrip("/")
+    if limited is None or not (limited.HasField("override") or limited.in_force.ByteSize()):
+        return f"  {name}"
+    return f"  {_limits.line(limited)}"
 
 
 def _announcement(

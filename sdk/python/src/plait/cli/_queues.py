@@ -1,8 +1,9 @@
 """The commands of `plait queue`."""
 
+from plait.cli import _limits
 from plait.cli._api import Api
 from plait.cli._command import Exit
-from plait.cli._output import age
+from plait.cli._output import age, as_dict
 from plait.v1 import task_pb2, task_service_pb2
 
 _COLUMNS = ("QUEUE", "READY", "RUNNING", "WAITING", "DEAD", "OLDEST", "WORKERS", "")
@@ -29,9 +30,13 @@ async def list_queues(api: Api) -> Exit:
 
 
 async def get_queue(api: Api, name: str) -> Exit:
-    """One, with its methods."""
+    """One, with its methods and what an operator has set of them."""
     request = task_service_pb2.GetQueueRequest(name=name)
-    _show(api, (await api.tasks.GetQueue(request, timeout=api.timeout)).queue)
+    queue = (await api.tasks.GetQueue(request, timeout=api.timeout)).queue
+    limited = await _limits.of_methods(api, queue.methods)
+    lines = [_text(queue), *(f"  {_limits.line(each)}" for each in limited)]
+    value = {**as_dict(queue), "limits": [as_dict(each) for each in limited]}
+    api.output.data(value, "\n".join(lines))
     return Exit.OK
 
 
@@ -77,6 +82,10 @@ def _limit(held: task_service_pb2.HeldCount) -> str:
 
 
 def _show(api: Api, queue: task_service_pb2.Queue) -> None:
+    api.output.item(queue, _text(queue))
+
+
+def _text(queue: task_service_pb2.Queue) -> str:
     counts = [
         f"  {task_pb2.TaskState.Name(each.state).removeprefix('TASK_STATE_'):<10} {each.count}"
         for each in queue.counts
@@ -89,4 +98,4 @@ def _show(api: Api, queue: task_service_pb2.Queue) -> None:
         *(f"  {method.lstrip('/')}" for method in queue.methods),
         *(_limit(each) for each in queue.held),
     ]
-    api.output.item(queue, "\n".join(lines))
+    return "\n".join(lines)

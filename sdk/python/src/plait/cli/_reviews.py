@@ -1,9 +1,7 @@
 """Reviews of contracts by the scheduler: what changes, leave to change it, and the history."""
 
 import contextlib
-import getpass
 import hashlib
-import socket
 from collections.abc import AsyncIterator
 
 import grpc
@@ -13,6 +11,7 @@ from plait import _wire, errors
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop
 from plait.cli._output import duration
+from plait.cli._person import myself
 from plait.cli._scheduler import scheduler_address
 from plait.control.v1 import contract_review_service_pb2 as pb
 from plait.control.v1 import contract_review_service_pb2_grpc as pb_grpc
@@ -61,7 +60,7 @@ async def allow(
             digest=hashlib.sha256(request.descriptor_set).hexdigest(),
             services=request.services,
             reason=reason,
-            allowed_by=_myself(),
+            allowed_by=myself(),
         )
         await service.AllowContract(wanted, timeout=api.timeout)
 
@@ -178,13 +177,3 @@ def _row(decision: pb.ContractDecision) -> tuple[str, ...]:
 
 def _when(time: Timestamp) -> str:
     return f"{time.ToDatetime():%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _myself() -> str:
-    """ "user@host"; taken on trust."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        # No such user: a container, mostly.
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"

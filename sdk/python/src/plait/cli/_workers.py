@@ -4,12 +4,20 @@ import grpc
 
 from plait import _wire
 from plait.cli._api import Api
-from plait.cli._command import Exit, split_method
-from plait.cli._output import age
+from plait.cli._command import Exit, Stop, split_method
+from plait.cli._output import age, duration
 from plait.cli._scheduler import scheduler_address
-from plait.control.v1 import directory_service_pb2, directory_service_pb2_grpc
+from plait.control.v1 import (
+    breaker_service_pb2,
+    directory_service_pb2,
+    directory_service_pb2_grpc,
+)
 
-_COLUMNS = ("NAME", "WORKER", "VERSION", "SLOTS", "RUNNING", "SUSPENDED", "DONE", "FAILED", "AGE")
+_COLUMNS = (
+    *("NAME", "WORKER", "VERSION", "SLOTS", "RUNNING", "SUSPENDED", "DONE", "FAILED", "BREAKER"),
+    "AGE",
+)
+_CLOSED = breaker_service_pb2.BREAKER_STATE_CLOSED
 
 
 async def list_workers(api: Api, method: str) -> Exit:
@@ -27,12 +35,57 @@ async def list_workers(api: Api, method: str) -> Exit:
             str(each.suspended),
             str(each.succeeded),
             str(each.failed),
+            _breaker(each),
             age(each.attach_time),
         )
         for each in found
     )
     api.output.items("workers", found, _COLUMNS, rows)
     return Exit.OK
+
+
+async def get_worker(api: Api, worker: str) -> Exit:
+    """One of them, with everything."""
+    async with _wire.open_channel(await scheduler_address(api)) as channel:
+        found = [each for each in await _read(api, channel, "") if each.worker == worker]
+    if not found:
+        raise Stop(
+            Exit.NOT_FOUND,
+            f"no worker {worker} is attached: `plait worker list` has those that are",
+        )
+    api.output.item(found[0], _details(found[0]))
+    return Exit.OK
+
+
+def _details(worker: directory_service_pb2.Worker) -> str:
+    lines = [
+        f"{worker.worker} ({worker.name} {worker.version}, {worker.client})",
+        f"  slots {worker.slots}, window {worker.window}, running {worker.in_flight}, "
+        f"suspended {worker.suspended}",
+        f"  done {worker.succeeded}, failed {worker.failed}",
+        f"  attached {age(worker.attach_time)} ago",
+        *_breaker_lines(worker),
+        *(f"  {method.lstrip('/')}" for method in worker.methods),
+    ]
+    return "\n".join(lines)
+
+
+def _breaker_lines(worker: directory_service_pb2.Worker) -> list[str]:
+    """Why it gets nothing, or little."""
+    why = f"its attempts failed and its peers' did not (opened {worker.breaker_openings} times)"
+    if worker.breaker == breaker_service_pb2.BREAKER_STATE_OPEN:
+        left = duration(worker.breaker_open_for)
+        return [f"  breaker OPEN: it gets no attempts, tried again in {left}; {why}"]
+    if worker.breaker == breaker_service_pb2.BREAKER_STATE_HALF_OPEN:
+        return [f"  breaker HALF_OPEN: it gets a few probes; {why}"]
+    return []
+
+
+def _breaker(worker: directory_service_pb2.Worker) -> str:
+    """ "" for one that is closed, as most are; a scheduler of before knows none."""
+    if worker.breaker in (_CLOSED, breaker_service_pb2.BREAKER_STATE_UNSPECIFIED):
+        return ""
+    return breaker_service_pb2.BreakerState.Name(worker.breaker).removeprefix("BREAKER_STATE_")
 
 
 async def _read(

@@ -1,4 +1,4 @@
-"""`plait worker`: list."""
+"""`plait worker`: list and get."""
 
 from typing import Any
 
@@ -20,3 +20,13 @@ async def list_command(api: Any, method: str) -> Exit:
     from plait.cli import _workers
 
     return await _workers.list_workers(api, method)
+
+
+@worker_command.command("get")
+@click.argument("worker")
+@api_command
+async def get_command(api: Any, worker: str) -> Exit:
+    """Show an attached worker by its id, and what its breaker lets it have."""
+    from plait.cli import _workers
+
+    return await _workers.get_worker(api, worker)

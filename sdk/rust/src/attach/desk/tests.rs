@@ -1,5 +1,6 @@
 use super::*;
 use crate::attempt::Facts;
+use crate::flags::Readings;
 use crate::session::tests::method;
 use std::future::pending;
 
@@ -16,6 +17,7 @@ fn attempt(desk: &Desk, task: u64) -> Attempt {
         client: 1,
         desk: Some(desk.clone()),
         trace: None,
+        flags: Readings::default(),
     })
 }
 

@@ -10,6 +10,8 @@ import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../google/rpc/status_pb.js";
 import { file_google_rpc_status } from "../../google/rpc/status_pb.js";
+import type { FlagRule } from "./flag_service_pb.js";
+import { file_plait_v1_flag_service } from "./flag_service_pb.js";
 import type { Metadatum, Progress } from "./task_pb.js";
 import { file_plait_v1_task } from "./task_pb.js";
 import type { Failure } from "./task_service_pb.js";
@@ -20,7 +22,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/v1/worker_service.proto.
  */
 export const file_plait_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wbGFpdC92MS93b3JrZXJfc2VydmljZS5wcm90bxIIcGxhaXQudjEikQMKDUF0dGFjaFJlcXVlc3QSGQoRYWNjZXB0ZWRfc2VxdWVuY2UYASABKAQSJgoFaGVsbG8YAiABKAsyFS5wbGFpdC52MS5Xb3JrZXJIZWxsb0gAEioKCG91dGNvbWVzGAMgASgLMhYucGxhaXQudjEuT3V0Y29tZUZyYW1lSAASLgoJaGVhcnRiZWF0GAQgASgLMhkucGxhaXQudjEuV29ya2VySGVhcnRiZWF0SAASKwoIcHJvZ3Jlc3MYBSABKAsyFy5wbGFpdC52MS5Qcm9ncmVzc0ZyYW1lSAASLAoJaGFuZF9iYWNrGAYgASgLMhcucGxhaXQudjEuSGFuZEJhY2tGcmFtZUgAEikKB3N1c3BlbmQYByABKAsyFi5wbGFpdC52MS5TdXNwZW5kRnJhbWVIABIoCgZyZXNpemUYCCABKAsyFi5wbGFpdC52MS5Xb3JrZXJSZXNpemVIABImCgVkcmFpbhgJIAEoCzIVLnBsYWl0LnYxLldvcmtlckRyYWluSABCCQoHbWVzc2FnZSK0AQoLV29ya2VySGVsbG8SDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIhCgRoZWxkGAcgAygLMhMucGxhaXQudjEuSGVsZExlYXNlEhEKCWNvbnRyYWN0cxgIIAMoCRIQCghlbmRwb2ludBgJIAEoCSIoCglIZWxkTGVhc2USDAoEdGFzaxgBIAEoBBINCgV0b2tlbhgCIAEoBCJ2CgxPdXRjb21lRnJhbWUSEAoIc2VxdWVuY2UYASABKAQSDQoFdGFza3MYAiADKAQSDgoGdG9rZW5zGAMgAygEEhAKCHBheWxvYWRzGAQgAygMEiMKCGZhaWx1cmVzGAUgAygLMhEucGxhaXQudjEuRmFpbHVyZSIzCg9Xb3JrZXJIZWFydGJlYXQSDwoHcnVubmluZxgBIAEoDRIPCgd3YWl0aW5nGAIgASgNIjsKDVByb2dyZXNzRnJhbWUSKgoHZW50cmllcxgBIAMoCzIZLnBsYWl0LnYxLkF0dGVtcHRQcm9ncmVzcyJUCg9BdHRlbXB0UHJvZ3Jlc3MSDAoEdGFzaxgBIAEoBBINCgV0b2tlbhgCIAEoBBIkCghwcm9ncmVzcxgDIAEoCzISLnBsYWl0LnYxLlByb2dyZXNzIi4KDUhhbmRCYWNrRnJhbWUSDQoFdGFza3MYASADKAQSDgoGdG9rZW5zGAIgAygEIi0KDFN1c3BlbmRGcmFtZRINCgV0YXNrcxgBIAMoBBIOCgZ0b2tlbnMYAiADKAQiHQoMV29ya2VyUmVzaXplEg0KBXNsb3RzGAEgASgNIh0KC1dvcmtlckRyYWluEg4KBnJlYXNvbhgBIAEoCSKbAgoOQXR0YWNoUmVzcG9uc2USKgoHd2VsY29tZRgBIAEoCzIXLnBsYWl0LnYxLldvcmtlcldlbGNvbWVIABIqCghhdHRlbXB0cxgCIAEoCzIWLnBsYWl0LnYxLkF0dGVtcHRGcmFtZUgAEikKB3NldHRsZWQYAyABKAsyFi5wbGFpdC52MS5TZXR0bGVkRnJhbWVIABIjCgRzdG9wGAQgASgLMhMucGxhaXQudjEuU3RvcEZyYW1lSAASLgoJaGVhcnRiZWF0GAUgASgLMhkucGxhaXQudjEuQnJva2VySGVhcnRiZWF0SAASJgoFZHJhaW4YBiABKAsyFS5wbGFpdC52MS5Ccm9rZXJEcmFpbkgAQgkKB21lc3NhZ2UihAEKDVdvcmtlcldlbGNvbWUSNQoSaGVhcnRiZWF0X2ludGVydmFsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiEKBGxvc3QYAiADKAsyEy5wbGFpdC52MS5IZWxkTGVhc2USGQoRcGF5bG9hZF9ieXRlc19tYXgYAyABKAQiowEKDEF0dGVtcHRGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBINCgV0YXNrcxgCIAMoBBIOCgZ0b2tlbnMYAyADKAQSFAoMbWV0aG9kX2luZGV4GAQgAygNEhAKCHBheWxvYWRzGAUgAygMEhIKCnRpbWVvdXRfbXMYBiADKAQSJgoGZXh0cmFzGAcgAygLMhYucGxhaXQudjEuQXR0ZW1wdEV4dHJhIscBCgxBdHRlbXB0RXh0cmESDQoFaW5kZXgYASABKA0SDwoHYXR0ZW1wdBgCIAEoDRIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkSJQoIbWV0YWRhdGEYBCADKAsyEy5wbGFpdC52MS5NZXRhZGF0dW0SGQoRcmVjb3JkZWRfY2hpbGRyZW4YBSABKAQSDgoGcGFyZW50GAYgASgEEhQKDG9yZGVyaW5nX2tleRgHIAEoCRIWCg5jcmVhdGVfdGltZV9tcxgIIAEoBCJLCgxTZXR0bGVkRnJhbWUSEAoIc2VxdWVuY2UYASABKAQSKQoHcmVmdXNlZBgCIAMoCzIYLnBsYWl0LnYxLlJlZnVzZWRPdXRjb21lIlEKDlJlZnVzZWRPdXRjb21lEgwKBHRhc2sYASABKAQSDQoFdG9rZW4YAiABKAQSIgoGc3RhdHVzGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMiNgoJU3RvcEZyYW1lEikKB2VudHJpZXMYASADKAsyGC5wbGFpdC52MS5TdG9wcGVkQXR0ZW1wdCJTCg5TdG9wcGVkQXR0ZW1wdBIMCgR0YXNrGAEgASgEEg0KBXRva2VuGAIgASgEEiQKBnJlYXNvbhgDIAEoDjIULnBsYWl0LnYxLlN0b3BSZWFzb24iEQoPQnJva2VySGVhcnRiZWF0IjcKC0Jyb2tlckRyYWluEigKBWdyYWNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uKpwBCgpTdG9wUmVhc29uEhsKF1NUT1BfUkVBU09OX1VOU1BFQ0lGSUVEEAASGQoVU1RPUF9SRUFTT05fQ0FOQ0VMTEVEEAESFwoTU1RPUF9SRUFTT05fRVhQSVJFRBACEiEKHVNUT1BfUkVBU09OX0FUVEVNUFRfVElNRURfT1VUEAMSGgoWU1RPUF9SRUFTT05fTEVBU0VfTE9TVBAEMlAKDVdvcmtlclNlcnZpY2USPwoGQXR0YWNoEhcucGxhaXQudjEuQXR0YWNoUmVxdWVzdBoYLnBsYWl0LnYxLkF0dGFjaFJlc3BvbnNlKAEwAUImWiRwbGFpdC5kZXYvcGxhaXQvZ2VuL3BsYWl0L3YxO3BsYWl0djFiBnByb3RvMw", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_task, file_plait_v1_task_service]);
+  fileDesc("Ch1wbGFpdC92MS93b3JrZXJfc2VydmljZS5wcm90bxIIcGxhaXQudjEikQMKDUF0dGFjaFJlcXVlc3QSGQoRYWNjZXB0ZWRfc2VxdWVuY2UYASABKAQSJgoFaGVsbG8YAiABKAsyFS5wbGFpdC52MS5Xb3JrZXJIZWxsb0gAEioKCG91dGNvbWVzGAMgASgLMhYucGxhaXQudjEuT3V0Y29tZUZyYW1lSAASLgoJaGVhcnRiZWF0GAQgASgLMhkucGxhaXQudjEuV29ya2VySGVhcnRiZWF0SAASKwoIcHJvZ3Jlc3MYBSABKAsyFy5wbGFpdC52MS5Qcm9ncmVzc0ZyYW1lSAASLAoJaGFuZF9iYWNrGAYgASgLMhcucGxhaXQudjEuSGFuZEJhY2tGcmFtZUgAEikKB3N1c3BlbmQYByABKAsyFi5wbGFpdC52MS5TdXNwZW5kRnJhbWVIABIoCgZyZXNpemUYCCABKAsyFi5wbGFpdC52MS5Xb3JrZXJSZXNpemVIABImCgVkcmFpbhgJIAEoCzIVLnBsYWl0LnYxLldvcmtlckRyYWluSABCCQoHbWVzc2FnZSK0AQoLV29ya2VySGVsbG8SDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIhCgRoZWxkGAcgAygLMhMucGxhaXQudjEuSGVsZExlYXNlEhEKCWNvbnRyYWN0cxgIIAMoCRIQCghlbmRwb2ludBgJIAEoCSIoCglIZWxkTGVhc2USDAoEdGFzaxgBIAEoBBINCgV0b2tlbhgCIAEoBCJ2CgxPdXRjb21lRnJhbWUSEAoIc2VxdWVuY2UYASABKAQSDQoFdGFza3MYAiADKAQSDgoGdG9rZW5zGAMgAygEEhAKCHBheWxvYWRzGAQgAygMEiMKCGZhaWx1cmVzGAUgAygLMhEucGxhaXQudjEuRmFpbHVyZSIzCg9Xb3JrZXJIZWFydGJlYXQSDwoHcnVubmluZxgBIAEoDRIPCgd3YWl0aW5nGAIgASgNIjsKDVByb2dyZXNzRnJhbWUSKgoHZW50cmllcxgBIAMoCzIZLnBsYWl0LnYxLkF0dGVtcHRQcm9ncmVzcyJUCg9BdHRlbXB0UHJvZ3Jlc3MSDAoEdGFzaxgBIAEoBBINCgV0b2tlbhgCIAEoBBIkCghwcm9ncmVzcxgDIAEoCzISLnBsYWl0LnYxLlByb2dyZXNzIi4KDUhhbmRCYWNrRnJhbWUSDQoFdGFza3MYASADKAQSDgoGdG9rZW5zGAIgAygEIi0KDFN1c3BlbmRGcmFtZRINCgV0YXNrcxgBIAMoBBIOCgZ0b2tlbnMYAiADKAQiHQoMV29ya2VyUmVzaXplEg0KBXNsb3RzGAEgASgNIh0KC1dvcmtlckRyYWluEg4KBnJlYXNvbhgBIAEoCSLBAgoOQXR0YWNoUmVzcG9uc2USKgoHd2VsY29tZRgBIAEoCzIXLnBsYWl0LnYxLldvcmtlcldlbGNvbWVIABIqCghhdHRlbXB0cxgCIAEoCzIWLnBsYWl0LnYxLkF0dGVtcHRGcmFtZUgAEikKB3NldHRsZWQYAyABKAsyFi5wbGFpdC52MS5TZXR0bGVkRnJhbWVIABIjCgRzdG9wGAQgASgLMhMucGxhaXQudjEuU3RvcEZyYW1lSAASLgoJaGVhcnRiZWF0GAUgASgLMhkucGxhaXQudjEuQnJva2VySGVhcnRiZWF0SAASJgoFZHJhaW4YBiABKAsyFS5wbGFpdC52MS5Ccm9rZXJEcmFpbkgAEiQKBWZsYWdzGAcgASgLMhMucGxhaXQudjEuRmxhZ0ZyYW1lSABCCQoHbWVzc2FnZSKnAQoNV29ya2VyV2VsY29tZRI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SIQoEbG9zdBgCIAMoCzITLnBsYWl0LnYxLkhlbGRMZWFzZRIZChFwYXlsb2FkX2J5dGVzX21heBgDIAEoBBIhCgVmbGFncxgEIAMoCzISLnBsYWl0LnYxLkZsYWdSdWxlIj8KCUZsYWdGcmFtZRIhCgVmbGFncxgBIAMoCzISLnBsYWl0LnYxLkZsYWdSdWxlEg8KB3JlbW92ZWQYAiADKAkiowEKDEF0dGVtcHRGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBINCgV0YXNrcxgCIAMoBBIOCgZ0b2tlbnMYAyADKAQSFAoMbWV0aG9kX2luZGV4GAQgAygNEhAKCHBheWxvYWRzGAUgAygMEhIKCnRpbWVvdXRfbXMYBiADKAQSJgoGZXh0cmFzGAcgAygLMhYucGxhaXQudjEuQXR0ZW1wdEV4dHJhIvwBCgxBdHRlbXB0RXh0cmESDQoFaW5kZXgYASABKA0SDwoHYXR0ZW1wdBgCIAEoDRIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkSJQoIbWV0YWRhdGEYBCADKAsyEy5wbGFpdC52MS5NZXRhZGF0dW0SGQoRcmVjb3JkZWRfY2hpbGRyZW4YBSABKAQSDgoGcGFyZW50GAYgASgEEhQKDG9yZGVyaW5nX2tleRgHIAEoCRIWCg5jcmVhdGVfdGltZV9tcxgIIAEoBBIQCghmbGFnX2tleRgJIAEoCRIhCgVmbGFncxgKIAMoCzISLnBsYWl0LnYxLkZsYWdSdWxlIksKDFNldHRsZWRGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBIpCgdyZWZ1c2VkGAIgAygLMhgucGxhaXQudjEuUmVmdXNlZE91dGNvbWUiUQoOUmVmdXNlZE91dGNvbWUSDAoEdGFzaxgBIAEoBBINCgV0b2tlbhgCIAEoBBIiCgZzdGF0dXMYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1cyI2CglTdG9wRnJhbWUSKQoHZW50cmllcxgBIAMoCzIYLnBsYWl0LnYxLlN0b3BwZWRBdHRlbXB0IlMKDlN0b3BwZWRBdHRlbXB0EgwKBHRhc2sYASABKAQSDQoFdG9rZW4YAiABKAQSJAoGcmVhc29uGAMgASgOMhQucGxhaXQudjEuU3RvcFJlYXNvbiIRCg9Ccm9rZXJIZWFydGJlYXQiNwoLQnJva2VyRHJhaW4SKAoFZ3JhY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24qnAEKClN0b3BSZWFzb24SGwoXU1RPUF9SRUFTT05fVU5TUEVDSUZJRUQQABIZChVTVE9QX1JFQVNPTl9DQU5DRUxMRUQQARIXChNTVE9QX1JFQVNPTl9FWFBJUkVEEAISIQodU1RPUF9SRUFTT05fQVRURU1QVF9USU1FRF9PVVQQAxIaChZTVE9QX1JFQVNPTl9MRUFTRV9MT1NUEAQyUAoNV29ya2VyU2VydmljZRI/CgZBdHRhY2gSFy5wbGFpdC52MS5BdHRhY2hSZXF1ZXN0GhgucGxhaXQudjEuQXR0YWNoUmVzcG9uc2UoATABQiZaJHBsYWl0LmRldi9wbGFpdC9nZW4vcGxhaXQvdjE7cGxhaXR2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_flag_service, file_plait_v1_task, file_plait_v1_task_service]);
 
 /**
  * One message from a worker.
@@ -511,6 +513,14 @@ export type AttachResponse = Message<"plait.v1.AttachResponse"> & {
      */
     value: BrokerDrain;
     case: "drain";
+  } | {
+    /**
+     * Feature flags changed; holds for attempts that begin from now on.
+     *
+     * @generated from field: plait.v1.FlagFrame flags = 7;
+     */
+    value: FlagFrame;
+    case: "flags";
   } | { case: undefined; value?: undefined };
 };
 
@@ -547,6 +557,13 @@ export type WorkerWelcome = Message<"plait.v1.WorkerWelcome"> & {
    * @generated from field: uint64 payload_bytes_max = 3;
    */
   payloadBytesMax: bigint;
+
+  /**
+   * All feature flags; they take the place of those that the worker knew.
+   *
+   * @generated from field: repeated plait.v1.FlagRule flags = 4;
+   */
+  flags: FlagRule[];
 };
 
 /**
@@ -555,6 +572,34 @@ export type WorkerWelcome = Message<"plait.v1.WorkerWelcome"> & {
  */
 export const WorkerWelcomeSchema: GenMessage<WorkerWelcome> = /*@__PURE__*/
   messageDesc(file_plait_v1_worker_service, 12);
+
+/**
+ * Feature flags that changed.
+ *
+ * @generated from message plait.v1.FlagFrame
+ */
+export type FlagFrame = Message<"plait.v1.FlagFrame"> & {
+  /**
+   * Those that were set, as they are now.
+   *
+   * @generated from field: repeated plait.v1.FlagRule flags = 1;
+   */
+  flags: FlagRule[];
+
+  /**
+   * Names of those that were removed.
+   *
+   * @generated from field: repeated string removed = 2;
+   */
+  removed: string[];
+};
+
+/**
+ * Describes the message plait.v1.FlagFrame.
+ * Use `create(FlagFrameSchema)` to create a new message.
+ */
+export const FlagFrameSchema: GenMessage<FlagFrame> = /*@__PURE__*/
+  messageDesc(file_plait_v1_worker_service, 13);
 
 /**
  * Work for a worker, in columns.
@@ -617,7 +662,7 @@ export type AttemptFrame = Message<"plait.v1.AttemptFrame"> & {
  * Use `create(AttemptFrameSchema)` to create a new message.
  */
 export const AttemptFrameSchema: GenMessage<AttemptFrame> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 13);
+  messageDesc(file_plait_v1_worker_service, 14);
 
 /**
  * Rare facts of one attempt.
@@ -680,6 +725,21 @@ export type AttemptExtra = Message<"plait.v1.AttemptExtra"> & {
    * @generated from field: uint64 create_time_ms = 8;
    */
   createTimeMs: bigint;
+
+  /**
+   * The key by which feature flags are read, where it is another than ordering key, idempotency key or id: that of the
+   * flow, for a child without keys of its own.
+   *
+   * @generated from field: string flag_key = 9;
+   */
+  flagKey: string;
+
+  /**
+   * Flags as earlier runs of this flow read them before they asked for children: this run reads the same.
+   *
+   * @generated from field: repeated plait.v1.FlagRule flags = 10;
+   */
+  flags: FlagRule[];
 };
 
 /**
@@ -687,7 +747,7 @@ export type AttemptExtra = Message<"plait.v1.AttemptExtra"> & {
  * Use `create(AttemptExtraSchema)` to create a new message.
  */
 export const AttemptExtraSchema: GenMessage<AttemptExtra> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 14);
+  messageDesc(file_plait_v1_worker_service, 15);
 
 /**
  * Outcomes are durable, up to and including a sequence number.
@@ -715,7 +775,7 @@ export type SettledFrame = Message<"plait.v1.SettledFrame"> & {
  * Use `create(SettledFrameSchema)` to create a new message.
  */
 export const SettledFrameSchema: GenMessage<SettledFrame> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 15);
+  messageDesc(file_plait_v1_worker_service, 16);
 
 /**
  * An outcome that changed nothing.
@@ -750,7 +810,7 @@ export type RefusedOutcome = Message<"plait.v1.RefusedOutcome"> & {
  * Use `create(RefusedOutcomeSchema)` to create a new message.
  */
 export const RefusedOutcomeSchema: GenMessage<RefusedOutcome> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 16);
+  messageDesc(file_plait_v1_worker_service, 17);
 
 /**
  * Attempts to stop now; an outcome is no longer wanted.
@@ -771,7 +831,7 @@ export type StopFrame = Message<"plait.v1.StopFrame"> & {
  * Use `create(StopFrameSchema)` to create a new message.
  */
 export const StopFrameSchema: GenMessage<StopFrame> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 17);
+  messageDesc(file_plait_v1_worker_service, 18);
 
 /**
  * An attempt to stop.
@@ -806,7 +866,7 @@ export type StoppedAttempt = Message<"plait.v1.StoppedAttempt"> & {
  * Use `create(StoppedAttemptSchema)` to create a new message.
  */
 export const StoppedAttemptSchema: GenMessage<StoppedAttempt> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 18);
+  messageDesc(file_plait_v1_worker_service, 19);
 
 /**
  * Nothing to say but that the broker lives.
@@ -821,7 +881,7 @@ export type BrokerHeartbeat = Message<"plait.v1.BrokerHeartbeat"> & {
  * Use `create(BrokerHeartbeatSchema)` to create a new message.
  */
 export const BrokerHeartbeatSchema: GenMessage<BrokerHeartbeat> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 19);
+  messageDesc(file_plait_v1_worker_service, 20);
 
 /**
  * The broker is going.
@@ -842,7 +902,7 @@ export type BrokerDrain = Message<"plait.v1.BrokerDrain"> & {
  * Use `create(BrokerDrainSchema)` to create a new message.
  */
 export const BrokerDrainSchema: GenMessage<BrokerDrain> = /*@__PURE__*/
-  messageDesc(file_plait_v1_worker_service, 20);
+  messageDesc(file_plait_v1_worker_service, 21);
 
 /**
  * Why an attempt is stopped.

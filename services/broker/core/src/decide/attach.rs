@@ -95,6 +95,7 @@ impl Partition {
         step.effects.push(Effect::WorkerWelcome {
             conn: attach.conn,
             lost,
+            flags: self.flags(),
         });
         let left = orphans
             .iter()

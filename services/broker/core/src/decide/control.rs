@@ -1,9 +1,10 @@
 //! Commands of operators and of the scheduler: policies, pauses, windows, redrives, keys.
 
-use crate::command::{Command, Gate, LEADER_KEY};
+use crate::command::{Command, Gate, LEADER_KEY, WorkerGate};
 use crate::effect::{Effect, Error, Reply};
 use crate::ids::{Millis, ReplyTag};
 use crate::live::alarms::Alarm;
+use crate::live::worker_gate::{self as live, Sayings};
 use crate::partition::{Partition, Step};
 use crate::record::Record;
 use bytes::Bytes;
@@ -31,6 +32,11 @@ impl Partition {
             }
             Command::SetWindows { tag, windows } => (tag, Ok(self.set_windows(windows))),
             Command::SetGates { tag, gates } => (tag, Ok(self.set_gates(gates, now))),
+            Command::SetWorkerGates { tag, gates } => (tag, Ok(self.set_worker_gates(gates, now))),
+            Command::AwaitFailures { tag } => match self.live.failures.wait(tag) {
+                Some(before) => (before, Ok(Reply::Done)),
+                None => return,
+            },
             Command::KvPut {
                 tag,
                 key,
@@ -112,6 +118,37 @@ impl Partition {
         }
     }
 
+    fn set_worker_gates(&mut self, gates: Vec<WorkerGate>, now: Millis) -> Reply {
+        let mut unknown = Vec::new();
+        let since = self.next_token();
+        for gate in gates {
+            let Some(number) = self.live.workers.by_id.get(&gate.worker).copied() else {
+                unknown.push(gate.worker);
+                continue;
+            };
+            let until = now.saturating_add(gate.valid_ms);
+            let worker = self.live.workers.changing(number);
+            worker.gate = live::WorkerGate::new(gate.permits, since, until);
+            worker.said = Sayings::default();
+            if gate.permits.is_some() {
+                self.live.alarms.set(until, Alarm::WorkerGate(number));
+            }
+        }
+        Reply::Unknown(unknown)
+    }
+
+    /// A worker's gate was to be set again by now, if it was not. Another worker may have its number.
+    pub(super) fn worker_gate_over(&mut self, number: u32, now: Millis) {
+        let since = self.next_token();
+        let workers = &mut self.live.workers;
+        let worker = workers.slab.get(number);
+        if worker.is_some_and(|found| found.gate.permits.is_some() && found.gate.until <= now) {
+            let worker = workers.changing(number);
+            worker.gate = live::WorkerGate::new(None, since, now);
+            worker.said = Sayings::default();
+        }
+    }
+
     fn kv_put(
         &mut self,
         key: Arc<str>,
@@ -121,6 +158,7 @@ impl Partition {
     ) -> Result<Reply, Error> {
         self.check_version(&key, expected)?;
         let version = self.state.kv.version.saturating_add(1);
+        let flag = (Arc::clone(&key), value.clone());
         self.commit(
             Record::KvPut {
                 key,
@@ -129,6 +167,7 @@ impl Partition {
             },
             step,
         );
+        self.tell_flag(&flag.0, Some(&flag.1), step);
         Ok(Reply::Version(version))
     }
 
@@ -140,7 +179,9 @@ impl Partition {
     ) -> Result<Reply, Error> {
         self.check_version(&key, expected)?;
         if self.state.kv.version_of(&key) > 0 {
+            let name = Arc::clone(&key);
             self.commit(Record::KvDeleted { key }, step);
+            self.tell_flag(&name, None, step);
         }
         Ok(Reply::Done)
     }

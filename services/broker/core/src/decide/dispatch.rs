@@ -6,6 +6,7 @@ use crate::ids::{Millis, Token};
 use crate::live::classes::{Kind, Turn};
 use crate::partition::{Partition, Step};
 use crate::record::{ExpiryCause, Record, Start};
+use crate::state::families;
 use crate::state::slab::NONE;
 
 /// The counter of a token takes its lower 40 bits; the epoch stands above.
@@ -189,7 +190,7 @@ impl Partition {
             timeout_ms: remaining.min(policy.attempt_timeout_ms),
             request: self.state.blobs.request(task),
             envelope: self.state.blobs.envelope(task),
-            extra: task.rare.as_ref().and_then(|_| extra(task)),
+            extra: task.rare.as_ref().and_then(|_| self.extra(slot)),
             created_at: task.created_at,
         };
         let start = Start {
@@ -203,6 +204,7 @@ impl Partition {
             self.live.workers.touched.push(worker_number);
         }
         *worker.counter(false, policy.latency) += 1;
+        worker.gate.take_permit();
         worker.sends(u64::from(granted.request.len) + u64::from(granted.envelope.len));
         worker.starts.push(start);
         worker.attempts.push(granted);
@@ -262,18 +264,21 @@ impl Partition {
         self.state.arm(slot);
         self.changed(slot);
     }
-}
 
-fn extra(task: &crate::state::task::Task) -> Option<Box<AttemptExtra>> {
-    let extra = AttemptExtra {
-        idempotency_key: task.idempotency_key().cloned(),
-        ordering_key: task.ordering_key().cloned(),
-        recorded_children: task.family().map_or(0, |family| family.count),
-        parent: task.birth().map(|birth| birth.parent),
-    };
-    let rare = extra.idempotency_key.is_some()
-        || extra.ordering_key.is_some()
-        || extra.recorded_children > 0
-        || extra.parent.is_some();
-    rare.then(|| Box::new(extra))
+    fn extra(&self, slot: u32) -> Option<Box<AttemptExtra>> {
+        let task = &self.state.tasks[slot];
+        let extra = AttemptExtra {
+            idempotency_key: task.idempotency_key().cloned(),
+            ordering_key: task.ordering_key().cloned(),
+            recorded_children: task.family().map_or(0, |family| family.count),
+            parent: task.birth().map(|birth| birth.parent),
+            flag_key: self.inherited_flag_key(slot),
+            flags: families::flags(&self.state.tasks, slot),
+        };
+        let rare = extra.idempotency_key.is_some()
+            || extra.ordering_key.is_some()
+            || extra.recorded_children > 0
+            || extra.parent.is_some();
+        rare.then(|| Box::new(extra))
+    }
 }

@@ -2,16 +2,20 @@
 
 use crate::effect::TaskState;
 use crate::ids::Millis;
-use crate::partition::{Figures, MethodFigures, Partition, QueueFigures, WorkerFigures};
+use crate::partition::{
+    Figures, MethodFigures, Partition, QueueFigures, WorkerFigures, WorkerSaid,
+};
 use crate::state::methods::Tally;
 use std::sync::Arc;
 
 impl Partition {
     pub(crate) fn figures(&mut self, now: Millis) -> Figures {
+        let (mut workers, methods) = (self.worker_figures(), self.method_figures());
+        self.take_sayings(&mut workers, &methods);
         Figures {
-            workers: self.worker_figures(),
+            workers,
             queues: self.queue_figures(now),
-            methods: self.method_figures(),
+            methods,
             lost: std::mem::take(&mut self.live.lost),
         }
     }
@@ -30,6 +34,7 @@ impl Partition {
                 succeeded: std::mem::take(&mut worker.succeeded),
                 failed: std::mem::take(&mut worker.failed),
                 busy_ms: std::mem::take(&mut worker.busy_ms),
+                said: WorkerSaid::default(),
             }
         });
         figures.collect()
@@ -82,9 +87,7 @@ impl Partition {
             submitted: tally.submitted,
             outcomes: tally.outcomes,
             fresh: tally.fresh,
-            permits: methods
-                .find(&method)
-                .and_then(|number| methods.gate(number).permits),
+            permits: methods.permits(&method),
             retried: tally.retried,
             busy_ms: tally.busy_ms,
             method,

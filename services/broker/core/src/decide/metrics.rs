@@ -27,6 +27,9 @@ impl Partition {
                 .map(|(path, family)| self.method_metrics(path, family))
                 .collect(),
             workers: attached().count() as u64,
+            workers_gated: attached()
+                .filter(|worker| worker.gate.permits.is_some())
+                .count() as u64,
             slots: attached().map(|worker| u64::from(worker.slots)).sum(),
             in_flight: self.in_flight(),
             tasks_in_memory,

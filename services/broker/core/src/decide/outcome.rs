@@ -4,6 +4,7 @@ use super::backoff;
 use crate::command::Outcome;
 use crate::effect::{Effect, Error};
 use crate::ids::{ConnId, Millis, TaskId, Token};
+use crate::live::worker_gate::Verdict;
 use crate::partition::{Partition, Step};
 use crate::policy::Latency;
 use crate::record::{Blob, ExpiryCause, Failure, Record, ReturnCause};
@@ -127,23 +128,28 @@ impl Partition {
         let task = &self.state.tasks[slot];
         let busy_ms = now.saturating_sub(task.started_at().unwrap_or(now));
         let (method, token) = (task.method, task.token());
-        self.state
-            .methods
-            .count_outcome(method, token, (code, lost), busy_ms);
-        let holder = self
-            .state
-            .leases
-            .slab
-            .get(task.lease())
-            .map_or(NONE, |lease| lease.worker);
+        let lease = self.state.leases.slab.get(task.lease());
+        let holder = lease.map_or(NONE, |lease| lease.worker);
+        let mut says_nothing = lost;
         if holder != NONE {
             let worker = &mut self.live.workers.slab[holder];
+            // Whoever is closed off is ill itself: its failures are not the method's.
+            says_nothing |= worker.gate.permits.is_some();
             worker.busy_ms += busy_ms;
+            if worker.gate.covers(token) {
+                worker
+                    .said
+                    .add(method, Verdict::of(if lost { 1 } else { code }));
+            }
             if code == 0 {
                 worker.succeeded += 1;
             } else {
                 worker.failed += 1;
             }
+        }
+        let methods = &mut self.state.methods;
+        if methods.count_outcome(method, token, (code, says_nothing), busy_ms) {
+            self.live.failures.begin();
         }
     }
 

@@ -165,6 +165,7 @@ impl Partition {
                 Some(Alarm::Reattach) => self.reattach_over(now, step),
                 Some(Alarm::Held(number)) => self.held_for_long(number, now, step),
                 Some(Alarm::Gate(method)) => self.gate_over(method, now),
+                Some(Alarm::WorkerGate(worker)) => self.worker_gate_over(worker, now),
                 Some(Alarm::Session(session)) => {
                     if self.is_idle(session, now) {
                         idle.push(session);

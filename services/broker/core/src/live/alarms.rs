@@ -12,6 +12,8 @@ pub(crate) enum Alarm {
     Held(u64),
     /// A gate was not set again in time; of the method with this number.
     Gate(u32),
+    /// The same of a worker, by its number.
+    WorkerGate(u32),
     /// A session may have been idle for too long.
     Session(SessionId),
 }

@@ -2,6 +2,7 @@
 
 use super::classes::Classes;
 use super::reserve::Offer;
+use super::worker_gate::{Sayings, WorkerGate};
 use crate::effect::Attempt;
 use crate::ids::ConnId;
 use crate::policy::Latency;
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     /// As the scheduler set it.
     pub(crate) window: Option<u32>,
     pub(crate) draining: bool,
+    pub(crate) gate: WorkerGate,
+    pub(crate) said: Sayings,
     /// Unfinished attempts by latency class, suspended flows not counted.
     in_flight: [u32; Latency::ALL.len()],
     pub(crate) suspended: u32,
@@ -67,6 +70,8 @@ pub(crate) fn attached(conn: ConnId, id: Arc<str>, class: u32, positions: Vec<u3
         slots: 1,
         window: None,
         draining: false,
+        gate: WorkerGate::default(),
+        said: Sayings::default(),
         in_flight: [0; Latency::ALL.len()],
         suspended: 0,
         sent: 0,
@@ -113,12 +118,14 @@ impl Worker {
 
     /// Attempts it may be given that begin at once.
     pub(crate) fn free_slots(&self) -> u32 {
-        self.effective_slots().saturating_sub(self.in_flight())
+        let free = self.effective_slots().saturating_sub(self.in_flight());
+        self.gate.permits.map_or(free, |permits| free.min(permits))
     }
 
-    /// What it brings to its class. One that drains is none of it any more.
+    /// What it brings to its class. One that drains is none of it any more, and one with a gate is not for now: what is
+    /// critical would not find a slot there.
     fn offered(&self) -> Offer {
-        if self.draining {
+        if self.draining || self.gate.permits.is_some() {
             return Offer::default();
         }
         Offer {
@@ -132,7 +139,8 @@ impl Worker {
         if self.draining || self.unread_bytes >= UNREAD_BYTES_MAX {
             0
         } else {
-            self.window().saturating_sub(self.in_flight())
+            let room = self.window().saturating_sub(self.in_flight());
+            self.gate.permits.map_or(room, |permits| room.min(permits))
         }
     }
 

@@ -6,6 +6,7 @@ use super::task::{Birth, FAR, Link, Stage, Task, Timer, UNPLACED};
 use crate::effect::TaskState;
 use crate::ids::{Millis, Token};
 use crate::record::NewTask;
+use std::sync::Arc;
 
 /// Numbers stay below this, so that counting on from any log never overflows.
 pub(super) const TASKS_MAX: u64 = 1 << 62;
@@ -88,6 +89,7 @@ pub(super) fn new_task(new: &NewTask, method: u32, time: Millis) -> Task {
             parent: *parent,
             key: key.clone(),
             sibling: Link::FREE,
+            flags: (!new.flags.is_empty()).then(|| Arc::from(&new.flags[..])),
             asked: Token(0),
             awaited: Token(0),
         }));

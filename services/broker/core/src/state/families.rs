@@ -7,6 +7,7 @@ use super::task::{Family, Link, Task};
 use crate::effect::TaskState;
 use crate::ids::TaskId;
 use crate::record::ChildKey;
+use std::sync::Arc;
 
 /// Children by (parent, key).
 #[derive(Debug, Default)]
@@ -54,14 +55,18 @@ impl Families {
             first: NONE,
             count: 0,
             unfinished: 0,
+            readers: 0,
         };
+        let reads = birth.flags.is_some();
         let family = tasks[parent].more_mut().family.get_or_insert(none);
         let next = std::mem::replace(&mut family.first, slot);
+        family.readers += u64::from(reads);
         family.count += 1;
         family.unfinished += u64::from(open);
         set(tasks, slot, |link| *link = Link { prev: NONE, next });
         if next != NONE {
             set(tasks, next, |link| link.prev = slot);
+            share_flags(tasks, slot, next);
         }
     }
 
@@ -73,6 +78,7 @@ impl Families {
         let Link { prev, next } = birth.sibling;
         let parent = tasks.find(birth.parent);
         let open = !tasks[slot].is_final();
+        let reads = birth.flags.is_some();
         let hash = self.slots.hash((birth.parent, &birth.key));
         self.slots.remove(hash, slot);
         if prev != NONE {
@@ -90,6 +96,7 @@ impl Families {
         }
         family.count = family.count.saturating_sub(1);
         family.unfinished = family.unfinished.saturating_sub(u64::from(open));
+        family.readers = family.readers.saturating_sub(u64::from(reads));
     }
 
     /// A child became final, or is run again.
@@ -136,6 +143,38 @@ pub(crate) fn is_orphan(tasks: &TaskTable, child: u32) -> bool {
 /// The first child of a task, or NONE.
 pub(crate) fn first(tasks: &TaskTable, parent: u32) -> u32 {
     tasks[parent].family().map_or(NONE, |family| family.first)
+}
+
+/// Feature flags as the runs of a flow had read them when they asked for its children, each reading once.
+pub(crate) fn flags(tasks: &TaskTable, parent: u32) -> Vec<Arc<[u8]>> {
+    let mut found: Vec<Arc<[u8]>> = Vec::new();
+    let mut left = tasks[parent].family().map_or(0, |family| family.readers);
+    let mut child = first(tasks, parent);
+    while left > 0 && child != NONE {
+        if let Some(flags) = tasks[child].birth().and_then(|birth| birth.flags.as_ref()) {
+            left -= 1;
+            // Siblings share what is equal, and a run's later readings begin with its earlier ones.
+            let known = |other: &Arc<[u8]>| Arc::ptr_eq(other, flags) || other == flags;
+            if !found.iter().any(known) {
+                found.push(Arc::clone(flags));
+            }
+        }
+        child = next(tasks, child);
+    }
+    found
+}
+
+fn share_flags(tasks: &mut TaskTable, slot: u32, sibling: u32) {
+    let flags = |slot: u32| tasks[slot].birth().and_then(|birth| birth.flags.as_ref());
+    let (Some(own), Some(known)) = (flags(slot), flags(sibling)) else {
+        return;
+    };
+    if own == known {
+        let known = Arc::clone(known);
+        if let Some(birth) = tasks[slot].birth_mut() {
+            birth.flags = Some(known);
+        }
+    }
 }
 
 /// The next sibling of a child, or NONE.

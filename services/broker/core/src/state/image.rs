@@ -9,6 +9,7 @@ use crate::effect::TaskState;
 use crate::ids::Millis;
 use crate::image::{Image, TaskImage};
 use crate::record::{Blob, NewTask, Reason, Record};
+use bytes::Bytes;
 use std::sync::Arc;
 
 impl State {
@@ -117,6 +118,7 @@ impl State {
             ordering_key: task.ordering_key().cloned(),
             limit_key: rare.and_then(|rare| rare.limit_key.clone()),
             parent: task.birth().map(|birth| (birth.parent, birth.key.clone())),
+            flags: flags_of(task),
             digest: rare.map_or(0, |rare| rare.digest),
             request: placed(self.blobs.request(task)),
             envelope: placed(self.blobs.envelope(task)),
@@ -235,6 +237,11 @@ fn restore_failure(task: &mut Task, image: &TaskImage) {
     if image.state != TaskState::Expired || *failure != expired(running, None) {
         task.more_mut().failure = Some(Box::new(failure.clone()));
     }
+}
+
+fn flags_of(task: &Task) -> Bytes {
+    let flags = task.birth().and_then(|birth| birth.flags.as_deref());
+    flags.map_or_else(Bytes::new, Bytes::copy_from_slice)
 }
 
 /// The state as of a time: whether a wait is over is told by the clock, not by a record.

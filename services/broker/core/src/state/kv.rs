@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Keys with values and versions.
@@ -18,6 +19,16 @@ impl Kv {
         // A value may stay for months: it must not pin the buffer it arrived in.
         self.entries
             .insert(Arc::clone(key), (Bytes::copy_from_slice(value), version));
+    }
+
+    /// The entries whose keys begin with this.
+    pub(crate) fn under<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a (Bytes, u64))> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let entries = self.entries.range::<str, _>(from);
+        entries.take_while(move |(key, _)| key.starts_with(prefix))
     }
 
     /// The version of a key; 0: there is none.

@@ -54,6 +54,7 @@ fn new(id: u64) -> NewTask {
         ordering_key: Some("o".into()),
         limit_key: Some("l".into()),
         parent: (id > 1).then_some((TaskId(1), ChildKey::Nth(7, id as u32))),
+        flags: Bytes::from_static(b"flags"),
         digest: 7,
         request: Blob::resident(Bytes::from_static(b"request")),
         envelope: Blob::resident(Bytes::from_static(b"envelope")),

@@ -7,6 +7,8 @@ use super::slab::NONE;
 use super::totals::Totals;
 use crate::effect::{HeldBy, TaskState};
 use crate::ids::{Millis, Token};
+use crate::live::failures::{FAILURES_MIN, SHARE};
+use crate::live::worker_gate::Verdict;
 use crate::metrics::BreakerState;
 use crate::policy::{MethodPolicy, method_of};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +86,8 @@ pub(crate) struct Tally {
     pub(crate) fresh: [u64; 17],
     pub(crate) retried: u64,
     pub(crate) busy_ms: u64,
+    /// Failures that say that the method is ill, since fresh outcomes were taken last.
+    ill: u64,
 }
 
 impl Default for Gate {
@@ -311,6 +315,35 @@ impl Methods {
         found
     }
 
+    /// Fresh outcomes since this or figures were asked for last, by method, where there are some or a gate is.
+    pub(crate) fn take_fresh(&mut self) -> Vec<(Arc<str>, [u64; 17])> {
+        let mut found = Vec::new();
+        for (path, first) in &self.families {
+            let mut sum = Tally::default();
+            for at in 0..self.methods[*first as usize].routes.len() {
+                let route = self.methods[*first as usize].routes[at];
+                let tally = &mut self.methods[route as usize].tally;
+                tally.ill = 0;
+                let fresh = std::mem::take(&mut tally.fresh);
+                sum.add(&Tally {
+                    fresh,
+                    ..Tally::default()
+                });
+            }
+            let gated = self.methods[*first as usize].gate.permits.is_some();
+            if gated || sum.fresh.iter().any(|count| *count > 0) {
+                found.push((Arc::clone(path), sum.fresh));
+            }
+        }
+        found
+    }
+
+    /// How many attempts the gate of a method lets begin; `None`: there is none.
+    pub(crate) fn permits(&self, method: &str) -> Option<u32> {
+        self.find(method)
+            .and_then(|number| self.gate(number).permits)
+    }
+
     fn queue_or_new(&mut self, name: &Arc<str>) -> u32 {
         if let Some(queue) = self.by_name.get(name) {
             return *queue;
@@ -486,26 +519,34 @@ impl Methods {
         gate.probing = permits.is_some_and(|permits| permits > 0);
         gate.since = since;
         for route in self.routes(family).to_vec() {
-            self.methods[route as usize].tally.fresh = [0; 17];
+            let tally = &mut self.methods[route as usize].tally;
+            (tally.fresh, tally.ill) = ([0; 17], 0);
         }
         self.restrain(family);
         family
     }
 
-    /// An attempt ended, or was lost with its worker, which says nothing of the method: as if it was cancelled.
+    /// An attempt ended. At a worker that is lost or closed off, it says nothing of the method: as if it was cancelled.
+    /// Whether so many fail that breakers must know.
     pub(crate) fn count_outcome(
         &mut self,
         number: u32,
         token: Token,
-        (code, lost): (u32, bool),
+        (code, says_nothing): (u32, bool),
         busy_ms: u64,
-    ) {
-        let fresh = token >= self.gate(number).since;
+    ) -> bool {
+        let gate = self.gate(number);
+        let (fresh, gated) = (token >= gate.since, gate.permits.is_some());
         let tally = &mut self.methods[number as usize].tally;
         let code = (code as usize).min(16);
         tally.outcomes[code] += 1;
-        tally.fresh[if lost { CANCELLED } else { code }] += u64::from(fresh);
+        tally.fresh[if says_nothing { CANCELLED } else { code }] += u64::from(fresh);
         tally.busy_ms += busy_ms;
+        if gated || says_nothing || Verdict::of(code as u32) != Verdict::Ill {
+            return false;
+        }
+        tally.ill += 1;
+        tally.ill >= FAILURES_MIN && tally.ill * SHARE >= tally.fresh.iter().sum()
     }
 
     /// One task more in a state.

@@ -168,6 +168,8 @@ pub(crate) struct Birth {
     pub(crate) key: ChildKey,
     /// Its place among its siblings.
     pub(crate) sibling: Link,
+    /// Feature flags as the parent's run had read them; shared with the sibling before, where they are equal.
+    pub(crate) flags: Option<Arc<[u8]>>,
     /// Token of the parent's run that asked for it last. Not durable: runs end with the process.
     pub(crate) asked: Token,
     /// Token of the parent's run that awaits it. Not durable.
@@ -180,6 +182,8 @@ pub(crate) struct Family {
     pub(crate) first: u32,
     pub(crate) count: u64,
     pub(crate) unfinished: u64,
+    /// Children whose record tells of feature flags.
+    pub(crate) readers: u64,
 }
 
 impl Task {

@@ -80,12 +80,21 @@ fn new_task() -> impl Strategy<Value = NewTask> {
                 idempotency_key: keys.0,
                 ordering_key: keys.1,
                 limit_key: keys.2,
+                flags: flags_of(keys.3.as_ref()),
                 parent: keys.3,
                 digest: 1,
                 request,
                 envelope,
             },
         )
+}
+
+/// Some children tell of feature flags, some of the same ones.
+fn flags_of(parent: Option<&(TaskId, ChildKey)>) -> Bytes {
+    match parent {
+        Some((TaskId(number), _)) if number % 3 > 0 => Bytes::from(vec![*number as u8 % 3]),
+        _ => Bytes::new(),
+    }
 }
 
 fn limited(policy: MethodPolicy) -> MethodPolicy {
@@ -291,6 +300,10 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (text(), any::<Option<u32>>(), any::<u64>()).prop_map(move |(method, permits, valid_ms)| {
             Command::SetGates { tag, gates: vec![Gate { method, permits, valid_ms }] }
         }),
+        1 => (text(), any::<Option<u32>>(), any::<u64>()).prop_map(move |(worker, permits, valid_ms)| {
+            Command::SetWorkerGates { tag, gates: vec![WorkerGate { worker, permits, valid_ms }] }
+        }),
+        1 => Just(()).prop_map(move |()| Command::AwaitFailures { tag }),
         3 => Just(()).prop_map(|()| Command::Tick),
     ]
 }
@@ -349,6 +362,7 @@ fn a_request_that_claims_the_end_of_all_offsets_is_survived() {
             ordering_key: None,
             limit_key: None,
             parent: None,
+            flags: Bytes::new(),
             digest: 1,
             request: Blob::stored(u64::MAX - 1, 5),
             envelope,

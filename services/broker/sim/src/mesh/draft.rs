@@ -84,7 +84,9 @@ impl Draft {
             let text = |key: &Option<Name>| key.as_deref().unwrap_or_default().to_owned();
             frame.idempotency_keys.push(text(&draft.key));
             frame.ordering_keys.push(text(&draft.order));
-            frame.limit_keys.push(draft.limit.clone().unwrap_or_default());
+            frame
+                .limit_keys
+                .push(draft.limit.clone().unwrap_or_default());
             frame.options.extend(draft.options(index as u32));
         }
         frame

@@ -52,6 +52,7 @@ impl Operator {
         let observe = control::ObserveRequest {
             scheduler: "simulation".to_owned(),
             figures_interval: None,
+            ..control::ObserveRequest::default()
         };
         let mut events = in_time(scheduler.observe(observe)).await?.into_inner();
         let mut contracts = ContractServiceClient::new(channel);

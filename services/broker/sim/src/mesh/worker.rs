@@ -170,7 +170,7 @@ impl Worker {
                     self.desk.lose(entry.task, entry.token);
                 }
             }
-            Some(Message::Heartbeat(_) | Message::Drain(_)) | None => {}
+            Some(Message::Heartbeat(_) | Message::Drain(_) | Message::Flags(_)) | None => {}
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::story::Call;
 use super::{Action, World};
 use crate::history::{Event, Name, Task};
 use crate::points::Point;
-use plait_broker_core::command::Command;
+use plait_broker_core::command::{Command, WorkerGate};
 use plait_broker_core::effect::TaskState;
 use plait_broker_core::ids::TaskId;
 use std::collections::BTreeMap;
@@ -84,6 +84,20 @@ impl World {
         let tag = self.tag(Call::Other);
         let delay = self.dice.span(5_000);
         self.after(delay, Action::Call(Command::SetWindows { tag, windows }));
+        self.set_gate(at);
+    }
+
+    /// As the breaker of a worker does: nothing, or a few probes; it is over by itself.
+    fn set_gate(&mut self, at: usize) {
+        let gate = WorkerGate {
+            worker: self.workers[at].name.clone(),
+            permits: Some(self.dice.below(4) as u32),
+            valid_ms: self.dice.span(10_000),
+        };
+        let (tag, gates) = (self.tag(Call::Other), vec![gate]);
+        let delay = self.dice.span(5_000);
+        let set = Command::SetWorkerGates { tag, gates };
+        self.after(delay, Action::Call(set));
     }
 
     fn redrive(&mut self) {

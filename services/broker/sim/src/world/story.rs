@@ -161,6 +161,7 @@ impl World {
             }
             Effect::ArchivesReleased { archives } => self.remove_archives(&archives),
             Effect::LogReleasable
+            | Effect::FlagChanged { .. }
             | Effect::TaskChanged { .. }
             | Effect::WatchArchived { .. }
             | Effect::WatchFailed { .. } => {}

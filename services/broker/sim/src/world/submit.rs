@@ -83,7 +83,8 @@ impl World {
             | Command::Redrive { tag, .. }
             | Command::PauseQueue { tag, .. }
             | Command::ResumeQueue { tag, .. }
-            | Command::SetWindows { tag, .. } => *tag,
+            | Command::SetWindows { tag, .. }
+            | Command::SetWorkerGates { tag, .. } => *tag,
             _ => return,
         };
         // The caller heard meanwhile that the broker is gone.

@@ -30,6 +30,7 @@ pub(super) fn task(id: u64, request: &'static [u8], envelope: &'static [u8]) -> 
         ordering_key: None,
         limit_key: None,
         parent: None,
+        flags: Bytes::new(),
         digest: 0,
         request: Blob::resident(Bytes::from_static(request)),
         envelope: Blob::resident(Bytes::from_static(envelope)),
@@ -116,7 +117,8 @@ fn new_task(blob: BoxedStrategy<Blob>) -> impl Strategy<Value = NewTask> {
     let keys = (of(name()), of(name()), of(name()));
     let times = (0..=9_u8, time(), time());
     let digest = prop_oneof![Just(0), any::<u128>()];
-    let rest = (of(child()), digest, blob.clone(), blob);
+    let flags = vec(any::<u8>(), 0..9).prop_map(Bytes::from);
+    let rest = (of(child()), digest, blob.clone(), blob, flags);
     (id(), select(vec!["/a.B/C", "/a.B/D"]), times, keys, rest).prop_map(
         |(id, method, (priority, start_at, expire_at), keys, rest)| NewTask {
             id,
@@ -127,6 +129,11 @@ fn new_task(blob: BoxedStrategy<Blob>) -> impl Strategy<Value = NewTask> {
             idempotency_key: keys.0,
             ordering_key: keys.1,
             limit_key: keys.2,
+            flags: if rest.0.is_some() {
+                rest.4
+            } else {
+                Bytes::new()
+            },
             parent: rest.0,
             digest: rest.1,
             request: rest.2,

@@ -43,6 +43,7 @@ impl Scheduler {
             scheduler: "test".to_owned(),
             figures_interval: prost_types::Duration::try_from(std::time::Duration::from_millis(50))
                 .ok(),
+            ..control::ObserveRequest::default()
         };
         let events = broker
             .control()

@@ -10,7 +10,7 @@ from plait.control.v1 import control_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.channel import CALL_SECONDS
 from plait_scheduler.broker.epoch import Epoch
 from plait_scheduler.broker.events import to_duration, to_event
-from plait_scheduler.broker.policies import to_method_policy
+from plait_scheduler.broker.policies import to_method_limits, to_method_policy
 from plait_scheduler.broker.retry import bounded
 from plait_scheduler.domain.events import Event
 from plait_scheduler.domain.gates import Gate
@@ -33,7 +33,9 @@ class Control:
         ends.
         """
         request = pb.ObserveRequest(
-            scheduler=scheduler, figures_interval=to_duration(figures_interval_ms)
+            scheduler=scheduler,
+            figures_interval=to_duration(figures_interval_ms),
+            early_figures=True,
         )
         call = self._stub.Observe(request, metadata=self._epoch.metadata())
         try:
@@ -85,12 +87,37 @@ class Control:
         request = pb.SetGatesRequest(
             gates=[
                 pb.MethodGate(
-                    method=gate.method, permits=gate.permits, valid_for=to_duration(gate.valid_ms)
+                    method=gate.name, permits=gate.permits, valid_for=to_duration(gate.valid_ms)
                 )
                 for gate in gates
             ]
         )
         response = await self._stub.SetGates(
+            request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
+        )
+        return list(response.unknown)
+
+    async def set_worker_gates(self, gates: Sequence[Gate]) -> Sequence[str]:
+        """Sets how many attempts workers may have; returns the workers that are not attached."""
+        request = pb.SetWorkerGatesRequest(
+            gates=[
+                pb.WorkerGate(
+                    worker=gate.name, permits=gate.permits, valid_for=to_duration(gate.valid_ms)
+                )
+                for gate in gates
+            ]
+        )
+        response = await self._stub.SetWorkerGates(
+            request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
+        )
+        return list(response.unknown)
+
+    async def set_limits(self, policies: Sequence[MethodPolicy]) -> Sequence[str]:
+        """Puts the limits of these policies in force, durably, and nothing else of them; returns
+        the methods that are not known.
+        """
+        request = pb.SetLimitsRequest(limits=[to_method_limits(each) for each in policies])
+        response = await self._stub.SetLimits(
             request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
         )
         return list(response.unknown)

@@ -1,5 +1,7 @@
 """Events of the wire as events of the domain."""
 
+from collections.abc import Sequence
+
 from google.protobuf.duration_pb2 import Duration
 
 from plait.control.v1 import control_service_pb2 as pb
@@ -61,7 +63,13 @@ def _attached(message: pb.WorkerAttached) -> WorkerAttached:
     )
 
 
+def _said(worker: pb.WorkerFigures, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    columns = zip(worker.methods, worker.well, worker.ill, strict=False)
+    return {names[place]: (well, ill) for place, well, ill in columns if place < len(names)}
+
+
 def _figures(message: pb.Figures) -> Figures:
+    names = [method.method for method in message.methods]
     return Figures(
         interval_ms=message.interval.seconds * 1000 + message.interval.nanos // 1_000_000,
         workers=tuple(
@@ -74,6 +82,9 @@ def _figures(message: pb.Figures) -> Figures:
                 succeeded=worker.succeeded,
                 failed=worker.failed,
                 busy_ms=worker.busy_ms,
+                said=_said(worker, names),
+                said_nothing=worker.said_nothing,
+                permits=worker.permits if worker.HasField("permits") else None,
             )
             for worker in message.workers
         ),
@@ -98,4 +109,5 @@ def _figures(message: pb.Figures) -> Figures:
         lost=tuple(
             LostAttempts(each.worker, each.attempts, tuple(each.tasks)) for each in message.lost
         ),
+        early=message.early,
     )

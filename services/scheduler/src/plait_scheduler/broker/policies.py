@@ -55,6 +55,20 @@ def to_method_policy(policy: MethodPolicy, route: Route | None = None) -> pb.Met
     )
 
 
+def to_method_limits(policy: MethodPolicy) -> pb.MethodLimits:
+    """Its limits alone."""
+    rate = policy.rate_limit
+    return pb.MethodLimits(
+        method=policy.method,
+        rate_limit=rate.limit if rate else 0,
+        rate_period_ms=rate.period_ms if rate else 0,
+        rate_burst=rate.burst if rate else 0,
+        rate_by_key=rate.by_key if rate else False,
+        concurrency_limit=policy.concurrency_limit,
+        concurrency_per_key=policy.concurrency_per_key,
+    )
+
+
 def to_method_info(policy: MethodPolicy, route: Route | None = None) -> contract_pb.MethodInfo:
     """What submitters and workers need to know of it."""
     return contract_pb.MethodInfo(

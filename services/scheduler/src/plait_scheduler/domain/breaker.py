@@ -48,9 +48,15 @@ class Outcomes:
         ignored = codes[CANCELLED] if len(codes) > CANCELLED else 0
         return cls(sum(codes) - bad - ignored, bad, ignored)
 
+    def without(self, good: int, bad: int) -> "Outcomes":
+        """Those that are left without some."""
+        return Outcomes(max(0, self.good - good), max(0, self.bad - bad), self.ignored)
+
 
 class MethodBreaker:
-    """The breaker of one method. `now_ms` is from any monotonic origin and never goes back."""
+    """The breaker of one method, or of one worker. `now_ms` is from any monotonic origin and never
+    goes back.
+    """
 
     def __init__(self, config: Breaker, now_ms: int) -> None:
         self.config = config
@@ -75,6 +81,10 @@ class MethodBreaker:
             self._count_probes(now_ms, outcomes)
         elif self.state is State.CLOSED:
             self._count(now_ms, outcomes)
+
+    def open(self, now_ms: int) -> None:
+        """Opens it, whatever was counted."""
+        self._open(now_ms)
 
     def take_over(self, now_ms: int) -> None:
         """Begins with the gate that another scheduler has set, which says that the method was ill,

@@ -17,7 +17,7 @@ INITIAL_BACKOFF_MS = 100
 MAX_BACKOFF_MS = 5_000
 # Envoy's own default. Calls under way from one client to one version of a service.
 REQUESTS_MAX = 1024
-# Of a version's workers: never more than half, and one alone stays.
+# Of a version's workers: while less than half are out one more may be (A50), and one alone stays.
 EJECTED_PERCENT_MAX = 50
 EJECTION_HOSTS_MIN = 2
 

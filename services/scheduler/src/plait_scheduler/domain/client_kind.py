@@ -28,6 +28,7 @@ class Feature(enum.Enum):
     RETRY = "retries"
     REQUESTS_MAX = "circuit breaking"
     OUTLIER = "outlier ejection"
+    FAULT = "fault injection"
 
 
 _AGENTS = {
@@ -43,7 +44,11 @@ _AGENTS = {
 # (grpc/grpc#34547, #40633).
 _LACKS = {
     ClientKind.C_CORE: frozenset({Feature.TIMEOUT}),
-    ClientKind.RUST: frozenset({Feature.TIMEOUT, Feature.REQUESTS_MAX, Feature.OUTLIER}),
+    ClientKind.RUST: frozenset(
+        {Feature.TIMEOUT, Feature.REQUESTS_MAX, Feature.OUTLIER, Feature.FAULT}
+    ),
+    # Unlike the others, a filter that a client does not know may be rejected by it.
+    ClientKind.OTHER: frozenset({Feature.FAULT}),
 }
 
 

@@ -62,6 +62,8 @@ class Directory:
                 self._workers[event.worker] = replace(known, attached=event) if known else entry
             case WorkerDetached():
                 self._workers.pop(event.worker, None)
+            case Figures(early=True):
+                pass
             case Figures():
                 # Those that have not come back by the first figures will not.
                 self._before = {}

@@ -1,6 +1,7 @@
 """What the scheduler observes, as decisions need it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,13 @@ class WorkerFigures:
     failed: int = 0
     # Time from dispatch to outcome, summed over those that ended in the interval.
     busy_ms: int = 0
+    # How attempts ended that began since its gate was set last, by method: how many say that it is
+    # well, how many that it is ill.
+    said: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    # Those that say nothing, as cancelled ones.
+    said_nothing: int = 0
+    # Attempts that its gate lets it have; None: any number.
+    permits: int | None = None
 
     @property
     def ended(self) -> int:
@@ -135,6 +143,9 @@ class Figures:
     queues: tuple[QueueFigures, ...] = ()
     # Workers that went away with attempts under way.
     lost: tuple[LostAttempts, ...] = ()
+    # Whether they came before their time and have only what breakers go by, which is not told
+    # again: workers of whom nothing is said are not in them.
+    early: bool = False
 
 
 Event = ContractAnnounced | WorkerAttached | WorkerDetached | Figures

@@ -7,7 +7,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from plait_scheduler.domain.call_fault import CallFault
 from plait_scheduler.domain.call_policy import (
     CallPolicy,
     ClusterPolicy,
@@ -42,6 +44,8 @@ class Route:
     # Clusters and their shares, by name.
     weights: tuple[tuple[str, int], ...]
     policy: CallPolicy
+    # What an operator makes of them.
+    fault: CallFault | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +89,23 @@ def services_of(endpoints: Iterable[Endpoint]) -> set[str]:
     return {_service(method) for each in endpoints for method in each.methods}
 
 
-def build(endpoints: Sequence[Endpoint], policies: Mapping[str, Sequence[MethodPolicy]]) -> Mesh:
-    """The picture of these endpoints. `policies` by service; defaults for what it lacks."""
+def build(
+    endpoints: Sequence[Endpoint],
+    policies: Mapping[str, Sequence[MethodPolicy]],
+    faults: Mapping[str, CallFault] = MappingProxyType({}),
+) -> Mesh:
+    """The picture of these endpoints. `policies` by service; defaults for what it lacks. `faults`
+    by method.
+    """
     names = sorted(services_of(endpoints))
-    return Mesh({name: _build(name, endpoints, policies.get(name, ())) for name in names})
+    return Mesh({name: _build(name, endpoints, policies.get(name, ()), faults) for name in names})
 
 
 def _build(
-    service: str, endpoints: Sequence[Endpoint], policies: Sequence[MethodPolicy]
+    service: str,
+    endpoints: Sequence[Endpoint],
+    policies: Sequence[MethodPolicy],
+    faults: Mapping[str, CallFault],
 ) -> Service:
     members: dict[str, list[Endpoint]] = {}
     methods: dict[str, tuple[str, ...]] = {}
@@ -113,6 +126,7 @@ def _build(
             method,
             _weights({name: found for name, found in members.items() if method in methods[name]}),
             call_policy(by_method[method]) if method in by_method else CallPolicy(),
+            faults.get(method),
         )
         for method in sorted({method for served in methods.values() for method in served})
     )

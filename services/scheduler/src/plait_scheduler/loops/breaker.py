@@ -1,4 +1,6 @@
-"""The breaker loop: parks the tasks of methods that fail, and lets probes through."""
+"""The breaker loop: parks the tasks of methods that fail, closes off workers that are ill, and lets
+probes through.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +9,8 @@ from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.policy_book import PolicyBook
 from plait_scheduler.domain.breaker import State
 from plait_scheduler.domain.events import Figures
-from plait_scheduler.domain.gates import Gates
+from plait_scheduler.domain.gates import Change, Gates
+from plait_scheduler.domain.worker_gates import WorkerGates
 from plait_scheduler.loops.loop import Counts, Loop
 
 # Figures that wait here; older ones are dropped.
@@ -20,13 +23,20 @@ class BreakerLoop(Loop):
     name = "breaker"
 
     def __init__(
-        self, control: Control, policies: PolicyBook, monotonic_ms: Callable[[], int]
+        self,
+        control: Control,
+        policies: PolicyBook,
+        group_of: Callable[[str], str],
+        monotonic_ms: Callable[[], int],
     ) -> None:
+        """`group_of` names the group of a worker: those that can take one another's work."""
         super().__init__()
+        self._group_of = group_of
         self._monotonic_ms = monotonic_ms
         self._control = control
         self._policies = policies
         self.gates = Gates()
+        self.workers = WorkerGates()
         self._inbox: asyncio.Queue[Figures] = asyncio.Queue(INBOX_MAX)
         self._next: Figures | None = None
 
@@ -43,11 +53,13 @@ class BreakerLoop(Loop):
             self._inbox.get_nowait()
         self._policies.forget()
         self.gates.reset()
+        self.workers.reset()
 
     def begin(self) -> None:
         """A new term begins: what was known of methods was another leader's to change."""
         self.reset()
         self.gates.clear()
+        self.workers.clear()
 
     async def wait(self) -> None:
         self._next = await self._inbox.get()
@@ -61,14 +73,29 @@ class BreakerLoop(Loop):
             policy = await self._policies.of(method)
             policies[method] = policy.breaker if policy else None
         now_ms = self._monotonic_ms()
-        for change in self.gates.observe(now_ms, figures.methods, policies):
-            log = self._log.warning if change.state is State.OPEN else self._log.info
-            log(f"breaker.{change.state.name.lower()}", method=change.method, ms=change.open_ms)
-            # Here and not in the answer, which is lost where the broker does not take the gates.
-            self.tally.done[change.state.name.lower()] += 1
+        # Workers first: what fails at one of them only is not its methods' fault.
+        changes = self.workers.observe(now_ms, figures.workers, self._group_of, early=figures.early)
+        for change in changes:
+            self._tell("worker.", change, worker=change.name)
+        excluded = self.workers.excluded(figures.workers)
+        for change in self.gates.observe(now_ms, figures.methods, policies, excluded):
+            self._tell("breaker.", change, method=change.name)
+        return await self._set(now_ms, figures)
+
+    async def _set(self, now_ms: int, figures: Figures) -> Counts:
+        of_workers = self.workers.wanted(now_ms, figures.workers)
+        if of_workers:
+            await self._control.set_worker_gates(of_workers)
+            self.workers.told(of_workers)
         wanted = self.gates.wanted(now_ms, figures.methods)
-        if not wanted:
-            return {}
-        await self._control.set_gates(wanted)
-        self.gates.told(wanted)
-        return {"gates": len(wanted)}
+        if wanted:
+            await self._control.set_gates(wanted)
+            self.gates.told(wanted)
+        return {"gates": len(wanted), "worker_gates": len(of_workers)}
+
+    def _tell(self, prefix: str, change: Change, **of: str) -> None:
+        state = change.state.name.lower()
+        log = self._log.warning if change.state is State.OPEN else self._log.info
+        log(f"{prefix}{state}", ms=change.open_ms, **of)
+        # Here and not in the answer, which is lost where the broker does not take the gates.
+        self.tally.done[f"{prefix.replace('.', '_')}{state}".removeprefix("breaker_")] += 1

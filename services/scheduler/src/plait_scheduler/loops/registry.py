@@ -17,6 +17,7 @@ from plait_scheduler.descriptors.contract_reader import ContractReadError, read_
 from plait_scheduler.domain.contract import Contract
 from plait_scheduler.domain.events import ContractAnnounced
 from plait_scheduler.domain.registry import Invalid, Review
+from plait_scheduler.limits.book import LimitBook
 from plait_scheduler.loops.loop import Counts, Loop
 
 # Announcements that wait here; more wait in the broker, which stops reading for us.
@@ -52,12 +53,13 @@ class RegistryLoop(Loop):
         control: Control,
         reviewer: Reviewer,
         records: Records,
+        limits: LimitBook,
         attached: Callable[[str], Iterable[Sequence[str]]],
         now_ms: Callable[[], int],
         in_force: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
         """`attached`: for each attached worker of a service, the digests that it announced.
-        `in_force` is told of services that have another contract now.
+        `limits` are the operator's; `in_force` is told of services that have another contract now.
         """
         config.validate()
         super().__init__()
@@ -65,6 +67,7 @@ class RegistryLoop(Loop):
         self._control = control
         self._reviewer = reviewer
         self._records = records
+        self._limits = limits
         self._attached = attached
         self._now_ms = now_ms
         self._in_force = in_force
@@ -184,7 +187,9 @@ class RegistryLoop(Loop):
                     self._log.warning("contract.record.contended", service=service)
         routes = {path: one for each in decisions.values() for path, one in each.routes.items()}
         kept = [name for name, one in case.dockets.items() if one.keeps_policies]
-        await self._control.accept(announced.announcement, review.policies, routes, kept)
+        async with self._limits.deciding() as limited:
+            policies = limited(review.policies)
+            await self._control.accept(announced.announcement, policies, routes, kept)
         if not announced.validate_only:
             self._in_force(announced.services)
             for service in (each for each, one in decisions.items() if one.allowed):

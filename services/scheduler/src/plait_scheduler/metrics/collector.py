@@ -36,12 +36,20 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Breakers:
+    """Those that there are, by name."""
+
+    methods: Callable[[], Mapping[str, MethodBreaker]]
+    workers: Callable[[], Mapping[str, MethodBreaker]]
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What is read. Everything is asked on the event loop, so nothing changes meanwhile."""
 
     standing: Callable[[], Standing]
     loops: Sequence[Loop]
-    breakers: Callable[[], Mapping[str, MethodBreaker]]
+    breakers: Breakers
     # Schedules, where they are known.
     schedules: Callable[[], Iterable[Record]]
 
@@ -97,10 +105,17 @@ class SchedulerCollector(Collector):
             "How often the breaker has opened since it was closed last.",
             labels=["method"],
         )
-        for method, breaker in sorted(self._sources.breakers().items()) if leads else ():
+        breakers = self._sources.breakers
+        for method, breaker in sorted(breakers.methods().items()) if leads else ():
             state.add_metric([method], STATES[breaker.state])
             openings.add_metric([method], breaker.openings)
-        return state, openings
+        workers = GaugeMetricFamily(
+            "plait_scheduler_worker_breakers", "Workers by their breakers.", labels=["state"]
+        )
+        counts = Counter(each.state for each in breakers.workers().values())
+        for each in STATES if leads else ():
+            workers.add_metric([each.name.lower()], counts[each])
+        return state, openings, workers
 
     def _schedules(self, leads: bool) -> Iterable[Metric]:
         states = Counter({"active": 0, "paused": 0})

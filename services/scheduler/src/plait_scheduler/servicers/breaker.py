@@ -11,7 +11,8 @@ from plait_scheduler.domain.breaker import MethodBreaker, State
 from plait_scheduler.domain.gates import Gates
 from plait_scheduler.servicers.doors import Doors
 
-_STATES = {
+# As the API tells them.
+STATES = {
     State.CLOSED: pb.BREAKER_STATE_CLOSED,
     State.OPEN: pb.BREAKER_STATE_OPEN,
     State.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
@@ -44,7 +45,7 @@ def _message(method: str, breaker: MethodBreaker, now_ms: int) -> pb.MethodBreak
     left_ms = breaker.left_open_ms(now_ms)
     return pb.MethodBreaker(
         method=method,
-        state=_STATES[breaker.state],
+        state=STATES[breaker.state],
         age=to_duration(max(0, now_ms - breaker.since_ms)),
         open_for=to_duration(left_ms) if left_ms else None,
         openings=breaker.openings,

@@ -1,20 +1,54 @@
 """The directory service: who serves what, for people and for direct calls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from plait.control.v1 import breaker_service_pb2 as breaker_pb
 from plait.control.v1 import directory_service_pb2 as pb
 from plait.control.v1 import directory_service_pb2_grpc as pb_grpc
+from plait_scheduler.broker.events import to_duration
 from plait_scheduler.domain.directory import Directory, WorkerEntry
 from plait_scheduler.domain.routes import method_of
+from plait_scheduler.domain.worker_gates import WorkerGates
+from plait_scheduler.servicers.breaker import STATES
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.xds.control_plane import ControlPlane, Rejection
 from plait_scheduler.xds.load import Load, Loads
 
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What is known of direct calls."""
+
+    # Who is told where workers are.
+    plane: ControlPlane
+    # What they report.
+    loads: Loads
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBreakers:
+    """The breakers of workers, and the clock that they go by."""
+
+    gates: WorkerGates
+    monotonic_ms: Callable[[], int]
+
+    def fill(self, worker: pb.Worker) -> None:
+        """Says what the worker's breaker lets through; one that nothing was said of is closed."""
+        breaker = self.gates.breakers().get(worker.worker)
+        if breaker is None:
+            worker.breaker = breaker_pb.BREAKER_STATE_CLOSED
+            return
+        worker.breaker = STATES[breaker.state]
+        worker.breaker_openings = breaker.openings
+        if left_ms := breaker.left_open_ms(self.monotonic_ms()):
+            worker.breaker_open_for.CopyFrom(to_duration(left_ms))
 
 
 class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
@@ -24,12 +58,12 @@ class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
         self,
         directory: Directory,
         doors: Doors,
-        plane: ControlPlane,
-        loads: Loads,
+        calls: Calls,
+        breakers: WorkerBreakers,
     ) -> None:
         self._directory = directory
-        self._plane = plane
-        self._loads = loads
+        self._plane, self._loads = calls.plane, calls.loads
+        self._breakers = breakers
         self._doors = doors
 
     async def ListWorkers(
@@ -44,7 +78,7 @@ class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
         offset = await _offset(request.page_token, context)
         size = min(request.page_size, PAGE_SIZE_MAX) if request.page_size > 0 else PAGE_SIZE
         entries = self._directory.workers(request.method)
-        return _page(entries, offset, size)
+        return _page(entries, offset, size, self._breakers)
 
     async def GetDirectCalls(
         self,
@@ -91,10 +125,15 @@ async def _offset(
     return int(token)
 
 
-def _page(entries: Sequence[WorkerEntry], offset: int, size: int) -> pb.ListWorkersResponse:
+def _page(
+    entries: Sequence[WorkerEntry], offset: int, size: int, breakers: WorkerBreakers
+) -> pb.ListWorkersResponse:
     end = offset + size
+    workers = [_worker(entry) for entry in entries[offset:end]]
+    for worker in workers:
+        breakers.fill(worker)
     return pb.ListWorkersResponse(
-        workers=[_worker(entry) for entry in entries[offset:end]],
+        workers=workers,
         next_page_token=str(end) if end < len(entries) else "",
     )
 

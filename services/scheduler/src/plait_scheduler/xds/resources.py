@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from plait_scheduler.broker.events import to_duration
+from plait_scheduler.domain.call_fault import CallFault
 from plait_scheduler.domain.call_policy import (
     EJECTED_PERCENT_MAX,
     EJECTION_HOSTS_MIN,
@@ -22,7 +23,9 @@ from plait_xds import (
     cluster_pb2,
     core_pb2,
     endpoint_pb2,
+    fault_pb2,
     listener_pb2,
+    percent_pb2,
     route_pb2,
     router_pb2,
 )
@@ -39,6 +42,8 @@ _LOCALITY: Final = core_pb2.Locality(region="plait", zone="mesh")
 _ADS: Final = core_pb2.ConfigSource(
     ads=core_pb2.AggregatedConfigSource(), resource_api_version=core_pb2.V3
 )
+# The name by which routes say what a filter is to do.
+_FAULT: Final = "fault"
 # Of a digest, in hexadecimal digits.
 _DIGITS: Final = 12
 
@@ -87,21 +92,21 @@ class Resources:
             return _resource(name, build(cluster))
         service = self._mesh.services.get(name)
         if type_url == LISTENERS:
-            return _resource(name, _listener(name) if service else _nobody(name, kind))
+            return _resource(name, _listener(service, kind) if service else _nobody(name, kind))
         if type_url == ROUTES and service:
             return _resource(name, _routes(service, kind))
         return None
 
 
 def _resource(name: str, message: Message) -> Resource:
-    body = Any()
-    body.Pack(message, deterministic=True)
+    body = _packed(message)
     return Resource(name, body, hashlib.sha256(body.value).hexdigest()[:_DIGITS])
 
 
-def _listener(name: str) -> listener_pb2.Listener:
-    rds = hcm_pb2.Rds(config_source=_ADS, route_config_name=name)
-    return _api_listener(name, hcm_pb2.HttpConnectionManager(rds=rds, http_filters=http_filters()))
+def _listener(service: Service, kind: ClientKind) -> listener_pb2.Listener:
+    rds = hcm_pb2.Rds(config_source=_ADS, route_config_name=service.name)
+    filters = _filters(faulty=_is_faulty(service, kind))
+    return _api_listener(service.name, hcm_pb2.HttpConnectionManager(rds=rds, http_filters=filters))
 
 
 def _nobody(name: str, kind: ClientKind) -> listener_pb2.Listener:
@@ -112,28 +117,42 @@ def _nobody(name: str, kind: ClientKind) -> listener_pb2.Listener:
     if kind is ClientKind.NODE:
         # Calls of grpc-js wait for ever where no host is theirs, and fail where no route is.
         empty.virtual_hosts.add(name=name, domains=["*"])
-    manager = hcm_pb2.HttpConnectionManager(route_config=empty, http_filters=http_filters())
+    manager = hcm_pb2.HttpConnectionManager(route_config=empty, http_filters=_filters())
     return _api_listener(name, manager)
 
 
 def _api_listener(name: str, manager: hcm_pb2.HttpConnectionManager) -> listener_pb2.Listener:
-    packed = Any()
-    packed.Pack(manager, deterministic=True)
     return listener_pb2.Listener(
-        name=name, api_listener=listener_pb2.ApiListener(api_listener=packed)
+        name=name, api_listener=listener_pb2.ApiListener(api_listener=_packed(manager))
     )
 
 
-def http_filters() -> list[hcm_pb2.HttpFilter]:
-    """What every call passes through."""
-    router = Any()
-    router.Pack(router_pb2.Router(), deterministic=True)
-    return [hcm_pb2.HttpFilter(name="router", typed_config=router)]
+def _filters(*, faulty: bool = False) -> list[hcm_pb2.HttpFilter]:
+    """What every call passes through. Where no method has a fault there is no filter for one, so
+    that nobody has it in the way who does not want it.
+    """
+    router = hcm_pb2.HttpFilter(name="router", typed_config=_packed(router_pb2.Router()))
+    if not faulty:
+        return [router]
+    nothing = _packed(fault_pb2.HTTPFault())
+    return [hcm_pb2.HttpFilter(name=_FAULT, typed_config=nothing, is_optional=True), router]
+
+
+def _is_faulty(service: Service, kind: ClientKind) -> bool:
+    told = is_told(kind, Feature.FAULT)
+    return told and any(each.fault is not None for each in service.routes)
+
+
+def _packed(message: Message) -> Any:
+    packed = Any()
+    packed.Pack(message, deterministic=True)
+    return packed
 
 
 def _routes(service: Service, kind: ClientKind) -> route_pb2.RouteConfiguration:
-    filters = b"".join(each.SerializeToString(deterministic=True) for each in http_filters())
-    digest = hashlib.sha256(filters).hexdigest()[:_DIGITS]
+    filters = _filters(faulty=_is_faulty(service, kind))
+    text = b"".join(each.SerializeToString(deterministic=True) for each in filters)
+    digest = hashlib.sha256(text).hexdigest()[:_DIGITS]
     # grpc-js looks at the filters of a changed listener only when the routes changed as well.
     host = route_pb2.VirtualHost(name=f"{service.name}~{digest}", domains=["*"])
     host.routes.extend(_route(each, kind) for each in service.routes)
@@ -148,8 +167,28 @@ def _route(route: Route, kind: ClientKind) -> route_pb2.Route:
         for name, weight in route.weights:
             action.weighted_clusters.clusters.add(name=name, weight=UInt32Value(value=weight))
     _say(action, route.policy, kind)
-    return route_pb2.Route(
+    made = route_pb2.Route(
         name=route.method, match=route_pb2.RouteMatch(path=route.method), route=action
+    )
+    if route.fault is not None and is_told(kind, Feature.FAULT):
+        made.typed_per_filter_config[_FAULT].CopyFrom(_packed(_fault(route.fault)))
+    return made
+
+
+def _fault(fault: CallFault) -> fault_pb2.HTTPFault:
+    message = fault_pb2.HTTPFault()
+    if fault.abort is not None:
+        message.abort.grpc_status = fault.abort.code
+        message.abort.percentage.CopyFrom(_millionths(fault.abort.share))
+    if fault.delay is not None:
+        message.delay.fixed_delay.CopyFrom(to_duration(fault.delay.delay_ms))
+        message.delay.percentage.CopyFrom(_millionths(fault.delay.share))
+    return message
+
+
+def _millionths(share: int) -> percent_pb2.FractionalPercent:
+    return percent_pb2.FractionalPercent(
+        numerator=share, denominator=percent_pb2.FractionalPercent.MILLION
     )
 
 

@@ -25,7 +25,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a breaker lets through.
+// What a breaker of a method or a worker lets through.
 type BreakerState int32
 
 const (
@@ -33,7 +33,7 @@ const (
 	BreakerState_BREAKER_STATE_UNSPECIFIED BreakerState = 0
 	// Everything.
 	BreakerState_BREAKER_STATE_CLOSED BreakerState = 1
-	// Nothing: READY tasks are PARKED.
+	// Nothing. A method's READY tasks are PARKED; a worker's share goes to others.
 	BreakerState_BREAKER_STATE_OPEN BreakerState = 2
 	// A few probes.
 	BreakerState_BREAKER_STATE_HALF_OPEN BreakerState = 3

@@ -33,8 +33,10 @@ type ObserveRequest struct {
 	Scheduler string `protobuf:"bytes,1,opt,name=scheduler,proto3" json:"scheduler,omitempty"`
 	// How often figures are wanted. Default 1 s; at least 50 ms.
 	FiguresInterval *durationpb.Duration `protobuf:"bytes,2,opt,name=figures_interval,json=figuresInterval,proto3" json:"figures_interval,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Whether early figures are wanted, too: those that come as soon as attempts of a method begin to fail.
+	EarlyFigures  bool `protobuf:"varint,3,opt,name=early_figures,json=earlyFigures,proto3" json:"early_figures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ObserveRequest) Reset() {
@@ -79,6 +81,13 @@ func (x *ObserveRequest) GetFiguresInterval() *durationpb.Duration {
 		return x.FiguresInterval
 	}
 	return nil
+}
+
+func (x *ObserveRequest) GetEarlyFigures() bool {
+	if x != nil {
+		return x.EarlyFigures
+	}
+	return false
 }
 
 // Something that happened.
@@ -479,7 +488,11 @@ type Figures struct {
 	// Every method with outcomes in the interval.
 	Methods []*MethodFigures `protobuf:"bytes,4,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Workers that went away with attempts under way in the interval; at most 1000.
-	Lost          []*LostAttempts `protobuf:"bytes,5,rep,name=lost,proto3" json:"lost,omitempty"`
+	Lost []*LostAttempts `protobuf:"bytes,5,rep,name=lost,proto3" json:"lost,omitempty"`
+	// These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
+	// only what breakers go by: fresh outcomes and permits of methods, and the same of workers. That is not told again;
+	// everything else is in the next figures that are not early.
+	Early         bool `protobuf:"varint,7,opt,name=early,proto3" json:"early,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -547,6 +560,13 @@ func (x *Figures) GetLost() []*LostAttempts {
 		return x.Lost
 	}
 	return nil
+}
+
+func (x *Figures) GetEarly() bool {
+	if x != nil {
+		return x.Early
+	}
+	return false
 }
 
 // Attempts that ended because their worker went away.
@@ -631,7 +651,18 @@ type WorkerFigures struct {
 	// Attempts that failed in the interval.
 	Failed uint64 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Time from dispatch to outcome, in milliseconds, summed over those that ended in the interval.
-	BusyMs        uint64 `protobuf:"varint,8,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
+	BusyMs uint64 `protobuf:"varint,8,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
+	// Which methods' attempts ended at it, of those that began since its gate was set last: places in Figures.methods.
+	Methods []uint32 `protobuf:"varint,9,rep,packed,name=methods,proto3" json:"methods,omitempty"`
+	// For each of `methods`, how many of them say that the worker is well: all codes but those below.
+	Well []uint64 `protobuf:"varint,10,rep,packed,name=well,proto3" json:"well,omitempty"`
+	// For each of `methods`, how many ended with UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE or
+	// DATA_LOSS.
+	Ill []uint64 `protobuf:"varint,11,rep,packed,name=ill,proto3" json:"ill,omitempty"`
+	// How many were cancelled, which says nothing.
+	SaidNothing uint64 `protobuf:"varint,12,opt,name=said_nothing,json=saidNothing,proto3" json:"said_nothing,omitempty"`
+	// Attempts that its gate lets begin; unset: as many as its window has room for.
+	Permits       *uint32 `protobuf:"varint,13,opt,name=permits,proto3,oneof" json:"permits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -718,6 +749,41 @@ func (x *WorkerFigures) GetFailed() uint64 {
 func (x *WorkerFigures) GetBusyMs() uint64 {
 	if x != nil {
 		return x.BusyMs
+	}
+	return 0
+}
+
+func (x *WorkerFigures) GetMethods() []uint32 {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *WorkerFigures) GetWell() []uint64 {
+	if x != nil {
+		return x.Well
+	}
+	return nil
+}
+
+func (x *WorkerFigures) GetIll() []uint64 {
+	if x != nil {
+		return x.Ill
+	}
+	return nil
+}
+
+func (x *WorkerFigures) GetSaidNothing() uint64 {
+	if x != nil {
+		return x.SaidNothing
+	}
+	return 0
+}
+
+func (x *WorkerFigures) GetPermits() uint32 {
+	if x != nil && x.Permits != nil {
+		return *x.Permits
 	}
 	return 0
 }
@@ -844,8 +910,8 @@ type MethodFigures struct {
 	Retried uint64 `protobuf:"varint,4,opt,name=retried,proto3" json:"retried,omitempty"`
 	// Time from dispatch to outcome, in milliseconds, summed.
 	BusyMs uint64 `protobuf:"varint,5,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
-	// As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-	// CANCELLED.
+	// As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+	// end at a worker with a gate, count as CANCELLED.
 	FreshOutcomes []uint64 `protobuf:"varint,6,rep,packed,name=fresh_outcomes,json=freshOutcomes,proto3" json:"fresh_outcomes,omitempty"`
 	// Attempts that its gate lets begin; unset: any number. A method with a gate is told of in all figures.
 	Permits       *uint32 `protobuf:"varint,7,opt,name=permits,proto3,oneof" json:"permits,omitempty"`
@@ -1088,6 +1154,162 @@ func (x *SetGatesResponse) GetUnknown() []string {
 	return nil
 }
 
+// Gates of workers.
+type SetWorkerGatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One entry a worker.
+	Gates         []*WorkerGate `protobuf:"bytes,1,rep,name=gates,proto3" json:"gates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWorkerGatesRequest) Reset() {
+	*x = SetWorkerGatesRequest{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWorkerGatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWorkerGatesRequest) ProtoMessage() {}
+
+func (x *SetWorkerGatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWorkerGatesRequest.ProtoReflect.Descriptor instead.
+func (*SetWorkerGatesRequest) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SetWorkerGatesRequest) GetGates() []*WorkerGate {
+	if x != nil {
+		return x.Gates
+	}
+	return nil
+}
+
+// How many attempts a worker may be given. What it holds is not touched.
+type WorkerGate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// Attempts that it may be given from now on; unset: as many as its window has room for.
+	Permits *uint32 `protobuf:"varint,2,opt,name=permits,proto3,oneof" json:"permits,omitempty"`
+	// How long it holds; then there is no gate.
+	ValidFor      *durationpb.Duration `protobuf:"bytes,3,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkerGate) Reset() {
+	*x = WorkerGate{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkerGate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkerGate) ProtoMessage() {}
+
+func (x *WorkerGate) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkerGate.ProtoReflect.Descriptor instead.
+func (*WorkerGate) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WorkerGate) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *WorkerGate) GetPermits() uint32 {
+	if x != nil && x.Permits != nil {
+		return *x.Permits
+	}
+	return 0
+}
+
+func (x *WorkerGate) GetValidFor() *durationpb.Duration {
+	if x != nil {
+		return x.ValidFor
+	}
+	return nil
+}
+
+// They are set.
+type SetWorkerGatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Workers that are not attached.
+	Unknown       []string `protobuf:"bytes,1,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWorkerGatesResponse) Reset() {
+	*x = SetWorkerGatesResponse{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWorkerGatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWorkerGatesResponse) ProtoMessage() {}
+
+func (x *SetWorkerGatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWorkerGatesResponse.ProtoReflect.Descriptor instead.
+func (*SetWorkerGatesResponse) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetWorkerGatesResponse) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
 // A verdict on a contract.
 type DecideContractRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1106,7 +1328,7 @@ type DecideContractRequest struct {
 
 func (x *DecideContractRequest) Reset() {
 	*x = DecideContractRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1340,7 @@ func (x *DecideContractRequest) String() string {
 func (*DecideContractRequest) ProtoMessage() {}
 
 func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[13]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1353,7 @@ func (x *DecideContractRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractRequest.ProtoReflect.Descriptor instead.
 func (*DecideContractRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{13}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DecideContractRequest) GetAnnouncement() uint64 {
@@ -1171,7 +1393,7 @@ type DecideContractResponse struct {
 
 func (x *DecideContractResponse) Reset() {
 	*x = DecideContractResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1405,7 @@ func (x *DecideContractResponse) String() string {
 func (*DecideContractResponse) ProtoMessage() {}
 
 func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[14]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1418,7 @@ func (x *DecideContractResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideContractResponse.ProtoReflect.Descriptor instead.
 func (*DecideContractResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{14}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{17}
 }
 
 // A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -1252,7 +1474,7 @@ type MethodPolicy struct {
 
 func (x *MethodPolicy) Reset() {
 	*x = MethodPolicy{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1486,7 @@ func (x *MethodPolicy) String() string {
 func (*MethodPolicy) ProtoMessage() {}
 
 func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[15]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1499,7 @@ func (x *MethodPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MethodPolicy.ProtoReflect.Descriptor instead.
 func (*MethodPolicy) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{15}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MethodPolicy) GetInfo() *v1.MethodInfo {
@@ -1434,6 +1656,198 @@ func (x *MethodPolicy) GetFairByKey() bool {
 	return false
 }
 
+// Limits of methods.
+type SetLimitsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One entry a method; others stay as they are.
+	Limits        []*MethodLimits `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitsRequest) Reset() {
+	*x = SetLimitsRequest{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitsRequest) ProtoMessage() {}
+
+func (x *SetLimitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitsRequest.ProtoReflect.Descriptor instead.
+func (*SetLimitsRequest) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetLimitsRequest) GetLimits() []*MethodLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// All limits of a method, as in MethodPolicy.
+type MethodLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full method path.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Starts a period, 0: unlimited.
+	RateLimit uint64 `protobuf:"varint,2,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
+	// The period, in milliseconds.
+	RatePeriodMs uint64 `protobuf:"varint,3,opt,name=rate_period_ms,json=ratePeriodMs,proto3" json:"rate_period_ms,omitempty"`
+	// Starts at once after a rest.
+	RateBurst uint64 `protobuf:"varint,4,opt,name=rate_burst,json=rateBurst,proto3" json:"rate_burst,omitempty"`
+	// Whether the rate limit is by key.
+	RateByKey bool `protobuf:"varint,5,opt,name=rate_by_key,json=rateByKey,proto3" json:"rate_by_key,omitempty"`
+	// Attempts at once over all workers, 0: unlimited.
+	ConcurrencyLimit uint32 `protobuf:"varint,6,opt,name=concurrency_limit,json=concurrencyLimit,proto3" json:"concurrency_limit,omitempty"`
+	// Attempts at once for one key, 0: unlimited.
+	ConcurrencyPerKey uint32 `protobuf:"varint,7,opt,name=concurrency_per_key,json=concurrencyPerKey,proto3" json:"concurrency_per_key,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *MethodLimits) Reset() {
+	*x = MethodLimits{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MethodLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MethodLimits) ProtoMessage() {}
+
+func (x *MethodLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MethodLimits.ProtoReflect.Descriptor instead.
+func (*MethodLimits) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *MethodLimits) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *MethodLimits) GetRateLimit() uint64 {
+	if x != nil {
+		return x.RateLimit
+	}
+	return 0
+}
+
+func (x *MethodLimits) GetRatePeriodMs() uint64 {
+	if x != nil {
+		return x.RatePeriodMs
+	}
+	return 0
+}
+
+func (x *MethodLimits) GetRateBurst() uint64 {
+	if x != nil {
+		return x.RateBurst
+	}
+	return 0
+}
+
+func (x *MethodLimits) GetRateByKey() bool {
+	if x != nil {
+		return x.RateByKey
+	}
+	return false
+}
+
+func (x *MethodLimits) GetConcurrencyLimit() uint32 {
+	if x != nil {
+		return x.ConcurrencyLimit
+	}
+	return 0
+}
+
+func (x *MethodLimits) GetConcurrencyPerKey() uint32 {
+	if x != nil {
+		return x.ConcurrencyPerKey
+	}
+	return 0
+}
+
+// They are durable and in force.
+type SetLimitsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Methods that are not known.
+	Unknown       []string `protobuf:"bytes,1,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitsResponse) Reset() {
+	*x = SetLimitsResponse{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitsResponse) ProtoMessage() {}
+
+func (x *SetLimitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitsResponse.ProtoReflect.Descriptor instead.
+func (*SetLimitsResponse) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetLimitsResponse) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
 // Windows of workers.
 type SetWindowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1445,7 +1859,7 @@ type SetWindowsRequest struct {
 
 func (x *SetWindowsRequest) Reset() {
 	*x = SetWindowsRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1871,7 @@ func (x *SetWindowsRequest) String() string {
 func (*SetWindowsRequest) ProtoMessage() {}
 
 func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[16]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1884,7 @@ func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsRequest.ProtoReflect.Descriptor instead.
 func (*SetWindowsRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{16}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetWindowsRequest) GetWindows() []*WorkerWindow {
@@ -1493,7 +1907,7 @@ type WorkerWindow struct {
 
 func (x *WorkerWindow) Reset() {
 	*x = WorkerWindow{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1919,7 @@ func (x *WorkerWindow) String() string {
 func (*WorkerWindow) ProtoMessage() {}
 
 func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[17]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1932,7 @@ func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerWindow.ProtoReflect.Descriptor instead.
 func (*WorkerWindow) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{17}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WorkerWindow) GetWorker() string {
@@ -1546,7 +1960,7 @@ type SetWindowsResponse struct {
 
 func (x *SetWindowsResponse) Reset() {
 	*x = SetWindowsResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1972,7 @@ func (x *SetWindowsResponse) String() string {
 func (*SetWindowsResponse) ProtoMessage() {}
 
 func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[18]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1985,7 @@ func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsResponse.ProtoReflect.Descriptor instead.
 func (*SetWindowsResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{18}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetWindowsResponse) GetUnknown() []string {
@@ -1585,10 +1999,11 @@ var File_plait_control_v1_control_service_proto protoreflect.FileDescriptor
 
 const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\n" +
-	"&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\x1a\x16plait/v1/options.proto\"t\n" +
+	"&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\x1a\x16plait/v1/options.proto\"\x99\x01\n" +
 	"\x0eObserveRequest\x12\x1c\n" +
 	"\tscheduler\x18\x01 \x01(\tR\tscheduler\x12D\n" +
-	"\x10figures_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ffiguresInterval\"\xc1\x02\n" +
+	"\x10figures_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ffiguresInterval\x12#\n" +
+	"\rearly_figures\x18\x03 \x01(\bR\fearlyFigures\"\xc1\x02\n" +
 	"\x0fObserveResponse\x12T\n" +
 	"\x12contract_announced\x18\x01 \x01(\v2#.plait.control.v1.ContractAnnouncedH\x00R\x11contractAnnounced\x12K\n" +
 	"\x0fworker_attached\x18\x02 \x01(\v2 .plait.control.v1.WorkerAttachedH\x00R\x0eworkerAttached\x12K\n" +
@@ -1615,17 +2030,18 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\bendpoint\x18\b \x01(\tR\bendpoint\"@\n" +
 	"\x0eWorkerDetached\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa2\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb8\x02\n" +
 	"\aFigures\x125\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x129\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1f.plait.control.v1.WorkerFiguresR\aworkers\x126\n" +
 	"\x06queues\x18\x03 \x03(\v2\x1e.plait.control.v1.QueueFiguresR\x06queues\x129\n" +
 	"\amethods\x18\x04 \x03(\v2\x1f.plait.control.v1.MethodFiguresR\amethods\x122\n" +
-	"\x04lost\x18\x05 \x03(\v2\x1e.plait.control.v1.LostAttemptsR\x04lost\"X\n" +
+	"\x04lost\x18\x05 \x03(\v2\x1e.plait.control.v1.LostAttemptsR\x04lost\x12\x14\n" +
+	"\x05early\x18\a \x01(\bR\x05early\"X\n" +
 	"\fLostAttempts\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
 	"\battempts\x18\x02 \x01(\rR\battempts\x12\x14\n" +
-	"\x05tasks\x18\x03 \x03(\tR\x05tasks\"\xdf\x01\n" +
+	"\x05tasks\x18\x03 \x03(\tR\x05tasks\"\xed\x02\n" +
 	"\rWorkerFigures\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x16\n" +
@@ -1634,7 +2050,15 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\tsuspended\x18\x05 \x01(\rR\tsuspended\x12\x1c\n" +
 	"\tsucceeded\x18\x06 \x01(\x04R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\a \x01(\x04R\x06failed\x12\x17\n" +
-	"\abusy_ms\x18\b \x01(\x04R\x06busyMs\"\xe5\x01\n" +
+	"\abusy_ms\x18\b \x01(\x04R\x06busyMs\x12\x18\n" +
+	"\amethods\x18\t \x03(\rR\amethods\x12\x12\n" +
+	"\x04well\x18\n" +
+	" \x03(\x04R\x04well\x12\x10\n" +
+	"\x03ill\x18\v \x03(\x04R\x03ill\x12!\n" +
+	"\fsaid_nothing\x18\f \x01(\x04R\vsaidNothing\x12\x1d\n" +
+	"\apermits\x18\r \x01(\rH\x00R\apermits\x88\x01\x01B\n" +
+	"\n" +
+	"\b_permits\"\xe5\x01\n" +
 	"\fQueueFigures\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\x04R\x05ready\x12\x18\n" +
@@ -1664,6 +2088,17 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\n" +
 	"\b_permits\",\n" +
 	"\x10SetGatesResponse\x12\x18\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown\"K\n" +
+	"\x15SetWorkerGatesRequest\x122\n" +
+	"\x05gates\x18\x01 \x03(\v2\x1c.plait.control.v1.WorkerGateR\x05gates\"\x87\x01\n" +
+	"\n" +
+	"WorkerGate\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1d\n" +
+	"\apermits\x18\x02 \x01(\rH\x00R\apermits\x88\x01\x01\x126\n" +
+	"\tvalid_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bvalidForB\n" +
+	"\n" +
+	"\b_permits\"2\n" +
+	"\x16SetWorkerGatesResponse\x12\x18\n" +
 	"\aunknown\x18\x01 \x03(\tR\aunknown\"\xce\x01\n" +
 	"\x15DecideContractRequest\x12\"\n" +
 	"\fannouncement\x18\x01 \x01(\x04R\fannouncement\x12:\n" +
@@ -1698,20 +2133,36 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x13concurrency_per_key\x18\x13 \x01(\rR\x11concurrencyPerKey\x12;\n" +
 	"\rlatency_class\x18\x14 \x01(\x0e2\x16.plait.v1.LatencyClassR\flatencyClass\x12!\n" +
 	"\fqueue_weight\x18\x15 \x01(\rR\vqueueWeight\x12\x1e\n" +
-	"\vfair_by_key\x18\x16 \x01(\bR\tfairByKey\"M\n" +
+	"\vfair_by_key\x18\x16 \x01(\bR\tfairByKey\"J\n" +
+	"\x10SetLimitsRequest\x126\n" +
+	"\x06limits\x18\x01 \x03(\v2\x1e.plait.control.v1.MethodLimitsR\x06limits\"\x87\x02\n" +
+	"\fMethodLimits\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x1d\n" +
+	"\n" +
+	"rate_limit\x18\x02 \x01(\x04R\trateLimit\x12$\n" +
+	"\x0erate_period_ms\x18\x03 \x01(\x04R\fratePeriodMs\x12\x1d\n" +
+	"\n" +
+	"rate_burst\x18\x04 \x01(\x04R\trateBurst\x12\x1e\n" +
+	"\vrate_by_key\x18\x05 \x01(\bR\trateByKey\x12+\n" +
+	"\x11concurrency_limit\x18\x06 \x01(\rR\x10concurrencyLimit\x12.\n" +
+	"\x13concurrency_per_key\x18\a \x01(\rR\x11concurrencyPerKey\"-\n" +
+	"\x11SetLimitsResponse\x12\x18\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown\"M\n" +
 	"\x11SetWindowsRequest\x128\n" +
 	"\awindows\x18\x01 \x03(\v2\x1e.plait.control.v1.WorkerWindowR\awindows\">\n" +
 	"\fWorkerWindow\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\rR\x06window\".\n" +
 	"\x12SetWindowsResponse\x12\x18\n" +
-	"\aunknown\x18\x01 \x03(\tR\aunknown2\xf3\x02\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown2\xae\x04\n" +
 	"\x0eControlService\x12P\n" +
 	"\aObserve\x12 .plait.control.v1.ObserveRequest\x1a!.plait.control.v1.ObserveResponse0\x01\x12c\n" +
 	"\x0eDecideContract\x12'.plait.control.v1.DecideContractRequest\x1a(.plait.control.v1.DecideContractResponse\x12W\n" +
 	"\n" +
 	"SetWindows\x12#.plait.control.v1.SetWindowsRequest\x1a$.plait.control.v1.SetWindowsResponse\x12Q\n" +
-	"\bSetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
+	"\bSetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponse\x12c\n" +
+	"\x0eSetWorkerGates\x12'.plait.control.v1.SetWorkerGatesRequest\x1a(.plait.control.v1.SetWorkerGatesResponse\x12T\n" +
+	"\tSetLimits\x12\".plait.control.v1.SetLimitsRequest\x1a#.plait.control.v1.SetLimitsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
 
 var (
 	file_plait_control_v1_control_service_proto_rawDescOnce sync.Once
@@ -1725,7 +2176,7 @@ func file_plait_control_v1_control_service_proto_rawDescGZIP() []byte {
 	return file_plait_control_v1_control_service_proto_rawDescData
 }
 
-var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*ObserveRequest)(nil),         // 0: plait.control.v1.ObserveRequest
 	(*ObserveResponse)(nil),        // 1: plait.control.v1.ObserveResponse
@@ -1740,48 +2191,61 @@ var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*SetGatesRequest)(nil),        // 10: plait.control.v1.SetGatesRequest
 	(*MethodGate)(nil),             // 11: plait.control.v1.MethodGate
 	(*SetGatesResponse)(nil),       // 12: plait.control.v1.SetGatesResponse
-	(*DecideContractRequest)(nil),  // 13: plait.control.v1.DecideContractRequest
-	(*DecideContractResponse)(nil), // 14: plait.control.v1.DecideContractResponse
-	(*MethodPolicy)(nil),           // 15: plait.control.v1.MethodPolicy
-	(*SetWindowsRequest)(nil),      // 16: plait.control.v1.SetWindowsRequest
-	(*WorkerWindow)(nil),           // 17: plait.control.v1.WorkerWindow
-	(*SetWindowsResponse)(nil),     // 18: plait.control.v1.SetWindowsResponse
-	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
-	(*status.Status)(nil),          // 20: google.rpc.Status
-	(*v1.MethodInfo)(nil),          // 21: plait.v1.MethodInfo
-	(v1.LatencyClass)(0),           // 22: plait.v1.LatencyClass
+	(*SetWorkerGatesRequest)(nil),  // 13: plait.control.v1.SetWorkerGatesRequest
+	(*WorkerGate)(nil),             // 14: plait.control.v1.WorkerGate
+	(*SetWorkerGatesResponse)(nil), // 15: plait.control.v1.SetWorkerGatesResponse
+	(*DecideContractRequest)(nil),  // 16: plait.control.v1.DecideContractRequest
+	(*DecideContractResponse)(nil), // 17: plait.control.v1.DecideContractResponse
+	(*MethodPolicy)(nil),           // 18: plait.control.v1.MethodPolicy
+	(*SetLimitsRequest)(nil),       // 19: plait.control.v1.SetLimitsRequest
+	(*MethodLimits)(nil),           // 20: plait.control.v1.MethodLimits
+	(*SetLimitsResponse)(nil),      // 21: plait.control.v1.SetLimitsResponse
+	(*SetWindowsRequest)(nil),      // 22: plait.control.v1.SetWindowsRequest
+	(*WorkerWindow)(nil),           // 23: plait.control.v1.WorkerWindow
+	(*SetWindowsResponse)(nil),     // 24: plait.control.v1.SetWindowsResponse
+	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
+	(*status.Status)(nil),          // 26: google.rpc.Status
+	(*v1.MethodInfo)(nil),          // 27: plait.v1.MethodInfo
+	(v1.LatencyClass)(0),           // 28: plait.v1.LatencyClass
 }
 var file_plait_control_v1_control_service_proto_depIdxs = []int32{
-	19, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
+	25, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
 	2,  // 1: plait.control.v1.ObserveResponse.contract_announced:type_name -> plait.control.v1.ContractAnnounced
 	3,  // 2: plait.control.v1.ObserveResponse.worker_attached:type_name -> plait.control.v1.WorkerAttached
 	4,  // 3: plait.control.v1.ObserveResponse.worker_detached:type_name -> plait.control.v1.WorkerDetached
 	5,  // 4: plait.control.v1.ObserveResponse.figures:type_name -> plait.control.v1.Figures
-	19, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
+	25, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
 	7,  // 6: plait.control.v1.Figures.workers:type_name -> plait.control.v1.WorkerFigures
 	8,  // 7: plait.control.v1.Figures.queues:type_name -> plait.control.v1.QueueFigures
 	9,  // 8: plait.control.v1.Figures.methods:type_name -> plait.control.v1.MethodFigures
 	6,  // 9: plait.control.v1.Figures.lost:type_name -> plait.control.v1.LostAttempts
 	11, // 10: plait.control.v1.SetGatesRequest.gates:type_name -> plait.control.v1.MethodGate
-	19, // 11: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
-	15, // 12: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
-	20, // 13: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
-	21, // 14: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
-	22, // 15: plait.control.v1.MethodPolicy.latency_class:type_name -> plait.v1.LatencyClass
-	17, // 16: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
-	0,  // 17: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
-	13, // 18: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
-	16, // 19: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
-	10, // 20: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
-	1,  // 21: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
-	14, // 22: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
-	18, // 23: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
-	12, // 24: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	25, // 11: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
+	14, // 12: plait.control.v1.SetWorkerGatesRequest.gates:type_name -> plait.control.v1.WorkerGate
+	25, // 13: plait.control.v1.WorkerGate.valid_for:type_name -> google.protobuf.Duration
+	18, // 14: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
+	26, // 15: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
+	27, // 16: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
+	28, // 17: plait.control.v1.MethodPolicy.latency_class:type_name -> plait.v1.LatencyClass
+	20, // 18: plait.control.v1.SetLimitsRequest.limits:type_name -> plait.control.v1.MethodLimits
+	23, // 19: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
+	0,  // 20: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
+	16, // 21: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
+	22, // 22: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
+	10, // 23: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
+	13, // 24: plait.control.v1.ControlService.SetWorkerGates:input_type -> plait.control.v1.SetWorkerGatesRequest
+	19, // 25: plait.control.v1.ControlService.SetLimits:input_type -> plait.control.v1.SetLimitsRequest
+	1,  // 26: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
+	17, // 27: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
+	24, // 28: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
+	12, // 29: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
+	15, // 30: plait.control.v1.ControlService.SetWorkerGates:output_type -> plait.control.v1.SetWorkerGatesResponse
+	21, // 31: plait.control.v1.ControlService.SetLimits:output_type -> plait.control.v1.SetLimitsResponse
+	26, // [26:32] is the sub-list for method output_type
+	20, // [20:26] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_control_service_proto_init() }
@@ -1795,15 +2259,17 @@ func file_plait_control_v1_control_service_proto_init() {
 		(*ObserveResponse_WorkerDetached)(nil),
 		(*ObserveResponse_Figures)(nil),
 	}
+	file_plait_control_v1_control_service_proto_msgTypes[7].OneofWrappers = []any{}
 	file_plait_control_v1_control_service_proto_msgTypes[9].OneofWrappers = []any{}
 	file_plait_control_v1_control_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_plait_control_v1_control_service_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_control_v1_control_service_proto_rawDesc), len(file_plait_control_v1_control_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,8 @@ const (
 	ControlService_DecideContract_FullMethodName = "/plait.control.v1.ControlService/DecideContract"
 	ControlService_SetWindows_FullMethodName     = "/plait.control.v1.ControlService/SetWindows"
 	ControlService_SetGates_FullMethodName       = "/plait.control.v1.ControlService/SetGates"
+	ControlService_SetWorkerGates_FullMethodName = "/plait.control.v1.ControlService/SetWorkerGates"
+	ControlService_SetLimits_FullMethodName      = "/plait.control.v1.ControlService/SetLimits"
 )
 
 // ControlServiceClient is the client API for ControlService service.
@@ -49,6 +51,12 @@ type ControlServiceClient interface {
 	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
 	// that it is set for, or until the broker ends.
 	SetGates(ctx context.Context, in *SetGatesRequest, opts ...grpc.CallOption) (*SetGatesResponse, error)
+	// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+	// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+	SetWorkerGates(ctx context.Context, in *SetWorkerGatesRequest, opts ...grpc.CallOption) (*SetWorkerGatesResponse, error)
+	// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+	// afterwards brings its own.
+	SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error)
 }
 
 type controlServiceClient struct {
@@ -108,6 +116,26 @@ func (c *controlServiceClient) SetGates(ctx context.Context, in *SetGatesRequest
 	return out, nil
 }
 
+func (c *controlServiceClient) SetWorkerGates(ctx context.Context, in *SetWorkerGatesRequest, opts ...grpc.CallOption) (*SetWorkerGatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetWorkerGatesResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetWorkerGates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlServiceClient) SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetLimitsResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetLimits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServiceServer is the server API for ControlService service.
 // All implementations must embed UnimplementedControlServiceServer
 // for forward compatibility.
@@ -130,6 +158,12 @@ type ControlServiceServer interface {
 	// Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
 	// that it is set for, or until the broker ends.
 	SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error)
+	// The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+	// share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+	SetWorkerGates(context.Context, *SetWorkerGatesRequest) (*SetWorkerGatesResponse, error)
+	// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+	// afterwards brings its own.
+	SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
 }
 
@@ -151,6 +185,12 @@ func (UnimplementedControlServiceServer) SetWindows(context.Context, *SetWindows
 }
 func (UnimplementedControlServiceServer) SetGates(context.Context, *SetGatesRequest) (*SetGatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetGates not implemented")
+}
+func (UnimplementedControlServiceServer) SetWorkerGates(context.Context, *SetWorkerGatesRequest) (*SetWorkerGatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetWorkerGates not implemented")
+}
+func (UnimplementedControlServiceServer) SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLimits not implemented")
 }
 func (UnimplementedControlServiceServer) mustEmbedUnimplementedControlServiceServer() {}
 func (UnimplementedControlServiceServer) testEmbeddedByValue()                        {}
@@ -238,6 +278,42 @@ func _ControlService_SetGates_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_SetWorkerGates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetWorkerGatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetWorkerGates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetWorkerGates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetWorkerGates(ctx, req.(*SetWorkerGatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControlService_SetLimits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLimitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetLimits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetLimits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetLimits(ctx, req.(*SetLimitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ControlService_ServiceDesc is the grpc.ServiceDesc for ControlService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -256,6 +332,14 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetGates",
 			Handler:    _ControlService_SetGates_Handler,
+		},
+		{
+			MethodName: "SetWorkerGates",
+			Handler:    _ControlService_SetWorkerGates_Handler,
+		},
+		{
+			MethodName: "SetLimits",
+			Handler:    _ControlService_SetLimits_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

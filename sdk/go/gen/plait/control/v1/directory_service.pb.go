@@ -12,6 +12,7 @@ package controlv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -172,9 +173,15 @@ type Worker struct {
 	// When this scheduler first saw it.
 	AttachTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=attach_time,json=attachTime,proto3" json:"attach_time,omitempty"`
 	// Where its methods can be called directly, "host:port"; "": nowhere.
-	Endpoint      string `protobuf:"bytes,13,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Endpoint string `protobuf:"bytes,13,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Its breaker: OPEN, it is given no attempts, because those that it had failed while its peers' did not.
+	Breaker BreakerState `protobuf:"varint,14,opt,name=breaker,proto3,enum=plait.control.v1.BreakerState" json:"breaker,omitempty"`
+	// How long it stays open, while it is.
+	BreakerOpenFor *durationpb.Duration `protobuf:"bytes,15,opt,name=breaker_open_for,json=breakerOpenFor,proto3" json:"breaker_open_for,omitempty"`
+	// How often it has opened since it was closed last.
+	BreakerOpenings int32 `protobuf:"varint,16,opt,name=breaker_openings,json=breakerOpenings,proto3" json:"breaker_openings,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -296,6 +303,27 @@ func (x *Worker) GetEndpoint() string {
 		return x.Endpoint
 	}
 	return ""
+}
+
+func (x *Worker) GetBreaker() BreakerState {
+	if x != nil {
+		return x.Breaker
+	}
+	return BreakerState_BREAKER_STATE_UNSPECIFIED
+}
+
+func (x *Worker) GetBreakerOpenFor() *durationpb.Duration {
+	if x != nil {
+		return x.BreakerOpenFor
+	}
+	return nil
+}
+
+func (x *Worker) GetBreakerOpenings() int32 {
+	if x != nil {
+		return x.BreakerOpenings
+	}
+	return 0
 }
 
 // Nothing to say.
@@ -585,7 +613,7 @@ var File_plait_control_v1_directory_service_proto protoreflect.FileDescriptor
 
 const file_plait_control_v1_directory_service_proto_rawDesc = "" +
 	"\n" +
-	"(plait/control/v1/directory_service.proto\x12\x10plait.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n" +
+	"(plait/control/v1/directory_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&plait/control/v1/breaker_service.proto\"h\n" +
 	"\x12ListWorkersRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -593,7 +621,7 @@ const file_plait_control_v1_directory_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"q\n" +
 	"\x13ListWorkersResponse\x122\n" +
 	"\aworkers\x18\x01 \x03(\v2\x18.plait.control.v1.WorkerR\aworkers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf8\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x04\n" +
 	"\x06Worker\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -609,7 +637,10 @@ const file_plait_control_v1_directory_service_proto_rawDesc = "" +
 	"\x06failed\x18\v \x01(\x04R\x06failed\x12;\n" +
 	"\vattach_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"attachTime\x12\x1a\n" +
-	"\bendpoint\x18\r \x01(\tR\bendpoint\"\x17\n" +
+	"\bendpoint\x18\r \x01(\tR\bendpoint\x128\n" +
+	"\abreaker\x18\x0e \x01(\x0e2\x1e.plait.control.v1.BreakerStateR\abreaker\x12C\n" +
+	"\x10breaker_open_for\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x0ebreakerOpenFor\x12)\n" +
+	"\x10breaker_openings\x18\x10 \x01(\x05R\x0fbreakerOpenings\"\x17\n" +
 	"\x15GetDirectCallsRequest\"\xc0\x01\n" +
 	"\x16GetDirectCallsResponse\x12\x18\n" +
 	"\aclients\x18\x01 \x01(\rR\aclients\x12\x1a\n" +
@@ -657,22 +688,26 @@ var file_plait_control_v1_directory_service_proto_goTypes = []any{
 	(*Rejection)(nil),              // 5: plait.control.v1.Rejection
 	(*ClusterLoad)(nil),            // 6: plait.control.v1.ClusterLoad
 	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
+	(BreakerState)(0),              // 8: plait.control.v1.BreakerState
+	(*durationpb.Duration)(nil),    // 9: google.protobuf.Duration
 }
 var file_plait_control_v1_directory_service_proto_depIdxs = []int32{
 	2, // 0: plait.control.v1.ListWorkersResponse.workers:type_name -> plait.control.v1.Worker
 	7, // 1: plait.control.v1.Worker.attach_time:type_name -> google.protobuf.Timestamp
-	5, // 2: plait.control.v1.GetDirectCallsResponse.rejections:type_name -> plait.control.v1.Rejection
-	6, // 3: plait.control.v1.GetDirectCallsResponse.loads:type_name -> plait.control.v1.ClusterLoad
-	7, // 4: plait.control.v1.Rejection.time:type_name -> google.protobuf.Timestamp
-	0, // 5: plait.control.v1.DirectoryService.ListWorkers:input_type -> plait.control.v1.ListWorkersRequest
-	3, // 6: plait.control.v1.DirectoryService.GetDirectCalls:input_type -> plait.control.v1.GetDirectCallsRequest
-	1, // 7: plait.control.v1.DirectoryService.ListWorkers:output_type -> plait.control.v1.ListWorkersResponse
-	4, // 8: plait.control.v1.DirectoryService.GetDirectCalls:output_type -> plait.control.v1.GetDirectCallsResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	8, // 2: plait.control.v1.Worker.breaker:type_name -> plait.control.v1.BreakerState
+	9, // 3: plait.control.v1.Worker.breaker_open_for:type_name -> google.protobuf.Duration
+	5, // 4: plait.control.v1.GetDirectCallsResponse.rejections:type_name -> plait.control.v1.Rejection
+	6, // 5: plait.control.v1.GetDirectCallsResponse.loads:type_name -> plait.control.v1.ClusterLoad
+	7, // 6: plait.control.v1.Rejection.time:type_name -> google.protobuf.Timestamp
+	0, // 7: plait.control.v1.DirectoryService.ListWorkers:input_type -> plait.control.v1.ListWorkersRequest
+	3, // 8: plait.control.v1.DirectoryService.GetDirectCalls:input_type -> plait.control.v1.GetDirectCallsRequest
+	1, // 9: plait.control.v1.DirectoryService.ListWorkers:output_type -> plait.control.v1.ListWorkersResponse
+	4, // 10: plait.control.v1.DirectoryService.GetDirectCalls:output_type -> plait.control.v1.GetDirectCallsResponse
+	9, // [9:11] is the sub-list for method output_type
+	7, // [7:9] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_directory_service_proto_init() }
@@ -680,6 +715,7 @@ func file_plait_control_v1_directory_service_proto_init() {
 	if File_plait_control_v1_directory_service_proto != nil {
 		return
 	}
+	file_plait_control_v1_breaker_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

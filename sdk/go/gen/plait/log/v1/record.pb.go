@@ -1023,7 +1023,9 @@ type Child struct {
 	// Without a name: digest of method and request, 16 bytes, big endian.
 	Digest []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Without a name: how many equal calls of the run came before.
-	Nth           uint32 `protobuf:"varint,4,opt,name=nth,proto3" json:"nth,omitempty"`
+	Nth uint32 `protobuf:"varint,4,opt,name=nth,proto3" json:"nth,omitempty"`
+	// Feature flags as the run had read them when it asked, as FlagReadings; empty for none.
+	Flags         []byte `protobuf:"bytes,5,opt,name=flags,proto3" json:"flags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1086,6 +1088,59 @@ func (x *Child) GetNth() uint32 {
 	return 0
 }
 
+func (x *Child) GetFlags() []byte {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
+// Feature flags as a run of a flow read them. The broker carries them as bytes.
+type FlagReadings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The flags.
+	Flags         []*v1.FlagRule `protobuf:"bytes,1,rep,name=flags,proto3" json:"flags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlagReadings) Reset() {
+	*x = FlagReadings{}
+	mi := &file_plait_log_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlagReadings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlagReadings) ProtoMessage() {}
+
+func (x *FlagReadings) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_log_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlagReadings.ProtoReflect.Descriptor instead.
+func (*FlagReadings) Descriptor() ([]byte, []int) {
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FlagReadings) GetFlags() []*v1.FlagRule {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
 // What a submission led to.
 type Acceptance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1101,7 +1156,7 @@ type Acceptance struct {
 
 func (x *Acceptance) Reset() {
 	*x = Acceptance{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[5]
+	mi := &file_plait_log_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1168,7 @@ func (x *Acceptance) String() string {
 func (*Acceptance) ProtoMessage() {}
 
 func (x *Acceptance) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[5]
+	mi := &file_plait_log_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1181,7 @@ func (x *Acceptance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acceptance.ProtoReflect.Descriptor instead.
 func (*Acceptance) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Acceptance) GetTaskDeltas() []int64 {
@@ -1175,7 +1230,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[6]
+	mi := &file_plait_log_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1242,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[6]
+	mi := &file_plait_log_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1255,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Refusal) GetIndex() uint32 {
@@ -1276,7 +1331,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[7]
+	mi := &file_plait_log_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1343,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[7]
+	mi := &file_plait_log_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1356,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Started) GetWorker() string {
@@ -1345,7 +1400,7 @@ type Succeeded struct {
 
 func (x *Succeeded) Reset() {
 	*x = Succeeded{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[8]
+	mi := &file_plait_log_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1412,7 @@ func (x *Succeeded) String() string {
 func (*Succeeded) ProtoMessage() {}
 
 func (x *Succeeded) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[8]
+	mi := &file_plait_log_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1425,7 @@ func (x *Succeeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Succeeded.ProtoReflect.Descriptor instead.
 func (*Succeeded) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Succeeded) GetTaskDeltas() []int64 {
@@ -1406,7 +1461,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[9]
+	mi := &file_plait_log_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1473,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[9]
+	mi := &file_plait_log_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1486,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -1480,7 +1535,7 @@ type Envelope struct {
 
 func (x *Envelope) Reset() {
 	*x = Envelope{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[10]
+	mi := &file_plait_log_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1547,7 @@ func (x *Envelope) String() string {
 func (*Envelope) ProtoMessage() {}
 
 func (x *Envelope) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[10]
+	mi := &file_plait_log_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1560,7 @@ func (x *Envelope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Envelope.ProtoReflect.Descriptor instead.
 func (*Envelope) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Envelope) GetMetadata() []*v1.Metadatum {
@@ -1532,7 +1587,7 @@ type Retried struct {
 
 func (x *Retried) Reset() {
 	*x = Retried{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[11]
+	mi := &file_plait_log_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1599,7 @@ func (x *Retried) String() string {
 func (*Retried) ProtoMessage() {}
 
 func (x *Retried) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[11]
+	mi := &file_plait_log_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1612,7 @@ func (x *Retried) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retried.ProtoReflect.Descriptor instead.
 func (*Retried) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Retried) GetTask() uint64 {
@@ -1601,7 +1656,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[12]
+	mi := &file_plait_log_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1668,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[12]
+	mi := &file_plait_log_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1681,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Returned) GetTaskDeltas() []int64 {
@@ -1654,7 +1709,7 @@ type Suspended struct {
 
 func (x *Suspended) Reset() {
 	*x = Suspended{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[13]
+	mi := &file_plait_log_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1721,7 @@ func (x *Suspended) String() string {
 func (*Suspended) ProtoMessage() {}
 
 func (x *Suspended) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[13]
+	mi := &file_plait_log_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1734,7 @@ func (x *Suspended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspended.ProtoReflect.Descriptor instead.
 func (*Suspended) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Suspended) GetTaskDeltas() []int64 {
@@ -1704,7 +1759,7 @@ type Failed struct {
 
 func (x *Failed) Reset() {
 	*x = Failed{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[14]
+	mi := &file_plait_log_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1771,7 @@ func (x *Failed) String() string {
 func (*Failed) ProtoMessage() {}
 
 func (x *Failed) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[14]
+	mi := &file_plait_log_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1784,7 @@ func (x *Failed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failed.ProtoReflect.Descriptor instead.
 func (*Failed) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Failed) GetTask() uint64 {
@@ -1766,7 +1821,7 @@ type Cancelled struct {
 
 func (x *Cancelled) Reset() {
 	*x = Cancelled{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[15]
+	mi := &file_plait_log_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1833,7 @@ func (x *Cancelled) String() string {
 func (*Cancelled) ProtoMessage() {}
 
 func (x *Cancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[15]
+	mi := &file_plait_log_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1846,7 @@ func (x *Cancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancelled.ProtoReflect.Descriptor instead.
 func (*Cancelled) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cancelled) GetTask() uint64 {
@@ -1821,7 +1876,7 @@ type Expired struct {
 
 func (x *Expired) Reset() {
 	*x = Expired{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[16]
+	mi := &file_plait_log_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +1888,7 @@ func (x *Expired) String() string {
 func (*Expired) ProtoMessage() {}
 
 func (x *Expired) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[16]
+	mi := &file_plait_log_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +1901,7 @@ func (x *Expired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expired.ProtoReflect.Descriptor instead.
 func (*Expired) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Expired) GetTaskDeltas() []int64 {
@@ -1876,7 +1931,7 @@ type Redriven struct {
 
 func (x *Redriven) Reset() {
 	*x = Redriven{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[17]
+	mi := &file_plait_log_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1943,7 @@ func (x *Redriven) String() string {
 func (*Redriven) ProtoMessage() {}
 
 func (x *Redriven) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[17]
+	mi := &file_plait_log_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1956,7 @@ func (x *Redriven) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redriven.ProtoReflect.Descriptor instead.
 func (*Redriven) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Redriven) GetTaskDeltas() []int64 {
@@ -1929,7 +1984,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[18]
+	mi := &file_plait_log_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +1996,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[18]
+	mi := &file_plait_log_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2009,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Dropped) GetTaskDeltas() []int64 {
@@ -1978,7 +2033,7 @@ type Archived struct {
 
 func (x *Archived) Reset() {
 	*x = Archived{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[19]
+	mi := &file_plait_log_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2045,7 @@ func (x *Archived) String() string {
 func (*Archived) ProtoMessage() {}
 
 func (x *Archived) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[19]
+	mi := &file_plait_log_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2058,7 @@ func (x *Archived) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Archived.ProtoReflect.Descriptor instead.
 func (*Archived) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Archived) GetArchive() uint64 {
@@ -2031,7 +2086,7 @@ type ArchivesDropped struct {
 
 func (x *ArchivesDropped) Reset() {
 	*x = ArchivesDropped{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[20]
+	mi := &file_plait_log_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2098,7 @@ func (x *ArchivesDropped) String() string {
 func (*ArchivesDropped) ProtoMessage() {}
 
 func (x *ArchivesDropped) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[20]
+	mi := &file_plait_log_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2111,7 @@ func (x *ArchivesDropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchivesDropped.ProtoReflect.Descriptor instead.
 func (*ArchivesDropped) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ArchivesDropped) GetArchiveDeltas() []int64 {
@@ -2079,7 +2134,7 @@ type Restored struct {
 
 func (x *Restored) Reset() {
 	*x = Restored{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[21]
+	mi := &file_plait_log_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2146,7 @@ func (x *Restored) String() string {
 func (*Restored) ProtoMessage() {}
 
 func (x *Restored) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[21]
+	mi := &file_plait_log_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2159,7 @@ func (x *Restored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restored.ProtoReflect.Descriptor instead.
 func (*Restored) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Restored) GetArchive() uint64 {
@@ -2132,7 +2187,7 @@ type SessionsDropped struct {
 
 func (x *SessionsDropped) Reset() {
 	*x = SessionsDropped{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[22]
+	mi := &file_plait_log_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2199,7 @@ func (x *SessionsDropped) String() string {
 func (*SessionsDropped) ProtoMessage() {}
 
 func (x *SessionsDropped) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[22]
+	mi := &file_plait_log_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2212,7 @@ func (x *SessionsDropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsDropped.ProtoReflect.Descriptor instead.
 func (*SessionsDropped) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SessionsDropped) GetSessions() [][]byte {
@@ -2180,7 +2235,7 @@ type QueuePaused struct {
 
 func (x *QueuePaused) Reset() {
 	*x = QueuePaused{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[23]
+	mi := &file_plait_log_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2247,7 @@ func (x *QueuePaused) String() string {
 func (*QueuePaused) ProtoMessage() {}
 
 func (x *QueuePaused) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[23]
+	mi := &file_plait_log_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2260,7 @@ func (x *QueuePaused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueuePaused.ProtoReflect.Descriptor instead.
 func (*QueuePaused) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *QueuePaused) GetQueue() string {
@@ -2233,7 +2288,7 @@ type QueueResumed struct {
 
 func (x *QueueResumed) Reset() {
 	*x = QueueResumed{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[24]
+	mi := &file_plait_log_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2300,7 @@ func (x *QueueResumed) String() string {
 func (*QueueResumed) ProtoMessage() {}
 
 func (x *QueueResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[24]
+	mi := &file_plait_log_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2313,7 @@ func (x *QueueResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueResumed.ProtoReflect.Descriptor instead.
 func (*QueueResumed) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *QueueResumed) GetQueue() string {
@@ -2279,7 +2334,7 @@ type PoliciesApplied struct {
 
 func (x *PoliciesApplied) Reset() {
 	*x = PoliciesApplied{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[25]
+	mi := &file_plait_log_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2346,7 @@ func (x *PoliciesApplied) String() string {
 func (*PoliciesApplied) ProtoMessage() {}
 
 func (x *PoliciesApplied) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[25]
+	mi := &file_plait_log_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2304,7 +2359,7 @@ func (x *PoliciesApplied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoliciesApplied.ProtoReflect.Descriptor instead.
 func (*PoliciesApplied) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PoliciesApplied) GetPolicies() []*v11.MethodPolicy {
@@ -2329,7 +2384,7 @@ type EntryPut struct {
 
 func (x *EntryPut) Reset() {
 	*x = EntryPut{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[26]
+	mi := &file_plait_log_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2396,7 @@ func (x *EntryPut) String() string {
 func (*EntryPut) ProtoMessage() {}
 
 func (x *EntryPut) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[26]
+	mi := &file_plait_log_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2409,7 @@ func (x *EntryPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryPut.ProtoReflect.Descriptor instead.
 func (*EntryPut) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EntryPut) GetKey() string {
@@ -2389,7 +2444,7 @@ type EntryDeleted struct {
 
 func (x *EntryDeleted) Reset() {
 	*x = EntryDeleted{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	mi := &file_plait_log_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2456,7 @@ func (x *EntryDeleted) String() string {
 func (*EntryDeleted) ProtoMessage() {}
 
 func (x *EntryDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[27]
+	mi := &file_plait_log_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2469,7 @@ func (x *EntryDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryDeleted.ProtoReflect.Descriptor instead.
 func (*EntryDeleted) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EntryDeleted) GetKey() string {
@@ -2439,7 +2494,7 @@ type Counters struct {
 
 func (x *Counters) Reset() {
 	*x = Counters{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[28]
+	mi := &file_plait_log_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2506,7 @@ func (x *Counters) String() string {
 func (*Counters) ProtoMessage() {}
 
 func (x *Counters) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[28]
+	mi := &file_plait_log_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2519,7 @@ func (x *Counters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counters.ProtoReflect.Descriptor instead.
 func (*Counters) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Counters) GetNextTask() uint64 {
@@ -2563,7 +2618,7 @@ type TaskImages struct {
 
 func (x *TaskImages) Reset() {
 	*x = TaskImages{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[29]
+	mi := &file_plait_log_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2630,7 @@ func (x *TaskImages) String() string {
 func (*TaskImages) ProtoMessage() {}
 
 func (x *TaskImages) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[29]
+	mi := &file_plait_log_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2643,7 @@ func (x *TaskImages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskImages.ProtoReflect.Descriptor instead.
 func (*TaskImages) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TaskImages) GetMethods() []string {
@@ -2843,7 +2898,7 @@ type ArchiveImages struct {
 
 func (x *ArchiveImages) Reset() {
 	*x = ArchiveImages{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	mi := &file_plait_log_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +2910,7 @@ func (x *ArchiveImages) String() string {
 func (*ArchiveImages) ProtoMessage() {}
 
 func (x *ArchiveImages) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[30]
+	mi := &file_plait_log_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +2923,7 @@ func (x *ArchiveImages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveImages.ProtoReflect.Descriptor instead.
 func (*ArchiveImages) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ArchiveImages) GetFiles() []*ArchiveImage {
@@ -2938,7 +2993,7 @@ type ArchiveImage struct {
 
 func (x *ArchiveImage) Reset() {
 	*x = ArchiveImage{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[31]
+	mi := &file_plait_log_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3005,7 @@ func (x *ArchiveImage) String() string {
 func (*ArchiveImage) ProtoMessage() {}
 
 func (x *ArchiveImage) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[31]
+	mi := &file_plait_log_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3018,7 @@ func (x *ArchiveImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveImage.ProtoReflect.Descriptor instead.
 func (*ArchiveImage) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ArchiveImage) GetArchive() uint64 {
@@ -3041,7 +3096,7 @@ type ArchivedGroup struct {
 
 func (x *ArchivedGroup) Reset() {
 	*x = ArchivedGroup{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[32]
+	mi := &file_plait_log_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3053,7 +3108,7 @@ func (x *ArchivedGroup) String() string {
 func (*ArchivedGroup) ProtoMessage() {}
 
 func (x *ArchivedGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[32]
+	mi := &file_plait_log_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3066,7 +3121,7 @@ func (x *ArchivedGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchivedGroup.ProtoReflect.Descriptor instead.
 func (*ArchivedGroup) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ArchivedGroup) GetMethod() string {
@@ -3117,7 +3172,7 @@ type StoredBlobs struct {
 
 func (x *StoredBlobs) Reset() {
 	*x = StoredBlobs{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[33]
+	mi := &file_plait_log_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3184,7 @@ func (x *StoredBlobs) String() string {
 func (*StoredBlobs) ProtoMessage() {}
 
 func (x *StoredBlobs) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[33]
+	mi := &file_plait_log_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3197,7 @@ func (x *StoredBlobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredBlobs.ProtoReflect.Descriptor instead.
 func (*StoredBlobs) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StoredBlobs) GetAtDeltas() []int64 {
@@ -3172,7 +3227,7 @@ type IndexedFailure struct {
 
 func (x *IndexedFailure) Reset() {
 	*x = IndexedFailure{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[34]
+	mi := &file_plait_log_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3239,7 @@ func (x *IndexedFailure) String() string {
 func (*IndexedFailure) ProtoMessage() {}
 
 func (x *IndexedFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[34]
+	mi := &file_plait_log_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3252,7 @@ func (x *IndexedFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexedFailure.ProtoReflect.Descriptor instead.
 func (*IndexedFailure) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *IndexedFailure) GetIndex() uint32 {
@@ -3229,7 +3284,7 @@ type SessionImage struct {
 
 func (x *SessionImage) Reset() {
 	*x = SessionImage{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[35]
+	mi := &file_plait_log_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3296,7 @@ func (x *SessionImage) String() string {
 func (*SessionImage) ProtoMessage() {}
 
 func (x *SessionImage) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[35]
+	mi := &file_plait_log_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3309,7 @@ func (x *SessionImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionImage.ProtoReflect.Descriptor instead.
 func (*SessionImage) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionImage) GetSession() []byte {
@@ -3291,7 +3346,7 @@ type SessionAnswer struct {
 
 func (x *SessionAnswer) Reset() {
 	*x = SessionAnswer{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[36]
+	mi := &file_plait_log_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3358,7 @@ func (x *SessionAnswer) String() string {
 func (*SessionAnswer) ProtoMessage() {}
 
 func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[36]
+	mi := &file_plait_log_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3371,7 @@ func (x *SessionAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAnswer.ProtoReflect.Descriptor instead.
 func (*SessionAnswer) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionAnswer) GetSequence() uint64 {
@@ -3350,7 +3405,7 @@ type RateImage struct {
 
 func (x *RateImage) Reset() {
 	*x = RateImage{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[37]
+	mi := &file_plait_log_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3417,7 @@ func (x *RateImage) String() string {
 func (*RateImage) ProtoMessage() {}
 
 func (x *RateImage) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[37]
+	mi := &file_plait_log_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3430,7 @@ func (x *RateImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateImage.ProtoReflect.Descriptor instead.
 func (*RateImage) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RateImage) GetMethod() string {
@@ -3419,7 +3474,7 @@ type RateArrival struct {
 
 func (x *RateArrival) Reset() {
 	*x = RateArrival{}
-	mi := &file_plait_log_v1_record_proto_msgTypes[38]
+	mi := &file_plait_log_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3486,7 @@ func (x *RateArrival) String() string {
 func (*RateArrival) ProtoMessage() {}
 
 func (x *RateArrival) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_log_v1_record_proto_msgTypes[38]
+	mi := &file_plait_log_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3499,7 @@ func (x *RateArrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateArrival.ProtoReflect.Descriptor instead.
 func (*RateArrival) Descriptor() ([]byte, []int) {
-	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_plait_log_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RateArrival) GetAtMs() uint64 {
@@ -3465,7 +3520,7 @@ var File_plait_log_v1_record_proto protoreflect.FileDescriptor
 
 const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x19plait/log/v1/record.proto\x12\fplait.log.v1\x1a&plait/control/v1/control_service.proto\x1a\x15plait/v1/errors.proto\x1a\x13plait/v1/task.proto\"n\n" +
+	"\x19plait/log/v1/record.proto\x12\fplait.log.v1\x1a&plait/control/v1/control_service.proto\x1a\x15plait/v1/errors.proto\x1a\x1bplait/v1/flag_service.proto\x1a\x13plait/v1/task.proto\"n\n" +
 	"\tFrameMeta\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x04R\x06timeMs\x12.\n" +
@@ -3528,13 +3583,16 @@ const file_plait_log_v1_record_proto_rawDesc = "" +
 	"\renvelope_lens\x18\x11 \x03(\rR\fenvelopeLens\"O\n" +
 	"\fIndexedChild\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12)\n" +
-	"\x05child\x18\x02 \x01(\v2\x13.plait.log.v1.ChildR\x05child\"k\n" +
+	"\x05child\x18\x02 \x01(\v2\x13.plait.log.v1.ChildR\x05child\"\x81\x01\n" +
 	"\x05Child\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x17\n" +
 	"\x04name\x18\x02 \x01(\tH\x00R\x04name\x88\x01\x01\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x10\n" +
-	"\x03nth\x18\x04 \x01(\rR\x03nthB\a\n" +
-	"\x05_name\"|\n" +
+	"\x03nth\x18\x04 \x01(\rR\x03nth\x12\x14\n" +
+	"\x05flags\x18\x05 \x01(\fR\x05flagsB\a\n" +
+	"\x05_name\"8\n" +
+	"\fFlagReadings\x12(\n" +
+	"\x05flags\x18\x01 \x03(\v2\x12.plait.v1.FlagRuleR\x05flags\"|\n" +
 	"\n" +
 	"Acceptance\x12\x1f\n" +
 	"\vtask_deltas\x18\x01 \x03(\x12R\n" +
@@ -3751,7 +3809,7 @@ func file_plait_log_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_plait_log_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_plait_log_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_plait_log_v1_record_proto_goTypes = []any{
 	(FailureReason)(0),       // 0: plait.log.v1.FailureReason
 	(ReturnCause)(0),         // 1: plait.log.v1.ReturnCause
@@ -3761,106 +3819,109 @@ var file_plait_log_v1_record_proto_goTypes = []any{
 	(*Submitted)(nil),        // 5: plait.log.v1.Submitted
 	(*IndexedChild)(nil),     // 6: plait.log.v1.IndexedChild
 	(*Child)(nil),            // 7: plait.log.v1.Child
-	(*Acceptance)(nil),       // 8: plait.log.v1.Acceptance
-	(*Refusal)(nil),          // 9: plait.log.v1.Refusal
-	(*Started)(nil),          // 10: plait.log.v1.Started
-	(*Succeeded)(nil),        // 11: plait.log.v1.Succeeded
-	(*Failure)(nil),          // 12: plait.log.v1.Failure
-	(*Envelope)(nil),         // 13: plait.log.v1.Envelope
-	(*Retried)(nil),          // 14: plait.log.v1.Retried
-	(*Returned)(nil),         // 15: plait.log.v1.Returned
-	(*Suspended)(nil),        // 16: plait.log.v1.Suspended
-	(*Failed)(nil),           // 17: plait.log.v1.Failed
-	(*Cancelled)(nil),        // 18: plait.log.v1.Cancelled
-	(*Expired)(nil),          // 19: plait.log.v1.Expired
-	(*Redriven)(nil),         // 20: plait.log.v1.Redriven
-	(*Dropped)(nil),          // 21: plait.log.v1.Dropped
-	(*Archived)(nil),         // 22: plait.log.v1.Archived
-	(*ArchivesDropped)(nil),  // 23: plait.log.v1.ArchivesDropped
-	(*Restored)(nil),         // 24: plait.log.v1.Restored
-	(*SessionsDropped)(nil),  // 25: plait.log.v1.SessionsDropped
-	(*QueuePaused)(nil),      // 26: plait.log.v1.QueuePaused
-	(*QueueResumed)(nil),     // 27: plait.log.v1.QueueResumed
-	(*PoliciesApplied)(nil),  // 28: plait.log.v1.PoliciesApplied
-	(*EntryPut)(nil),         // 29: plait.log.v1.EntryPut
-	(*EntryDeleted)(nil),     // 30: plait.log.v1.EntryDeleted
-	(*Counters)(nil),         // 31: plait.log.v1.Counters
-	(*TaskImages)(nil),       // 32: plait.log.v1.TaskImages
-	(*ArchiveImages)(nil),    // 33: plait.log.v1.ArchiveImages
-	(*ArchiveImage)(nil),     // 34: plait.log.v1.ArchiveImage
-	(*ArchivedGroup)(nil),    // 35: plait.log.v1.ArchivedGroup
-	(*StoredBlobs)(nil),      // 36: plait.log.v1.StoredBlobs
-	(*IndexedFailure)(nil),   // 37: plait.log.v1.IndexedFailure
-	(*SessionImage)(nil),     // 38: plait.log.v1.SessionImage
-	(*SessionAnswer)(nil),    // 39: plait.log.v1.SessionAnswer
-	(*RateImage)(nil),        // 40: plait.log.v1.RateImage
-	(*RateArrival)(nil),      // 41: plait.log.v1.RateArrival
-	(v1.ErrorReason)(0),      // 42: plait.v1.ErrorReason
-	(v1.TaskState)(0),        // 43: plait.v1.TaskState
-	(*v1.Metadatum)(nil),     // 44: plait.v1.Metadatum
-	(*v11.MethodPolicy)(nil), // 45: plait.control.v1.MethodPolicy
+	(*FlagReadings)(nil),     // 8: plait.log.v1.FlagReadings
+	(*Acceptance)(nil),       // 9: plait.log.v1.Acceptance
+	(*Refusal)(nil),          // 10: plait.log.v1.Refusal
+	(*Started)(nil),          // 11: plait.log.v1.Started
+	(*Succeeded)(nil),        // 12: plait.log.v1.Succeeded
+	(*Failure)(nil),          // 13: plait.log.v1.Failure
+	(*Envelope)(nil),         // 14: plait.log.v1.Envelope
+	(*Retried)(nil),          // 15: plait.log.v1.Retried
+	(*Returned)(nil),         // 16: plait.log.v1.Returned
+	(*Suspended)(nil),        // 17: plait.log.v1.Suspended
+	(*Failed)(nil),           // 18: plait.log.v1.Failed
+	(*Cancelled)(nil),        // 19: plait.log.v1.Cancelled
+	(*Expired)(nil),          // 20: plait.log.v1.Expired
+	(*Redriven)(nil),         // 21: plait.log.v1.Redriven
+	(*Dropped)(nil),          // 22: plait.log.v1.Dropped
+	(*Archived)(nil),         // 23: plait.log.v1.Archived
+	(*ArchivesDropped)(nil),  // 24: plait.log.v1.ArchivesDropped
+	(*Restored)(nil),         // 25: plait.log.v1.Restored
+	(*SessionsDropped)(nil),  // 26: plait.log.v1.SessionsDropped
+	(*QueuePaused)(nil),      // 27: plait.log.v1.QueuePaused
+	(*QueueResumed)(nil),     // 28: plait.log.v1.QueueResumed
+	(*PoliciesApplied)(nil),  // 29: plait.log.v1.PoliciesApplied
+	(*EntryPut)(nil),         // 30: plait.log.v1.EntryPut
+	(*EntryDeleted)(nil),     // 31: plait.log.v1.EntryDeleted
+	(*Counters)(nil),         // 32: plait.log.v1.Counters
+	(*TaskImages)(nil),       // 33: plait.log.v1.TaskImages
+	(*ArchiveImages)(nil),    // 34: plait.log.v1.ArchiveImages
+	(*ArchiveImage)(nil),     // 35: plait.log.v1.ArchiveImage
+	(*ArchivedGroup)(nil),    // 36: plait.log.v1.ArchivedGroup
+	(*StoredBlobs)(nil),      // 37: plait.log.v1.StoredBlobs
+	(*IndexedFailure)(nil),   // 38: plait.log.v1.IndexedFailure
+	(*SessionImage)(nil),     // 39: plait.log.v1.SessionImage
+	(*SessionAnswer)(nil),    // 40: plait.log.v1.SessionAnswer
+	(*RateImage)(nil),        // 41: plait.log.v1.RateImage
+	(*RateArrival)(nil),      // 42: plait.log.v1.RateArrival
+	(*v1.FlagRule)(nil),      // 43: plait.v1.FlagRule
+	(v1.ErrorReason)(0),      // 44: plait.v1.ErrorReason
+	(v1.TaskState)(0),        // 45: plait.v1.TaskState
+	(*v1.Metadatum)(nil),     // 46: plait.v1.Metadatum
+	(*v11.MethodPolicy)(nil), // 47: plait.control.v1.MethodPolicy
 }
 var file_plait_log_v1_record_proto_depIdxs = []int32{
 	4,  // 0: plait.log.v1.FrameMeta.records:type_name -> plait.log.v1.Record
 	5,  // 1: plait.log.v1.Record.submitted:type_name -> plait.log.v1.Submitted
-	10, // 2: plait.log.v1.Record.started:type_name -> plait.log.v1.Started
-	11, // 3: plait.log.v1.Record.succeeded:type_name -> plait.log.v1.Succeeded
-	14, // 4: plait.log.v1.Record.retried:type_name -> plait.log.v1.Retried
-	15, // 5: plait.log.v1.Record.returned:type_name -> plait.log.v1.Returned
-	16, // 6: plait.log.v1.Record.suspended:type_name -> plait.log.v1.Suspended
-	17, // 7: plait.log.v1.Record.failed:type_name -> plait.log.v1.Failed
-	18, // 8: plait.log.v1.Record.cancelled:type_name -> plait.log.v1.Cancelled
-	19, // 9: plait.log.v1.Record.expired:type_name -> plait.log.v1.Expired
-	20, // 10: plait.log.v1.Record.redriven:type_name -> plait.log.v1.Redriven
-	21, // 11: plait.log.v1.Record.dropped:type_name -> plait.log.v1.Dropped
-	25, // 12: plait.log.v1.Record.sessions_dropped:type_name -> plait.log.v1.SessionsDropped
-	26, // 13: plait.log.v1.Record.queue_paused:type_name -> plait.log.v1.QueuePaused
-	27, // 14: plait.log.v1.Record.queue_resumed:type_name -> plait.log.v1.QueueResumed
-	28, // 15: plait.log.v1.Record.policies_applied:type_name -> plait.log.v1.PoliciesApplied
-	29, // 16: plait.log.v1.Record.entry_put:type_name -> plait.log.v1.EntryPut
-	30, // 17: plait.log.v1.Record.entry_deleted:type_name -> plait.log.v1.EntryDeleted
-	31, // 18: plait.log.v1.Record.counters:type_name -> plait.log.v1.Counters
-	32, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
-	38, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
-	22, // 21: plait.log.v1.Record.archived:type_name -> plait.log.v1.Archived
-	23, // 22: plait.log.v1.Record.archives_dropped:type_name -> plait.log.v1.ArchivesDropped
-	24, // 23: plait.log.v1.Record.restored:type_name -> plait.log.v1.Restored
-	33, // 24: plait.log.v1.Record.archive_images:type_name -> plait.log.v1.ArchiveImages
-	40, // 25: plait.log.v1.Record.rate_image:type_name -> plait.log.v1.RateImage
-	8,  // 26: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
+	11, // 2: plait.log.v1.Record.started:type_name -> plait.log.v1.Started
+	12, // 3: plait.log.v1.Record.succeeded:type_name -> plait.log.v1.Succeeded
+	15, // 4: plait.log.v1.Record.retried:type_name -> plait.log.v1.Retried
+	16, // 5: plait.log.v1.Record.returned:type_name -> plait.log.v1.Returned
+	17, // 6: plait.log.v1.Record.suspended:type_name -> plait.log.v1.Suspended
+	18, // 7: plait.log.v1.Record.failed:type_name -> plait.log.v1.Failed
+	19, // 8: plait.log.v1.Record.cancelled:type_name -> plait.log.v1.Cancelled
+	20, // 9: plait.log.v1.Record.expired:type_name -> plait.log.v1.Expired
+	21, // 10: plait.log.v1.Record.redriven:type_name -> plait.log.v1.Redriven
+	22, // 11: plait.log.v1.Record.dropped:type_name -> plait.log.v1.Dropped
+	26, // 12: plait.log.v1.Record.sessions_dropped:type_name -> plait.log.v1.SessionsDropped
+	27, // 13: plait.log.v1.Record.queue_paused:type_name -> plait.log.v1.QueuePaused
+	28, // 14: plait.log.v1.Record.queue_resumed:type_name -> plait.log.v1.QueueResumed
+	29, // 15: plait.log.v1.Record.policies_applied:type_name -> plait.log.v1.PoliciesApplied
+	30, // 16: plait.log.v1.Record.entry_put:type_name -> plait.log.v1.EntryPut
+	31, // 17: plait.log.v1.Record.entry_deleted:type_name -> plait.log.v1.EntryDeleted
+	32, // 18: plait.log.v1.Record.counters:type_name -> plait.log.v1.Counters
+	33, // 19: plait.log.v1.Record.task_images:type_name -> plait.log.v1.TaskImages
+	39, // 20: plait.log.v1.Record.session_image:type_name -> plait.log.v1.SessionImage
+	23, // 21: plait.log.v1.Record.archived:type_name -> plait.log.v1.Archived
+	24, // 22: plait.log.v1.Record.archives_dropped:type_name -> plait.log.v1.ArchivesDropped
+	25, // 23: plait.log.v1.Record.restored:type_name -> plait.log.v1.Restored
+	34, // 24: plait.log.v1.Record.archive_images:type_name -> plait.log.v1.ArchiveImages
+	41, // 25: plait.log.v1.Record.rate_image:type_name -> plait.log.v1.RateImage
+	9,  // 26: plait.log.v1.Submitted.acceptance:type_name -> plait.log.v1.Acceptance
 	6,  // 27: plait.log.v1.Submitted.children:type_name -> plait.log.v1.IndexedChild
 	7,  // 28: plait.log.v1.IndexedChild.child:type_name -> plait.log.v1.Child
-	9,  // 29: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
-	42, // 30: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
-	43, // 31: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
-	0,  // 32: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
-	44, // 33: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
-	12, // 34: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
-	1,  // 35: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
-	12, // 36: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
-	2,  // 37: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
-	32, // 38: plait.log.v1.Restored.tasks:type_name -> plait.log.v1.TaskImages
-	45, // 39: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
-	6,  // 40: plait.log.v1.TaskImages.children:type_name -> plait.log.v1.IndexedChild
-	43, // 41: plait.log.v1.TaskImages.states:type_name -> plait.v1.TaskState
-	36, // 42: plait.log.v1.TaskImages.requests:type_name -> plait.log.v1.StoredBlobs
-	36, // 43: plait.log.v1.TaskImages.envelopes:type_name -> plait.log.v1.StoredBlobs
-	36, // 44: plait.log.v1.TaskImages.responses:type_name -> plait.log.v1.StoredBlobs
-	37, // 45: plait.log.v1.TaskImages.failures:type_name -> plait.log.v1.IndexedFailure
-	43, // 46: plait.log.v1.TaskImages.event_states:type_name -> plait.v1.TaskState
-	34, // 47: plait.log.v1.ArchiveImages.files:type_name -> plait.log.v1.ArchiveImage
-	35, // 48: plait.log.v1.ArchiveImage.groups:type_name -> plait.log.v1.ArchivedGroup
-	43, // 49: plait.log.v1.ArchivedGroup.state:type_name -> plait.v1.TaskState
-	12, // 50: plait.log.v1.IndexedFailure.failure:type_name -> plait.log.v1.Failure
-	39, // 51: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
-	8,  // 52: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
-	41, // 53: plait.log.v1.RateImage.arrival:type_name -> plait.log.v1.RateArrival
-	41, // 54: plait.log.v1.RateImage.key_arrivals:type_name -> plait.log.v1.RateArrival
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	43, // 29: plait.log.v1.FlagReadings.flags:type_name -> plait.v1.FlagRule
+	10, // 30: plait.log.v1.Acceptance.refusals:type_name -> plait.log.v1.Refusal
+	44, // 31: plait.log.v1.Refusal.reason:type_name -> plait.v1.ErrorReason
+	45, // 32: plait.log.v1.Refusal.state:type_name -> plait.v1.TaskState
+	0,  // 33: plait.log.v1.Failure.reason:type_name -> plait.log.v1.FailureReason
+	46, // 34: plait.log.v1.Envelope.metadata:type_name -> plait.v1.Metadatum
+	13, // 35: plait.log.v1.Retried.failure:type_name -> plait.log.v1.Failure
+	1,  // 36: plait.log.v1.Returned.cause:type_name -> plait.log.v1.ReturnCause
+	13, // 37: plait.log.v1.Failed.failure:type_name -> plait.log.v1.Failure
+	2,  // 38: plait.log.v1.Expired.cause:type_name -> plait.log.v1.ExpiryCause
+	33, // 39: plait.log.v1.Restored.tasks:type_name -> plait.log.v1.TaskImages
+	47, // 40: plait.log.v1.PoliciesApplied.policies:type_name -> plait.control.v1.MethodPolicy
+	6,  // 41: plait.log.v1.TaskImages.children:type_name -> plait.log.v1.IndexedChild
+	45, // 42: plait.log.v1.TaskImages.states:type_name -> plait.v1.TaskState
+	37, // 43: plait.log.v1.TaskImages.requests:type_name -> plait.log.v1.StoredBlobs
+	37, // 44: plait.log.v1.TaskImages.envelopes:type_name -> plait.log.v1.StoredBlobs
+	37, // 45: plait.log.v1.TaskImages.responses:type_name -> plait.log.v1.StoredBlobs
+	38, // 46: plait.log.v1.TaskImages.failures:type_name -> plait.log.v1.IndexedFailure
+	45, // 47: plait.log.v1.TaskImages.event_states:type_name -> plait.v1.TaskState
+	35, // 48: plait.log.v1.ArchiveImages.files:type_name -> plait.log.v1.ArchiveImage
+	36, // 49: plait.log.v1.ArchiveImage.groups:type_name -> plait.log.v1.ArchivedGroup
+	45, // 50: plait.log.v1.ArchivedGroup.state:type_name -> plait.v1.TaskState
+	13, // 51: plait.log.v1.IndexedFailure.failure:type_name -> plait.log.v1.Failure
+	40, // 52: plait.log.v1.SessionImage.answers:type_name -> plait.log.v1.SessionAnswer
+	9,  // 53: plait.log.v1.SessionAnswer.acceptance:type_name -> plait.log.v1.Acceptance
+	42, // 54: plait.log.v1.RateImage.arrival:type_name -> plait.log.v1.RateArrival
+	42, // 55: plait.log.v1.RateImage.key_arrivals:type_name -> plait.log.v1.RateArrival
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_plait_log_v1_record_proto_init() }
@@ -3902,7 +3963,7 @@ func file_plait_log_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_log_v1_record_proto_rawDesc), len(file_plait_log_v1_record_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

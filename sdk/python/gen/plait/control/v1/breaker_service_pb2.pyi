@@ -33,19 +33,19 @@ class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerS
     BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
     """Everything."""
     BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
-    """Nothing: READY tasks are PARKED."""
+    """Nothing. A method's READY tasks are PARKED; a worker's share goes to others."""
     BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
     """A few probes."""
 
 class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
-    """What a breaker lets through."""
+    """What a breaker of a method or a worker lets through."""
 
 BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
 """Never sent."""
 BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
 """Everything."""
 BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
-"""Nothing: READY tasks are PARKED."""
+"""Nothing. A method's READY tasks are PARKED; a worker's share goes to others."""
 BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
 """A few probes."""
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015

@@ -30,8 +30,11 @@ class ObserveRequest(_message.Message):
 
     SCHEDULER_FIELD_NUMBER: _builtins.int
     FIGURES_INTERVAL_FIELD_NUMBER: _builtins.int
+    EARLY_FIGURES_FIELD_NUMBER: _builtins.int
     scheduler: _builtins.str
     """Chosen by the scheduler once per process."""
+    early_figures: _builtins.bool
+    """Whether early figures are wanted, too: those that come as soon as attempts of a method begin to fail."""
     @_builtins.property
     def figures_interval(self) -> _duration_pb2.Duration:
         """How often figures are wanted. Default 1 s; at least 50 ms."""
@@ -41,10 +44,11 @@ class ObserveRequest(_message.Message):
         *,
         scheduler: _builtins.str = ...,
         figures_interval: _duration_pb2.Duration | None = ...,
+        early_figures: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["figures_interval", b"figures_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures_interval", b"figures_interval", "scheduler", b"scheduler"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_figures", b"early_figures", "figures_interval", b"figures_interval", "scheduler", b"scheduler"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +239,12 @@ class Figures(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    EARLY_FIELD_NUMBER: _builtins.int
+    early: _builtins.bool
+    """These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
+    only what breakers go by: fresh outcomes and permits of methods, and the same of workers. That is not told again;
+    everything else is in the next figures that are not early.
+    """
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
         """The interval."""
@@ -263,10 +273,11 @@ class Figures(_message.Message):
         queues: _abc.Iterable[Global___QueueFigures] | None = ...,
         methods: _abc.Iterable[Global___MethodFigures] | None = ...,
         lost: _abc.Iterable[Global___LostAttempts] | None = ...,
+        early: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "lost", b"lost", "methods", b"methods", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early", b"early", "interval", b"interval", "lost", b"lost", "methods", b"methods", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,6 +329,11 @@ class WorkerFigures(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     BUSY_MS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    WELL_FIELD_NUMBER: _builtins.int
+    ILL_FIELD_NUMBER: _builtins.int
+    SAID_NOTHING_FIELD_NUMBER: _builtins.int
+    PERMITS_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Its id."""
     slots: _builtins.int
@@ -334,6 +350,24 @@ class WorkerFigures(_message.Message):
     """Attempts that failed in the interval."""
     busy_ms: _builtins.int
     """Time from dispatch to outcome, in milliseconds, summed over those that ended in the interval."""
+    said_nothing: _builtins.int
+    """How many were cancelled, which says nothing."""
+    permits: _builtins.int
+    """Attempts that its gate lets begin; unset: as many as its window has room for."""
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which methods' attempts ended at it, of those that began since its gate was set last: places in Figures.methods."""
+
+    @_builtins.property
+    def well(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each of `methods`, how many of them say that the worker is well: all codes but those below."""
+
+    @_builtins.property
+    def ill(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each of `methods`, how many ended with UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE or
+        DATA_LOSS.
+        """
+
     def __init__(
         self,
         *,
@@ -345,12 +379,19 @@ class WorkerFigures(_message.Message):
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
         busy_ms: _builtins.int = ...,
+        methods: _abc.Iterable[_builtins.int] | None = ...,
+        well: _abc.Iterable[_builtins.int] | None = ...,
+        ill: _abc.Iterable[_builtins.int] | None = ...,
+        said_nothing: _builtins.int = ...,
+        permits: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "permits", b"permits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_ms", b"busy_ms", "failed", b"failed", "in_flight", b"in_flight", "slots", b"slots", "succeeded", b"succeeded", "suspended", b"suspended", "window", b"window", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "busy_ms", b"busy_ms", "failed", b"failed", "ill", b"ill", "in_flight", b"in_flight", "methods", b"methods", "permits", b"permits", "said_nothing", b"said_nothing", "slots", b"slots", "succeeded", b"succeeded", "suspended", b"suspended", "well", b"well", "window", b"window", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__permits: _TypeAlias = _typing.Literal["permits"]  # noqa: Y015
+    _WhichOneofArgType__permits: _TypeAlias = _typing.Literal["_permits", b"_permits"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__permits) -> _WhichOneofReturnType__permits | None: ...
 
 Global___WorkerFigures: _TypeAlias = WorkerFigures  # noqa: Y015
 
@@ -433,8 +474,8 @@ class MethodFigures(_message.Message):
 
     @_builtins.property
     def fresh_outcomes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-        CANCELLED.
+        """As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+        end at a worker with a gate, count as CANCELLED.
         """
 
     def __init__(
@@ -539,6 +580,88 @@ class SetGatesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetGatesResponse: _TypeAlias = SetGatesResponse  # noqa: Y015
+
+@_typing.final
+class SetWorkerGatesRequest(_message.Message):
+    """Gates of workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerGate]:
+        """One entry a worker."""
+
+    def __init__(
+        self,
+        *,
+        gates: _abc.Iterable[Global___WorkerGate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWorkerGatesRequest: _TypeAlias = SetWorkerGatesRequest  # noqa: Y015
+
+@_typing.final
+class WorkerGate(_message.Message):
+    """How many attempts a worker may be given. What it holds is not touched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    PERMITS_FIELD_NUMBER: _builtins.int
+    VALID_FOR_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """Its id."""
+    permits: _builtins.int
+    """Attempts that it may be given from now on; unset: as many as its window has room for."""
+    @_builtins.property
+    def valid_for(self) -> _duration_pb2.Duration:
+        """How long it holds; then there is no gate."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        permits: _builtins.int | None = ...,
+        valid_for: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "permits", b"permits", "valid_for", b"valid_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_permits", b"_permits", "permits", b"permits", "valid_for", b"valid_for", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__permits: _TypeAlias = _typing.Literal["permits"]  # noqa: Y015
+    _WhichOneofArgType__permits: _TypeAlias = _typing.Literal["_permits", b"_permits"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__permits) -> _WhichOneofReturnType__permits | None: ...
+
+Global___WorkerGate: _TypeAlias = WorkerGate  # noqa: Y015
+
+@_typing.final
+class SetWorkerGatesResponse(_message.Message):
+    """They are set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Workers that are not attached."""
+
+    def __init__(
+        self,
+        *,
+        unknown: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWorkerGatesResponse: _TypeAlias = SetWorkerGatesResponse  # noqa: Y015
 
 @_typing.final
 class DecideContractRequest(_message.Message):
@@ -706,6 +829,100 @@ class MethodPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MethodPolicy: _TypeAlias = MethodPolicy  # noqa: Y015
+
+@_typing.final
+class SetLimitsRequest(_message.Message):
+    """Limits of methods."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodLimits]:
+        """One entry a method; others stay as they are."""
+
+    def __init__(
+        self,
+        *,
+        limits: _abc.Iterable[Global___MethodLimits] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLimitsRequest: _TypeAlias = SetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class MethodLimits(_message.Message):
+    """All limits of a method, as in MethodPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_PERIOD_MS_FIELD_NUMBER: _builtins.int
+    RATE_BURST_FIELD_NUMBER: _builtins.int
+    RATE_BY_KEY_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_PER_KEY_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full method path."""
+    rate_limit: _builtins.int
+    """Starts a period, 0: unlimited."""
+    rate_period_ms: _builtins.int
+    """The period, in milliseconds."""
+    rate_burst: _builtins.int
+    """Starts at once after a rest."""
+    rate_by_key: _builtins.bool
+    """Whether the rate limit is by key."""
+    concurrency_limit: _builtins.int
+    """Attempts at once over all workers, 0: unlimited."""
+    concurrency_per_key: _builtins.int
+    """Attempts at once for one key, 0: unlimited."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        rate_limit: _builtins.int = ...,
+        rate_period_ms: _builtins.int = ...,
+        rate_burst: _builtins.int = ...,
+        rate_by_key: _builtins.bool = ...,
+        concurrency_limit: _builtins.int = ...,
+        concurrency_per_key: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency_limit", b"concurrency_limit", "concurrency_per_key", b"concurrency_per_key", "method", b"method", "rate_burst", b"rate_burst", "rate_by_key", b"rate_by_key", "rate_limit", b"rate_limit", "rate_period_ms", b"rate_period_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MethodLimits: _TypeAlias = MethodLimits  # noqa: Y015
+
+@_typing.final
+class SetLimitsResponse(_message.Message):
+    """They are durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Methods that are not known."""
+
+    def __init__(
+        self,
+        *,
+        unknown: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLimitsResponse: _TypeAlias = SetLimitsResponse  # noqa: Y015
 
 @_typing.final
 class SetWindowsRequest(_message.Message):

@@ -61,6 +61,16 @@ class ControlServiceStub:
                 request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.SerializeToString,
                 response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.FromString,
                 _registered_method=True)
+        self.SetWorkerGates = channel.unary_unary(
+                '/plait.control.v1.ControlService/SetWorkerGates',
+                request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWorkerGatesRequest.SerializeToString,
+                response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWorkerGatesResponse.FromString,
+                _registered_method=True)
+        self.SetLimits = channel.unary_unary(
+                '/plait.control.v1.ControlService/SetLimits',
+                request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsRequest.SerializeToString,
+                response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -103,6 +113,22 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetWorkerGates(self, request, context):
+        """The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+        share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLimits(self, request, context):
+        """Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+        afterwards brings its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +151,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.SetGates,
                     request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.FromString,
                     response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.SerializeToString,
+            ),
+            'SetWorkerGates': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWorkerGates,
+                    request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWorkerGatesRequest.FromString,
+                    response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWorkerGatesResponse.SerializeToString,
+            ),
+            'SetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimits,
+                    request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsRequest.FromString,
+                    response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -242,6 +278,60 @@ class ControlService:
             '/plait.control.v1.ControlService/SetGates',
             plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesRequest.SerializeToString,
             plait_dot_control_dot_v1_dot_control__service__pb2.SetGatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWorkerGates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.control.v1.ControlService/SetWorkerGates',
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetWorkerGatesRequest.SerializeToString,
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetWorkerGatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.control.v1.ControlService/SetLimits',
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsRequest.SerializeToString,
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

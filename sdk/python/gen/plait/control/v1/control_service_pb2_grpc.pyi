@@ -52,6 +52,14 @@ class ControlServiceStub:
     """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
     that it is set for, or until the broker ends.
     """
+    SetWorkerGates: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetWorkerGatesRequest, _control_service_pb2.SetWorkerGatesResponse]
+    """The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+    share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+    """
+    SetLimits: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetLimitsRequest, _control_service_pb2.SetLimitsResponse]
+    """Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+    afterwards brings its own.
+    """
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -76,6 +84,14 @@ class ControlServiceAsyncStub(ControlServiceStub):
     SetGates: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetGatesRequest, _control_service_pb2.SetGatesResponse]  # type: ignore[assignment]
     """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
     that it is set for, or until the broker ends.
+    """
+    SetWorkerGates: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetWorkerGatesRequest, _control_service_pb2.SetWorkerGatesResponse]  # type: ignore[assignment]
+    """The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+    share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+    """
+    SetLimits: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetLimitsRequest, _control_service_pb2.SetLimitsResponse]  # type: ignore[assignment]
+    """Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+    afterwards brings its own.
     """
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -122,6 +138,26 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_service_pb2.SetGatesResponse, _abc.Awaitable[_control_service_pb2.SetGatesResponse]]:
         """Sets how many attempts of methods may begin, as the breakers of methods want it. Not durable: it holds for the time
         that it is set for, or until the broker ends.
+        """
+
+    @_abc_1.abstractmethod
+    def SetWorkerGates(
+        self,
+        request: _control_service_pb2.SetWorkerGatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.SetWorkerGatesResponse, _abc.Awaitable[_control_service_pb2.SetWorkerGatesResponse]]:
+        """The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+        share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+        """
+
+    @_abc_1.abstractmethod
+    def SetLimits(
+        self,
+        request: _control_service_pb2.SetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.SetLimitsResponse, _abc.Awaitable[_control_service_pb2.SetLimitsResponse]]:
+        """Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+        afterwards brings its own.
         """
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,10 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from plait.control.v1 import breaker_service_pb2 as plait_dot_control_dot_v1_dot_breaker__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(plait/control/v1/directory_service.proto\x12\x10plait.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n\x12ListWorkersRequest\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"q\n\x13ListWorkersResponse\x12\x32\n\x07workers\x18\x01 \x03(\x0b\x32\x18.plait.control.v1.WorkerR\x07workers\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf8\x02\n\x06Worker\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x16\n\x06\x63lient\x18\x04 \x01(\tR\x06\x63lient\x12\x18\n\x07methods\x18\x05 \x03(\tR\x07methods\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\x16\n\x06window\x18\x07 \x01(\rR\x06window\x12\x1b\n\tin_flight\x18\x08 \x01(\rR\x08inFlight\x12\x1c\n\tsuspended\x18\t \x01(\rR\tsuspended\x12\x1c\n\tsucceeded\x18\n \x01(\x04R\tsucceeded\x12\x16\n\x06\x66\x61iled\x18\x0b \x01(\x04R\x06\x66\x61iled\x12;\n\x0b\x61ttach_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nattachTime\x12\x1a\n\x08\x65ndpoint\x18\r \x01(\tR\x08\x65ndpoint\"\x17\n\x15GetDirectCallsRequest\"\xc0\x01\n\x16GetDirectCallsResponse\x12\x18\n\x07\x63lients\x18\x01 \x01(\rR\x07\x63lients\x12\x1a\n\x08rejected\x18\x02 \x01(\x04R\x08rejected\x12;\n\nrejections\x18\x03 \x03(\x0b\x32\x1b.plait.control.v1.RejectionR\nrejections\x12\x33\n\x05loads\x18\x04 \x03(\x0b\x32\x1d.plait.control.v1.ClusterLoadR\x05loads\"\x8f\x01\n\tRejection\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x12\n\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12\x14\n\x05names\x18\x04 \x03(\tR\x05names\x12\x14\n\x05\x65rror\x18\x05 \x01(\tR\x05\x65rror\"\xab\x01\n\x0b\x43lusterLoad\x12\x18\n\x07\x63luster\x18\x01 \x01(\tR\x07\x63luster\x12\x1a\n\x08locality\x18\x02 \x01(\tR\x08locality\x12\x16\n\x06issued\x18\x03 \x01(\x04R\x06issued\x12\x1c\n\tsucceeded\x18\x04 \x01(\x04R\tsucceeded\x12\x16\n\x06\x66\x61iled\x18\x05 \x01(\x04R\x06\x66\x61iled\x12\x18\n\x07\x64ropped\x18\x06 \x01(\x04R\x07\x64ropped2\xd3\x01\n\x10\x44irectoryService\x12Z\n\x0bListWorkers\x12$.plait.control.v1.ListWorkersRequest\x1a%.plait.control.v1.ListWorkersResponse\x12\x63\n\x0eGetDirectCalls\x12\'.plait.control.v1.GetDirectCallsRequest\x1a(.plait.control.v1.GetDirectCallsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(plait/control/v1/directory_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&plait/control/v1/breaker_service.proto\"h\n\x12ListWorkersRequest\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"q\n\x13ListWorkersResponse\x12\x32\n\x07workers\x18\x01 \x03(\x0b\x32\x18.plait.control.v1.WorkerR\x07workers\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x04\n\x06Worker\x12\x16\n\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x16\n\x06\x63lient\x18\x04 \x01(\tR\x06\x63lient\x12\x18\n\x07methods\x18\x05 \x03(\tR\x07methods\x12\x14\n\x05slots\x18\x06 \x01(\rR\x05slots\x12\x16\n\x06window\x18\x07 \x01(\rR\x06window\x12\x1b\n\tin_flight\x18\x08 \x01(\rR\x08inFlight\x12\x1c\n\tsuspended\x18\t \x01(\rR\tsuspended\x12\x1c\n\tsucceeded\x18\n \x01(\x04R\tsucceeded\x12\x16\n\x06\x66\x61iled\x18\x0b \x01(\x04R\x06\x66\x61iled\x12;\n\x0b\x61ttach_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nattachTime\x12\x1a\n\x08\x65ndpoint\x18\r \x01(\tR\x08\x65ndpoint\x12\x38\n\x07\x62reaker\x18\x0e \x01(\x0e\x32\x1e.plait.control.v1.BreakerStateR\x07\x62reaker\x12\x43\n\x10\x62reaker_open_for\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x62reakerOpenFor\x12)\n\x10\x62reaker_openings\x18\x10 \x01(\x05R\x0f\x62reakerOpenings\"\x17\n\x15GetDirectCallsRequest\"\xc0\x01\n\x16GetDirectCallsResponse\x12\x18\n\x07\x63lients\x18\x01 \x01(\rR\x07\x63lients\x12\x1a\n\x08rejected\x18\x02 \x01(\x04R\x08rejected\x12;\n\nrejections\x18\x03 \x03(\x0b\x32\x1b.plait.control.v1.RejectionR\nrejections\x12\x33\n\x05loads\x18\x04 \x03(\x0b\x32\x1d.plait.control.v1.ClusterLoadR\x05loads\"\x8f\x01\n\tRejection\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x12\n\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12\x14\n\x05names\x18\x04 \x03(\tR\x05names\x12\x14\n\x05\x65rror\x18\x05 \x01(\tR\x05\x65rror\"\xab\x01\n\x0b\x43lusterLoad\x12\x18\n\x07\x63luster\x18\x01 \x01(\tR\x07\x63luster\x12\x1a\n\x08locality\x18\x02 \x01(\tR\x08locality\x12\x16\n\x06issued\x18\x03 \x01(\x04R\x06issued\x12\x1c\n\tsucceeded\x18\x04 \x01(\x04R\tsucceeded\x12\x16\n\x06\x66\x61iled\x18\x05 \x01(\x04R\x06\x66\x61iled\x12\x18\n\x07\x64ropped\x18\x06 \x01(\x04R\x07\x64ropped2\xd3\x01\n\x10\x44irectoryService\x12Z\n\x0bListWorkers\x12$.plait.control.v1.ListWorkersRequest\x1a%.plait.control.v1.ListWorkersResponse\x12\x63\n\x0eGetDirectCalls\x12\'.plait.control.v1.GetDirectCallsRequest\x1a(.plait.control.v1.GetDirectCallsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +35,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.control.v1.directory_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z.plait.dev/plait/gen/plait/control/v1;controlv1'
-  _globals['_LISTWORKERSREQUEST']._serialized_start=95
-  _globals['_LISTWORKERSREQUEST']._serialized_end=199
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=201
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=314
-  _globals['_WORKER']._serialized_start=317
-  _globals['_WORKER']._serialized_end=693
-  _globals['_GETDIRECTCALLSREQUEST']._serialized_start=695
-  _globals['_GETDIRECTCALLSREQUEST']._serialized_end=718
-  _globals['_GETDIRECTCALLSRESPONSE']._serialized_start=721
-  _globals['_GETDIRECTCALLSRESPONSE']._serialized_end=913
-  _globals['_REJECTION']._serialized_start=916
-  _globals['_REJECTION']._serialized_end=1059
-  _globals['_CLUSTERLOAD']._serialized_start=1062
-  _globals['_CLUSTERLOAD']._serialized_end=1233
-  _globals['_DIRECTORYSERVICE']._serialized_start=1236
-  _globals['_DIRECTORYSERVICE']._serialized_end=1447
+  _globals['_LISTWORKERSREQUEST']._serialized_start=167
+  _globals['_LISTWORKERSREQUEST']._serialized_end=271
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=273
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=386
+  _globals['_WORKER']._serialized_start=389
+  _globals['_WORKER']._serialized_end=935
+  _globals['_GETDIRECTCALLSREQUEST']._serialized_start=937
+  _globals['_GETDIRECTCALLSREQUEST']._serialized_end=960
+  _globals['_GETDIRECTCALLSRESPONSE']._serialized_start=963
+  _globals['_GETDIRECTCALLSRESPONSE']._serialized_end=1155
+  _globals['_REJECTION']._serialized_start=1158
+  _globals['_REJECTION']._serialized_end=1301
+  _globals['_CLUSTERLOAD']._serialized_start=1304
+  _globals['_CLUSTERLOAD']._serialized_end=1475
+  _globals['_DIRECTORYSERVICE']._serialized_start=1478
+  _globals['_DIRECTORYSERVICE']._serialized_end=1689
 # @@protoc_insertion_point(module_scope)

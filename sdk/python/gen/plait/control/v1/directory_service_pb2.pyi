@@ -7,9 +7,11 @@ under "scheduler/address".
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from plait.control.v1 import breaker_service_pb2 as _breaker_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -98,6 +100,9 @@ class Worker(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     ATTACH_TIME_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    BREAKER_OPEN_FOR_FIELD_NUMBER: _builtins.int
+    BREAKER_OPENINGS_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Its id."""
     name: _builtins.str
@@ -120,6 +125,10 @@ class Worker(_message.Message):
     """Attempts that failed since this scheduler has seen it."""
     endpoint: _builtins.str
     """Where its methods can be called directly, "host:port"; "": nowhere."""
+    breaker: _breaker_service_pb2.BreakerState.ValueType
+    """Its breaker: OPEN, it is given no attempts, because those that it had failed while its peers' did not."""
+    breaker_openings: _builtins.int
+    """How often it has opened since it was closed last."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full method paths it serves."""
@@ -127,6 +136,10 @@ class Worker(_message.Message):
     @_builtins.property
     def attach_time(self) -> _timestamp_pb2.Timestamp:
         """When this scheduler first saw it."""
+
+    @_builtins.property
+    def breaker_open_for(self) -> _duration_pb2.Duration:
+        """How long it stays open, while it is."""
 
     def __init__(
         self,
@@ -144,10 +157,13 @@ class Worker(_message.Message):
         failed: _builtins.int = ...,
         attach_time: _timestamp_pb2.Timestamp | None = ...,
         endpoint: _builtins.str = ...,
+        breaker: _breaker_service_pb2.BreakerState.ValueType = ...,
+        breaker_open_for: _duration_pb2.Duration | None = ...,
+        breaker_openings: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_time", b"attach_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_time", b"attach_time", "breaker_open_for", b"breaker_open_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_time", b"attach_time", "client", b"client", "endpoint", b"endpoint", "failed", b"failed", "in_flight", b"in_flight", "methods", b"methods", "name", b"name", "slots", b"slots", "succeeded", b"succeeded", "suspended", b"suspended", "version", b"version", "window", b"window", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_time", b"attach_time", "breaker", b"breaker", "breaker_open_for", b"breaker_open_for", "breaker_openings", b"breaker_openings", "client", b"client", "endpoint", b"endpoint", "failed", b"failed", "in_flight", b"in_flight", "methods", b"methods", "name", b"name", "slots", b"slots", "succeeded", b"succeeded", "suspended", b"suspended", "version", b"version", "window", b"window", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from plait.control.v1 import control_service_pb2 as _control_service_pb2
 from plait.v1 import errors_pb2 as _errors_pb2
+from plait.v1 import flag_service_pb2 as _flag_service_pb2
 from plait.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
@@ -493,6 +494,7 @@ class Child(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     NTH_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     parent: _builtins.int
     """The parent's number."""
     name: _builtins.str
@@ -501,6 +503,8 @@ class Child(_message.Message):
     """Without a name: digest of method and request, 16 bytes, big endian."""
     nth: _builtins.int
     """Without a name: how many equal calls of the run came before."""
+    flags: _builtins.bytes
+    """Feature flags as the run had read them when it asked, as FlagReadings; empty for none."""
     def __init__(
         self,
         *,
@@ -508,16 +512,41 @@ class Child(_message.Message):
         name: _builtins.str | None = ...,
         digest: _builtins.bytes = ...,
         nth: _builtins.int = ...,
+        flags: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "digest", b"digest", "name", b"name", "nth", b"nth", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "digest", b"digest", "flags", b"flags", "name", b"name", "nth", b"nth", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
 
 Global___Child: _TypeAlias = Child  # noqa: Y015
+
+@_typing.final
+class FlagReadings(_message.Message):
+    """Feature flags as a run of a flow read them. The broker carries them as bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedCompositeFieldContainer[_flag_service_pb2.FlagRule]:
+        """The flags."""
+
+    def __init__(
+        self,
+        *,
+        flags: _abc.Iterable[_flag_service_pb2.FlagRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlagReadings: _TypeAlias = FlagReadings  # noqa: Y015
 
 @_typing.final
 class Acceptance(_message.Message):

@@ -103,7 +103,7 @@ export const MethodBreakerSchema: GenMessage<MethodBreaker> = /*@__PURE__*/
   messageDesc(file_plait_control_v1_breaker_service, 2);
 
 /**
- * What a breaker lets through.
+ * What a breaker of a method or a worker lets through.
  *
  * @generated from enum plait.control.v1.BreakerState
  */
@@ -123,7 +123,7 @@ export enum BreakerState {
   CLOSED = 1,
 
   /**
-   * Nothing: READY tasks are PARKED.
+   * Nothing. A method's READY tasks are PARKED; a worker's share goes to others.
    *
    * @generated from enum value: BREAKER_STATE_OPEN = 2;
    */

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/control/v1/control_service.proto.
  */
 export const file_plait_control_v1_control_service: GenFile = /*@__PURE__*/
-  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJYCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKFAgoPT2JzZXJ2ZVJlc3BvbnNlEkEKEmNvbnRyYWN0X2Fubm91bmNlZBgBIAEoCzIjLnBsYWl0LmNvbnRyb2wudjEuQ29udHJhY3RBbm5vdW5jZWRIABI7Cg93b3JrZXJfYXR0YWNoZWQYAiABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckF0dGFjaGVkSAASOwoPd29ya2VyX2RldGFjaGVkGAMgASgLMiAucGxhaXQuY29udHJvbC52MS5Xb3JrZXJEZXRhY2hlZEgAEiwKB2ZpZ3VyZXMYBCABKAsyGS5wbGFpdC5jb250cm9sLnYxLkZpZ3VyZXNIAEIHCgVldmVudCKfAQoRQ29udHJhY3RBbm5vdW5jZWQSFAoMYW5ub3VuY2VtZW50GAEgASgEEhYKDmRlc2NyaXB0b3Jfc2V0GAIgASgMEhAKCHNlcnZpY2VzGAMgAygJEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGZGlnZXN0GAUgASgJEhIKCmZvcl93b3JrZXIYBiABKAgSDwoHcmVwbGFjZRgHIAEoCCKUAQoOV29ya2VyQXR0YWNoZWQSDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIRCgljb250cmFjdHMYByADKAkSEAoIZW5kcG9pbnQYCCABKAkiMAoOV29ya2VyRGV0YWNoZWQSDgoGd29ya2VyGAEgASgJEg4KBnJlYXNvbhgCIAEoCSL4AQoHRmlndXJlcxIrCghpbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCgd3b3JrZXJzGAIgAygLMh8ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJGaWd1cmVzEi4KBnF1ZXVlcxgDIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuUXVldWVGaWd1cmVzEjAKB21ldGhvZHMYBCADKAsyHy5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEZpZ3VyZXMSLAoEbG9zdBgFIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuTG9zdEF0dGVtcHRzIj8KDExvc3RBdHRlbXB0cxIOCgZ3b3JrZXIYASABKAkSEAoIYXR0ZW1wdHMYAiABKA0SDQoFdGFza3MYAyADKAkimAEKDVdvcmtlckZpZ3VyZXMSDgoGd29ya2VyGAEgASgJEg0KBXNsb3RzGAIgASgNEg4KBndpbmRvdxgDIAEoDRIRCglpbl9mbGlnaHQYBCABKA0SEQoJc3VzcGVuZGVkGAUgASgNEhEKCXN1Y2NlZWRlZBgGIAEoBBIOCgZmYWlsZWQYByABKAQSDwoHYnVzeV9tcxgIIAEoBCKbAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBBIMCgRoZWxkGAggASgEIqABCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEEhYKDmZyZXNoX291dGNvbWVzGAYgAygEEhQKB3Blcm1pdHMYByABKA1IAIgBAUIKCghfcGVybWl0cyI+Cg9TZXRHYXRlc1JlcXVlc3QSKwoFZ2F0ZXMYASADKAsyHC5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEdhdGUibAoKTWV0aG9kR2F0ZRIOCgZtZXRob2QYASABKAkSFAoHcGVybWl0cxgCIAEoDUgAiAEBEiwKCXZhbGlkX2ZvchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfcGVybWl0cyIjChBTZXRHYXRlc1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkinQEKFURlY2lkZUNvbnRyYWN0UmVxdWVzdBIUCgxhbm5vdW5jZW1lbnQYASABKAQSMAoIcG9saWNpZXMYAiADKAsyHi5wbGFpdC5jb250cm9sLnYxLk1ldGhvZFBvbGljeRIjCgdyZWZ1c2FsGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSFwoPYmVzaWRlX3NlcnZpY2VzGAQgAygJIhgKFkRlY2lkZUNvbnRyYWN0UmVzcG9uc2UiyQQKDE1ldGhvZFBvbGljeRIiCgRpbmZvGAEgASgLMhQucGxhaXQudjEuTWV0aG9kSW5mbxITCgtkZWFkbGluZV9tcxgCIAEoBBIaChJhdHRlbXB0X3RpbWVvdXRfbXMYAyABKAQSFAoMbWF4X2F0dGVtcHRzGAQgASgNEhoKEmluaXRpYWxfYmFja29mZl9tcxgFIAEoBBIWCg5tYXhfYmFja29mZl9tcxgGIAEoBBIbChNtdWx0aXBsaWVyX3Blcm1pbGxlGAcgASgNEhcKD3JldHJ5YWJsZV9jb2RlcxgIIAEoDRIdChVpZGVtcG90ZW5jeV93aW5kb3dfbXMYCSABKAQSEAoIcHJpb3JpdHkYCiABKA0SFAoMYXRfbW9zdF9vbmNlGAsgASgIEhQKDHJldGVudGlvbl9tcxgMIAEoBBIgChhkZWFkX2xldHRlcl9yZXRlbnRpb25fbXMYDSABKAQSEgoKcmF0ZV9saW1pdBgOIAEoBBIWCg5yYXRlX3BlcmlvZF9tcxgPIAEoBBISCgpyYXRlX2J1cnN0GBAgASgEEhMKC3JhdGVfYnlfa2V5GBEgASgIEhkKEWNvbmN1cnJlbmN5X2xpbWl0GBIgASgNEhsKE2NvbmN1cnJlbmN5X3Blcl9rZXkYEyABKA0SLQoNbGF0ZW5jeV9jbGFzcxgUIAEoDjIWLnBsYWl0LnYxLkxhdGVuY3lDbGFzcxIUCgxxdWV1ZV93ZWlnaHQYFSABKA0SEwoLZmFpcl9ieV9rZXkYFiABKAgiRAoRU2V0V2luZG93c1JlcXVlc3QSLwoHd2luZG93cxgBIAMoCzIeLnBsYWl0LmNvbnRyb2wudjEuV29ya2VyV2luZG93Ii4KDFdvcmtlcldpbmRvdxIOCgZ3b3JrZXIYASABKAkSDgoGd2luZG93GAIgASgNIiUKElNldFdpbmRvd3NSZXNwb25zZRIPCgd1bmtub3duGAEgAygJMvMCCg5Db250cm9sU2VydmljZRJQCgdPYnNlcnZlEiAucGxhaXQuY29udHJvbC52MS5PYnNlcnZlUmVxdWVzdBohLnBsYWl0LmNvbnRyb2wudjEuT2JzZXJ2ZVJlc3BvbnNlMAESYwoORGVjaWRlQ29udHJhY3QSJy5wbGFpdC5jb250cm9sLnYxLkRlY2lkZUNvbnRyYWN0UmVxdWVzdBooLnBsYWl0LmNvbnRyb2wudjEuRGVjaWRlQ29udHJhY3RSZXNwb25zZRJXCgpTZXRXaW5kb3dzEiMucGxhaXQuY29udHJvbC52MS5TZXRXaW5kb3dzUmVxdWVzdBokLnBsYWl0LmNvbnRyb2wudjEuU2V0V2luZG93c1Jlc3BvbnNlElEKCFNldEdhdGVzEiEucGxhaXQuY29udHJvbC52MS5TZXRHYXRlc1JlcXVlc3QaIi5wbGFpdC5jb250cm9sLnYxLlNldEdhdGVzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service, file_plait_v1_options]);
+  fileDesc("CiZwbGFpdC9jb250cm9sL3YxL2NvbnRyb2xfc2VydmljZS5wcm90bxIQcGxhaXQuY29udHJvbC52MSJvCg5PYnNlcnZlUmVxdWVzdBIRCglzY2hlZHVsZXIYASABKAkSMwoQZmlndXJlc19pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1lYXJseV9maWd1cmVzGAMgASgIIoUCCg9PYnNlcnZlUmVzcG9uc2USQQoSY29udHJhY3RfYW5ub3VuY2VkGAEgASgLMiMucGxhaXQuY29udHJvbC52MS5Db250cmFjdEFubm91bmNlZEgAEjsKD3dvcmtlcl9hdHRhY2hlZBgCIAEoCzIgLnBsYWl0LmNvbnRyb2wudjEuV29ya2VyQXR0YWNoZWRIABI7Cg93b3JrZXJfZGV0YWNoZWQYAyABKAsyIC5wbGFpdC5jb250cm9sLnYxLldvcmtlckRldGFjaGVkSAASLAoHZmlndXJlcxgEIAEoCzIZLnBsYWl0LmNvbnRyb2wudjEuRmlndXJlc0gAQgcKBWV2ZW50Ip8BChFDb250cmFjdEFubm91bmNlZBIUCgxhbm5vdW5jZW1lbnQYASABKAQSFgoOZGVzY3JpcHRvcl9zZXQYAiABKAwSEAoIc2VydmljZXMYAyADKAkSFQoNdmFsaWRhdGVfb25seRgEIAEoCBIOCgZkaWdlc3QYBSABKAkSEgoKZm9yX3dvcmtlchgGIAEoCBIPCgdyZXBsYWNlGAcgASgIIpQBCg5Xb3JrZXJBdHRhY2hlZBIOCgZ3b3JrZXIYASABKAkSDAoEbmFtZRgCIAEoCRIPCgd2ZXJzaW9uGAMgASgJEg4KBmNsaWVudBgEIAEoCRIPCgdtZXRob2RzGAUgAygJEg0KBXNsb3RzGAYgASgNEhEKCWNvbnRyYWN0cxgHIAMoCRIQCghlbmRwb2ludBgIIAEoCSIwCg5Xb3JrZXJEZXRhY2hlZBIOCgZ3b3JrZXIYASABKAkSDgoGcmVhc29uGAIgASgJIocCCgdGaWd1cmVzEisKCGludGVydmFsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKB3dvcmtlcnMYAiADKAsyHy5wbGFpdC5jb250cm9sLnYxLldvcmtlckZpZ3VyZXMSLgoGcXVldWVzGAMgAygLMh4ucGxhaXQuY29udHJvbC52MS5RdWV1ZUZpZ3VyZXMSMAoHbWV0aG9kcxgEIAMoCzIfLnBsYWl0LmNvbnRyb2wudjEuTWV0aG9kRmlndXJlcxIsCgRsb3N0GAUgAygLMh4ucGxhaXQuY29udHJvbC52MS5Mb3N0QXR0ZW1wdHMSDQoFZWFybHkYByABKAgiPwoMTG9zdEF0dGVtcHRzEg4KBndvcmtlchgBIAEoCRIQCghhdHRlbXB0cxgCIAEoDRINCgV0YXNrcxgDIAMoCSL8AQoNV29ya2VyRmlndXJlcxIOCgZ3b3JrZXIYASABKAkSDQoFc2xvdHMYAiABKA0SDgoGd2luZG93GAMgASgNEhEKCWluX2ZsaWdodBgEIAEoDRIRCglzdXNwZW5kZWQYBSABKA0SEQoJc3VjY2VlZGVkGAYgASgEEg4KBmZhaWxlZBgHIAEoBBIPCgdidXN5X21zGAggASgEEg8KB21ldGhvZHMYCSADKA0SDAoEd2VsbBgKIAMoBBILCgNpbGwYCyADKAQSFAoMc2FpZF9ub3RoaW5nGAwgASgEEhQKB3Blcm1pdHMYDSABKA1IAIgBAUIKCghfcGVybWl0cyKbAQoMUXVldWVGaWd1cmVzEg0KBXF1ZXVlGAEgASgJEg0KBXJlYWR5GAIgASgEEg8KB3J1bm5pbmcYAyABKAQSDwoHd2FpdGluZxgEIAEoBBIXCg9vbGRlc3RfcmVhZHlfbXMYBSABKAQSDgoGcGF1c2VkGAYgASgIEhQKDGRlYWRfbGV0dGVycxgHIAEoBBIMCgRoZWxkGAggASgEIqABCg1NZXRob2RGaWd1cmVzEg4KBm1ldGhvZBgBIAEoCRIRCglzdWJtaXR0ZWQYAiABKAQSEAoIb3V0Y29tZXMYAyADKAQSDwoHcmV0cmllZBgEIAEoBBIPCgdidXN5X21zGAUgASgEEhYKDmZyZXNoX291dGNvbWVzGAYgAygEEhQKB3Blcm1pdHMYByABKA1IAIgBAUIKCghfcGVybWl0cyI+Cg9TZXRHYXRlc1JlcXVlc3QSKwoFZ2F0ZXMYASADKAsyHC5wbGFpdC5jb250cm9sLnYxLk1ldGhvZEdhdGUibAoKTWV0aG9kR2F0ZRIOCgZtZXRob2QYASABKAkSFAoHcGVybWl0cxgCIAEoDUgAiAEBEiwKCXZhbGlkX2ZvchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfcGVybWl0cyIjChBTZXRHYXRlc1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkiRAoVU2V0V29ya2VyR2F0ZXNSZXF1ZXN0EisKBWdhdGVzGAEgAygLMhwucGxhaXQuY29udHJvbC52MS5Xb3JrZXJHYXRlImwKCldvcmtlckdhdGUSDgoGd29ya2VyGAEgASgJEhQKB3Blcm1pdHMYAiABKA1IAIgBARIsCgl2YWxpZF9mb3IYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCgoIX3Blcm1pdHMiKQoWU2V0V29ya2VyR2F0ZXNSZXNwb25zZRIPCgd1bmtub3duGAEgAygJIp0BChVEZWNpZGVDb250cmFjdFJlcXVlc3QSFAoMYW5ub3VuY2VtZW50GAEgASgEEjAKCHBvbGljaWVzGAIgAygLMh4ucGxhaXQuY29udHJvbC52MS5NZXRob2RQb2xpY3kSIwoHcmVmdXNhbBgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhcKD2Jlc2lkZV9zZXJ2aWNlcxgEIAMoCSIYChZEZWNpZGVDb250cmFjdFJlc3BvbnNlIskECgxNZXRob2RQb2xpY3kSIgoEaW5mbxgBIAEoCzIULnBsYWl0LnYxLk1ldGhvZEluZm8SEwoLZGVhZGxpbmVfbXMYAiABKAQSGgoSYXR0ZW1wdF90aW1lb3V0X21zGAMgASgEEhQKDG1heF9hdHRlbXB0cxgEIAEoDRIaChJpbml0aWFsX2JhY2tvZmZfbXMYBSABKAQSFgoObWF4X2JhY2tvZmZfbXMYBiABKAQSGwoTbXVsdGlwbGllcl9wZXJtaWxsZRgHIAEoDRIXCg9yZXRyeWFibGVfY29kZXMYCCABKA0SHQoVaWRlbXBvdGVuY3lfd2luZG93X21zGAkgASgEEhAKCHByaW9yaXR5GAogASgNEhQKDGF0X21vc3Rfb25jZRgLIAEoCBIUCgxyZXRlbnRpb25fbXMYDCABKAQSIAoYZGVhZF9sZXR0ZXJfcmV0ZW50aW9uX21zGA0gASgEEhIKCnJhdGVfbGltaXQYDiABKAQSFgoOcmF0ZV9wZXJpb2RfbXMYDyABKAQSEgoKcmF0ZV9idXJzdBgQIAEoBBITCgtyYXRlX2J5X2tleRgRIAEoCBIZChFjb25jdXJyZW5jeV9saW1pdBgSIAEoDRIbChNjb25jdXJyZW5jeV9wZXJfa2V5GBMgASgNEi0KDWxhdGVuY3lfY2xhc3MYFCABKA4yFi5wbGFpdC52MS5MYXRlbmN5Q2xhc3MSFAoMcXVldWVfd2VpZ2h0GBUgASgNEhMKC2ZhaXJfYnlfa2V5GBYgASgIIkIKEFNldExpbWl0c1JlcXVlc3QSLgoGbGltaXRzGAEgAygLMh4ucGxhaXQuY29udHJvbC52MS5NZXRob2RMaW1pdHMiqwEKDE1ldGhvZExpbWl0cxIOCgZtZXRob2QYASABKAkSEgoKcmF0ZV9saW1pdBgCIAEoBBIWCg5yYXRlX3BlcmlvZF9tcxgDIAEoBBISCgpyYXRlX2J1cnN0GAQgASgEEhMKC3JhdGVfYnlfa2V5GAUgASgIEhkKEWNvbmN1cnJlbmN5X2xpbWl0GAYgASgNEhsKE2NvbmN1cnJlbmN5X3Blcl9rZXkYByABKA0iJAoRU2V0TGltaXRzUmVzcG9uc2USDwoHdW5rbm93bhgBIAMoCSJEChFTZXRXaW5kb3dzUmVxdWVzdBIvCgd3aW5kb3dzGAEgAygLMh4ucGxhaXQuY29udHJvbC52MS5Xb3JrZXJXaW5kb3ciLgoMV29ya2VyV2luZG93Eg4KBndvcmtlchgBIAEoCRIOCgZ3aW5kb3cYAiABKA0iJQoSU2V0V2luZG93c1Jlc3BvbnNlEg8KB3Vua25vd24YASADKAkyrgQKDkNvbnRyb2xTZXJ2aWNlElAKB09ic2VydmUSIC5wbGFpdC5jb250cm9sLnYxLk9ic2VydmVSZXF1ZXN0GiEucGxhaXQuY29udHJvbC52MS5PYnNlcnZlUmVzcG9uc2UwARJjCg5EZWNpZGVDb250cmFjdBInLnBsYWl0LmNvbnRyb2wudjEuRGVjaWRlQ29udHJhY3RSZXF1ZXN0GigucGxhaXQuY29udHJvbC52MS5EZWNpZGVDb250cmFjdFJlc3BvbnNlElcKClNldFdpbmRvd3MSIy5wbGFpdC5jb250cm9sLnYxLlNldFdpbmRvd3NSZXF1ZXN0GiQucGxhaXQuY29udHJvbC52MS5TZXRXaW5kb3dzUmVzcG9uc2USUQoIU2V0R2F0ZXMSIS5wbGFpdC5jb250cm9sLnYxLlNldEdhdGVzUmVxdWVzdBoiLnBsYWl0LmNvbnRyb2wudjEuU2V0R2F0ZXNSZXNwb25zZRJjCg5TZXRXb3JrZXJHYXRlcxInLnBsYWl0LmNvbnRyb2wudjEuU2V0V29ya2VyR2F0ZXNSZXF1ZXN0GigucGxhaXQuY29udHJvbC52MS5TZXRXb3JrZXJHYXRlc1Jlc3BvbnNlElQKCVNldExpbWl0cxIiLnBsYWl0LmNvbnRyb2wudjEuU2V0TGltaXRzUmVxdWVzdBojLnBsYWl0LmNvbnRyb2wudjEuU2V0TGltaXRzUmVzcG9uc2VCMFoucGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC9jb250cm9sL3YxO2NvbnRyb2x2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_rpc_status, file_plait_v1_contract_service, file_plait_v1_options]);
 
 /**
  * Who observes.
@@ -41,6 +41,13 @@ export type ObserveRequest = Message<"plait.control.v1.ObserveRequest"> & {
    * @generated from field: google.protobuf.Duration figures_interval = 2;
    */
   figuresInterval?: Duration | undefined;
+
+  /**
+   * Whether early figures are wanted, too: those that come as soon as attempts of a method begin to fail.
+   *
+   * @generated from field: bool early_figures = 3;
+   */
+  earlyFigures: boolean;
 };
 
 /**
@@ -305,6 +312,15 @@ export type Figures = Message<"plait.control.v1.Figures"> & {
    * @generated from field: repeated plait.control.v1.LostAttempts lost = 5;
    */
   lost: LostAttempts[];
+
+  /**
+   * These come before their time, because attempts of a method fail: at least 50 ms after the ones before. They have
+   * only what breakers go by: fresh outcomes and permits of methods, and the same of workers. That is not told again;
+   * everything else is in the next figures that are not early.
+   *
+   * @generated from field: bool early = 7;
+   */
+  early: boolean;
 };
 
 /**
@@ -410,6 +426,42 @@ export type WorkerFigures = Message<"plait.control.v1.WorkerFigures"> & {
    * @generated from field: uint64 busy_ms = 8;
    */
   busyMs: bigint;
+
+  /**
+   * Which methods' attempts ended at it, of those that began since its gate was set last: places in Figures.methods.
+   *
+   * @generated from field: repeated uint32 methods = 9;
+   */
+  methods: number[];
+
+  /**
+   * For each of `methods`, how many of them say that the worker is well: all codes but those below.
+   *
+   * @generated from field: repeated uint64 well = 10;
+   */
+  well: bigint[];
+
+  /**
+   * For each of `methods`, how many ended with UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE or
+   * DATA_LOSS.
+   *
+   * @generated from field: repeated uint64 ill = 11;
+   */
+  ill: bigint[];
+
+  /**
+   * How many were cancelled, which says nothing.
+   *
+   * @generated from field: uint64 said_nothing = 12;
+   */
+  saidNothing: bigint;
+
+  /**
+   * Attempts that its gate lets begin; unset: as many as its window has room for.
+   *
+   * @generated from field: optional uint32 permits = 13;
+   */
+  permits?: number | undefined;
 };
 
 /**
@@ -531,8 +583,8 @@ export type MethodFigures = Message<"plait.control.v1.MethodFigures"> & {
   busyMs: bigint;
 
   /**
-   * As outcomes, of attempts that began since the method's gate was set last; those lost with their worker count as
-   * CANCELLED.
+   * As outcomes, of attempts that began since the method's gate was set last; those that are lost with their worker, or
+   * end at a worker with a gate, count as CANCELLED.
    *
    * @generated from field: repeated uint64 fresh_outcomes = 6;
    */
@@ -631,6 +683,83 @@ export const SetGatesResponseSchema: GenMessage<SetGatesResponse> = /*@__PURE__*
   messageDesc(file_plait_control_v1_control_service, 12);
 
 /**
+ * Gates of workers.
+ *
+ * @generated from message plait.control.v1.SetWorkerGatesRequest
+ */
+export type SetWorkerGatesRequest = Message<"plait.control.v1.SetWorkerGatesRequest"> & {
+  /**
+   * One entry a worker.
+   *
+   * @generated from field: repeated plait.control.v1.WorkerGate gates = 1;
+   */
+  gates: WorkerGate[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetWorkerGatesRequest.
+ * Use `create(SetWorkerGatesRequestSchema)` to create a new message.
+ */
+export const SetWorkerGatesRequestSchema: GenMessage<SetWorkerGatesRequest> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 13);
+
+/**
+ * How many attempts a worker may be given. What it holds is not touched.
+ *
+ * @generated from message plait.control.v1.WorkerGate
+ */
+export type WorkerGate = Message<"plait.control.v1.WorkerGate"> & {
+  /**
+   * Its id.
+   *
+   * @generated from field: string worker = 1;
+   */
+  worker: string;
+
+  /**
+   * Attempts that it may be given from now on; unset: as many as its window has room for.
+   *
+   * @generated from field: optional uint32 permits = 2;
+   */
+  permits?: number | undefined;
+
+  /**
+   * How long it holds; then there is no gate.
+   *
+   * @generated from field: google.protobuf.Duration valid_for = 3;
+   */
+  validFor?: Duration | undefined;
+};
+
+/**
+ * Describes the message plait.control.v1.WorkerGate.
+ * Use `create(WorkerGateSchema)` to create a new message.
+ */
+export const WorkerGateSchema: GenMessage<WorkerGate> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 14);
+
+/**
+ * They are set.
+ *
+ * @generated from message plait.control.v1.SetWorkerGatesResponse
+ */
+export type SetWorkerGatesResponse = Message<"plait.control.v1.SetWorkerGatesResponse"> & {
+  /**
+   * Workers that are not attached.
+   *
+   * @generated from field: repeated string unknown = 1;
+   */
+  unknown: string[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetWorkerGatesResponse.
+ * Use `create(SetWorkerGatesResponseSchema)` to create a new message.
+ */
+export const SetWorkerGatesResponseSchema: GenMessage<SetWorkerGatesResponse> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 15);
+
+/**
  * A verdict on a contract.
  *
  * @generated from message plait.control.v1.DecideContractRequest
@@ -671,7 +800,7 @@ export type DecideContractRequest = Message<"plait.control.v1.DecideContractRequ
  * Use `create(DecideContractRequestSchema)` to create a new message.
  */
 export const DecideContractRequestSchema: GenMessage<DecideContractRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 13);
+  messageDesc(file_plait_control_v1_control_service, 16);
 
 /**
  * The verdict is durable and in force.
@@ -686,7 +815,7 @@ export type DecideContractResponse = Message<"plait.control.v1.DecideContractRes
  * Use `create(DecideContractResponseSchema)` to create a new message.
  */
 export const DecideContractResponseSchema: GenMessage<DecideContractResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 14);
+  messageDesc(file_plait_control_v1_control_service, 17);
 
 /**
  * A policy as the scheduler compiled it and the broker enforces it. Every field is set; nothing is a default here.
@@ -854,7 +983,112 @@ export type MethodPolicy = Message<"plait.control.v1.MethodPolicy"> & {
  * Use `create(MethodPolicySchema)` to create a new message.
  */
 export const MethodPolicySchema: GenMessage<MethodPolicy> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 15);
+  messageDesc(file_plait_control_v1_control_service, 18);
+
+/**
+ * Limits of methods.
+ *
+ * @generated from message plait.control.v1.SetLimitsRequest
+ */
+export type SetLimitsRequest = Message<"plait.control.v1.SetLimitsRequest"> & {
+  /**
+   * One entry a method; others stay as they are.
+   *
+   * @generated from field: repeated plait.control.v1.MethodLimits limits = 1;
+   */
+  limits: MethodLimits[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetLimitsRequest.
+ * Use `create(SetLimitsRequestSchema)` to create a new message.
+ */
+export const SetLimitsRequestSchema: GenMessage<SetLimitsRequest> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 19);
+
+/**
+ * All limits of a method, as in MethodPolicy.
+ *
+ * @generated from message plait.control.v1.MethodLimits
+ */
+export type MethodLimits = Message<"plait.control.v1.MethodLimits"> & {
+  /**
+   * Full method path.
+   *
+   * @generated from field: string method = 1;
+   */
+  method: string;
+
+  /**
+   * Starts a period, 0: unlimited.
+   *
+   * @generated from field: uint64 rate_limit = 2;
+   */
+  rateLimit: bigint;
+
+  /**
+   * The period, in milliseconds.
+   *
+   * @generated from field: uint64 rate_period_ms = 3;
+   */
+  ratePeriodMs: bigint;
+
+  /**
+   * Starts at once after a rest.
+   *
+   * @generated from field: uint64 rate_burst = 4;
+   */
+  rateBurst: bigint;
+
+  /**
+   * Whether the rate limit is by key.
+   *
+   * @generated from field: bool rate_by_key = 5;
+   */
+  rateByKey: boolean;
+
+  /**
+   * Attempts at once over all workers, 0: unlimited.
+   *
+   * @generated from field: uint32 concurrency_limit = 6;
+   */
+  concurrencyLimit: number;
+
+  /**
+   * Attempts at once for one key, 0: unlimited.
+   *
+   * @generated from field: uint32 concurrency_per_key = 7;
+   */
+  concurrencyPerKey: number;
+};
+
+/**
+ * Describes the message plait.control.v1.MethodLimits.
+ * Use `create(MethodLimitsSchema)` to create a new message.
+ */
+export const MethodLimitsSchema: GenMessage<MethodLimits> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 20);
+
+/**
+ * They are durable and in force.
+ *
+ * @generated from message plait.control.v1.SetLimitsResponse
+ */
+export type SetLimitsResponse = Message<"plait.control.v1.SetLimitsResponse"> & {
+  /**
+   * Methods that are not known.
+   *
+   * @generated from field: repeated string unknown = 1;
+   */
+  unknown: string[];
+};
+
+/**
+ * Describes the message plait.control.v1.SetLimitsResponse.
+ * Use `create(SetLimitsResponseSchema)` to create a new message.
+ */
+export const SetLimitsResponseSchema: GenMessage<SetLimitsResponse> = /*@__PURE__*/
+  messageDesc(file_plait_control_v1_control_service, 21);
 
 /**
  * Windows of workers.
@@ -875,7 +1109,7 @@ export type SetWindowsRequest = Message<"plait.control.v1.SetWindowsRequest"> & 
  * Use `create(SetWindowsRequestSchema)` to create a new message.
  */
 export const SetWindowsRequestSchema: GenMessage<SetWindowsRequest> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 16);
+  messageDesc(file_plait_control_v1_control_service, 22);
 
 /**
  * The window of one worker.
@@ -903,7 +1137,7 @@ export type WorkerWindow = Message<"plait.control.v1.WorkerWindow"> & {
  * Use `create(WorkerWindowSchema)` to create a new message.
  */
 export const WorkerWindowSchema: GenMessage<WorkerWindow> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 17);
+  messageDesc(file_plait_control_v1_control_service, 23);
 
 /**
  * Windows are in force.
@@ -924,7 +1158,7 @@ export type SetWindowsResponse = Message<"plait.control.v1.SetWindowsResponse"> 
  * Use `create(SetWindowsResponseSchema)` to create a new message.
  */
 export const SetWindowsResponseSchema: GenMessage<SetWindowsResponse> = /*@__PURE__*/
-  messageDesc(file_plait_control_v1_control_service, 18);
+  messageDesc(file_plait_control_v1_control_service, 24);
 
 /**
  * The scheduler's side of the broker: it observes, decides, commands. The broker goes on with the last decisions when
@@ -979,6 +1213,28 @@ export const ControlService: GenService<{
     methodKind: "unary";
     input: typeof SetGatesRequestSchema;
     output: typeof SetGatesResponseSchema;
+  },
+  /**
+   * The same for workers: a worker with a gate is given no attempts but those that it lets begin. Other workers get its
+   * share. Not durable: it holds for the time that it is set for, or until the worker's stream or the broker ends.
+   *
+   * @generated from rpc plait.control.v1.ControlService.SetWorkerGates
+   */
+  setWorkerGates: {
+    methodKind: "unary";
+    input: typeof SetWorkerGatesRequestSchema;
+    output: typeof SetWorkerGatesResponseSchema;
+  },
+  /**
+   * Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
+   * afterwards brings its own.
+   *
+   * @generated from rpc plait.control.v1.ControlService.SetLimits
+   */
+  setLimits: {
+    methodKind: "unary";
+    input: typeof SetLimitsRequestSchema;
+    output: typeof SetLimitsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_plait_control_v1_control_service, 0);

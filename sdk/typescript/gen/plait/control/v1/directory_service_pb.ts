@@ -7,15 +7,17 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { BreakerState } from "./breaker_service_pb.js";
+import { file_plait_control_v1_breaker_service } from "./breaker_service_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file plait/control/v1/directory_service.proto.
  */
 export const file_plait_control_v1_directory_service: GenFile = /*@__PURE__*/
-  fileDesc("CihwbGFpdC9jb250cm9sL3YxL2RpcmVjdG9yeV9zZXJ2aWNlLnByb3RvEhBwbGFpdC5jb250cm9sLnYxIksKEkxpc3RXb3JrZXJzUmVxdWVzdBIOCgZtZXRob2QYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiWQoTTGlzdFdvcmtlcnNSZXNwb25zZRIpCgd3b3JrZXJzGAEgAygLMhgucGxhaXQuY29udHJvbC52MS5Xb3JrZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIoMCCgZXb3JrZXISDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIOCgZ3aW5kb3cYByABKA0SEQoJaW5fZmxpZ2h0GAggASgNEhEKCXN1c3BlbmRlZBgJIAEoDRIRCglzdWNjZWVkZWQYCiABKAQSDgoGZmFpbGVkGAsgASgEEi8KC2F0dGFjaF90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghlbmRwb2ludBgNIAEoCSIXChVHZXREaXJlY3RDYWxsc1JlcXVlc3QimgEKFkdldERpcmVjdENhbGxzUmVzcG9uc2USDwoHY2xpZW50cxgBIAEoDRIQCghyZWplY3RlZBgCIAEoBBIvCgpyZWplY3Rpb25zGAMgAygLMhsucGxhaXQuY29udHJvbC52MS5SZWplY3Rpb24SLAoFbG9hZHMYBCADKAsyHS5wbGFpdC5jb250cm9sLnYxLkNsdXN0ZXJMb2FkIm8KCVJlamVjdGlvbhIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRub2RlGAIgASgJEgwKBHR5cGUYAyABKAkSDQoFbmFtZXMYBCADKAkSDQoFZXJyb3IYBSABKAkidAoLQ2x1c3RlckxvYWQSDwoHY2x1c3RlchgBIAEoCRIQCghsb2NhbGl0eRgCIAEoCRIOCgZpc3N1ZWQYAyABKAQSEQoJc3VjY2VlZGVkGAQgASgEEg4KBmZhaWxlZBgFIAEoBBIPCgdkcm9wcGVkGAYgASgEMtMBChBEaXJlY3RvcnlTZXJ2aWNlEloKC0xpc3RXb3JrZXJzEiQucGxhaXQuY29udHJvbC52MS5MaXN0V29ya2Vyc1JlcXVlc3QaJS5wbGFpdC5jb250cm9sLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2USYwoOR2V0RGlyZWN0Q2FsbHMSJy5wbGFpdC5jb250cm9sLnYxLkdldERpcmVjdENhbGxzUmVxdWVzdBooLnBsYWl0LmNvbnRyb2wudjEuR2V0RGlyZWN0Q2FsbHNSZXNwb25zZUIwWi5wbGFpdC5kZXYvcGxhaXQvZ2VuL3BsYWl0L2NvbnRyb2wvdjE7Y29udHJvbHYxYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("CihwbGFpdC9jb250cm9sL3YxL2RpcmVjdG9yeV9zZXJ2aWNlLnByb3RvEhBwbGFpdC5jb250cm9sLnYxIksKEkxpc3RXb3JrZXJzUmVxdWVzdBIOCgZtZXRob2QYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiWQoTTGlzdFdvcmtlcnNSZXNwb25zZRIpCgd3b3JrZXJzGAEgAygLMhgucGxhaXQuY29udHJvbC52MS5Xb3JrZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIoMDCgZXb3JrZXISDgoGd29ya2VyGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIOCgZjbGllbnQYBCABKAkSDwoHbWV0aG9kcxgFIAMoCRINCgVzbG90cxgGIAEoDRIOCgZ3aW5kb3cYByABKA0SEQoJaW5fZmxpZ2h0GAggASgNEhEKCXN1c3BlbmRlZBgJIAEoDRIRCglzdWNjZWVkZWQYCiABKAQSDgoGZmFpbGVkGAsgASgEEi8KC2F0dGFjaF90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghlbmRwb2ludBgNIAEoCRIvCgdicmVha2VyGA4gASgOMh4ucGxhaXQuY29udHJvbC52MS5CcmVha2VyU3RhdGUSMwoQYnJlYWtlcl9vcGVuX2ZvchgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIYChBicmVha2VyX29wZW5pbmdzGBAgASgFIhcKFUdldERpcmVjdENhbGxzUmVxdWVzdCKaAQoWR2V0RGlyZWN0Q2FsbHNSZXNwb25zZRIPCgdjbGllbnRzGAEgASgNEhAKCHJlamVjdGVkGAIgASgEEi8KCnJlamVjdGlvbnMYAyADKAsyGy5wbGFpdC5jb250cm9sLnYxLlJlamVjdGlvbhIsCgVsb2FkcxgEIAMoCzIdLnBsYWl0LmNvbnRyb2wudjEuQ2x1c3RlckxvYWQibwoJUmVqZWN0aW9uEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBG5vZGUYAiABKAkSDAoEdHlwZRgDIAEoCRINCgVuYW1lcxgEIAMoCRINCgVlcnJvchgFIAEoCSJ0CgtDbHVzdGVyTG9hZBIPCgdjbHVzdGVyGAEgASgJEhAKCGxvY2FsaXR5GAIgASgJEg4KBmlzc3VlZBgDIAEoBBIRCglzdWNjZWVkZWQYBCABKAQSDgoGZmFpbGVkGAUgASgEEg8KB2Ryb3BwZWQYBiABKAQy0wEKEERpcmVjdG9yeVNlcnZpY2USWgoLTGlzdFdvcmtlcnMSJC5wbGFpdC5jb250cm9sLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBolLnBsYWl0LmNvbnRyb2wudjEuTGlzdFdvcmtlcnNSZXNwb25zZRJjCg5HZXREaXJlY3RDYWxscxInLnBsYWl0LmNvbnRyb2wudjEuR2V0RGlyZWN0Q2FsbHNSZXF1ZXN0GigucGxhaXQuY29udHJvbC52MS5HZXREaXJlY3RDYWxsc1Jlc3BvbnNlQjBaLnBsYWl0LmRldi9wbGFpdC9nZW4vcGxhaXQvY29udHJvbC92MTtjb250cm9sdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_plait_control_v1_breaker_service]);
 
 /**
  * Which workers.
@@ -176,6 +178,27 @@ export type Worker = Message<"plait.control.v1.Worker"> & {
    * @generated from field: string endpoint = 13;
    */
   endpoint: string;
+
+  /**
+   * Its breaker: OPEN, it is given no attempts, because those that it had failed while its peers' did not.
+   *
+   * @generated from field: plait.control.v1.BreakerState breaker = 14;
+   */
+  breaker: BreakerState;
+
+  /**
+   * How long it stays open, while it is.
+   *
+   * @generated from field: google.protobuf.Duration breaker_open_for = 15;
+   */
+  breakerOpenFor?: Duration | undefined;
+
+  /**
+   * How often it has opened since it was closed last.
+   *
+   * @generated from field: int32 breaker_openings = 16;
+   */
+  breakerOpenings: number;
 };
 
 /**

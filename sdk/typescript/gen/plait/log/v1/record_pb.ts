@@ -32,6 +32,8 @@ import type { MethodPolicy } from "../../control/v1/control_service_pb.js";
 import { file_plait_control_v1_control_service } from "../../control/v1/control_service_pb.js";
 import type { ErrorReason } from "../../v1/errors_pb.js";
 import { file_plait_v1_errors } from "../../v1/errors_pb.js";
+import type { FlagRule } from "../../v1/flag_service_pb.js";
+import { file_plait_v1_flag_service } from "../../v1/flag_service_pb.js";
 import type { Metadatum, TaskState } from "../../v1/task_pb.js";
 import { file_plait_v1_task } from "../../v1/task_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -40,7 +42,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/log/v1/record.proto.
  */
 export const file_plait_log_v1_record: GenFile = /*@__PURE__*/
-  fileDesc("ChlwbGFpdC9sb2cvdjEvcmVjb3JkLnByb3RvEgxwbGFpdC5sb2cudjEiVAoJRnJhbWVNZXRhEg8KB3ZlcnNpb24YASABKA0SDwoHdGltZV9tcxgCIAEoBBIlCgdyZWNvcmRzGAMgAygLMhQucGxhaXQubG9nLnYxLlJlY29yZCK7CQoGUmVjb3JkEiwKCXN1Ym1pdHRlZBgBIAEoCzIXLnBsYWl0LmxvZy52MS5TdWJtaXR0ZWRIABIoCgdzdGFydGVkGAIgASgLMhUucGxhaXQubG9nLnYxLlN0YXJ0ZWRIABIsCglzdWNjZWVkZWQYAyABKAsyFy5wbGFpdC5sb2cudjEuU3VjY2VlZGVkSAASKAoHcmV0cmllZBgEIAEoCzIVLnBsYWl0LmxvZy52MS5SZXRyaWVkSAASKgoIcmV0dXJuZWQYBSABKAsyFi5wbGFpdC5sb2cudjEuUmV0dXJuZWRIABIsCglzdXNwZW5kZWQYBiABKAsyFy5wbGFpdC5sb2cudjEuU3VzcGVuZGVkSAASJgoGZmFpbGVkGAcgASgLMhQucGxhaXQubG9nLnYxLkZhaWxlZEgAEiwKCWNhbmNlbGxlZBgIIAEoCzIXLnBsYWl0LmxvZy52MS5DYW5jZWxsZWRIABIoCgdleHBpcmVkGAkgASgLMhUucGxhaXQubG9nLnYxLkV4cGlyZWRIABIqCghyZWRyaXZlbhgKIAEoCzIWLnBsYWl0LmxvZy52MS5SZWRyaXZlbkgAEigKB2Ryb3BwZWQYCyABKAsyFS5wbGFpdC5sb2cudjEuRHJvcHBlZEgAEjkKEHNlc3Npb25zX2Ryb3BwZWQYDCABKAsyHS5wbGFpdC5sb2cudjEuU2Vzc2lvbnNEcm9wcGVkSAASMQoMcXVldWVfcGF1c2VkGA0gASgLMhkucGxhaXQubG9nLnYxLlF1ZXVlUGF1c2VkSAASMwoNcXVldWVfcmVzdW1lZBgOIAEoCzIaLnBsYWl0LmxvZy52MS5RdWV1ZVJlc3VtZWRIABI5ChBwb2xpY2llc19hcHBsaWVkGA8gASgLMh0ucGxhaXQubG9nLnYxLlBvbGljaWVzQXBwbGllZEgAEisKCWVudHJ5X3B1dBgQIAEoCzIWLnBsYWl0LmxvZy52MS5FbnRyeVB1dEgAEjMKDWVudHJ5X2RlbGV0ZWQYESABKAsyGi5wbGFpdC5sb2cudjEuRW50cnlEZWxldGVkSAASKgoIY291bnRlcnMYEiABKAsyFi5wbGFpdC5sb2cudjEuQ291bnRlcnNIABIvCgt0YXNrX2ltYWdlcxgTIAEoCzIYLnBsYWl0LmxvZy52MS5UYXNrSW1hZ2VzSAASMwoNc2Vzc2lvbl9pbWFnZRgUIAEoCzIaLnBsYWl0LmxvZy52MS5TZXNzaW9uSW1hZ2VIABIqCghhcmNoaXZlZBgVIAEoCzIWLnBsYWl0LmxvZy52MS5BcmNoaXZlZEgAEjkKEGFyY2hpdmVzX2Ryb3BwZWQYFiABKAsyHS5wbGFpdC5sb2cudjEuQXJjaGl2ZXNEcm9wcGVkSAASKgoIcmVzdG9yZWQYFyABKAsyFi5wbGFpdC5sb2cudjEuUmVzdG9yZWRIABI1Cg5hcmNoaXZlX2ltYWdlcxgYIAEoCzIbLnBsYWl0LmxvZy52MS5BcmNoaXZlSW1hZ2VzSAASLQoKcmF0ZV9pbWFnZRgZIAEoCzIXLnBsYWl0LmxvZy52MS5SYXRlSW1hZ2VIAEIGCgRmYWN0IqgDCglTdWJtaXR0ZWQSDwoHc2Vzc2lvbhgBIAEoDBIQCghzZXF1ZW5jZRgCIAEoBBIsCgphY2NlcHRhbmNlGAMgASgLMhgucGxhaXQubG9nLnYxLkFjY2VwdGFuY2USEwoLdGFza19kZWx0YXMYBCADKBISDwoHbWV0aG9kcxgFIAMoCRIUCgxtZXRob2RfaW5kZXgYBiADKA0SEgoKcHJpb3JpdGllcxgHIAMoDRIWCg5zdGFydF9hZnRlcl9tcxgIIAMoEhIXCg9leHBpcmVfYWZ0ZXJfbXMYCSADKBISGAoQaWRlbXBvdGVuY3lfa2V5cxgKIAMoCRIVCg1vcmRlcmluZ19rZXlzGAsgAygJEhIKCmxpbWl0X2tleXMYDCADKAkSFAoMZGlnZXN0c19oaWdoGA0gAygGEhMKC2RpZ2VzdHNfbG93GA4gAygGEiwKCGNoaWxkcmVuGA8gAygLMhoucGxhaXQubG9nLnYxLkluZGV4ZWRDaGlsZBIUCgxyZXF1ZXN0X2xlbnMYECADKA0SFQoNZW52ZWxvcGVfbGVucxgRIAMoDSJBCgxJbmRleGVkQ2hpbGQSDQoFaW5kZXgYASABKA0SIgoFY2hpbGQYAiABKAsyEy5wbGFpdC5sb2cudjEuQ2hpbGQiUAoFQ2hpbGQSDgoGcGFyZW50GAEgASgEEhEKBG5hbWUYAiABKAlIAIgBARIOCgZkaWdlc3QYAyABKAwSCwoDbnRoGAQgASgNQgcKBV9uYW1lIlwKCkFjY2VwdGFuY2USEwoLdGFza19kZWx0YXMYASADKBISJwoIcmVmdXNhbHMYAiADKAsyFS5wbGFpdC5sb2cudjEuUmVmdXNhbBIQCghleGlzdGluZxgDIAMoDSKxAQoHUmVmdXNhbBINCgVpbmRleBgBIAEoDRIlCgZyZWFzb24YAiABKA4yFS5wbGFpdC52MS5FcnJvclJlYXNvbhIMCgR0YXNrGAMgASgEEg8KB3N1YmplY3QYBCABKAkSDgoGZGV0YWlsGAUgASgJEg4KBm51bWJlchgGIAEoBBINCgVvdGhlchgHIAEoBBIiCgVzdGF0ZRgIIAEoDjITLnBsYWl0LnYxLlRhc2tTdGF0ZSJWCgdTdGFydGVkEg4KBndvcmtlchgBIAEoCRITCgt0YXNrX2RlbHRhcxgCIAMoEhIUCgx0b2tlbl9kZWx0YXMYAyADKBISEAoIYXR0ZW1wdHMYBCADKA0iNwoJU3VjY2VlZGVkEhMKC3Rhc2tfZGVsdGFzGAEgAygSEhUKDXJlc3BvbnNlX2xlbnMYAiADKA0ieAoHRmFpbHVyZRIMCgRjb2RlGAEgASgNEg8KB21lc3NhZ2UYAiABKAkSDwoHZGV0YWlscxgDIAEoDBIQCgh0cmFpbGVycxgEIAEoDBIrCgZyZWFzb24YBSABKA4yGy5wbGFpdC5sb2cudjEuRmFpbHVyZVJlYXNvbiIxCghFbnZlbG9wZRIlCghtZXRhZGF0YRgBIAMoCzITLnBsYWl0LnYxLk1ldGFkYXR1bSJtCgdSZXRyaWVkEgwKBHRhc2sYASABKAQSJgoHZmFpbHVyZRgCIAEoCzIVLnBsYWl0LmxvZy52MS5GYWlsdXJlEhYKDnJlYWR5X2FmdGVyX21zGAMgASgSEhQKDGJhY2tvZmZfc3RlcBgEIAEoDSJJCghSZXR1cm5lZBITCgt0YXNrX2RlbHRhcxgBIAMoEhIoCgVjYXVzZRgCIAEoDjIZLnBsYWl0LmxvZy52MS5SZXR1cm5DYXVzZSIgCglTdXNwZW5kZWQSEwoLdGFza19kZWx0YXMYASADKBIiUwoGRmFpbGVkEgwKBHRhc2sYASABKAQSJgoHZmFpbHVyZRgCIAEoCzIVLnBsYWl0LmxvZy52MS5GYWlsdXJlEhMKC2RlYWRfbGV0dGVyGAMgASgIIikKCUNhbmNlbGxlZBIMCgR0YXNrGAEgASgEEg4KBnJlYXNvbhgCIAEoCSJICgdFeHBpcmVkEhMKC3Rhc2tfZGVsdGFzGAEgAygSEigKBWNhdXNlGAIgASgOMhkucGxhaXQubG9nLnYxLkV4cGlyeUNhdXNlIjgKCFJlZHJpdmVuEhMKC3Rhc2tfZGVsdGFzGAEgAygSEhcKD2V4cGlyZV9hZnRlcl9tcxgCIAMoEiIeCgdEcm9wcGVkEhMKC3Rhc2tfZGVsdGFzGAEgAygSIjAKCEFyY2hpdmVkEg8KB2FyY2hpdmUYASABKAQSEwoLdGFza19kZWx0YXMYAiADKBIiKQoPQXJjaGl2ZXNEcm9wcGVkEhYKDmFyY2hpdmVfZGVsdGFzGAEgAygSIkQKCFJlc3RvcmVkEg8KB2FyY2hpdmUYASABKAQSJwoFdGFza3MYAiABKAsyGC5wbGFpdC5sb2cudjEuVGFza0ltYWdlcyIjCg9TZXNzaW9uc0Ryb3BwZWQSEAoIc2Vzc2lvbnMYASADKAwiLAoLUXVldWVQYXVzZWQSDQoFcXVldWUYASABKAkSDgoGcmVhc29uGAIgASgJIh0KDFF1ZXVlUmVzdW1lZBINCgVxdWV1ZRgBIAEoCSJDCg9Qb2xpY2llc0FwcGxpZWQSMAoIcG9saWNpZXMYASADKAsyHi5wbGFpdC5jb250cm9sLnYxLk1ldGhvZFBvbGljeSI3CghFbnRyeVB1dBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSDwoHdmVyc2lvbhgDIAEoBCIbCgxFbnRyeURlbGV0ZWQSCwoDa2V5GAEgASgJIkUKCENvdW50ZXJzEhEKCW5leHRfdGFzaxgBIAEoBBIVCg1lbnRyeV92ZXJzaW9uGAIgASgEEg8KB3RpbWVfbXMYAyABKAQi+wYKClRhc2tJbWFnZXMSDwoHbWV0aG9kcxgBIAMoCRIPCgd3b3JrZXJzGAIgAygJEg4KBmNhdXNlcxgDIAMoCRITCgt0YXNrX2RlbHRhcxgEIAMoEhIUCgxtZXRob2RfaW5kZXgYBSADKA0SEgoKcHJpb3JpdGllcxgGIAMoDRIYChBjcmVhdGVfZGVsdGFzX21zGAcgAygSEhYKDnN0YXJ0X2FmdGVyX21zGAggAygSEhcKD2V4cGlyZV9hZnRlcl9tcxgJIAMoEhIYChBpZGVtcG90ZW5jeV9rZXlzGAogAygJEhUKDW9yZGVyaW5nX2tleXMYCyADKAkSEgoKbGltaXRfa2V5cxgMIAMoCRIUCgxkaWdlc3RzX2hpZ2gYDSADKAYSEwoLZGlnZXN0c19sb3cYDiADKAYSLAoIY2hpbGRyZW4YDyADKAsyGi5wbGFpdC5sb2cudjEuSW5kZXhlZENoaWxkEiMKBnN0YXRlcxgQIAMoDjITLnBsYWl0LnYxLlRhc2tTdGF0ZRIQCghhdHRlbXB0cxgRIAMoDRIVCg1iYWNrb2ZmX3N0ZXBzGBIgAygNEhQKDHRva2VuX2RlbHRhcxgTIAMoEhIUCgx3b3JrZXJfaW5kZXgYFCADKA0SFAoMa2V5X3VudGlsX21zGBUgAygEEhUKDWVuZF9kZWx0YXNfbXMYFiADKBISKwoIcmVxdWVzdHMYFyABKAsyGS5wbGFpdC5sb2cudjEuU3RvcmVkQmxvYnMSLAoJZW52ZWxvcGVzGBggASgLMhkucGxhaXQubG9nLnYxLlN0b3JlZEJsb2JzEiwKCXJlc3BvbnNlcxgZIAEoCzIZLnBsYWl0LmxvZy52MS5TdG9yZWRCbG9icxIuCghmYWlsdXJlcxgaIAMoCzIcLnBsYWl0LmxvZy52MS5JbmRleGVkRmFpbHVyZRIUCgxkZWFkX2xldHRlcnMYGyADKA0SFAoMZXZlbnRfY291bnRzGBwgAygNEhcKD2V2ZW50X2RlbHRhc19tcxgdIAMoEhIpCgxldmVudF9zdGF0ZXMYHiADKA4yEy5wbGFpdC52MS5UYXNrU3RhdGUSFgoOZXZlbnRfYXR0ZW1wdHMYHyADKA0SFAoMZXZlbnRfY2F1c2VzGCAgAygNEhUKDWV2ZW50X3dvcmtlcnMYISADKA0iqwEKDUFyY2hpdmVJbWFnZXMSKQoFZmlsZXMYASADKAsyGi5wbGFpdC5sb2cudjEuQXJjaGl2ZUltYWdlEhIKCmtleV9oYXNoZXMYAiADKAYSEAoIa2V5X3RhZ3MYAyADKA0SEwoLa2V5X2RpZ2VzdHMYBCADKAYSFwoPa2V5X3Rhc2tfZGVsdGFzGAUgAygSEhsKE2tleV91bnRpbF9kZWx0YXNfbXMYBiADKBIixgEKDEFyY2hpdmVJbWFnZRIPCgdhcmNoaXZlGAEgASgEEg0KBWZpcnN0GAIgASgEEgwKBGxhc3QYAyABKAQSKwoGZ3JvdXBzGAQgAygLMhsucGxhaXQubG9nLnYxLkFyY2hpdmVkR3JvdXASFAoMa2V5X3VudGlsX21zGAUgASgEEhUKDXJlZ2lvbl9kZWx0YXMYBiADKBISFQoNcmVnaW9uX2NvdW50cxgHIAMoBBIXCg9yZXN0b3JlZF9kZWx0YXMYCCADKBIieQoNQXJjaGl2ZWRHcm91cBIOCgZtZXRob2QYASABKAkSIgoFc3RhdGUYAiABKA4yEy5wbGFpdC52MS5UYXNrU3RhdGUSEwoLZGVhZF9sZXR0ZXIYAyABKAgSDQoFY291bnQYBCABKAQSEAoIZW5kZWRfbXMYBSABKAQiLgoLU3RvcmVkQmxvYnMSEQoJYXRfZGVsdGFzGAEgAygSEgwKBGxlbnMYAiADKA0iRwoOSW5kZXhlZEZhaWx1cmUSDQoFaW5kZXgYASABKA0SJgoHZmFpbHVyZRgCIAEoCzIVLnBsYWl0LmxvZy52MS5GYWlsdXJlImMKDFNlc3Npb25JbWFnZRIPCgdzZXNzaW9uGAEgASgMEhQKDGxhc3RfdXNlZF9tcxgCIAEoBBIsCgdhbnN3ZXJzGAMgAygLMhsucGxhaXQubG9nLnYxLlNlc3Npb25BbnN3ZXIiTwoNU2Vzc2lvbkFuc3dlchIQCghzZXF1ZW5jZRgBIAEoBBIsCgphY2NlcHRhbmNlGAIgASgLMhgucGxhaXQubG9nLnYxLkFjY2VwdGFuY2UihgEKCVJhdGVJbWFnZRIOCgZtZXRob2QYASABKAkSKgoHYXJyaXZhbBgCIAEoCzIZLnBsYWl0LmxvZy52MS5SYXRlQXJyaXZhbBIMCgRrZXlzGAMgAygJEi8KDGtleV9hcnJpdmFscxgEIAMoCzIZLnBsYWl0LmxvZy52MS5SYXRlQXJyaXZhbCIrCgtSYXRlQXJyaXZhbBINCgVhdF9tcxgBIAEoBBINCgVwYXJ0cxgCIAEoBCqOAgoNRmFpbHVyZVJlYXNvbhIeChpGQUlMVVJFX1JFQVNPTl9VTlNQRUNJRklFRBAAEiEKHUZBSUxVUkVfUkVBU09OX1RBU0tfQ0FOQ0VMTEVEEAESJwojRkFJTFVSRV9SRUFTT05fRVhQSVJFRF9CRUZPUkVfU1RBUlQQAhIoCiRGQUlMVVJFX1JFQVNPTl9FWFBJUkVEX1dISUxFX1JVTk5JTkcQAxIkCiBGQUlMVVJFX1JFQVNPTl9BVFRFTVBUX1RJTUVEX09VVBAEEh4KGkZBSUxVUkVfUkVBU09OX1dPUktFUl9MT1NUEAUSIQodRkFJTFVSRV9SRUFTT05fVEFTS19OT1RfRk9VTkQQBiqKAQoLUmV0dXJuQ2F1c2USHAoYUkVUVVJOX0NBVVNFX1VOU1BFQ0lGSUVEEAASHAoYUkVUVVJOX0NBVVNFX0hBTkRFRF9CQUNLEAESIQodUkVUVVJOX0NBVVNFX0JST0tFUl9SRVNUQVJURUQQAhIcChhSRVRVUk5fQ0FVU0VfQ0hJTERfRU5ERUQQAypqCgtFeHBpcnlDYXVzZRIcChhFWFBJUllfQ0FVU0VfVU5TUEVDSUZJRUQQABIdChlFWFBJUllfQ0FVU0VfQkVGT1JFX1NUQVJUEAESHgoaRVhQSVJZX0NBVVNFX1dISUxFX1JVTk5JTkcQAkIoWiZwbGFpdC5kZXYvcGxhaXQvZ2VuL3BsYWl0L2xvZy92MTtsb2d2MWIGcHJvdG8z", [file_plait_control_v1_control_service, file_plait_v1_errors, file_plait_v1_task]);
+  fileDesc("ChlwbGFpdC9sb2cvdjEvcmVjb3JkLnByb3RvEgxwbGFpdC5sb2cudjEiVAoJRnJhbWVNZXRhEg8KB3ZlcnNpb24YASABKA0SDwoHdGltZV9tcxgCIAEoBBIlCgdyZWNvcmRzGAMgAygLMhQucGxhaXQubG9nLnYxLlJlY29yZCK7CQoGUmVjb3JkEiwKCXN1Ym1pdHRlZBgBIAEoCzIXLnBsYWl0LmxvZy52MS5TdWJtaXR0ZWRIABIoCgdzdGFydGVkGAIgASgLMhUucGxhaXQubG9nLnYxLlN0YXJ0ZWRIABIsCglzdWNjZWVkZWQYAyABKAsyFy5wbGFpdC5sb2cudjEuU3VjY2VlZGVkSAASKAoHcmV0cmllZBgEIAEoCzIVLnBsYWl0LmxvZy52MS5SZXRyaWVkSAASKgoIcmV0dXJuZWQYBSABKAsyFi5wbGFpdC5sb2cudjEuUmV0dXJuZWRIABIsCglzdXNwZW5kZWQYBiABKAsyFy5wbGFpdC5sb2cudjEuU3VzcGVuZGVkSAASJgoGZmFpbGVkGAcgASgLMhQucGxhaXQubG9nLnYxLkZhaWxlZEgAEiwKCWNhbmNlbGxlZBgIIAEoCzIXLnBsYWl0LmxvZy52MS5DYW5jZWxsZWRIABIoCgdleHBpcmVkGAkgASgLMhUucGxhaXQubG9nLnYxLkV4cGlyZWRIABIqCghyZWRyaXZlbhgKIAEoCzIWLnBsYWl0LmxvZy52MS5SZWRyaXZlbkgAEigKB2Ryb3BwZWQYCyABKAsyFS5wbGFpdC5sb2cudjEuRHJvcHBlZEgAEjkKEHNlc3Npb25zX2Ryb3BwZWQYDCABKAsyHS5wbGFpdC5sb2cudjEuU2Vzc2lvbnNEcm9wcGVkSAASMQoMcXVldWVfcGF1c2VkGA0gASgLMhkucGxhaXQubG9nLnYxLlF1ZXVlUGF1c2VkSAASMwoNcXVldWVfcmVzdW1lZBgOIAEoCzIaLnBsYWl0LmxvZy52MS5RdWV1ZVJlc3VtZWRIABI5ChBwb2xpY2llc19hcHBsaWVkGA8gASgLMh0ucGxhaXQubG9nLnYxLlBvbGljaWVzQXBwbGllZEgAEisKCWVudHJ5X3B1dBgQIAEoCzIWLnBsYWl0LmxvZy52MS5FbnRyeVB1dEgAEjMKDWVudHJ5X2RlbGV0ZWQYESABKAsyGi5wbGFpdC5sb2cudjEuRW50cnlEZWxldGVkSAASKgoIY291bnRlcnMYEiABKAsyFi5wbGFpdC5sb2cudjEuQ291bnRlcnNIABIvCgt0YXNrX2ltYWdlcxgTIAEoCzIYLnBsYWl0LmxvZy52MS5UYXNrSW1hZ2VzSAASMwoNc2Vzc2lvbl9pbWFnZRgUIAEoCzIaLnBsYWl0LmxvZy52MS5TZXNzaW9uSW1hZ2VIABIqCghhcmNoaXZlZBgVIAEoCzIWLnBsYWl0LmxvZy52MS5BcmNoaXZlZEgAEjkKEGFyY2hpdmVzX2Ryb3BwZWQYFiABKAsyHS5wbGFpdC5sb2cudjEuQXJjaGl2ZXNEcm9wcGVkSAASKgoIcmVzdG9yZWQYFyABKAsyFi5wbGFpdC5sb2cudjEuUmVzdG9yZWRIABI1Cg5hcmNoaXZlX2ltYWdlcxgYIAEoCzIbLnBsYWl0LmxvZy52MS5BcmNoaXZlSW1hZ2VzSAASLQoKcmF0ZV9pbWFnZRgZIAEoCzIXLnBsYWl0LmxvZy52MS5SYXRlSW1hZ2VIAEIGCgRmYWN0IqgDCglTdWJtaXR0ZWQSDwoHc2Vzc2lvbhgBIAEoDBIQCghzZXF1ZW5jZRgCIAEoBBIsCgphY2NlcHRhbmNlGAMgASgLMhgucGxhaXQubG9nLnYxLkFjY2VwdGFuY2USEwoLdGFza19kZWx0YXMYBCADKBISDwoHbWV0aG9kcxgFIAMoCRIUCgxtZXRob2RfaW5kZXgYBiADKA0SEgoKcHJpb3JpdGllcxgHIAMoDRIWCg5zdGFydF9hZnRlcl9tcxgIIAMoEhIXCg9leHBpcmVfYWZ0ZXJfbXMYCSADKBISGAoQaWRlbXBvdGVuY3lfa2V5cxgKIAMoCRIVCg1vcmRlcmluZ19rZXlzGAsgAygJEhIKCmxpbWl0X2tleXMYDCADKAkSFAoMZGlnZXN0c19oaWdoGA0gAygGEhMKC2RpZ2VzdHNfbG93GA4gAygGEiwKCGNoaWxkcmVuGA8gAygLMhoucGxhaXQubG9nLnYxLkluZGV4ZWRDaGlsZBIUCgxyZXF1ZXN0X2xlbnMYECADKA0SFQoNZW52ZWxvcGVfbGVucxgRIAMoDSJBCgxJbmRleGVkQ2hpbGQSDQoFaW5kZXgYASABKA0SIgoFY2hpbGQYAiABKAsyEy5wbGFpdC5sb2cudjEuQ2hpbGQiXwoFQ2hpbGQSDgoGcGFyZW50GAEgASgEEhEKBG5hbWUYAiABKAlIAIgBARIOCgZkaWdlc3QYAyABKAwSCwoDbnRoGAQgASgNEg0KBWZsYWdzGAUgASgMQgcKBV9uYW1lIjEKDEZsYWdSZWFkaW5ncxIhCgVmbGFncxgBIAMoCzISLnBsYWl0LnYxLkZsYWdSdWxlIlwKCkFjY2VwdGFuY2USEwoLdGFza19kZWx0YXMYASADKBISJwoIcmVmdXNhbHMYAiADKAsyFS5wbGFpdC5sb2cudjEuUmVmdXNhbBIQCghleGlzdGluZxgDIAMoDSKxAQoHUmVmdXNhbBINCgVpbmRleBgBIAEoDRIlCgZyZWFzb24YAiABKA4yFS5wbGFpdC52MS5FcnJvclJlYXNvbhIMCgR0YXNrGAMgASgEEg8KB3N1YmplY3QYBCABKAkSDgoGZGV0YWlsGAUgASgJEg4KBm51bWJlchgGIAEoBBINCgVvdGhlchgHIAEoBBIiCgVzdGF0ZRgIIAEoDjITLnBsYWl0LnYxLlRhc2tTdGF0ZSJWCgdTdGFydGVkEg4KBndvcmtlchgBIAEoCRITCgt0YXNrX2RlbHRhcxgCIAMoEhIUCgx0b2tlbl9kZWx0YXMYAyADKBISEAoIYXR0ZW1wdHMYBCADKA0iNwoJU3VjY2VlZGVkEhMKC3Rhc2tfZGVsdGFzGAEgAygSEhUKDXJlc3BvbnNlX2xlbnMYAiADKA0ieAoHRmFpbHVyZRIMCgRjb2RlGAEgASgNEg8KB21lc3NhZ2UYAiABKAkSDwoHZGV0YWlscxgDIAEoDBIQCgh0cmFpbGVycxgEIAEoDBIrCgZyZWFzb24YBSABKA4yGy5wbGFpdC5sb2cudjEuRmFpbHVyZVJlYXNvbiIxCghFbnZlbG9wZRIlCghtZXRhZGF0YRgBIAMoCzITLnBsYWl0LnYxLk1ldGFkYXR1bSJtCgdSZXRyaWVkEgwKBHRhc2sYASABKAQSJgoHZmFpbHVyZRgCIAEoCzIVLnBsYWl0LmxvZy52MS5GYWlsdXJlEhYKDnJlYWR5X2FmdGVyX21zGAMgASgSEhQKDGJhY2tvZmZfc3RlcBgEIAEoDSJJCghSZXR1cm5lZBITCgt0YXNrX2RlbHRhcxgBIAMoEhIoCgVjYXVzZRgCIAEoDjIZLnBsYWl0LmxvZy52MS5SZXR1cm5DYXVzZSIgCglTdXNwZW5kZWQSEwoLdGFza19kZWx0YXMYASADKBIiUwoGRmFpbGVkEgwKBHRhc2sYASABKAQSJgoHZmFpbHVyZRgCIAEoCzIVLnBsYWl0LmxvZy52MS5GYWlsdXJlEhMKC2RlYWRfbGV0dGVyGAMgASgIIikKCUNhbmNlbGxlZBIMCgR0YXNrGAEgASgEEg4KBnJlYXNvbhgCIAEoCSJICgdFeHBpcmVkEhMKC3Rhc2tfZGVsdGFzGAEgAygSEigKBWNhdXNlGAIgASgOMhkucGxhaXQubG9nLnYxLkV4cGlyeUNhdXNlIjgKCFJlZHJpdmVuEhMKC3Rhc2tfZGVsdGFzGAEgAygSEhcKD2V4cGlyZV9hZnRlcl9tcxgCIAMoEiIeCgdEcm9wcGVkEhMKC3Rhc2tfZGVsdGFzGAEgAygSIjAKCEFyY2hpdmVkEg8KB2FyY2hpdmUYASABKAQSEwoLdGFza19kZWx0YXMYAiADKBIiKQoPQXJjaGl2ZXNEcm9wcGVkEhYKDmFyY2hpdmVfZGVsdGFzGAEgAygSIkQKCFJlc3RvcmVkEg8KB2FyY2hpdmUYASABKAQSJwoFdGFza3MYAiABKAsyGC5wbGFpdC5sb2cudjEuVGFza0ltYWdlcyIjCg9TZXNzaW9uc0Ryb3BwZWQSEAoIc2Vzc2lvbnMYASADKAwiLAoLUXVldWVQYXVzZWQSDQoFcXVldWUYASABKAkSDgoGcmVhc29uGAIgASgJIh0KDFF1ZXVlUmVzdW1lZBINCgVxdWV1ZRgBIAEoCSJDCg9Qb2xpY2llc0FwcGxpZWQSMAoIcG9saWNpZXMYASADKAsyHi5wbGFpdC5jb250cm9sLnYxLk1ldGhvZFBvbGljeSI3CghFbnRyeVB1dBILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAwSDwoHdmVyc2lvbhgDIAEoBCIbCgxFbnRyeURlbGV0ZWQSCwoDa2V5GAEgASgJIkUKCENvdW50ZXJzEhEKCW5leHRfdGFzaxgBIAEoBBIVCg1lbnRyeV92ZXJzaW9uGAIgASgEEg8KB3RpbWVfbXMYAyABKAQi+wYKClRhc2tJbWFnZXMSDwoHbWV0aG9kcxgBIAMoCRIPCgd3b3JrZXJzGAIgAygJEg4KBmNhdXNlcxgDIAMoCRITCgt0YXNrX2RlbHRhcxgEIAMoEhIUCgxtZXRob2RfaW5kZXgYBSADKA0SEgoKcHJpb3JpdGllcxgGIAMoDRIYChBjcmVhdGVfZGVsdGFzX21zGAcgAygSEhYKDnN0YXJ0X2FmdGVyX21zGAggAygSEhcKD2V4cGlyZV9hZnRlcl9tcxgJIAMoEhIYChBpZGVtcG90ZW5jeV9rZXlzGAogAygJEhUKDW9yZGVyaW5nX2tleXMYCyADKAkSEgoKbGltaXRfa2V5cxgMIAMoCRIUCgxkaWdlc3RzX2hpZ2gYDSADKAYSEwoLZGlnZXN0c19sb3cYDiADKAYSLAoIY2hpbGRyZW4YDyADKAsyGi5wbGFpdC5sb2cudjEuSW5kZXhlZENoaWxkEiMKBnN0YXRlcxgQIAMoDjITLnBsYWl0LnYxLlRhc2tTdGF0ZRIQCghhdHRlbXB0cxgRIAMoDRIVCg1iYWNrb2ZmX3N0ZXBzGBIgAygNEhQKDHRva2VuX2RlbHRhcxgTIAMoEhIUCgx3b3JrZXJfaW5kZXgYFCADKA0SFAoMa2V5X3VudGlsX21zGBUgAygEEhUKDWVuZF9kZWx0YXNfbXMYFiADKBISKwoIcmVxdWVzdHMYFyABKAsyGS5wbGFpdC5sb2cudjEuU3RvcmVkQmxvYnMSLAoJZW52ZWxvcGVzGBggASgLMhkucGxhaXQubG9nLnYxLlN0b3JlZEJsb2JzEiwKCXJlc3BvbnNlcxgZIAEoCzIZLnBsYWl0LmxvZy52MS5TdG9yZWRCbG9icxIuCghmYWlsdXJlcxgaIAMoCzIcLnBsYWl0LmxvZy52MS5JbmRleGVkRmFpbHVyZRIUCgxkZWFkX2xldHRlcnMYGyADKA0SFAoMZXZlbnRfY291bnRzGBwgAygNEhcKD2V2ZW50X2RlbHRhc19tcxgdIAMoEhIpCgxldmVudF9zdGF0ZXMYHiADKA4yEy5wbGFpdC52MS5UYXNrU3RhdGUSFgoOZXZlbnRfYXR0ZW1wdHMYHyADKA0SFAoMZXZlbnRfY2F1c2VzGCAgAygNEhUKDWV2ZW50X3dvcmtlcnMYISADKA0iqwEKDUFyY2hpdmVJbWFnZXMSKQoFZmlsZXMYASADKAsyGi5wbGFpdC5sb2cudjEuQXJjaGl2ZUltYWdlEhIKCmtleV9oYXNoZXMYAiADKAYSEAoIa2V5X3RhZ3MYAyADKA0SEwoLa2V5X2RpZ2VzdHMYBCADKAYSFwoPa2V5X3Rhc2tfZGVsdGFzGAUgAygSEhsKE2tleV91bnRpbF9kZWx0YXNfbXMYBiADKBIixgEKDEFyY2hpdmVJbWFnZRIPCgdhcmNoaXZlGAEgASgEEg0KBWZpcnN0GAIgASgEEgwKBGxhc3QYAyABKAQSKwoGZ3JvdXBzGAQgAygLMhsucGxhaXQubG9nLnYxLkFyY2hpdmVkR3JvdXASFAoMa2V5X3VudGlsX21zGAUgASgEEhUKDXJlZ2lvbl9kZWx0YXMYBiADKBISFQoNcmVnaW9uX2NvdW50cxgHIAMoBBIXCg9yZXN0b3JlZF9kZWx0YXMYCCADKBIieQoNQXJjaGl2ZWRHcm91cBIOCgZtZXRob2QYASABKAkSIgoFc3RhdGUYAiABKA4yEy5wbGFpdC52MS5UYXNrU3RhdGUSEwoLZGVhZF9sZXR0ZXIYAyABKAgSDQoFY291bnQYBCABKAQSEAoIZW5kZWRfbXMYBSABKAQiLgoLU3RvcmVkQmxvYnMSEQoJYXRfZGVsdGFzGAEgAygSEgwKBGxlbnMYAiADKA0iRwoOSW5kZXhlZEZhaWx1cmUSDQoFaW5kZXgYASABKA0SJgoHZmFpbHVyZRgCIAEoCzIVLnBsYWl0LmxvZy52MS5GYWlsdXJlImMKDFNlc3Npb25JbWFnZRIPCgdzZXNzaW9uGAEgASgMEhQKDGxhc3RfdXNlZF9tcxgCIAEoBBIsCgdhbnN3ZXJzGAMgAygLMhsucGxhaXQubG9nLnYxLlNlc3Npb25BbnN3ZXIiTwoNU2Vzc2lvbkFuc3dlchIQCghzZXF1ZW5jZRgBIAEoBBIsCgphY2NlcHRhbmNlGAIgASgLMhgucGxhaXQubG9nLnYxLkFjY2VwdGFuY2UihgEKCVJhdGVJbWFnZRIOCgZtZXRob2QYASABKAkSKgoHYXJyaXZhbBgCIAEoCzIZLnBsYWl0LmxvZy52MS5SYXRlQXJyaXZhbBIMCgRrZXlzGAMgAygJEi8KDGtleV9hcnJpdmFscxgEIAMoCzIZLnBsYWl0LmxvZy52MS5SYXRlQXJyaXZhbCIrCgtSYXRlQXJyaXZhbBINCgVhdF9tcxgBIAEoBBINCgVwYXJ0cxgCIAEoBCqOAgoNRmFpbHVyZVJlYXNvbhIeChpGQUlMVVJFX1JFQVNPTl9VTlNQRUNJRklFRBAAEiEKHUZBSUxVUkVfUkVBU09OX1RBU0tfQ0FOQ0VMTEVEEAESJwojRkFJTFVSRV9SRUFTT05fRVhQSVJFRF9CRUZPUkVfU1RBUlQQAhIoCiRGQUlMVVJFX1JFQVNPTl9FWFBJUkVEX1dISUxFX1JVTk5JTkcQAxIkCiBGQUlMVVJFX1JFQVNPTl9BVFRFTVBUX1RJTUVEX09VVBAEEh4KGkZBSUxVUkVfUkVBU09OX1dPUktFUl9MT1NUEAUSIQodRkFJTFVSRV9SRUFTT05fVEFTS19OT1RfRk9VTkQQBiqKAQoLUmV0dXJuQ2F1c2USHAoYUkVUVVJOX0NBVVNFX1VOU1BFQ0lGSUVEEAASHAoYUkVUVVJOX0NBVVNFX0hBTkRFRF9CQUNLEAESIQodUkVUVVJOX0NBVVNFX0JST0tFUl9SRVNUQVJURUQQAhIcChhSRVRVUk5fQ0FVU0VfQ0hJTERfRU5ERUQQAypqCgtFeHBpcnlDYXVzZRIcChhFWFBJUllfQ0FVU0VfVU5TUEVDSUZJRUQQABIdChlFWFBJUllfQ0FVU0VfQkVGT1JFX1NUQVJUEAESHgoaRVhQSVJZX0NBVVNFX1dISUxFX1JVTk5JTkcQAkIoWiZwbGFpdC5kZXYvcGxhaXQvZ2VuL3BsYWl0L2xvZy92MTtsb2d2MWIGcHJvdG8z", [file_plait_control_v1_control_service, file_plait_v1_errors, file_plait_v1_flag_service, file_plait_v1_task]);
 
 /**
  * Everything of a frame but its payloads.
@@ -492,6 +494,13 @@ export type Child = Message<"plait.log.v1.Child"> & {
    * @generated from field: uint32 nth = 4;
    */
   nth: number;
+
+  /**
+   * Feature flags as the run had read them when it asked, as FlagReadings; empty for none.
+   *
+   * @generated from field: bytes flags = 5;
+   */
+  flags: Uint8Array;
 };
 
 /**
@@ -500,6 +509,27 @@ export type Child = Message<"plait.log.v1.Child"> & {
  */
 export const ChildSchema: GenMessage<Child> = /*@__PURE__*/
   messageDesc(file_plait_log_v1_record, 4);
+
+/**
+ * Feature flags as a run of a flow read them. The broker carries them as bytes.
+ *
+ * @generated from message plait.log.v1.FlagReadings
+ */
+export type FlagReadings = Message<"plait.log.v1.FlagReadings"> & {
+  /**
+   * The flags.
+   *
+   * @generated from field: repeated plait.v1.FlagRule flags = 1;
+   */
+  flags: FlagRule[];
+};
+
+/**
+ * Describes the message plait.log.v1.FlagReadings.
+ * Use `create(FlagReadingsSchema)` to create a new message.
+ */
+export const FlagReadingsSchema: GenMessage<FlagReadings> = /*@__PURE__*/
+  messageDesc(file_plait_log_v1_record, 5);
 
 /**
  * What a submission led to.
@@ -534,7 +564,7 @@ export type Acceptance = Message<"plait.log.v1.Acceptance"> & {
  * Use `create(AcceptanceSchema)` to create a new message.
  */
 export const AcceptanceSchema: GenMessage<Acceptance> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 5);
+  messageDesc(file_plait_log_v1_record, 6);
 
 /**
  * Why a task of a submission was refused. Which of the fields are set depends on the reason.
@@ -604,7 +634,7 @@ export type Refusal = Message<"plait.log.v1.Refusal"> & {
  * Use `create(RefusalSchema)` to create a new message.
  */
 export const RefusalSchema: GenMessage<Refusal> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 6);
+  messageDesc(file_plait_log_v1_record, 7);
 
 /**
  * Leases were granted to one worker.
@@ -646,7 +676,7 @@ export type Started = Message<"plait.log.v1.Started"> & {
  * Use `create(StartedSchema)` to create a new message.
  */
 export const StartedSchema: GenMessage<Started> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 7);
+  messageDesc(file_plait_log_v1_record, 8);
 
 /**
  * Attempts ended well. Payload area: the responses.
@@ -674,7 +704,7 @@ export type Succeeded = Message<"plait.log.v1.Succeeded"> & {
  * Use `create(SucceededSchema)` to create a new message.
  */
 export const SucceededSchema: GenMessage<Succeeded> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 8);
+  messageDesc(file_plait_log_v1_record, 9);
 
 /**
  * How a task or an attempt failed.
@@ -723,7 +753,7 @@ export type Failure = Message<"plait.log.v1.Failure"> & {
  * Use `create(FailureSchema)` to create a new message.
  */
 export const FailureSchema: GenMessage<Failure> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 9);
+  messageDesc(file_plait_log_v1_record, 10);
 
 /**
  * Metadata of a task: what the payload area holds as its envelope.
@@ -744,7 +774,7 @@ export type Envelope = Message<"plait.log.v1.Envelope"> & {
  * Use `create(EnvelopeSchema)` to create a new message.
  */
 export const EnvelopeSchema: GenMessage<Envelope> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 10);
+  messageDesc(file_plait_log_v1_record, 11);
 
 /**
  * An attempt failed and will be repeated.
@@ -786,7 +816,7 @@ export type Retried = Message<"plait.log.v1.Retried"> & {
  * Use `create(RetriedSchema)` to create a new message.
  */
 export const RetriedSchema: GenMessage<Retried> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 11);
+  messageDesc(file_plait_log_v1_record, 12);
 
 /**
  * Leases ended without an outcome; the tasks are READY.
@@ -814,7 +844,7 @@ export type Returned = Message<"plait.log.v1.Returned"> & {
  * Use `create(ReturnedSchema)` to create a new message.
  */
 export const ReturnedSchema: GenMessage<Returned> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 12);
+  messageDesc(file_plait_log_v1_record, 13);
 
 /**
  * Flows were unloaded; they hold no lease.
@@ -835,7 +865,7 @@ export type Suspended = Message<"plait.log.v1.Suspended"> & {
  * Use `create(SuspendedSchema)` to create a new message.
  */
 export const SuspendedSchema: GenMessage<Suspended> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 13);
+  messageDesc(file_plait_log_v1_record, 14);
 
 /**
  * A task failed for good.
@@ -870,7 +900,7 @@ export type Failed = Message<"plait.log.v1.Failed"> & {
  * Use `create(FailedSchema)` to create a new message.
  */
 export const FailedSchema: GenMessage<Failed> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 14);
+  messageDesc(file_plait_log_v1_record, 15);
 
 /**
  * A task was cancelled.
@@ -898,7 +928,7 @@ export type Cancelled = Message<"plait.log.v1.Cancelled"> & {
  * Use `create(CancelledSchema)` to create a new message.
  */
 export const CancelledSchema: GenMessage<Cancelled> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 15);
+  messageDesc(file_plait_log_v1_record, 16);
 
 /**
  * Tasks expired.
@@ -926,7 +956,7 @@ export type Expired = Message<"plait.log.v1.Expired"> & {
  * Use `create(ExpiredSchema)` to create a new message.
  */
 export const ExpiredSchema: GenMessage<Expired> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 16);
+  messageDesc(file_plait_log_v1_record, 17);
 
 /**
  * Failed tasks are READY again from their first attempt.
@@ -954,7 +984,7 @@ export type Redriven = Message<"plait.log.v1.Redriven"> & {
  * Use `create(RedrivenSchema)` to create a new message.
  */
 export const RedrivenSchema: GenMessage<Redriven> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 17);
+  messageDesc(file_plait_log_v1_record, 18);
 
 /**
  * Finished tasks are forgotten.
@@ -975,7 +1005,7 @@ export type Dropped = Message<"plait.log.v1.Dropped"> & {
  * Use `create(DroppedSchema)` to create a new message.
  */
 export const DroppedSchema: GenMessage<Dropped> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 18);
+  messageDesc(file_plait_log_v1_record, 19);
 
 /**
  * Finished tasks are in an archive file, which was durable before this was written, and are no more kept in memory. The
@@ -1004,7 +1034,7 @@ export type Archived = Message<"plait.log.v1.Archived"> & {
  * Use `create(ArchivedSchema)` to create a new message.
  */
 export const ArchivedSchema: GenMessage<Archived> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 19);
+  messageDesc(file_plait_log_v1_record, 20);
 
 /**
  * Archive files are forgotten with all their tasks.
@@ -1025,7 +1055,7 @@ export type ArchivesDropped = Message<"plait.log.v1.ArchivesDropped"> & {
  * Use `create(ArchivesDroppedSchema)` to create a new message.
  */
 export const ArchivesDroppedSchema: GenMessage<ArchivesDropped> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 20);
+  messageDesc(file_plait_log_v1_record, 21);
 
 /**
  * Tasks of an archive file are in memory again, as they were. The file tells of them no more.
@@ -1053,7 +1083,7 @@ export type Restored = Message<"plait.log.v1.Restored"> & {
  * Use `create(RestoredSchema)` to create a new message.
  */
 export const RestoredSchema: GenMessage<Restored> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 21);
+  messageDesc(file_plait_log_v1_record, 22);
 
 /**
  * Idle sessions are forgotten.
@@ -1074,7 +1104,7 @@ export type SessionsDropped = Message<"plait.log.v1.SessionsDropped"> & {
  * Use `create(SessionsDroppedSchema)` to create a new message.
  */
 export const SessionsDroppedSchema: GenMessage<SessionsDropped> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 22);
+  messageDesc(file_plait_log_v1_record, 23);
 
 /**
  * A queue was paused.
@@ -1102,7 +1132,7 @@ export type QueuePaused = Message<"plait.log.v1.QueuePaused"> & {
  * Use `create(QueuePausedSchema)` to create a new message.
  */
 export const QueuePausedSchema: GenMessage<QueuePaused> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 23);
+  messageDesc(file_plait_log_v1_record, 24);
 
 /**
  * A queue was resumed.
@@ -1123,7 +1153,7 @@ export type QueueResumed = Message<"plait.log.v1.QueueResumed"> & {
  * Use `create(QueueResumedSchema)` to create a new message.
  */
 export const QueueResumedSchema: GenMessage<QueueResumed> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 24);
+  messageDesc(file_plait_log_v1_record, 25);
 
 /**
  * Policies are in force from here on.
@@ -1144,7 +1174,7 @@ export type PoliciesApplied = Message<"plait.log.v1.PoliciesApplied"> & {
  * Use `create(PoliciesAppliedSchema)` to create a new message.
  */
 export const PoliciesAppliedSchema: GenMessage<PoliciesApplied> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 25);
+  messageDesc(file_plait_log_v1_record, 26);
 
 /**
  * A key of the key-value space was written.
@@ -1179,7 +1209,7 @@ export type EntryPut = Message<"plait.log.v1.EntryPut"> & {
  * Use `create(EntryPutSchema)` to create a new message.
  */
 export const EntryPutSchema: GenMessage<EntryPut> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 26);
+  messageDesc(file_plait_log_v1_record, 27);
 
 /**
  * A key of the key-value space was removed.
@@ -1200,7 +1230,7 @@ export type EntryDeleted = Message<"plait.log.v1.EntryDeleted"> & {
  * Use `create(EntryDeletedSchema)` to create a new message.
  */
 export const EntryDeletedSchema: GenMessage<EntryDeleted> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 27);
+  messageDesc(file_plait_log_v1_record, 28);
 
 /**
  * Counters that never go back.
@@ -1235,7 +1265,7 @@ export type Counters = Message<"plait.log.v1.Counters"> & {
  * Use `create(CountersSchema)` to create a new message.
  */
 export const CountersSchema: GenMessage<Counters> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 28);
+  messageDesc(file_plait_log_v1_record, 29);
 
 /**
  * Tasks as they are, in ascending order, with everything that survives a crash. Times are in milliseconds since 1970.
@@ -1480,7 +1510,7 @@ export type TaskImages = Message<"plait.log.v1.TaskImages"> & {
  * Use `create(TaskImagesSchema)` to create a new message.
  */
 export const TaskImagesSchema: GenMessage<TaskImages> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 29);
+  messageDesc(file_plait_log_v1_record, 30);
 
 /**
  * Archive files, and what is kept in memory of their tasks.
@@ -1536,7 +1566,7 @@ export type ArchiveImages = Message<"plait.log.v1.ArchiveImages"> & {
  * Use `create(ArchiveImagesSchema)` to create a new message.
  */
 export const ArchiveImagesSchema: GenMessage<ArchiveImages> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 30);
+  messageDesc(file_plait_log_v1_record, 31);
 
 /**
  * An archive file.
@@ -1606,7 +1636,7 @@ export type ArchiveImage = Message<"plait.log.v1.ArchiveImage"> & {
  * Use `create(ArchiveImageSchema)` to create a new message.
  */
 export const ArchiveImageSchema: GenMessage<ArchiveImage> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 31);
+  messageDesc(file_plait_log_v1_record, 32);
 
 /**
  * Tasks of one method, state and kind in an archive file.
@@ -1655,7 +1685,7 @@ export type ArchivedGroup = Message<"plait.log.v1.ArchivedGroup"> & {
  * Use `create(ArchivedGroupSchema)` to create a new message.
  */
 export const ArchivedGroupSchema: GenMessage<ArchivedGroup> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 32);
+  messageDesc(file_plait_log_v1_record, 33);
 
 /**
  * Where the log has payloads.
@@ -1683,7 +1713,7 @@ export type StoredBlobs = Message<"plait.log.v1.StoredBlobs"> & {
  * Use `create(StoredBlobsSchema)` to create a new message.
  */
 export const StoredBlobsSchema: GenMessage<StoredBlobs> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 33);
+  messageDesc(file_plait_log_v1_record, 34);
 
 /**
  * A failure of one of the tasks.
@@ -1711,7 +1741,7 @@ export type IndexedFailure = Message<"plait.log.v1.IndexedFailure"> & {
  * Use `create(IndexedFailureSchema)` to create a new message.
  */
 export const IndexedFailureSchema: GenMessage<IndexedFailure> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 34);
+  messageDesc(file_plait_log_v1_record, 35);
 
 /**
  * A submitter's session.
@@ -1746,7 +1776,7 @@ export type SessionImage = Message<"plait.log.v1.SessionImage"> & {
  * Use `create(SessionImageSchema)` to create a new message.
  */
 export const SessionImageSchema: GenMessage<SessionImage> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 35);
+  messageDesc(file_plait_log_v1_record, 36);
 
 /**
  * An answer that is kept for a session that sends again.
@@ -1774,7 +1804,7 @@ export type SessionAnswer = Message<"plait.log.v1.SessionAnswer"> & {
  * Use `create(SessionAnswerSchema)` to create a new message.
  */
 export const SessionAnswerSchema: GenMessage<SessionAnswer> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 36);
+  messageDesc(file_plait_log_v1_record, 37);
 
 /**
  * What is used up of a method's rate limit, of all its keys or of some. A rate that has recovered is not told of.
@@ -1816,7 +1846,7 @@ export type RateImage = Message<"plait.log.v1.RateImage"> & {
  * Use `create(RateImageSchema)` to create a new message.
  */
 export const RateImageSchema: GenMessage<RateImage> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 37);
+  messageDesc(file_plait_log_v1_record, 38);
 
 /**
  * An arrival time of the generic cell rate algorithm.
@@ -1844,7 +1874,7 @@ export type RateArrival = Message<"plait.log.v1.RateArrival"> & {
  * Use `create(RateArrivalSchema)` to create a new message.
  */
 export const RateArrivalSchema: GenMessage<RateArrival> = /*@__PURE__*/
-  messageDesc(file_plait_log_v1_record, 38);
+  messageDesc(file_plait_log_v1_record, 39);
 
 /**
  * Why the broker itself made a failure.

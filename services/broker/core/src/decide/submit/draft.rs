@@ -12,6 +12,7 @@ use crate::state::dedup::First;
 use crate::state::methods::PRIORITY_MAX;
 use crate::state::slots::KeyHash;
 use crate::state::task::FAR;
+use bytes::Bytes;
 use hashbrown::HashTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -252,6 +253,7 @@ impl Partition {
             idempotency_key: key_of(&task.idempotency_key).cloned(),
             ordering_key: key_of(&task.ordering_key).cloned(),
             limit_key: key_of(&task.limit_key).cloned(),
+            flags: flags_of(&wanted, options),
             parent: wanted.parent,
             digest: task.digest,
             request: Blob::resident(task.request.clone()),
@@ -286,6 +288,12 @@ impl Draft {
         }
         self.calls.push(call);
     }
+}
+
+/// What a child's record tells of feature flags.
+fn flags_of(wanted: &Wanted, options: Option<&SubmitOptions>) -> Bytes {
+    let flags = options.filter(|_| wanted.parent.is_some());
+    flags.map_or_else(Bytes::new, |options| options.flags.clone())
 }
 
 pub(super) fn key_of(key: &Option<Arc<str>>) -> Option<&Arc<str>> {

@@ -183,6 +183,13 @@ impl World {
                     tag: ReplyTag(2),
                     windows,
                 });
+                let gate = WorkerGate {
+                    worker: self.workers[at].name.as_str().into(),
+                    permits: (slots < 4).then_some(slots - 1),
+                    valid_ms: 10_000,
+                };
+                let (tag, gates) = (ReplyTag(2), vec![gate]);
+                self.command(Command::SetWorkerGates { tag, gates });
             }
             _ => {
                 let leases = self.some_leases(at);

@@ -1,0 +1,214 @@
+"""The limit service: an operator's limits in place of a contract's."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from plait import errors
+from plait.control.v1 import limit_service_pb2 as pb
+from plait.control.v1 import limit_service_pb2_grpc as pb_grpc
+from plait_scheduler.broker.events import to_duration
+from plait_scheduler.domain.limits import Override, Rate, limited
+from plait_scheduler.domain.policy import MethodPolicy
+from plait_scheduler.limits.book import OVERRIDES_MAX, PREFIX, LimitBook, TooManyLimitsError
+from plait_scheduler.servicers.doors import Doors
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# As of a policy.
+RATE_MAX = 1_000_000_000
+CONCURRENCY_MAX = 2**31 - 1
+PERIOD_MS = 1000
+YEAR_MS = 365 * 24 * 3600 * 1000
+VALID_MS_MIN = 1000
+REASON_MAX = 1000
+SET_BY_MAX = 200
+# Of the key space.
+KEY_BYTES_MAX = 256
+
+
+class LimitServicer(pb_grpc.LimitServiceServicer):
+    """Answers from the book, and changes it."""
+
+    def __init__(
+        self,
+        book: LimitBook,
+        policies: Callable[[str], Any],
+        doors: Doors,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`policies` tells the policies of the contract in force, by service."""
+        self._book = book
+        self._policies = policies
+        self._doors = doors
+        self._now_ms = now_ms
+
+    async def SetLimit(self, request: pb.SetLimitRequest, context: Context) -> pb.SetLimitResponse:
+        """Checks, writes down, puts in force."""
+        await self._doors.check(context)
+        faults = _faults(request)
+        if faults:
+            await _invalid(context, faults)
+        policy = await self._book.policy(request.method)
+        if policy is None:
+            await _unknown(context, request.method)
+        override = _override(request, self._now_ms())
+        try:
+            await self._book.set(override)
+        except TooManyLimitsError:
+            text = f"{OVERRIDES_MAX} methods have limits of an operator: clear some"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        return pb.SetLimitResponse(method=_message(override.method, policy, override))
+
+    async def ListLimits(
+        self, request: pb.ListLimitsRequest, context: Context
+    ) -> pb.ListLimitsResponse:
+        """By name."""
+        await self._doors.check(context)
+        overrides = {each.method: each for each in await self._book.all()}
+        policies = {}
+        if request.service:
+            policies = {each.method: each for each in await self._policies(request.service)}
+            prefix = f"/{request.service}/"
+            wanted = {*policies, *(each for each in overrides if each.startswith(prefix))}
+        else:
+            wanted = {*overrides}
+        if request.method:
+            wanted = {request.method} & {*wanted, request.method}
+        found = []
+        for method in sorted(wanted):
+            policy = policies.get(method) or await self._book.policy(method)
+            if policy is None and method not in overrides:
+                await _unknown(context, method)
+            found.append(_message(method, policy, overrides.get(method)))
+        return pb.ListLimitsResponse(methods=found)
+
+    async def ClearLimit(
+        self, request: pb.ClearLimitRequest, context: Context
+    ) -> pb.ClearLimitResponse:
+        """The contract's limits come first, then it is forgotten."""
+        await self._doors.check(context)
+        if not await self._book.clear(request.method):
+            text = f"nobody has set limits of {request.method}"
+            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+        policy = await self._book.policy(request.method)
+        return pb.ClearLimitResponse(method=_message(request.method, policy, None))
+
+
+def _faults(request: pb.SetLimitRequest) -> list[tuple[str, str]]:
+    """What cannot hold: field and why."""
+    faults = []
+    if len(f"{PREFIX}{request.method}".encode()) > KEY_BYTES_MAX:
+        faults.append(("method", "is too long"))
+    if not request.HasField("rate") and not request.HasField("concurrency"):
+        faults.append(("rate", "set a rate, or how many may run at once"))
+    rate = request.rate
+    if rate.limit > RATE_MAX or rate.burst > RATE_MAX:
+        faults.append(("rate", f"is over {RATE_MAX}"))
+    if rate.HasField("period") and not 1 <= _milliseconds(rate.period) <= YEAR_MS:
+        faults.append(("rate.period", "is not within 1 ms to 365 days"))
+    if request.concurrency > CONCURRENCY_MAX:
+        faults.append(("concurrency", f"is over {CONCURRENCY_MAX}"))
+    valid = request.HasField("valid_for")
+    if valid and not VALID_MS_MIN <= _milliseconds(request.valid_for) <= YEAR_MS:
+        faults.append(("valid_for", "is not within 1 s to 365 days"))
+    if len(request.reason) > REASON_MAX:
+        faults.append(("reason", f"is longer than {REASON_MAX} characters"))
+    if not 1 <= len(request.set_by) <= SET_BY_MAX:
+        faults.append(("set_by", f"is not within 1 to {SET_BY_MAX} characters"))
+    return faults
+
+
+def _override(request: pb.SetLimitRequest, now_ms: int) -> Override:
+    rate = None
+    if request.HasField("rate"):
+        period_ms = _milliseconds(request.rate.period) or PERIOD_MS
+        burst = request.rate.burst or request.rate.limit
+        rate = Rate(request.rate.limit, period_ms, burst)
+    expire_ms = 0
+    if request.HasField("valid_for"):
+        expire_ms = now_ms + _milliseconds(request.valid_for)
+    return Override(
+        method=request.method,
+        rate=rate,
+        concurrency=request.concurrency if request.HasField("concurrency") else None,
+        set_ms=now_ms,
+        expire_ms=expire_ms,
+        reason=request.reason,
+        set_by=request.set_by,
+    )
+
+
+def _message(
+    method: str, policy: MethodPolicy | None, override: Override | None
+) -> pb.LimitedMethod:
+    message = pb.LimitedMethod(method=method)
+    if policy is not None:
+        message.contract.CopyFrom(_limits(policy))
+        message.in_force.CopyFrom(_limits(limited(policy, override)))
+    if override is not None:
+        told = message.override
+        told.set_time.CopyFrom(_timestamp(override.set_ms))
+        told.reason, told.set_by = override.reason, override.set_by
+        if override.rate is not None:
+            told.rate.CopyFrom(_rate(override.rate.limit, override.rate.period_ms))
+            told.rate.burst = override.rate.burst
+        if override.concurrency is not None:
+            told.concurrency = override.concurrency
+        if override.expire_ms:
+            told.expire_time.CopyFrom(_timestamp(override.expire_ms))
+    return message
+
+
+def _limits(policy: MethodPolicy) -> pb.Limits:
+    limits = pb.Limits(
+        concurrency=policy.concurrency_limit, concurrency_per_key=policy.concurrency_per_key
+    )
+    if policy.rate_limit is not None:
+        limits.rate.CopyFrom(_rate(policy.rate_limit.limit, policy.rate_limit.period_ms))
+        limits.rate.burst = policy.rate_limit.burst
+        limits.rate.by_key = policy.rate_limit.by_key
+    return limits
+
+
+def _rate(limit: int, period_ms: int) -> pb.Rate:
+    return pb.Rate(limit=limit, period=to_duration(period_ms))
+
+
+def _milliseconds(duration: Duration) -> int:
+    return duration.seconds * 1000 + duration.nanos // 1_000_000
+
+
+def _timestamp(milliseconds: int) -> Timestamp:
+    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
+
+
+async def _invalid(context: Context, faults: list[tuple[str, str]]) -> NoReturn:
+    request = error_details_pb2.BadRequest()
+    for field, why in faults:
+        request.field_violations.add(field=field, description=why)
+    status = errors.new_status(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        errors.Reason.INVALID_REQUEST,
+        "; ".join(f"{field}: {why}" for field, why in faults),
+        {},
+        request,
+    )
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError
+
+
+async def _unknown(context: Context, method: str) -> NoReturn:
+    status = errors.new_status(
+        grpc.StatusCode.NOT_FOUND,
+        errors.Reason.METHOD_UNKNOWN,
+        f"no contract in force has {method}",
+        {"method": method},
+    )
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError
