@@ -1,6 +1,7 @@
 """Faults that an operator sets are suffered by every kind of caller of direct calls, and end."""
 
 import asyncio
+import functools
 import json
 import sys
 import time
@@ -70,7 +71,8 @@ async def test_every_kind_of_caller_fails_as_told(fresh: Mesh):
         await fault(fresh, "set", METHOD, "--abort", "not_found", "--for", "10m")
         not_found = grpc.StatusCode.NOT_FOUND
         for stub in (plain, direct(caller)):
-            await eventually(lambda of=stub: code(of), lambda now: now is not_found, WAIT_S)
+            asked = functools.partial(code, stub)
+            await eventually(asked, lambda now: now is not_found, WAIT_S)
         before = named.echoes
         for kind, said in (("go", "NotFound"), ("rust", "NotFound"), ("typescript", "NotFound")):
             (text,) = await answers(fresh, kind)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from google.rpc import code_pb2
 
-from interop.runner import cases, judge, messages, report, steps
+from interop.runner import cases, judge, messages, report, steps, versions
 from interop.runner.report import Known, Result
 from plait.conformance.v1 import client_driver_pb2 as api
 from testing.v1 import echo_pb2
@@ -112,3 +112,23 @@ def test_an_expected_failure_that_passes_is_told() -> None:
     assert not verdict.ok
     assert report.judge(results[:1], known[:1]).ok
     assert "| go | 1/2 | 0/1 |" in report.matrix(verdict)
+
+
+def test_old_and_new_builds_have_a_matrix_of_their_own() -> None:
+    results = [
+        Result("go", "rust", "versions/old_client_and_old_worker", None, 0.1),
+        Result("go", "rust", "versions/new_client_and_new_worker", "wrong", 0.1),
+        Result("go", "python", "values/some", "wrong", 0.1),
+    ]
+    lines = report.version_matrix(report.judge(results, [])).splitlines()
+    assert lines[0] == "| client \\ worker | rust |"
+    assert lines[2] == "| go, old | by old and new |"
+    assert lines[3] == "| go, new | **new_client_and_new_worker** |"
+
+
+def test_what_an_old_client_does_not_know_is_another_field_of_the_same_message() -> None:
+    plain = echo_pb2.ScalarsRequest.FromString(versions.PLAIN)
+    noted = echo_pb2.ScalarsRequest.FromString(versions.NOTED)
+    assert noted != plain
+    noted.values.DiscardUnknownFields()
+    assert noted == plain

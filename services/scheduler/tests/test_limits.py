@@ -145,8 +145,9 @@ async def test_what_could_not_be_put_in_force_is_tried_again(
     await broker.announce(orders_set(POLICY), [SERVICE])
     broker.failures["SetLimits"] = [grpc.StatusCode.UNAVAILABLE]
     async with service(scheduler) as limits:
-        with pytest.raises(grpc.aio.AioRpcError):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
             await limits.SetLimit(wanted(concurrency=4), timeout=20)
+    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
     assert (await next_limits(broker)).concurrency_limit == 4
 
 

@@ -174,8 +174,7 @@ impl<K: Copy + Eq> Ejection<K> {
             let host = &self.hosts[*index];
             f64::from(host.good) / f64::from(host.total())
         };
-        #[allow(clippy::cast_precision_loss, reason = "workers are fewer than 2^52")]
-        let count = judged.len() as f64;
+        let count = f64::from(u32::try_from(judged.len()).unwrap_or(u32::MAX));
         let mean = judged.iter().map(rate).sum::<f64>() / count;
         let squares = judged
             .iter()

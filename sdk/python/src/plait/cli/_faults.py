@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2
@@ -84,11 +84,14 @@ def _path(text: str) -> str:
     return "/" + "/".join(split_method(text))
 
 
-def _code(text: str) -> "code_pb2.Code":
-    name = text.upper()
-    found = dict(code_pb2.Code.items()).get(name)
-    if not found:
-        raise Stop(Exit.USAGE, f'"{text}" is no code of a failure: write one such as UNAVAILABLE')
+def _code(text: str) -> Any:
+    refusal = f'"{text}" is no code of a failure: write one such as UNAVAILABLE'
+    try:
+        found = code_pb2.Code.Value(text.upper())
+    except ValueError as error:
+        raise Stop(Exit.USAGE, refusal) from error
+    if found == code_pb2.OK:
+        raise Stop(Exit.USAGE, refusal)
     return found
 
 

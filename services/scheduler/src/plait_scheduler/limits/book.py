@@ -78,11 +78,14 @@ class LimitBook:
             await self._load()
             return [override for _, override in sorted(self._overrides.items())]
 
-    async def policy(self, method: str) -> MethodPolicy | None:
-        """What the contract in force says; None: there is none."""
-        service = method.strip("/").partition("/")[0]
-        policies = await self._policies(service)
-        return next((each for each in policies if each.method == method), None)
+    async def policies(self, methods: Iterable[str]) -> dict[str, MethodPolicy]:
+        """What the contracts in force say, by method; those of which none says anything are left
+        out.
+        """
+        wanted = set(methods)
+        services = sorted({method.strip("/").partition("/")[0] for method in wanted})
+        found = [each for service in services for each in await self._policies(service)]
+        return {each.method: each for each in found if each.method in wanted}
 
     async def set(self, override: Override) -> None:
         """Puts limits of a method in force, in place of those set before. Raises
@@ -145,8 +148,7 @@ class LimitBook:
 
     async def _enforce(self, methods: Sequence[str]) -> None:
         """Methods that no contract has any more have nothing to put in force."""
-        found = [await self.policy(method) for method in methods]
-        policies = self._limited(policy for policy in found if policy is not None)
+        policies = self._limited((await self.policies(methods)).values())
         if policies:
             await self._control.set_limits(policies)
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+import grpc
+
 from plait_scheduler.limits.book import LimitBook
 from plait_scheduler.loops.loop import Counts, Loop
 
@@ -40,7 +42,7 @@ class LimitLoop(Loop):
     async def run_once(self) -> Counts:
         try:
             return await self._book.settle()
-        except BaseException:
+        except grpc.aio.AioRpcError:
             self._book.changed.clear()
             await asyncio.sleep(PAUSE_MS / 1000)
             raise

@@ -1,6 +1,6 @@
 """The limit service: an operator's limits in place of a contract's."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -17,6 +17,7 @@ from plait_scheduler.domain.limits import Override, Rate, limited
 from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.limits.book import OVERRIDES_MAX, PREFIX, LimitBook, TooManyLimitsError
 from plait_scheduler.servicers.doors import Doors
+from plait_scheduler.servicers.schedule import pass_on
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,7 +39,7 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
     def __init__(
         self,
         book: LimitBook,
-        policies: Callable[[str], Any],
+        policies: Callable[[str], Awaitable[Sequence[MethodPolicy]]],
         doors: Doors,
         now_ms: Callable[[], int],
     ) -> None:
@@ -54,7 +55,7 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         faults = _faults(request)
         if faults:
             await _invalid(context, faults)
-        policy = await self._book.policy(request.method)
+        policy = (await self._book.policies([request.method])).get(request.method)
         if policy is None:
             await _unknown(context, request.method)
         override = _override(request, self._now_ms())
@@ -63,6 +64,8 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         except TooManyLimitsError:
             text = f"{OVERRIDES_MAX} methods have limits of an operator: clear some"
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        except grpc.aio.AioRpcError as error:
+            await pass_on(context, error)
         return pb.SetLimitResponse(method=_message(override.method, policy, override))
 
     async def ListLimits(
@@ -71,21 +74,20 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         """By name."""
         await self._doors.check(context)
         overrides = {each.method: each for each in await self._book.all()}
-        policies = {}
+        wanted = {*overrides}
         if request.service:
-            policies = {each.method: each for each in await self._policies(request.service)}
             prefix = f"/{request.service}/"
-            wanted = {*policies, *(each for each in overrides if each.startswith(prefix))}
-        else:
-            wanted = {*overrides}
+            wanted = {each for each in overrides if each.startswith(prefix)}
+            wanted |= {each.method for each in await self._policies(request.service)}
         if request.method:
-            wanted = {request.method} & {*wanted, request.method}
-        found = []
-        for method in sorted(wanted):
-            policy = policies.get(method) or await self._book.policy(method)
-            if policy is None and method not in overrides:
-                await _unknown(context, method)
-            found.append(_message(method, policy, overrides.get(method)))
+            wanted = {request.method}
+        policies = await self._book.policies(wanted)
+        if request.method and request.method not in {*policies, *overrides}:
+            await _unknown(context, request.method)
+        found = [
+            _message(method, policies.get(method), overrides.get(method))
+            for method in sorted(wanted)
+        ]
         return pb.ListLimitsResponse(methods=found)
 
     async def ClearLimit(
@@ -93,10 +95,14 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
     ) -> pb.ClearLimitResponse:
         """The contract's limits come first, then it is forgotten."""
         await self._doors.check(context)
-        if not await self._book.clear(request.method):
+        try:
+            cleared = await self._book.clear(request.method)
+        except grpc.aio.AioRpcError as error:
+            await pass_on(context, error)
+        if not cleared:
             text = f"nobody has set limits of {request.method}"
             await context.abort(grpc.StatusCode.NOT_FOUND, text)
-        policy = await self._book.policy(request.method)
+        policy = (await self._book.policies([request.method])).get(request.method)
         return pb.ClearLimitResponse(method=_message(request.method, policy, None))
 
 

@@ -166,7 +166,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         except VersionMismatchError:
             await _contended(context, request.name)
         except grpc.aio.AioRpcError as error:
-            await _pass_on(context, error)
+            await pass_on(context, error)
         return pb.TriggerScheduleResponse(task=task)
 
     async def BackfillSchedule(
@@ -211,7 +211,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         except grpc.aio.AioRpcError as error:
             refusal = error
         if refusal is not None:
-            await _pass_on(context, refusal)
+            await pass_on(context, refusal)
 
     async def _change(
         self, name: str, context: Context, how: Callable[[State], State]
@@ -304,7 +304,7 @@ async def _abort(
     await _refuse(context, errors.new_status(code, reason, text, metadata))
 
 
-async def _pass_on(context: Context, error: grpc.aio.AioRpcError) -> NoReturn:
+async def pass_on(context: Context, error: grpc.aio.AioRpcError) -> NoReturn:
     """An answer of the broker, or one in its place, as it was."""
     found = errors.status(error)
     if found is not None:
