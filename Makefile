@@ -15,7 +15,7 @@ PYTEST := .venv/bin/pytest
 
 .PHONY: setup gen check-gen breaking fmt lint build test test-python test-go test-rust test-typescript test-system \
         test-tidy system calls interop build-dev fault soak sim mutants fuzz demo build-bench bench bench-quick size check ci \
-        outage retries limits clean help
+        outage retries limits latency clean help
 
 ##@ Set up
 setup: $(VENV) $(NODE) $(PROTOC) ## Install the pinned tools into ignored folders
@@ -106,7 +106,7 @@ bench: setup build-bench ## Measure, in full; writes bench/RESULTS.md
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run
 bench-quick: setup build-bench ## Measure, in a minute; prints a JSON line for each language
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m bench.run --quick
-size outage retries limits: setup build-bench ## Measure ten million tasks; an outage; retries in a chain; limits
+size outage retries limits latency: setup build-bench ## Measure ten million tasks; an outage; retries; limits; latency classes
 	PLAIT_BIN=$(CURDIR)/build/release .venv/bin/python -m tests.load.$@
 
 ##@ Everything

@@ -49,8 +49,12 @@ class Seen:
 
     def p99(self, begin: float, end: float) -> float:
         """Of the time that those took that began then, in seconds."""
+        return self.quantile(99, begin, end)
+
+    def quantile(self, percent: int, begin: float, end: float) -> float:
+        """The same, of another share."""
         took = sorted(after - before for before, after in self.done if begin <= before < end)
-        return took[len(took) * 99 // 100] if took else 0.0
+        return took[len(took) * percent // 100] if took else 0.0
 
 
 @dataclass(frozen=True)

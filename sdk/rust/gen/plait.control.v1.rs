@@ -1515,6 +1515,15 @@ pub struct MethodPolicy {
     /// Attempts at once for one key, 0: unlimited.
     #[prost(uint32, tag = "19")]
     pub concurrency_per_key: u32,
+    /// How soon its tasks begin beside others; goes before the priority.
+    #[prost(enumeration = "super::super::v1::LatencyClass", tag = "20")]
+    pub latency_class: i32,
+    /// The share of starts that its queue gets beside others, 1 to 1000; 0: not said. Of several the largest holds.
+    #[prost(uint32, tag = "21")]
+    pub queue_weight: u32,
+    /// Whether limit keys take turns, also where nothing limits them.
+    #[prost(bool, tag = "22")]
+    pub fair_by_key: bool,
 }
 /// Limits of methods.
 #[derive(Clone, PartialEq, ::prost::Message)]

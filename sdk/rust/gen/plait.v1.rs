@@ -62,6 +62,19 @@ pub struct TaskPolicy {
     /// ("shop.v1.OrderService.Tidy"); it changes with the contract and goes with it. On methods only. Default: never.
     #[prost(message, optional, tag = "16")]
     pub schedule: ::core::option::Option<SchedulePolicy>,
+    /// How soon its tasks begin beside those of other methods of the same workers; goes before the priority. Default
+    /// STANDARD.
+    #[prost(enumeration = "LatencyClass", optional, tag = "17")]
+    pub latency_class: ::core::option::Option<i32>,
+    /// The share of starts that its queue gets beside other queues of the same workers, latency class and priority: 1 to
+    /// 1000. Methods of a queue that say it say the same; docs/shares.md. Default 1.
+    #[prost(int32, optional, tag = "18")]
+    pub queue_weight: ::core::option::Option<i32>,
+    /// Field path in the request, such as "tenant": each value gets the same share of the method's starts for as long as
+    /// it has tasks that wait, however many wait of the others. The same field as the key of rate_limit and concurrency,
+    /// where they have one. Same kinds as idempotency_key; docs/shares.md. Default, and "": none.
+    #[prost(string, optional, tag = "19")]
+    pub fairness_key: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// Exponential backoff with full jitter: before attempt n the wait is a random share of
 /// min(initial_backoff * multiplier^(n-2), max_backoff). A google.rpc.RetryInfo in the handler's error wins over it.
@@ -185,6 +198,44 @@ pub struct SchedulePolicy {
     /// How far back missed runs count: 10 s to 365 d. Default 365 d.
     #[prost(message, optional, tag = "7")]
     pub catch_up_window: ::core::option::Option<::prost_types::Duration>,
+}
+/// How soon tasks of a method begin beside others. On workers that serve methods of a higher class, those of a lower one
+/// leave a quarter of the slots free for it and are not given to workers ahead; docs/latency.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LatencyClass {
+    /// The default, STANDARD.
+    Unspecified = 0,
+    /// Somebody waits for it: a slot is free for it whatever else there is to do.
+    Critical = 1,
+    /// As nothing else is said.
+    Standard = 2,
+    /// Nobody waits for it: it takes what room the others leave.
+    Background = 3,
+}
+impl LatencyClass {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LATENCY_CLASS_UNSPECIFIED",
+            Self::Critical => "LATENCY_CLASS_CRITICAL",
+            Self::Standard => "LATENCY_CLASS_STANDARD",
+            Self::Background => "LATENCY_CLASS_BACKGROUND",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LATENCY_CLASS_UNSPECIFIED" => Some(Self::Unspecified),
+            "LATENCY_CLASS_CRITICAL" => Some(Self::Critical),
+            "LATENCY_CLASS_STANDARD" => Some(Self::Standard),
+            "LATENCY_CLASS_BACKGROUND" => Some(Self::Background),
+            _ => None,
+        }
+    }
 }
 /// What a vanished worker means for its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

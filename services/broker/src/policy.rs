@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use plait::pb::control::v1 as control;
-use plait_broker_core::policy::{CodeSet, Limits, MethodPolicy, Rate};
+use plait::pb::v1::LatencyClass;
+use plait_broker_core::policy::{CodeSet, Latency, Limits, MethodPolicy, Rate};
 use prost::Message;
 
 /// The state machine's form of a compiled policy. `None` when it names no method.
@@ -26,12 +27,23 @@ pub fn compiled(policy: &control::MethodPolicy) -> Option<MethodPolicy> {
         needs_ordering_key: info.ordering_key.is_some(),
         idempotency_window_ms: policy.idempotency_window_ms,
         priority: u8::try_from(policy.priority.min(9)).unwrap_or(9),
+        latency: latency(policy.latency_class()),
+        queue_weight: policy.queue_weight,
         at_most_once: policy.at_most_once,
         retention_ms: policy.retention_ms,
         dead_letter_retention_ms: policy.dead_letter_retention_ms,
         limits: limits(policy),
         source: policy.encode_to_vec().into(),
     })
+}
+
+/// Where nothing is said, as in policies from before there were latency classes, it is the standard one.
+fn latency(class: LatencyClass) -> Latency {
+    match class {
+        LatencyClass::Critical => Latency::Critical,
+        LatencyClass::Unspecified | LatencyClass::Standard => Latency::Standard,
+        LatencyClass::Background => Latency::Background,
+    }
 }
 
 fn limits(policy: &control::MethodPolicy) -> Limits {
@@ -45,6 +57,7 @@ fn limits(policy: &control::MethodPolicy) -> Limits {
         rate_by_key: policy.rate_by_key,
         running_max: policy.concurrency_limit,
         running_per_key_max: policy.concurrency_per_key,
+        fair_by_key: policy.fair_by_key,
     }
 }
 

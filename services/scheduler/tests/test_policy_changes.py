@@ -88,6 +88,13 @@ def test_what_some_tasks_mind(old: str, new: str, kind: str, look: Look):
         ("", "retry: {non_retryable_codes: ABORTED}", "codes that are retried was ABORTED, "),
         ("idempotency_window: {seconds: 172800}", "", "idempotency_window was 2 d and is 1 d"),
         ("priority: 1", "", "priority was 1 and is 4"),
+        ("latency_class: LATENCY_CLASS_CRITICAL", "", "class was CRITICAL and is STANDARD"),
+        ("queue_weight: 5", "", "queue_weight was 5 and is 1"),
+        (
+            'concurrency: {key: "id" per_key_limit: 1}',
+            'concurrency: {key: "id" per_key_limit: 1} fairness_key: "id"',
+            "fairness_key was none and is a turn for each limit key",
+        ),
         ("", "rate_limit: {limit: 5}", "rate_limit was unlimited and is 5 in 1 s, 5 at once"),
         ("", "concurrency: {limit: 5}", "concurrency.limit was 0 and is 5"),
         (
@@ -116,7 +123,8 @@ def test_every_field_of_a_policy_is_compared():
         *("queue", "deadline_ms", "attempt_timeout_ms", "retry", "idempotency_key"),
         *("idempotency_window_ms", "ordering_key", "priority", "at_most_once", "retention_ms"),
         *("dead_letter_retention_ms", "rate_limit", "concurrency_limit", "concurrency_per_key"),
-        *("limit_key", "breaker", "cache_ttl_ms", "schedule"),
+        *("limit_key", "breaker", "cache_ttl_ms", "schedule", "latency"),
+        *("queue_weight", "fair_by_key"),
     }
     names = {field.name for field in dataclasses.fields(MethodPolicy)}
     assert names - compared == {"method", "contract"}

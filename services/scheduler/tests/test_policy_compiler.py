@@ -20,7 +20,7 @@ from plait_scheduler.domain.contract import (
     ServiceShape,
     Span,
 )
-from plait_scheduler.domain.policy import KeyKind, KeyPath, MethodPolicy, RateLimit
+from plait_scheduler.domain.policy import KeyKind, KeyPath, Latency, MethodPolicy, RateLimit
 from plait_scheduler.domain.policy_compiler import Compiled, compile_contract
 from plait_scheduler.domain.schedule import Missed, Overlap, Schedule
 from plait_scheduler.domain.units import DAY_MS, HOUR_MS
@@ -60,6 +60,7 @@ def test_what_nobody_sets_is_the_documented_default():
     assert policy.idempotency_window_ms == policy.retention_ms == 24 * HOUR_MS
     assert policy.ordering_key is None
     assert policy.priority == 4
+    assert policy.latency is Latency.STANDARD
     assert not policy.at_most_once
     assert policy.dead_letter_retention_ms == 0
     assert policy.rate_limit is None
@@ -85,6 +86,21 @@ def test_a_method_wins_over_its_service_field_by_field():
     assert policy.priority == 0
     assert policy.retry.max_attempts == 3
     assert policy.retry.initial_backoff_ms == 2000
+
+
+@pytest.mark.parametrize("latency", Latency)
+def test_a_latency_class_is_taken_by_its_name(latency: Latency):
+    assert compiled(f"latency_class: LATENCY_CLASS_{latency.name}").latency is latency
+    assert compiled("", f"latency_class: LATENCY_CLASS_{latency.name}").latency is latency
+
+
+def test_a_fairness_key_is_the_limit_key():
+    policy = compiled('fairness_key: "id"')
+    assert policy.fair_by_key
+    assert policy.limit_key == KeyPath("id", (1,), KeyKind.STRING)
+    assert policy.concurrency_per_key == 0
+    limited = compiled('fairness_key: "id" concurrency {key: "id" per_key_limit: 2}')
+    assert (limited.fair_by_key, limited.limit_key) == (True, policy.limit_key)
 
 
 def test_a_method_turns_defaults_off():
@@ -268,6 +284,9 @@ YEAR_S = 365 * 86_400
         ("idempotency_window {seconds: 60}", "idempotency_window", "shorter than the retention"),
         ("priority: 10", "priority", "10 is not within 0 to 9"),
         ("priority: -1", "priority", "-1 is not within 0 to 9"),
+        ("latency_class: 4", "latency_class", "4 is not within 0 to 3"),
+        ("queue_weight: 0", "queue_weight", "0 is not within 1 to 1000"),
+        ("queue_weight: 1001", "queue_weight", "1001 is not within 1 to 1000"),
         ("rate_limit {}", "rate_limit.limit", "is required"),
         ("rate_limit {limit: 0}", "rate_limit.limit", "0 is not within"),
         ("rate_limit {limit: 1000000001}", "rate_limit.limit", "is not within"),
@@ -282,6 +301,12 @@ YEAR_S = 365 * 86_400
             "concurrency.key",
             "a task has one limit key",
         ),
+        (
+            'rate_limit {limit: 1 key: "number"} fairness_key: "id"',
+            "fairness_key",
+            '"id" differs from "number" of rate_limit.key; a task has one limit key',
+        ),
+        ('fairness_key: "ids"', "fairness_key", "has no field"),
         ("retention {seconds: -1}", "retention", "is not within"),
         ("dead_letter {retention {seconds: 60}}", "dead_letter.retention", "is shorter"),
         ("breaker {min_calls: 0}", "breaker.min_calls", "is not within"),
@@ -301,6 +326,22 @@ def test_what_cannot_hold_is_refused(task: str, field: str, why: str):
     found = refused(task)
     assert list(found) == [f"task.{field}"]
     assert why in found[f"task.{field}"]
+
+
+def test_methods_of_a_queue_say_one_weight():
+    body = (
+        "message M {} service S { option (plait.v1.task_defaults) = {queue: 'q'};"
+        "rpc A(M) returns (M) { option (plait.v1.task) = {queue_weight: 2}; }"
+        "rpc B(M) returns (M);"
+        "rpc C(M) returns (M) { option (plait.v1.task) = {%s}; } }"
+    )
+    (violation,) = compile_contract(source(body % "queue_weight: 3", "shop.v1.S")).violations
+    assert (violation.file, violation.subject) == (FILE, "shop.v1.S.C")
+    assert violation.field == "task.queue_weight"
+    assert "3 differs from 2 of /shop.v1.S/A" in violation.description
+    for other in ("queue_weight: 2", "queue: 'r' queue_weight: 3", ""):
+        compiled = compile_contract(source(body % other, "shop.v1.S"))
+        assert [policy.queue_weight for policy in compiled.policies][:2] == [2, 0]
 
 
 def test_every_fault_is_told_at_once():
@@ -367,6 +408,9 @@ VALUES = {
     "idempotency_window": SPANS,
     "ordering_key": PATHS,
     "priority": st.integers(-2, 12),
+    "latency_class": st.integers(-1, 5),
+    "queue_weight": st.integers(-1, 1002),
+    "fairness_key": PATHS,
     "rate_limit": st.just(True),
     "rate_limit.limit": st.integers(-1, 10**10),
     "rate_limit.burst": st.integers(-1, 10**10),

@@ -160,6 +160,7 @@ fn policy(
         rate_by_key: false,
         concurrency_limit: limits.limit.unwrap_or_default().unsigned_abs(),
         concurrency_per_key: limits.per_key_limit.unwrap_or_default().unsigned_abs(),
+        ..MethodPolicy::default()
     }
 }
 

@@ -296,7 +296,7 @@ impl Partition {
     /// Unfinished attempts that attached workers hold, suspended flows not counted: what a drain waits for.
     pub fn in_flight(&self) -> u64 {
         let workers = &self.live.workers;
-        let held = |number: &u32| u64::from(workers.slab[*number].in_flight);
+        let held = |number: &u32| u64::from(workers.slab[*number].in_flight());
         workers.by_id.values().map(held).sum()
     }
 

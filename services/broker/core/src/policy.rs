@@ -21,6 +21,23 @@ pub fn method_of(route: &str) -> &str {
     route.split_once('@').map_or(route, |(method, _)| method)
 }
 
+/// How soon tasks of a method are to begin beside others of the same workers. Ascending: the higher one goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Latency {
+    /// In what room the others leave.
+    Background,
+    /// As nothing else is said.
+    #[default]
+    Standard,
+    /// At once: the others leave room for it.
+    Critical,
+}
+
+impl Latency {
+    /// All of them, ascending.
+    pub const ALL: [Self; 3] = [Self::Background, Self::Standard, Self::Critical];
+}
+
 /// The compiled policy of one method. Every field is decided; nothing is a default here.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MethodPolicy {
@@ -50,6 +67,10 @@ pub struct MethodPolicy {
     pub idempotency_window_ms: u64,
     /// 0 to 9, higher first.
     pub priority: u8,
+    /// Goes before the priority.
+    pub latency: Latency,
+    /// The share of starts that its queue gets beside others of the same rank, 1 to 1000; 0: the method does not say.
+    pub queue_weight: u32,
     /// A started attempt is never repeated.
     pub at_most_once: bool,
     /// How long a finished task is kept, ms.
@@ -78,17 +99,20 @@ pub struct Limits {
     pub running_max: u32,
     /// Attempts of one key at once; 0: any number.
     pub running_per_key_max: u32,
+    /// Whether keys take turns where nothing else is limited by key; where something is, they do in any case.
+    pub fair_by_key: bool,
 }
 
 impl Limits {
     /// Whether nothing is limited.
     pub fn is_none(&self) -> bool {
-        self.rate.is_none() && self.running_max == 0 && self.running_per_key_max == 0
+        let limited = self.rate.is_some() || self.running_max > 0 || self.running_per_key_max > 0;
+        !limited && !self.fair_by_key
     }
 
-    /// Whether keys have limits of their own.
+    /// Whether keys have limits or turns of their own.
     pub fn is_keyed(&self) -> bool {
-        self.running_per_key_max > 0 || self.key_rate().is_some()
+        self.running_per_key_max > 0 || self.key_rate().is_some() || self.fair_by_key
     }
 
     /// The rate of each key.

@@ -30,6 +30,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How soon tasks of a method begin beside others. On workers that serve methods of a higher class, those of a lower one
+// leave a quarter of the slots free for it and are not given to workers ahead; docs/latency.md.
+type LatencyClass int32
+
+const (
+	// The default, STANDARD.
+	LatencyClass_LATENCY_CLASS_UNSPECIFIED LatencyClass = 0
+	// Somebody waits for it: a slot is free for it whatever else there is to do.
+	LatencyClass_LATENCY_CLASS_CRITICAL LatencyClass = 1
+	// As nothing else is said.
+	LatencyClass_LATENCY_CLASS_STANDARD LatencyClass = 2
+	// Nobody waits for it: it takes what room the others leave.
+	LatencyClass_LATENCY_CLASS_BACKGROUND LatencyClass = 3
+)
+
+// Enum value maps for LatencyClass.
+var (
+	LatencyClass_name = map[int32]string{
+		0: "LATENCY_CLASS_UNSPECIFIED",
+		1: "LATENCY_CLASS_CRITICAL",
+		2: "LATENCY_CLASS_STANDARD",
+		3: "LATENCY_CLASS_BACKGROUND",
+	}
+	LatencyClass_value = map[string]int32{
+		"LATENCY_CLASS_UNSPECIFIED": 0,
+		"LATENCY_CLASS_CRITICAL":    1,
+		"LATENCY_CLASS_STANDARD":    2,
+		"LATENCY_CLASS_BACKGROUND":  3,
+	}
+)
+
+func (x LatencyClass) Enum() *LatencyClass {
+	p := new(LatencyClass)
+	*p = x
+	return p
+}
+
+func (x LatencyClass) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LatencyClass) Descriptor() protoreflect.EnumDescriptor {
+	return file_plait_v1_options_proto_enumTypes[0].Descriptor()
+}
+
+func (LatencyClass) Type() protoreflect.EnumType {
+	return &file_plait_v1_options_proto_enumTypes[0]
+}
+
+func (x LatencyClass) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LatencyClass.Descriptor instead.
+func (LatencyClass) EnumDescriptor() ([]byte, []int) {
+	return file_plait_v1_options_proto_rawDescGZIP(), []int{0}
+}
+
 // What a vanished worker means for its task.
 type Delivery int32
 
@@ -67,11 +125,11 @@ func (x Delivery) String() string {
 }
 
 func (Delivery) Descriptor() protoreflect.EnumDescriptor {
-	return file_plait_v1_options_proto_enumTypes[0].Descriptor()
+	return file_plait_v1_options_proto_enumTypes[1].Descriptor()
 }
 
 func (Delivery) Type() protoreflect.EnumType {
-	return &file_plait_v1_options_proto_enumTypes[0]
+	return &file_plait_v1_options_proto_enumTypes[1]
 }
 
 func (x Delivery) Number() protoreflect.EnumNumber {
@@ -80,7 +138,7 @@ func (x Delivery) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Delivery.Descriptor instead.
 func (Delivery) EnumDescriptor() ([]byte, []int) {
-	return file_plait_v1_options_proto_rawDescGZIP(), []int{0}
+	return file_plait_v1_options_proto_rawDescGZIP(), []int{1}
 }
 
 // What happens when a run is due and the task of the run before is not finished.
@@ -128,11 +186,11 @@ func (x OverlapPolicy) String() string {
 }
 
 func (OverlapPolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_plait_v1_options_proto_enumTypes[1].Descriptor()
+	return file_plait_v1_options_proto_enumTypes[2].Descriptor()
 }
 
 func (OverlapPolicy) Type() protoreflect.EnumType {
-	return &file_plait_v1_options_proto_enumTypes[1]
+	return &file_plait_v1_options_proto_enumTypes[2]
 }
 
 func (x OverlapPolicy) Number() protoreflect.EnumNumber {
@@ -141,7 +199,7 @@ func (x OverlapPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OverlapPolicy.Descriptor instead.
 func (OverlapPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_plait_v1_options_proto_rawDescGZIP(), []int{1}
+	return file_plait_v1_options_proto_rawDescGZIP(), []int{2}
 }
 
 // What becomes of runs whose time passed while no scheduler was there. Up to 10 s late is on time.
@@ -185,11 +243,11 @@ func (x MissedPolicy) String() string {
 }
 
 func (MissedPolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_plait_v1_options_proto_enumTypes[2].Descriptor()
+	return file_plait_v1_options_proto_enumTypes[3].Descriptor()
 }
 
 func (MissedPolicy) Type() protoreflect.EnumType {
-	return &file_plait_v1_options_proto_enumTypes[2]
+	return &file_plait_v1_options_proto_enumTypes[3]
 }
 
 func (x MissedPolicy) Number() protoreflect.EnumNumber {
@@ -198,7 +256,7 @@ func (x MissedPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MissedPolicy.Descriptor instead.
 func (MissedPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_plait_v1_options_proto_rawDescGZIP(), []int{2}
+	return file_plait_v1_options_proto_rawDescGZIP(), []int{3}
 }
 
 // How tasks of one method behave. Every field is optional; the default stands beside it. A field that is set, also to
@@ -247,7 +305,17 @@ type TaskPolicy struct {
 	Cacheable *CachePolicy `protobuf:"bytes,15,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
 	// When it runs by itself, with the default message as its request. One schedule a method, named as the method
 	// ("shop.v1.OrderService.Tidy"); it changes with the contract and goes with it. On methods only. Default: never.
-	Schedule      *SchedulePolicy `protobuf:"bytes,16,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	Schedule *SchedulePolicy `protobuf:"bytes,16,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// How soon its tasks begin beside those of other methods of the same workers; goes before the priority. Default
+	// STANDARD.
+	LatencyClass *LatencyClass `protobuf:"varint,17,opt,name=latency_class,json=latencyClass,proto3,enum=plait.v1.LatencyClass,oneof" json:"latency_class,omitempty"`
+	// The share of starts that its queue gets beside other queues of the same workers, latency class and priority: 1 to
+	// 1000. Methods of a queue that say it say the same; docs/shares.md. Default 1.
+	QueueWeight *int32 `protobuf:"varint,18,opt,name=queue_weight,json=queueWeight,proto3,oneof" json:"queue_weight,omitempty"`
+	// Field path in the request, such as "tenant": each value gets the same share of the method's starts for as long as
+	// it has tasks that wait, however many wait of the others. The same field as the key of rate_limit and concurrency,
+	// where they have one. Same kinds as idempotency_key; docs/shares.md. Default, and "": none.
+	FairnessKey   *string `protobuf:"bytes,19,opt,name=fairness_key,json=fairnessKey,proto3,oneof" json:"fairness_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +460,27 @@ func (x *TaskPolicy) GetSchedule() *SchedulePolicy {
 		return x.Schedule
 	}
 	return nil
+}
+
+func (x *TaskPolicy) GetLatencyClass() LatencyClass {
+	if x != nil && x.LatencyClass != nil {
+		return *x.LatencyClass
+	}
+	return LatencyClass_LATENCY_CLASS_UNSPECIFIED
+}
+
+func (x *TaskPolicy) GetQueueWeight() int32 {
+	if x != nil && x.QueueWeight != nil {
+		return *x.QueueWeight
+	}
+	return 0
+}
+
+func (x *TaskPolicy) GetFairnessKey() string {
+	if x != nil && x.FairnessKey != nil {
+		return *x.FairnessKey
+	}
+	return ""
 }
 
 // Exponential backoff with full jitter: before attempt n the wait is a random share of
@@ -967,7 +1056,7 @@ var File_plait_v1_options_proto protoreflect.FileDescriptor
 
 const file_plait_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\x82\a\n" +
+	"\x16plait/v1/options.proto\x12\bplait.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xc8\b\n" +
 	"\n" +
 	"TaskPolicy\x12\x19\n" +
 	"\x05queue\x18\x01 \x01(\tH\x00R\x05queue\x88\x01\x01\x125\n" +
@@ -988,11 +1077,17 @@ const file_plait_v1_options_proto_rawDesc = "" +
 	"deadLetter\x121\n" +
 	"\abreaker\x18\x0e \x01(\v2\x17.plait.v1.BreakerPolicyR\abreaker\x123\n" +
 	"\tcacheable\x18\x0f \x01(\v2\x15.plait.v1.CachePolicyR\tcacheable\x124\n" +
-	"\bschedule\x18\x10 \x01(\v2\x18.plait.v1.SchedulePolicyR\bscheduleB\b\n" +
+	"\bschedule\x18\x10 \x01(\v2\x18.plait.v1.SchedulePolicyR\bschedule\x12@\n" +
+	"\rlatency_class\x18\x11 \x01(\x0e2\x16.plait.v1.LatencyClassH\x04R\flatencyClass\x88\x01\x01\x12&\n" +
+	"\fqueue_weight\x18\x12 \x01(\x05H\x05R\vqueueWeight\x88\x01\x01\x12&\n" +
+	"\ffairness_key\x18\x13 \x01(\tH\x06R\vfairnessKey\x88\x01\x01B\b\n" +
 	"\x06_queueB\x12\n" +
 	"\x10_idempotency_keyB\x0f\n" +
 	"\r_ordering_keyB\v\n" +
-	"\t_priority\"\xf7\x02\n" +
+	"\t_priorityB\x10\n" +
+	"\x0e_latency_classB\x0f\n" +
+	"\r_queue_weightB\x0f\n" +
+	"\r_fairness_key\"\xf7\x02\n" +
 	"\vRetryPolicy\x12&\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05H\x00R\vmaxAttempts\x88\x01\x01\x12B\n" +
 	"\x0finitial_backoff\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n" +
@@ -1049,7 +1144,12 @@ const file_plait_v1_options_proto_rawDesc = "" +
 	"\x06missed\x18\x06 \x01(\x0e2\x16.plait.v1.MissedPolicyR\x06missed\x12A\n" +
 	"\x0fcatch_up_window\x18\a \x01(\v2\x19.google.protobuf.DurationR\rcatchUpWindowB\a\n" +
 	"\x05_cronB\v\n" +
-	"\t_timezone*[\n" +
+	"\t_timezone*\x83\x01\n" +
+	"\fLatencyClass\x12\x1d\n" +
+	"\x19LATENCY_CLASS_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16LATENCY_CLASS_CRITICAL\x10\x01\x12\x1a\n" +
+	"\x16LATENCY_CLASS_STANDARD\x10\x02\x12\x1c\n" +
+	"\x18LATENCY_CLASS_BACKGROUND\x10\x03*[\n" +
 	"\bDelivery\x12\x18\n" +
 	"\x14DELIVERY_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DELIVERY_AT_LEAST_ONCE\x10\x01\x12\x19\n" +
@@ -1080,62 +1180,64 @@ func file_plait_v1_options_proto_rawDescGZIP() []byte {
 	return file_plait_v1_options_proto_rawDescData
 }
 
-var file_plait_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_plait_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_plait_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_plait_v1_options_proto_goTypes = []any{
-	(Delivery)(0),                       // 0: plait.v1.Delivery
-	(OverlapPolicy)(0),                  // 1: plait.v1.OverlapPolicy
-	(MissedPolicy)(0),                   // 2: plait.v1.MissedPolicy
-	(*TaskPolicy)(nil),                  // 3: plait.v1.TaskPolicy
-	(*RetryPolicy)(nil),                 // 4: plait.v1.RetryPolicy
-	(*RateLimit)(nil),                   // 5: plait.v1.RateLimit
-	(*ConcurrencyLimit)(nil),            // 6: plait.v1.ConcurrencyLimit
-	(*DeadLetterPolicy)(nil),            // 7: plait.v1.DeadLetterPolicy
-	(*BreakerPolicy)(nil),               // 8: plait.v1.BreakerPolicy
-	(*CachePolicy)(nil),                 // 9: plait.v1.CachePolicy
-	(*SchedulePolicy)(nil),              // 10: plait.v1.SchedulePolicy
-	(*durationpb.Duration)(nil),         // 11: google.protobuf.Duration
-	(code.Code)(0),                      // 12: google.rpc.Code
-	(*descriptorpb.MethodOptions)(nil),  // 13: google.protobuf.MethodOptions
-	(*descriptorpb.ServiceOptions)(nil), // 14: google.protobuf.ServiceOptions
+	(LatencyClass)(0),                   // 0: plait.v1.LatencyClass
+	(Delivery)(0),                       // 1: plait.v1.Delivery
+	(OverlapPolicy)(0),                  // 2: plait.v1.OverlapPolicy
+	(MissedPolicy)(0),                   // 3: plait.v1.MissedPolicy
+	(*TaskPolicy)(nil),                  // 4: plait.v1.TaskPolicy
+	(*RetryPolicy)(nil),                 // 5: plait.v1.RetryPolicy
+	(*RateLimit)(nil),                   // 6: plait.v1.RateLimit
+	(*ConcurrencyLimit)(nil),            // 7: plait.v1.ConcurrencyLimit
+	(*DeadLetterPolicy)(nil),            // 8: plait.v1.DeadLetterPolicy
+	(*BreakerPolicy)(nil),               // 9: plait.v1.BreakerPolicy
+	(*CachePolicy)(nil),                 // 10: plait.v1.CachePolicy
+	(*SchedulePolicy)(nil),              // 11: plait.v1.SchedulePolicy
+	(*durationpb.Duration)(nil),         // 12: google.protobuf.Duration
+	(code.Code)(0),                      // 13: google.rpc.Code
+	(*descriptorpb.MethodOptions)(nil),  // 14: google.protobuf.MethodOptions
+	(*descriptorpb.ServiceOptions)(nil), // 15: google.protobuf.ServiceOptions
 }
 var file_plait_v1_options_proto_depIdxs = []int32{
-	11, // 0: plait.v1.TaskPolicy.deadline:type_name -> google.protobuf.Duration
-	11, // 1: plait.v1.TaskPolicy.attempt_timeout:type_name -> google.protobuf.Duration
-	4,  // 2: plait.v1.TaskPolicy.retry:type_name -> plait.v1.RetryPolicy
-	11, // 3: plait.v1.TaskPolicy.idempotency_window:type_name -> google.protobuf.Duration
-	5,  // 4: plait.v1.TaskPolicy.rate_limit:type_name -> plait.v1.RateLimit
-	6,  // 5: plait.v1.TaskPolicy.concurrency:type_name -> plait.v1.ConcurrencyLimit
-	0,  // 6: plait.v1.TaskPolicy.delivery:type_name -> plait.v1.Delivery
-	11, // 7: plait.v1.TaskPolicy.retention:type_name -> google.protobuf.Duration
-	7,  // 8: plait.v1.TaskPolicy.dead_letter:type_name -> plait.v1.DeadLetterPolicy
-	8,  // 9: plait.v1.TaskPolicy.breaker:type_name -> plait.v1.BreakerPolicy
-	9,  // 10: plait.v1.TaskPolicy.cacheable:type_name -> plait.v1.CachePolicy
-	10, // 11: plait.v1.TaskPolicy.schedule:type_name -> plait.v1.SchedulePolicy
-	11, // 12: plait.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
-	11, // 13: plait.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
-	12, // 14: plait.v1.RetryPolicy.retryable_codes:type_name -> google.rpc.Code
-	12, // 15: plait.v1.RetryPolicy.non_retryable_codes:type_name -> google.rpc.Code
-	11, // 16: plait.v1.RateLimit.period:type_name -> google.protobuf.Duration
-	11, // 17: plait.v1.DeadLetterPolicy.retention:type_name -> google.protobuf.Duration
-	11, // 18: plait.v1.BreakerPolicy.window:type_name -> google.protobuf.Duration
-	11, // 19: plait.v1.BreakerPolicy.open:type_name -> google.protobuf.Duration
-	11, // 20: plait.v1.BreakerPolicy.open_max:type_name -> google.protobuf.Duration
-	11, // 21: plait.v1.CachePolicy.ttl:type_name -> google.protobuf.Duration
-	11, // 22: plait.v1.SchedulePolicy.every:type_name -> google.protobuf.Duration
-	11, // 23: plait.v1.SchedulePolicy.jitter:type_name -> google.protobuf.Duration
-	1,  // 24: plait.v1.SchedulePolicy.overlap:type_name -> plait.v1.OverlapPolicy
-	2,  // 25: plait.v1.SchedulePolicy.missed:type_name -> plait.v1.MissedPolicy
-	11, // 26: plait.v1.SchedulePolicy.catch_up_window:type_name -> google.protobuf.Duration
-	13, // 27: plait.v1.task:extendee -> google.protobuf.MethodOptions
-	14, // 28: plait.v1.task_defaults:extendee -> google.protobuf.ServiceOptions
-	3,  // 29: plait.v1.task:type_name -> plait.v1.TaskPolicy
-	3,  // 30: plait.v1.task_defaults:type_name -> plait.v1.TaskPolicy
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	29, // [29:31] is the sub-list for extension type_name
-	27, // [27:29] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	12, // 0: plait.v1.TaskPolicy.deadline:type_name -> google.protobuf.Duration
+	12, // 1: plait.v1.TaskPolicy.attempt_timeout:type_name -> google.protobuf.Duration
+	5,  // 2: plait.v1.TaskPolicy.retry:type_name -> plait.v1.RetryPolicy
+	12, // 3: plait.v1.TaskPolicy.idempotency_window:type_name -> google.protobuf.Duration
+	6,  // 4: plait.v1.TaskPolicy.rate_limit:type_name -> plait.v1.RateLimit
+	7,  // 5: plait.v1.TaskPolicy.concurrency:type_name -> plait.v1.ConcurrencyLimit
+	1,  // 6: plait.v1.TaskPolicy.delivery:type_name -> plait.v1.Delivery
+	12, // 7: plait.v1.TaskPolicy.retention:type_name -> google.protobuf.Duration
+	8,  // 8: plait.v1.TaskPolicy.dead_letter:type_name -> plait.v1.DeadLetterPolicy
+	9,  // 9: plait.v1.TaskPolicy.breaker:type_name -> plait.v1.BreakerPolicy
+	10, // 10: plait.v1.TaskPolicy.cacheable:type_name -> plait.v1.CachePolicy
+	11, // 11: plait.v1.TaskPolicy.schedule:type_name -> plait.v1.SchedulePolicy
+	0,  // 12: plait.v1.TaskPolicy.latency_class:type_name -> plait.v1.LatencyClass
+	12, // 13: plait.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
+	12, // 14: plait.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	13, // 15: plait.v1.RetryPolicy.retryable_codes:type_name -> google.rpc.Code
+	13, // 16: plait.v1.RetryPolicy.non_retryable_codes:type_name -> google.rpc.Code
+	12, // 17: plait.v1.RateLimit.period:type_name -> google.protobuf.Duration
+	12, // 18: plait.v1.DeadLetterPolicy.retention:type_name -> google.protobuf.Duration
+	12, // 19: plait.v1.BreakerPolicy.window:type_name -> google.protobuf.Duration
+	12, // 20: plait.v1.BreakerPolicy.open:type_name -> google.protobuf.Duration
+	12, // 21: plait.v1.BreakerPolicy.open_max:type_name -> google.protobuf.Duration
+	12, // 22: plait.v1.CachePolicy.ttl:type_name -> google.protobuf.Duration
+	12, // 23: plait.v1.SchedulePolicy.every:type_name -> google.protobuf.Duration
+	12, // 24: plait.v1.SchedulePolicy.jitter:type_name -> google.protobuf.Duration
+	2,  // 25: plait.v1.SchedulePolicy.overlap:type_name -> plait.v1.OverlapPolicy
+	3,  // 26: plait.v1.SchedulePolicy.missed:type_name -> plait.v1.MissedPolicy
+	12, // 27: plait.v1.SchedulePolicy.catch_up_window:type_name -> google.protobuf.Duration
+	14, // 28: plait.v1.task:extendee -> google.protobuf.MethodOptions
+	15, // 29: plait.v1.task_defaults:extendee -> google.protobuf.ServiceOptions
+	4,  // 30: plait.v1.task:type_name -> plait.v1.TaskPolicy
+	4,  // 31: plait.v1.task_defaults:type_name -> plait.v1.TaskPolicy
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	30, // [30:32] is the sub-list for extension type_name
+	28, // [28:30] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_plait_v1_options_proto_init() }
@@ -1155,7 +1257,7 @@ func file_plait_v1_options_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_v1_options_proto_rawDesc), len(file_plait_v1_options_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   8,
 			NumExtensions: 2,
 			NumServices:   0,

@@ -28,6 +28,36 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LatencyClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LatencyClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LatencyClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LATENCY_CLASS_UNSPECIFIED: _LatencyClass.ValueType  # 0
+    """The default, STANDARD."""
+    LATENCY_CLASS_CRITICAL: _LatencyClass.ValueType  # 1
+    """Somebody waits for it: a slot is free for it whatever else there is to do."""
+    LATENCY_CLASS_STANDARD: _LatencyClass.ValueType  # 2
+    """As nothing else is said."""
+    LATENCY_CLASS_BACKGROUND: _LatencyClass.ValueType  # 3
+    """Nobody waits for it: it takes what room the others leave."""
+
+class LatencyClass(_LatencyClass, metaclass=_LatencyClassEnumTypeWrapper):
+    """How soon tasks of a method begin beside others. On workers that serve methods of a higher class, those of a lower one
+    leave a quarter of the slots free for it and are not given to workers ahead; docs/latency.md.
+    """
+
+LATENCY_CLASS_UNSPECIFIED: LatencyClass.ValueType  # 0
+"""The default, STANDARD."""
+LATENCY_CLASS_CRITICAL: LatencyClass.ValueType  # 1
+"""Somebody waits for it: a slot is free for it whatever else there is to do."""
+LATENCY_CLASS_STANDARD: LatencyClass.ValueType  # 2
+"""As nothing else is said."""
+LATENCY_CLASS_BACKGROUND: LatencyClass.ValueType  # 3
+"""Nobody waits for it: it takes what room the others leave."""
+Global___LatencyClass: _TypeAlias = LatencyClass  # noqa: Y015
+
 class _Delivery:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -137,6 +167,9 @@ class TaskPolicy(_message.Message):
     BREAKER_FIELD_NUMBER: _builtins.int
     CACHEABLE_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
+    LATENCY_CLASS_FIELD_NUMBER: _builtins.int
+    QUEUE_WEIGHT_FIELD_NUMBER: _builtins.int
+    FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The queue its tasks wait in: 1 to 128 of [A-Za-z0-9._-], case kept. Default: the full name of the service."""
     idempotency_key: _builtins.str
@@ -155,6 +188,19 @@ class TaskPolicy(_message.Message):
     delivery: Global___Delivery.ValueType
     """What happens to a task whose worker vanished in the middle. Default AT_LEAST_ONCE. With AT_MOST_ONCE max_attempts
     is 1.
+    """
+    latency_class: Global___LatencyClass.ValueType
+    """How soon its tasks begin beside those of other methods of the same workers; goes before the priority. Default
+    STANDARD.
+    """
+    queue_weight: _builtins.int
+    """The share of starts that its queue gets beside other queues of the same workers, latency class and priority: 1 to
+    1000. Methods of a queue that say it say the same; docs/shares.md. Default 1.
+    """
+    fairness_key: _builtins.str
+    """Field path in the request, such as "tenant": each value gets the same share of the method's starts for as long as
+    it has tasks that wait, however many wait of the others. The same field as the key of rate_limit and concurrency,
+    where they have one. Same kinds as idempotency_key; docs/shares.md. Default, and "": none.
     """
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
@@ -228,27 +274,42 @@ class TaskPolicy(_message.Message):
         breaker: Global___BreakerPolicy | None = ...,
         cacheable: Global___CachePolicy | None = ...,
         schedule: Global___SchedulePolicy | None = ...,
+        latency_class: Global___LatencyClass.ValueType | None = ...,
+        queue_weight: _builtins.int | None = ...,
+        fairness_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fairness_key", b"_fairness_key", "_idempotency_key", b"_idempotency_key", "_latency_class", b"_latency_class", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "_queue_weight", b"_queue_weight", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "fairness_key", b"fairness_key", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "latency_class", b"latency_class", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "queue_weight", b"queue_weight", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "delivery", b"delivery", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fairness_key", b"_fairness_key", "_idempotency_key", b"_idempotency_key", "_latency_class", b"_latency_class", "_ordering_key", b"_ordering_key", "_priority", b"_priority", "_queue", b"_queue", "_queue_weight", b"_queue_weight", "attempt_timeout", b"attempt_timeout", "breaker", b"breaker", "cacheable", b"cacheable", "concurrency", b"concurrency", "dead_letter", b"dead_letter", "deadline", b"deadline", "delivery", b"delivery", "fairness_key", b"fairness_key", "idempotency_key", b"idempotency_key", "idempotency_window", b"idempotency_window", "latency_class", b"latency_class", "ordering_key", b"ordering_key", "priority", b"priority", "queue", b"queue", "queue_weight", b"queue_weight", "rate_limit", b"rate_limit", "retention", b"retention", "retry", b"retry", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fairness_key: _TypeAlias = _typing.Literal["fairness_key"]  # noqa: Y015
+    _WhichOneofArgType__fairness_key: _TypeAlias = _typing.Literal["_fairness_key", b"_fairness_key"]  # noqa: Y015
     _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
     _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    _WhichOneofReturnType__latency_class: _TypeAlias = _typing.Literal["latency_class"]  # noqa: Y015
+    _WhichOneofArgType__latency_class: _TypeAlias = _typing.Literal["_latency_class", b"_latency_class"]  # noqa: Y015
     _WhichOneofReturnType__ordering_key: _TypeAlias = _typing.Literal["ordering_key"]  # noqa: Y015
     _WhichOneofArgType__ordering_key: _TypeAlias = _typing.Literal["_ordering_key", b"_ordering_key"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__queue: _TypeAlias = _typing.Literal["queue"]  # noqa: Y015
     _WhichOneofArgType__queue: _TypeAlias = _typing.Literal["_queue", b"_queue"]  # noqa: Y015
+    _WhichOneofReturnType__queue_weight: _TypeAlias = _typing.Literal["queue_weight"]  # noqa: Y015
+    _WhichOneofArgType__queue_weight: _TypeAlias = _typing.Literal["_queue_weight", b"_queue_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fairness_key) -> _WhichOneofReturnType__fairness_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_class) -> _WhichOneofReturnType__latency_class | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ordering_key) -> _WhichOneofReturnType__ordering_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queue) -> _WhichOneofReturnType__queue | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_weight) -> _WhichOneofReturnType__queue_weight | None: ...
 
 Global___TaskPolicy: _TypeAlias = TaskPolicy  # noqa: Y015
 

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plait/v1/options.proto.
  */
 export const file_plait_v1_options: GenFile = /*@__PURE__*/
-  fileDesc("ChZwbGFpdC92MS9vcHRpb25zLnByb3RvEghwbGFpdC52MSLJBQoKVGFza1BvbGljeRISCgVxdWV1ZRgBIAEoCUgAiAEBEisKCGRlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjIKD2F0dGVtcHRfdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIkCgVyZXRyeRgEIAEoCzIVLnBsYWl0LnYxLlJldHJ5UG9saWN5EhwKD2lkZW1wb3RlbmN5X2tleRgFIAEoCUgBiAEBEjUKEmlkZW1wb3RlbmN5X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIZCgxvcmRlcmluZ19rZXkYByABKAlIAogBARIVCghwcmlvcml0eRgIIAEoBUgDiAEBEicKCnJhdGVfbGltaXQYCSABKAsyEy5wbGFpdC52MS5SYXRlTGltaXQSLwoLY29uY3VycmVuY3kYCiABKAsyGi5wbGFpdC52MS5Db25jdXJyZW5jeUxpbWl0EiQKCGRlbGl2ZXJ5GAsgASgOMhIucGxhaXQudjEuRGVsaXZlcnkSLAoJcmV0ZW50aW9uGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KC2RlYWRfbGV0dGVyGA0gASgLMhoucGxhaXQudjEuRGVhZExldHRlclBvbGljeRIoCgdicmVha2VyGA4gASgLMhcucGxhaXQudjEuQnJlYWtlclBvbGljeRIoCgljYWNoZWFibGUYDyABKAsyFS5wbGFpdC52MS5DYWNoZVBvbGljeRIqCghzY2hlZHVsZRgQIAEoCzIYLnBsYWl0LnYxLlNjaGVkdWxlUG9saWN5QggKBl9xdWV1ZUISChBfaWRlbXBvdGVuY3lfa2V5Qg8KDV9vcmRlcmluZ19rZXlCCwoJX3ByaW9yaXR5Ip8CCgtSZXRyeVBvbGljeRIZCgxtYXhfYXR0ZW1wdHMYASABKAVIAIgBARIyCg9pbml0aWFsX2JhY2tvZmYYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLbWF4X2JhY2tvZmYYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoKbXVsdGlwbGllchgEIAEoAUgBiAEBEikKD3JldHJ5YWJsZV9jb2RlcxgFIAMoDjIQLmdvb2dsZS5ycGMuQ29kZRItChNub25fcmV0cnlhYmxlX2NvZGVzGAYgAygOMhAuZ29vZ2xlLnJwYy5Db2RlQg8KDV9tYXhfYXR0ZW1wdHNCDQoLX211bHRpcGxpZXIijAEKCVJhdGVMaW1pdBISCgVsaW1pdBgBIAEoA0gAiAEBEikKBnBlcmlvZBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgVidXJzdBgDIAEoA0gBiAEBEhAKA2tleRgEIAEoCUgCiAEBQggKBl9saW1pdEIICgZfYnVyc3RCBgoEX2tleSJ4ChBDb25jdXJyZW5jeUxpbWl0EhIKBWxpbWl0GAEgASgFSACIAQESEAoDa2V5GAIgASgJSAGIAQESGgoNcGVyX2tleV9saW1pdBgDIAEoBUgCiAEBQggKBl9saW1pdEIGCgRfa2V5QhAKDl9wZXJfa2V5X2xpbWl0ImIKEERlYWRMZXR0ZXJQb2xpY3kSFAoHZW5hYmxlZBgBIAEoCEgAiAEBEiwKCXJldGVudGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIKCghfZW5hYmxlZCLCAgoNQnJlYWtlclBvbGljeRIVCghkaXNhYmxlZBgBIAEoCEgAiAEBEhYKCW1pbl9jYWxscxgCIAEoBUgBiAEBEh0KEGZhaWx1cmVfcGVybWlsbGUYAyABKAVIAogBARIpCgZ3aW5kb3cYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEb3BlbhgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCghvcGVuX21heBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIdChBoYWxmX29wZW5fcHJvYmVzGAcgASgFSAOIAQFCCwoJX2Rpc2FibGVkQgwKCl9taW5fY2FsbHNCEwoRX2ZhaWx1cmVfcGVybWlsbGVCEwoRX2hhbGZfb3Blbl9wcm9iZXMiNQoLQ2FjaGVQb2xpY3kSJgoDdHRsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIqsCCg5TY2hlZHVsZVBvbGljeRIRCgRjcm9uGAEgASgJSACIAQESKAoFZXZlcnkYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFQoIdGltZXpvbmUYAyABKAlIAYgBARIpCgZqaXR0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoHb3ZlcmxhcBgFIAEoDjIXLnBsYWl0LnYxLk92ZXJsYXBQb2xpY3kSJgoGbWlzc2VkGAYgASgOMhYucGxhaXQudjEuTWlzc2VkUG9saWN5EjIKD2NhdGNoX3VwX3dpbmRvdxgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIHCgVfY3JvbkILCglfdGltZXpvbmUqWwoIRGVsaXZlcnkSGAoUREVMSVZFUllfVU5TUEVDSUZJRUQQABIaChZERUxJVkVSWV9BVF9MRUFTVF9PTkNFEAESGQoVREVMSVZFUllfQVRfTU9TVF9PTkNFEAIqpQEKDU92ZXJsYXBQb2xpY3kSHgoaT1ZFUkxBUF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIXChNPVkVSTEFQX1BPTElDWV9TS0lQEAESGAoUT1ZFUkxBUF9QT0xJQ1lfQUxMT1cQAhIdChlPVkVSTEFQX1BPTElDWV9CVUZGRVJfT05FEAMSIgoeT1ZFUkxBUF9QT0xJQ1lfQ0FOQ0VMX1BSRVZJT1VTEAQqdAoMTWlzc2VkUG9saWN5Eh0KGU1JU1NFRF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIWChJNSVNTRURfUE9MSUNZX09OQ0UQARIWChJNSVNTRURfUE9MSUNZX1NLSVAQAhIVChFNSVNTRURfUE9MSUNZX0FMTBADOkoKBHRhc2sSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiWjAMgASgLMhQucGxhaXQudjEuVGFza1BvbGljeVIEdGFzazpcCg10YXNrX2RlZmF1bHRzEh8uZ29vZ2xlLnByb3RvYnVmLlNlcnZpY2VPcHRpb25zGJaMAyABKAsyFC5wbGFpdC52MS5UYXNrUG9saWN5Ugx0YXNrRGVmYXVsdHNCJlokcGxhaXQuZGV2L3BsYWl0L2dlbi9wbGFpdC92MTtwbGFpdHYxYgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration, file_google_rpc_code]);
+  fileDesc("ChZwbGFpdC92MS9vcHRpb25zLnByb3RvEghwbGFpdC52MSLnBgoKVGFza1BvbGljeRISCgVxdWV1ZRgBIAEoCUgAiAEBEisKCGRlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjIKD2F0dGVtcHRfdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIkCgVyZXRyeRgEIAEoCzIVLnBsYWl0LnYxLlJldHJ5UG9saWN5EhwKD2lkZW1wb3RlbmN5X2tleRgFIAEoCUgBiAEBEjUKEmlkZW1wb3RlbmN5X3dpbmRvdxgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIZCgxvcmRlcmluZ19rZXkYByABKAlIAogBARIVCghwcmlvcml0eRgIIAEoBUgDiAEBEicKCnJhdGVfbGltaXQYCSABKAsyEy5wbGFpdC52MS5SYXRlTGltaXQSLwoLY29uY3VycmVuY3kYCiABKAsyGi5wbGFpdC52MS5Db25jdXJyZW5jeUxpbWl0EiQKCGRlbGl2ZXJ5GAsgASgOMhIucGxhaXQudjEuRGVsaXZlcnkSLAoJcmV0ZW50aW9uGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KC2RlYWRfbGV0dGVyGA0gASgLMhoucGxhaXQudjEuRGVhZExldHRlclBvbGljeRIoCgdicmVha2VyGA4gASgLMhcucGxhaXQudjEuQnJlYWtlclBvbGljeRIoCgljYWNoZWFibGUYDyABKAsyFS5wbGFpdC52MS5DYWNoZVBvbGljeRIqCghzY2hlZHVsZRgQIAEoCzIYLnBsYWl0LnYxLlNjaGVkdWxlUG9saWN5EjIKDWxhdGVuY3lfY2xhc3MYESABKA4yFi5wbGFpdC52MS5MYXRlbmN5Q2xhc3NIBIgBARIZCgxxdWV1ZV93ZWlnaHQYEiABKAVIBYgBARIZCgxmYWlybmVzc19rZXkYEyABKAlIBogBAUIICgZfcXVldWVCEgoQX2lkZW1wb3RlbmN5X2tleUIPCg1fb3JkZXJpbmdfa2V5QgsKCV9wcmlvcml0eUIQCg5fbGF0ZW5jeV9jbGFzc0IPCg1fcXVldWVfd2VpZ2h0Qg8KDV9mYWlybmVzc19rZXkinwIKC1JldHJ5UG9saWN5EhkKDG1heF9hdHRlbXB0cxgBIAEoBUgAiAEBEjIKD2luaXRpYWxfYmFja29mZhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgttYXhfYmFja29mZhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIXCgptdWx0aXBsaWVyGAQgASgBSAGIAQESKQoPcmV0cnlhYmxlX2NvZGVzGAUgAygOMhAuZ29vZ2xlLnJwYy5Db2RlEi0KE25vbl9yZXRyeWFibGVfY29kZXMYBiADKA4yEC5nb29nbGUucnBjLkNvZGVCDwoNX21heF9hdHRlbXB0c0INCgtfbXVsdGlwbGllciKMAQoJUmF0ZUxpbWl0EhIKBWxpbWl0GAEgASgDSACIAQESKQoGcGVyaW9kGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKBWJ1cnN0GAMgASgDSAGIAQESEAoDa2V5GAQgASgJSAKIAQFCCAoGX2xpbWl0QggKBl9idXJzdEIGCgRfa2V5IngKEENvbmN1cnJlbmN5TGltaXQSEgoFbGltaXQYASABKAVIAIgBARIQCgNrZXkYAiABKAlIAYgBARIaCg1wZXJfa2V5X2xpbWl0GAMgASgFSAKIAQFCCAoGX2xpbWl0QgYKBF9rZXlCEAoOX3Blcl9rZXlfbGltaXQiYgoQRGVhZExldHRlclBvbGljeRIUCgdlbmFibGVkGAEgASgISACIAQESLAoJcmV0ZW50aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgoKCF9lbmFibGVkIsICCg1CcmVha2VyUG9saWN5EhUKCGRpc2FibGVkGAEgASgISACIAQESFgoJbWluX2NhbGxzGAIgASgFSAGIAQESHQoQZmFpbHVyZV9wZXJtaWxsZRgDIAEoBUgCiAEBEikKBndpbmRvdxgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRvcGVuGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCG9wZW5fbWF4GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEh0KEGhhbGZfb3Blbl9wcm9iZXMYByABKAVIA4gBAUILCglfZGlzYWJsZWRCDAoKX21pbl9jYWxsc0ITChFfZmFpbHVyZV9wZXJtaWxsZUITChFfaGFsZl9vcGVuX3Byb2JlcyI1CgtDYWNoZVBvbGljeRImCgN0dGwYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iqwIKDlNjaGVkdWxlUG9saWN5EhEKBGNyb24YASABKAlIAIgBARIoCgVldmVyeRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCgh0aW1lem9uZRgDIAEoCUgBiAEBEikKBmppdHRlchgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgdvdmVybGFwGAUgASgOMhcucGxhaXQudjEuT3ZlcmxhcFBvbGljeRImCgZtaXNzZWQYBiABKA4yFi5wbGFpdC52MS5NaXNzZWRQb2xpY3kSMgoPY2F0Y2hfdXBfd2luZG93GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgcKBV9jcm9uQgsKCV90aW1lem9uZSqDAQoMTGF0ZW5jeUNsYXNzEh0KGUxBVEVOQ1lfQ0xBU1NfVU5TUEVDSUZJRUQQABIaChZMQVRFTkNZX0NMQVNTX0NSSVRJQ0FMEAESGgoWTEFURU5DWV9DTEFTU19TVEFOREFSRBACEhwKGExBVEVOQ1lfQ0xBU1NfQkFDS0dST1VORBADKlsKCERlbGl2ZXJ5EhgKFERFTElWRVJZX1VOU1BFQ0lGSUVEEAASGgoWREVMSVZFUllfQVRfTEVBU1RfT05DRRABEhkKFURFTElWRVJZX0FUX01PU1RfT05DRRACKqUBCg1PdmVybGFwUG9saWN5Eh4KGk9WRVJMQVBfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFwoTT1ZFUkxBUF9QT0xJQ1lfU0tJUBABEhgKFE9WRVJMQVBfUE9MSUNZX0FMTE9XEAISHQoZT1ZFUkxBUF9QT0xJQ1lfQlVGRkVSX09ORRADEiIKHk9WRVJMQVBfUE9MSUNZX0NBTkNFTF9QUkVWSU9VUxAEKnQKDE1pc3NlZFBvbGljeRIdChlNSVNTRURfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFgoSTUlTU0VEX1BPTElDWV9PTkNFEAESFgoSTUlTU0VEX1BPTElDWV9TS0lQEAISFQoRTUlTU0VEX1BPTElDWV9BTEwQAzpKCgR0YXNrEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYlowDIAEoCzIULnBsYWl0LnYxLlRhc2tQb2xpY3lSBHRhc2s6XAoNdGFza19kZWZhdWx0cxIfLmdvb2dsZS5wcm90b2J1Zi5TZXJ2aWNlT3B0aW9ucxiWjAMgASgLMhQucGxhaXQudjEuVGFza1BvbGljeVIMdGFza0RlZmF1bHRzQiZaJHBsYWl0LmRldi9wbGFpdC9nZW4vcGxhaXQvdjE7cGxhaXR2MWIGcHJvdG8z", [file_google_protobuf_descriptor, file_google_protobuf_duration, file_google_rpc_code]);
 
 /**
  * How tasks of one method behave. Every field is optional; the default stands beside it. A field that is set, also to
@@ -151,6 +151,31 @@ export type TaskPolicy = Message<"plait.v1.TaskPolicy"> & {
    * @generated from field: plait.v1.SchedulePolicy schedule = 16;
    */
   schedule?: SchedulePolicy | undefined;
+
+  /**
+   * How soon its tasks begin beside those of other methods of the same workers; goes before the priority. Default
+   * STANDARD.
+   *
+   * @generated from field: optional plait.v1.LatencyClass latency_class = 17;
+   */
+  latencyClass?: LatencyClass | undefined;
+
+  /**
+   * The share of starts that its queue gets beside other queues of the same workers, latency class and priority: 1 to
+   * 1000. Methods of a queue that say it say the same; docs/shares.md. Default 1.
+   *
+   * @generated from field: optional int32 queue_weight = 18;
+   */
+  queueWeight?: number | undefined;
+
+  /**
+   * Field path in the request, such as "tenant": each value gets the same share of the method's starts for as long as
+   * it has tasks that wait, however many wait of the others. The same field as the key of rate_limit and concurrency,
+   * where they have one. Same kinds as idempotency_key; docs/shares.md. Default, and "": none.
+   *
+   * @generated from field: optional string fairness_key = 19;
+   */
+  fairnessKey?: string | undefined;
 };
 
 /**
@@ -474,6 +499,48 @@ export const SchedulePolicySchema: GenMessage<SchedulePolicy> = /*@__PURE__*/
   messageDesc(file_plait_v1_options, 7);
 
 /**
+ * How soon tasks of a method begin beside others. On workers that serve methods of a higher class, those of a lower one
+ * leave a quarter of the slots free for it and are not given to workers ahead; docs/latency.md.
+ *
+ * @generated from enum plait.v1.LatencyClass
+ */
+export enum LatencyClass {
+  /**
+   * The default, STANDARD.
+   *
+   * @generated from enum value: LATENCY_CLASS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Somebody waits for it: a slot is free for it whatever else there is to do.
+   *
+   * @generated from enum value: LATENCY_CLASS_CRITICAL = 1;
+   */
+  CRITICAL = 1,
+
+  /**
+   * As nothing else is said.
+   *
+   * @generated from enum value: LATENCY_CLASS_STANDARD = 2;
+   */
+  STANDARD = 2,
+
+  /**
+   * Nobody waits for it: it takes what room the others leave.
+   *
+   * @generated from enum value: LATENCY_CLASS_BACKGROUND = 3;
+   */
+  BACKGROUND = 3,
+}
+
+/**
+ * Describes the enum plait.v1.LatencyClass.
+ */
+export const LatencyClassSchema: GenEnum<LatencyClass> = /*@__PURE__*/
+  enumDesc(file_plait_v1_options, 0);
+
+/**
  * What a vanished worker means for its task.
  *
  * @generated from enum plait.v1.Delivery
@@ -505,7 +572,7 @@ export enum Delivery {
  * Describes the enum plait.v1.Delivery.
  */
 export const DeliverySchema: GenEnum<Delivery> = /*@__PURE__*/
-  enumDesc(file_plait_v1_options, 0);
+  enumDesc(file_plait_v1_options, 1);
 
 /**
  * What happens when a run is due and the task of the run before is not finished.
@@ -553,7 +620,7 @@ export enum OverlapPolicy {
  * Describes the enum plait.v1.OverlapPolicy.
  */
 export const OverlapPolicySchema: GenEnum<OverlapPolicy> = /*@__PURE__*/
-  enumDesc(file_plait_v1_options, 1);
+  enumDesc(file_plait_v1_options, 2);
 
 /**
  * What becomes of runs whose time passed while no scheduler was there. Up to 10 s late is on time.
@@ -594,7 +661,7 @@ export enum MissedPolicy {
  * Describes the enum plait.v1.MissedPolicy.
  */
 export const MissedPolicySchema: GenEnum<MissedPolicy> = /*@__PURE__*/
-  enumDesc(file_plait_v1_options, 2);
+  enumDesc(file_plait_v1_options, 3);
 
 /**
  * The policy of a method when it runs as a durable task. A field that is not set takes the service's default.

@@ -46,6 +46,51 @@ pub(crate) fn priorities(tasks: u64) {
     }
 }
 
+/// What shares cost: the same tasks of one queue, of several, of latency classes, and of tenants that take turns.
+pub(crate) fn shares(tasks: u64) {
+    let fair_by_key = Limits {
+        fair_by_key: true,
+        ..Limits::default()
+    };
+    let cases = [
+        ("one queue", 1, false, 0, Limits::default()),
+        ("2 queues", 2, false, 0, Limits::default()),
+        ("20 queues", 20, false, 0, Limits::default()),
+        (
+            "2 queues of two latency classes",
+            2,
+            true,
+            0,
+            Limits::default(),
+        ),
+        (
+            "10,000 keys without turns",
+            1,
+            false,
+            10_000,
+            Limits::default(),
+        ),
+        ("10,000 keys in turns", 1, false, 10_000, fair_by_key),
+    ];
+    for (what, queues, mixed, limit_keys, limits) in cases {
+        let shape = Shape {
+            queues,
+            mixed,
+            limit_keys,
+            limits,
+            ..Shape::default()
+        };
+        at_once(&format!("shares: {what}"), shape, tasks);
+    }
+    beside_backlog(
+        "shares: others beside a hot tenant's backlog",
+        fair_by_key,
+        1,
+        10_000,
+        tasks,
+    );
+}
+
 /// A backlog builds up, is measured, survives a crash, and is drained.
 pub(crate) fn backlog(what: &str, shape: Shape, tasks: u64) {
     let mut bench = Bench::new(shape);
@@ -177,7 +222,7 @@ pub(crate) fn flow(children: u64) {
     let mut spent = Duration::ZERO;
     while made < children {
         let tasks = (0..FRAME as u64).map(|n| SubmitTask {
-            method: Arc::clone(&bench.method),
+            method: Arc::clone(&bench.methods[0]),
             request: Bytes::from_static(b"child"),
             digest: u128::from(made + n),
             idempotency_key: None,

@@ -7,7 +7,7 @@
 mod cases;
 mod rig;
 
-use cases::{at_once, backlog, finished, flow, idle, limits, memory, priorities};
+use cases::{at_once, backlog, finished, flow, idle, limits, memory, priorities, shares};
 use rig::Shape;
 
 fn main() {
@@ -31,6 +31,7 @@ fn main() {
     match std::env::args().nth(2).as_deref() {
         Some("limits") => limits(tasks),
         Some("priorities") => priorities(tasks),
+        Some("shares") => shares(tasks),
         Some("memory") => memory("plain", plain, tasks),
         Some("memory-finished") => finished("plain", plain, u64::MAX, tasks),
         Some("memory-finished-keyed") => finished("with key", keyed, u64::MAX, tasks),
@@ -44,6 +45,7 @@ fn main() {
             at_once("at once: with idempotency key", keyed, tasks);
             at_once("at once: with ordering key (10,000)", ordered, tasks);
             priorities(tasks);
+            shares(tasks);
             limits(tasks);
             backlog("backlog: plain", plain, tasks);
             flow(10_000);

@@ -6,7 +6,7 @@ use plait_broker_core::command::{
 };
 use plait_broker_core::effect::{Attempt, Effect};
 use plait_broker_core::ids::{ConnId, Millis, ReplyTag};
-use plait_broker_core::policy::{CodeSet, Limits, MethodPolicy};
+use plait_broker_core::policy::{CodeSet, Latency, Limits, MethodPolicy};
 use plait_broker_core::record::Record;
 use plait_broker_core::{Config, Partition, Step};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub(crate) fn policy(method: &str) -> MethodPolicy {
         needs_ordering_key: false,
         idempotency_window_ms: 86_400_000,
         priority: 4,
+        latency: Latency::default(),
+        queue_weight: 0,
         at_most_once: false,
         retention_ms: 10_000,
         dead_letter_retention_ms: 0,
@@ -64,6 +66,10 @@ pub(crate) struct Shape {
     pub(crate) limits: Limits,
     /// Different priorities, 1 to 10; 0: tasks have the policy's.
     pub(crate) priorities: u64,
+    /// Methods, each with a queue of its own; 0: one.
+    pub(crate) queues: u64,
+    /// Whether every other method is of the background.
+    pub(crate) mixed: bool,
 }
 
 pub(crate) struct Bench {
@@ -73,7 +79,7 @@ pub(crate) struct Bench {
     pub(crate) outcomes: u64,
     pub(crate) area: u64,
     pub(crate) log: Option<Vec<(Millis, Record)>>,
-    pub(crate) method: Arc<str>,
+    pub(crate) methods: Vec<Arc<str>>,
     pub(crate) shape: Shape,
 }
 
@@ -90,14 +96,25 @@ impl Bench {
             outcomes: 0,
             area: 0,
             log: Some(Vec::new()),
-            method: "/bench.v1.Echo/Run".into(),
+            methods: (0..shape.queues.max(1))
+                .map(|number| format!("/bench.v1.Echo/Run{number}").into())
+                .collect(),
             shape,
         };
         bench.partition.recovered(START);
-        let policies = vec![MethodPolicy {
+        let policies = bench.methods.iter().zip(0u32..);
+        let policies = policies.map(|(method, number)| MethodPolicy {
             limits: shape.limits,
-            ..policy(&bench.method)
-        }];
+            queue: format!("echo{number}").into(),
+            queue_weight: number % 5 + 1,
+            latency: if shape.mixed && number % 2 == 1 {
+                Latency::Background
+            } else {
+                Latency::Standard
+            },
+            ..policy(method)
+        });
+        let policies = policies.collect();
         bench.apply(vec![
             Command::ApplyPolicies {
                 tag: ReplyTag(0),
@@ -132,7 +149,7 @@ impl Bench {
             version: "".into(),
             conn: WORKER,
             worker: "w1".into(),
-            methods: vec![Arc::clone(&self.method)],
+            methods: self.methods.clone(),
             slots,
             held: Vec::new(),
         })])
@@ -164,7 +181,7 @@ impl Bench {
         };
         let tasks = (0..FRAME)
             .map(|index| SubmitTask {
-                method: Arc::clone(&self.method),
+                method: Arc::clone(&self.methods[index % self.methods.len()]),
                 request: buffer.slice(index * 256..(index + 1) * 256),
                 digest: index as u128,
                 idempotency_key: key(index, self.shape.idempotency, u64::MAX),

@@ -132,13 +132,8 @@ impl Partition {
     /// Gives a worker a lease that it brought along.
     fn take_over(&mut self, slot: u32, number: u32) {
         let waiting = self.lease(slot).is_some_and(Lease::is_waiting);
-        let worker = self.live.workers.changing(number);
-        let counter = if waiting {
-            &mut worker.suspended
-        } else {
-            &mut worker.in_flight
-        };
-        *counter += 1;
+        let latency = self.latency_of(slot);
+        *self.live.workers.changing(number).counter(waiting, latency) += 1;
         self.hold(slot, number, 0);
     }
 
@@ -173,18 +168,13 @@ impl Partition {
     fn unhold(&mut self, slot: u32) {
         let number = self.state.tasks[slot].lease();
         let lease = &self.state.leases.slab[number];
-        let (holder, waiting) = (lease.worker, lease.is_waiting());
+        let (holder, waiting, latency) = (lease.worker, lease.is_waiting(), lease.latency);
         if holder == NONE {
             return;
         }
         let worker = self.live.workers.changing(holder);
         self.state.leases.detach(&mut worker.first_lease, number);
-        let counter = if waiting {
-            &mut worker.suspended
-        } else {
-            &mut worker.in_flight
-        };
-        *counter -= 1;
+        *worker.counter(waiting, latency) -= 1;
     }
 
     pub(super) fn worker_detached(

@@ -68,6 +68,8 @@ mod tests {
             needs_ordering_key: false,
             idempotency_window_ms: 0,
             priority: 0,
+            latency: crate::policy::Latency::default(),
+            queue_weight: 0,
             at_most_once: false,
             retention_ms: 0,
             dead_letter_retention_ms: 0,

@@ -1,5 +1,5 @@
-//! Hands READY tasks to workers with room: the highest priority first, but for what is owed to lower ones; methods in
-//! turn, the least loaded worker first. A step costs what it hands out, not what waits.
+//! Hands READY tasks to workers with room: the highest rank first, but for what is owed to lower ones; queues by their
+//! shares, methods in turn, the least loaded worker first. A step costs what it hands out, not what waits.
 
 use crate::effect::{Attempt, AttemptExtra, Effect};
 use crate::ids::{Millis, Token};
@@ -16,6 +16,7 @@ impl Partition {
     /// Assigns until no class of workers has both work and room.
     pub(crate) fn assign(&mut self, now: Millis, step: &mut Step) {
         self.live.workers.refresh_stale();
+        self.live.workers.classes.heed(&self.state.methods);
         for (method, priority) in std::mem::take(&mut self.state.methods.woken) {
             self.live
                 .workers
@@ -61,23 +62,38 @@ impl Partition {
             classes.active.remove(&class);
             return;
         }
-        let share = ready.div_ceil(hungry);
+        // While anybody has a free slot, nobody is given work ahead that would wait there.
+        let free = entry.with_free_slots();
+        let others = entry.hungry.len() - free.unwrap_or(entry.hungry.len());
+        let share = ready.div_ceil(hungry.saturating_sub(others as u64).max(1));
         let most = usize::try_from(ready.div_ceil(share)).unwrap_or(usize::MAX);
+        let mut all = 0;
         let workers: Vec<u32> = entry
             .hungry
             .iter()
-            .take(most)
+            .take(most.min(free.unwrap_or(usize::MAX)))
             .map(|(_, _, worker)| *worker)
             .collect();
         for worker in workers {
             if ready == 0 {
                 break;
             }
-            let room = u64::from(self.live.workers.slab[worker].room());
+            let entry = &self.live.workers.slab[worker];
+            let room = if free.is_some() {
+                entry.free_slots().min(entry.room())
+            } else {
+                entry.room()
+            };
+            let room = u64::from(room);
             let given = self.give(class, worker, share.min(room).min(ready), now, overdue);
+            all += given;
             ready = ready.saturating_sub(given);
             self.live.workers.slab[worker].served = self.live.rounds;
             self.live.workers.refresh(worker);
+        }
+        // What is left needs free slots. When there are any again, the class is told.
+        if all == 0 {
+            self.live.workers.classes.active.remove(&class);
         }
     }
 
@@ -92,13 +108,18 @@ impl Partition {
     ) -> u64 {
         let mut taken = 0;
         while taken < count && self.live.workers.slab[worker].room() > 0 {
+            let free = u64::from(self.live.workers.slab[worker].free_slots());
             let entry = &mut self.live.workers.classes.list[class];
-            let Some(turn) = entry.turn(&self.state.methods) else {
+            let Some(turn) = entry.turn(free, &self.state.methods) else {
                 break;
             };
-            entry.rotate(turn.priority);
             let most = turn.most.min(count - taken);
+            let before = self.live.tokens;
             taken += self.serve(class, worker, (turn, most), now, overdue);
+            // Each start has a token.
+            let began = self.live.tokens - before;
+            self.live.workers.classes.list[class].ended(&turn, began, &self.state.methods);
+            self.live.workers.tell(worker);
         }
         taken
     }
@@ -182,7 +203,7 @@ impl Partition {
         if worker.starts.is_empty() {
             self.live.workers.touched.push(worker_number);
         }
-        worker.in_flight += 1;
+        *worker.counter(false, policy.latency) += 1;
         worker.gate.take_permit();
         worker.sends(u64::from(granted.request.len) + u64::from(granted.envelope.len));
         worker.starts.push(start);
@@ -234,6 +255,8 @@ impl Partition {
             debug_assert!(false, "a task that was started has a lease");
             return;
         }
+        let latency = self.latency_of(slot);
+        self.state.leases.slab[lease].latency = latency;
         let entry = &mut self.live.workers.slab[worker];
         self.state
             .leases

@@ -30,7 +30,7 @@ impl Partition {
                 worker: Arc::clone(&worker.id),
                 slots: worker.slots,
                 window: worker.window(),
-                in_flight: worker.in_flight,
+                in_flight: worker.in_flight(),
                 suspended: worker.suspended,
                 succeeded: std::mem::take(&mut worker.succeeded),
                 failed: std::mem::take(&mut worker.failed),

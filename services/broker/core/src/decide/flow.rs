@@ -68,11 +68,7 @@ impl Partition {
         run.news = true;
         if run.outstanding == 0 {
             self.show_running(slot);
-            if let Some(worker) = self.lease(slot).map(|lease| lease.worker) {
-                let worker = self.live.workers.changing(worker);
-                worker.suspended -= 1;
-                worker.in_flight += 1;
-            }
+            self.move_attempt(slot, false);
             self.changed(slot);
         }
     }
@@ -82,12 +78,18 @@ impl Partition {
         let method = self.state.tasks[slot].method;
         self.state.methods.discount(method, TaskState::Running);
         self.state.methods.count(method, TaskState::Suspended);
-        if let Some(worker) = self.lease(slot).map(|lease| lease.worker) {
-            let worker = self.live.workers.changing(worker);
-            worker.in_flight -= 1;
-            worker.suspended += 1;
-        }
+        self.move_attempt(slot, true);
         self.changed(slot);
+    }
+
+    /// The attempt of a flow begins to wait, or goes on.
+    fn move_attempt(&mut self, slot: u32, waits: bool) {
+        let lease = self.lease(slot);
+        if let Some((worker, latency)) = lease.map(|lease| (lease.worker, lease.latency)) {
+            let worker = self.live.workers.changing(worker);
+            *worker.counter(!waits, latency) -= 1;
+            *worker.counter(waits, latency) += 1;
+        }
     }
 
     /// Counts a suspended flow as RUNNING again, as the records do.

@@ -6,6 +6,7 @@ use crate::effect::{Effect, Error};
 use crate::ids::{ConnId, Millis, TaskId, Token};
 use crate::live::worker_gate::Verdict;
 use crate::partition::{Partition, Step};
+use crate::policy::Latency;
 use crate::record::{Blob, ExpiryCause, Failure, Record, ReturnCause};
 use crate::state::leases::Lease;
 use crate::state::slab::NONE;
@@ -45,7 +46,7 @@ impl Partition {
         let Some(lease) = self.state.leases.slab.get(number) else {
             return NONE;
         };
-        let (holder, waiting) = (lease.worker, lease.is_waiting());
+        let (holder, waiting, latency) = (lease.worker, lease.is_waiting(), lease.latency);
         if waiting {
             self.show_running(slot);
             self.state.leases.slab[number].run = None;
@@ -55,11 +56,7 @@ impl Partition {
         }
         let worker = self.live.workers.changing(holder);
         self.state.leases.detach(&mut worker.first_lease, number);
-        if waiting {
-            worker.suspended -= 1;
-        } else {
-            worker.in_flight -= 1;
-        }
+        *worker.counter(waiting, latency) -= 1;
         holder
     }
 
@@ -278,5 +275,10 @@ impl Partition {
     /// The lease of a task, if it has one.
     pub(crate) fn lease(&self, slot: u32) -> Option<&Lease> {
         self.state.leases.slab.get(self.state.tasks[slot].lease())
+    }
+
+    pub(crate) fn latency_of(&self, slot: u32) -> Latency {
+        let method = self.state.tasks[slot].method;
+        self.state.methods.policy(method).latency
     }
 }

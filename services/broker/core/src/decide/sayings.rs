@@ -27,7 +27,7 @@ impl Partition {
             worker: Arc::clone(&worker.id),
             slots: worker.slots,
             window: worker.window(),
-            in_flight: worker.in_flight,
+            in_flight: worker.in_flight(),
             suspended: worker.suspended,
             succeeded: 0,
             failed: 0,

@@ -2,12 +2,17 @@
 //! and who in it has room are both at hand, so that a step costs what it does, not what exists.
 
 use super::guard::Guard;
+use super::ranks::{self, RANKS, RankSet};
+use super::reserve::{Offer, Reserve};
+use super::shares::Shares;
+use super::workers::FULL;
 use crate::ids::Millis;
+use crate::policy::Latency;
 use crate::state::methods::{Methods, PRIORITY_MAX};
 use crate::state::slab::{NONE, Slab};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Tasks of one method that a worker gets in a row while other methods of the same priority wait.
+/// Tasks of one method that a worker gets in a row while other methods of the same rank and queue wait.
 const TURN: u64 = 16;
 
 /// Workers with the same methods.
@@ -18,11 +23,16 @@ pub(crate) struct Class {
     workers: u32,
     /// Workers with room: (load, served last, worker), so the least loaded one is first.
     pub(crate) hungry: BTreeSet<(u32, u64, u32)>,
-    /// For each priority the methods (by index) that may have ready tasks, in turn.
-    rings: Vec<VecDeque<u32>>,
-    /// For each method a bit for each priority: it stands in that ring.
-    listed: Vec<u16>,
+    /// How many of them have a free slot.
+    free: usize,
+    /// For each rank the queues with methods (by index) that may have ready tasks.
+    shares: Vec<Shares>,
+    /// Ranks of which there are any.
+    ranks: RankSet,
+    /// For each method the ranks in which it stands.
+    listed: Vec<RankSet>,
     guard: Guard,
+    reserve: Reserve,
 }
 
 /// Whose turn it is in a class.
@@ -31,20 +41,22 @@ pub(crate) struct Turn {
     /// Index of the method in its class.
     pub(crate) index: u32,
     pub(crate) method: u32,
+    queue: u32,
     pub(crate) priority: u8,
+    pub(crate) rank: u8,
     /// How many tasks it gets.
     pub(crate) most: u64,
     pub(crate) kind: Kind,
 }
 
-/// How a turn stands to other priorities.
+/// How a turn stands to other ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// No lower priority has a task that may start.
+    /// No lower rank has a task that may start.
     Alone,
     /// It passes over a list, of this method and priority, whose first task may start.
     Over(u32, u8),
-    /// It is a lower priority's, for the guard against starvation.
+    /// It is a lower rank's, for the guard against starvation.
     Guarded,
 }
 
@@ -60,6 +72,10 @@ pub(crate) struct Classes {
     /// Of the class that went last, for the next one that comes: workers that serve few tasks and leave, one after
     /// the other, starve nobody either.
     guard: Guard,
+    /// The same: what queues have had of each rank.
+    shares: Vec<Shares>,
+    /// Changes of latency classes that were heeded.
+    heeded: u64,
 }
 
 impl Classes {
@@ -72,10 +88,15 @@ impl Classes {
             methods: set.to_vec(),
             workers: 0,
             hungry: BTreeSet::new(),
-            rings: vec![VecDeque::new(); usize::from(PRIORITY_MAX) + 1],
-            listed: vec![0; set.len()],
+            free: 0,
+            shares: std::mem::take(&mut self.shares),
+            ranks: RankSet::default(),
+            listed: vec![RankSet::default(); set.len()],
             guard: std::mem::take(&mut self.guard),
+            reserve: Reserve::default(),
         });
+        self.list[number].shares.resize_with(RANKS, Shares::default);
+        self.list[number].find_reserve(methods);
         self.by_methods.insert(set.to_vec(), number);
         for (index, method) in set.iter().enumerate() {
             let at = *method as usize;
@@ -104,6 +125,7 @@ impl Classes {
             return;
         };
         self.guard = gone.guard;
+        self.shares = gone.shares.into_iter().map(Shares::left).collect();
         for method in &gone.methods {
             self.of_method[*method as usize].retain(|(other, _)| *other != class);
         }
@@ -113,7 +135,32 @@ impl Classes {
     /// A worker of a class has room.
     pub(crate) fn feed(&mut self, class: u32, entry: (u32, u64, u32)) {
         self.list[class].hungry.insert(entry);
+        self.list[class].free += usize::from(entry.0 < FULL);
         self.active.insert(class);
+    }
+
+    /// It has none any more, or another place.
+    pub(crate) fn unlist(&mut self, class: u32, entry: (u32, u64, u32)) {
+        self.list[class].hungry.remove(&entry);
+        self.list[class].free -= usize::from(entry.0 < FULL);
+    }
+
+    /// A worker brings something else to its class than before, so others of it may have room.
+    pub(crate) fn replace(&mut self, class: u32, before: &Offer, now: &Offer) {
+        self.list[class].reserve.replace(before, now);
+        self.active.insert(class);
+    }
+
+    /// Finds the reserves anew if methods have got other latency classes.
+    pub(crate) fn heed(&mut self, methods: &Methods) {
+        if self.heeded != methods.latency_changes {
+            self.heeded = methods.latency_changes;
+            let numbers: Vec<u32> = self.list.iter().map(|(number, _)| number).collect();
+            for number in numbers {
+                self.list[number].find_reserve(methods);
+                self.active.insert(number);
+            }
+        }
     }
 
     /// Whether an attached worker serves a method.
@@ -130,12 +177,15 @@ impl Classes {
         let Some(classes) = self.of_method.get(method as usize) else {
             return;
         };
+        let rank = ranks::rank(methods, method, priority);
+        let (queue, weight) = methods.share(method);
         for (class, index) in classes {
             let entry = &mut self.list[*class];
             let listed = &mut entry.listed[*index as usize];
-            if *listed & 1 << priority == 0 {
-                *listed |= 1 << priority;
-                entry.rings[usize::from(priority)].push_back(*index);
+            if !listed.has(rank) {
+                listed.add(rank);
+                entry.ranks.add(rank);
+                entry.shares[usize::from(rank)].push(queue, weight, *index);
                 self.active.insert(*class);
             }
         }
@@ -143,65 +193,127 @@ impl Classes {
 }
 
 impl Class {
-    /// Whose turn it is: the highest priority's, or, if it is owed one, that of the lower priority that had such a
-    /// turn longest ago. One that may start nothing takes no turn.
-    pub(crate) fn turn(&mut self, methods: &Methods) -> Option<Turn> {
-        let (top, index) = self.highest(PRIORITY_MAX + 1, methods)?;
-        let Some((lower, under)) = self.highest(top, methods) else {
-            return Some(self.turn_of(top, index, Kind::Alone));
-        };
-        let left = u64::from(self.guard.left());
-        if left > 0 {
-            let over = Kind::Over(self.methods[under as usize], lower);
-            let turn = self.turn_of(top, index, over);
-            let most = turn.most.min(left);
-            return Some(Turn { most, ..turn });
+    fn find_reserve(&mut self, methods: &Methods) {
+        let served = self.methods.iter();
+        self.reserve
+            .serve(served.map(|method| methods.policy(*method).latency));
+    }
+
+    /// How many of the hungry workers have a free slot, where that matters and any has.
+    pub(crate) fn with_free_slots(&self) -> Option<usize> {
+        if !self.reserve.is_mixed() {
+            return None;
         }
+        (self.free > 0).then_some(self.free)
+    }
+
+    /// Whose turn it is on a worker with so many free slots: the highest rank's, or, if it is owed one, that of the
+    /// lower rank that had such a turn longest ago. One that may start nothing takes no turn.
+    ///
+    /// Where higher latency classes are served as well, attempts of the lower ones are not given to workers ahead: one
+    /// that comes then would wait behind them. What is owed by the highest class needs no free slot: it would be owed
+    /// for ever where that class fills all of them.
+    pub(crate) fn turn(&mut self, free: u64, methods: &Methods) -> Option<Turn> {
+        let (top, index) = self.highest(RANKS as u8, methods)?;
+        let latency = ranks::latency(top);
+        let lower = self.reserve.is_lower(latency);
+        let room = self
+            .reserve
+            .room(latency)
+            .min(if lower { free } else { u64::MAX });
+        let turn = match self.highest(top, methods) {
+            None => self.turn_of(top, index, Kind::Alone),
+            Some((under, passed)) => {
+                let left = u64::from(self.guard.left());
+                if left == 0 && room > 0 {
+                    return self.guarded(top, methods);
+                }
+                let method = self.methods[passed as usize];
+                let over = Kind::Over(method, ranks::priority(under));
+                let turn = self.turn_of(top, index, over);
+                let most = turn.most.min(left);
+                Turn { most, ..turn }
+            }
+        };
+        let most = turn.most.min(room);
+        (most > 0).then_some(Turn { most, ..turn })
+    }
+
+    /// The turn that is owed to one below a rank.
+    fn guarded(&mut self, top: u8, methods: &Methods) -> Option<Turn> {
         let mut order = self.guard.order().into_iter();
-        let (priority, index) = order.find_map(|priority| {
-            let index = self.front(priority, methods).filter(|_| priority < top)?;
-            Some((priority, index))
+        let (rank, index) = order.find_map(|rank| {
+            let index = self.front(rank, methods).filter(|_| rank < top)?;
+            Some((rank, index))
         })?;
-        let turn = self.turn_of(priority, index, Kind::Guarded);
+        let turn = self.turn_of(rank, index, Kind::Guarded);
         Some(Turn { most: 1, ..turn })
     }
 
-    fn turn_of(&self, priority: u8, index: u32, kind: Kind) -> Turn {
-        let alone = self.rings[usize::from(priority)].len() == 1;
+    fn turn_of(&self, rank: u8, index: u32, kind: Kind) -> Turn {
+        let shares = &self.shares[usize::from(rank)];
+        let queue = shares.first().map_or(0, |(queue, _)| queue);
+        let most = if shares.is_single(queue) {
+            u64::MAX
+        } else {
+            TURN
+        };
         Turn {
             index,
             method: self.methods[index as usize],
-            priority,
-            most: if alone { u64::MAX } else { TURN },
+            queue,
+            priority: ranks::priority(rank),
+            rank,
+            most: most.min(shares.most()),
             kind,
         }
     }
 
-    /// The highest priority below one that has something to start, and the index of the method that is first there.
+    /// The highest rank below one that has something to start, and the index of the method that is first there.
     fn highest(&mut self, below: u8, methods: &Methods) -> Option<(u8, u32)> {
-        (0..below).rev().find_map(|priority| {
-            let index = self.front(priority, methods)?;
-            Some((priority, index))
-        })
-    }
-
-    /// The index of the first method of a priority. Methods without ready tasks, and those that may not start any,
-    /// lose their place.
-    fn front(&mut self, priority: u8, methods: &Methods) -> Option<u32> {
-        let ring = &mut self.rings[usize::from(priority)];
-        while let Some(&index) = ring.front() {
-            if methods.may_start_first(self.methods[index as usize], priority) {
-                return Some(index);
+        let mut below = below;
+        while let Some(rank) = self.ranks.highest(below) {
+            if let Some(index) = self.front(rank, methods) {
+                return Some((rank, index));
             }
-            ring.pop_front();
-            self.listed[index as usize] &= !(1 << priority);
+            below = rank;
         }
         None
     }
 
-    /// Ends the turn of the first method of a priority.
-    pub(crate) fn rotate(&mut self, priority: u8) {
-        self.rings[usize::from(priority)].rotate_left(1);
+    /// The index of the first method of the first queue of a rank that leaves what is kept from it. Methods without
+    /// ready tasks, those that may not start any, and those whose rank is another one by now, lose their place.
+    fn front(&mut self, rank: u8, methods: &Methods) -> Option<u32> {
+        if !self.ranks.has(rank) || self.reserve.room(ranks::latency(rank)) == 0 {
+            return None;
+        }
+        let shares = &mut self.shares[usize::from(rank)];
+        let priority = ranks::priority(rank);
+        while let Some((listed, index)) = shares.first() {
+            let method = self.methods[index as usize];
+            let is_here = ranks::rank(methods, method, priority) == rank;
+            let may = is_here && methods.may_start_first(method, priority);
+            let (queue, weight) = methods.share(method);
+            if may && listed == queue {
+                return Some(index);
+            }
+            shares.pop();
+            if may {
+                // It has moved to another queue.
+                shares.push(queue, weight, index);
+            } else {
+                self.listed[index as usize].remove(rank);
+            }
+        }
+        self.ranks.remove(rank);
+        None
+    }
+
+    /// Ends a turn, in which so many tasks began: the next one is another method's.
+    pub(crate) fn ended(&mut self, turn: &Turn, began: u64, methods: &Methods) {
+        let shares = &mut self.shares[usize::from(turn.rank)];
+        shares.rotate(turn.queue);
+        shares.charge(turn.queue, methods.weight(turn.queue), began);
     }
 
     /// A task began in a turn.
@@ -209,28 +321,43 @@ impl Class {
         match turn.kind {
             Kind::Alone => {}
             Kind::Over(..) => self.guard.pass(),
-            Kind::Guarded => self.guard.turn(turn.priority),
+            Kind::Guarded => self.guard.turn(turn.rank),
         }
     }
 
     /// READY tasks that the class can be given, counted no further than `enough`.
     pub(crate) fn ready(&mut self, methods: &Methods, enough: u64, now: Millis) -> u64 {
-        if self.turn(methods).is_none() {
+        if self.highest(RANKS as u8, methods).is_none() {
             return 0;
         }
         let mut sum = 0;
-        for (priority, ring) in self.rings.iter().enumerate().rev() {
-            for index in ring {
-                // A method may stand in several rings and is counted where it stands first.
-                let highest = self.listed[*index as usize].ilog2() as usize;
-                let method = self.methods[*index as usize];
-                if highest == priority && methods.may_start(method) {
+        for latency in Latency::ALL.into_iter().rev() {
+            let room = self.reserve.room(latency);
+            sum += self.ready_of(latency, methods, enough, now).min(room);
+        }
+        sum.min(enough)
+    }
+
+    fn ready_of(&self, latency: Latency, methods: &Methods, enough: u64, now: Millis) -> u64 {
+        let mut sum = 0;
+        let mut below = ranks::end(latency);
+        while let Some(rank) = self
+            .ranks
+            .highest(below)
+            .filter(|rank| ranks::latency(*rank) == latency)
+        {
+            for index in self.shares[usize::from(rank)].methods() {
+                // A method may have several ranks and is counted in the highest.
+                let highest = self.listed[index as usize].highest(RANKS as u8);
+                let method = self.methods[index as usize];
+                if highest == Some(rank) && methods.may_start(method) {
                     sum += methods.startable(method, now);
                 }
                 if sum >= enough {
                     return enough;
                 }
             }
+            below = rank;
         }
         sum
     }

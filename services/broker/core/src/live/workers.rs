@@ -1,9 +1,11 @@
 //! Attached workers: their streams, windows and what they hold. All of it ends with the process.
 
 use super::classes::Classes;
+use super::reserve::Offer;
 use super::worker_gate::{Sayings, WorkerGate};
 use crate::effect::Attempt;
 use crate::ids::ConnId;
+use crate::policy::Latency;
 use crate::record::Start;
 use crate::state::slab::{NONE, Slab};
 use std::collections::BTreeMap;
@@ -12,6 +14,9 @@ use std::sync::Arc;
 /// Requests that a worker was sent and has not received may have so many bytes before it gets no more: its stream
 /// is cut where far more than that waits on it.
 const UNREAD_BYTES_MAX: u64 = 8 << 20;
+
+/// The load of workers without a free slot is this or more.
+pub(crate) const FULL: u32 = 1 << 31;
 
 /// One attached worker.
 #[derive(Debug)]
@@ -28,8 +33,8 @@ pub(crate) struct Worker {
     pub(crate) draining: bool,
     pub(crate) gate: WorkerGate,
     pub(crate) said: Sayings,
-    /// Unfinished attempts, suspended flows not counted.
-    pub(crate) in_flight: u32,
+    /// Unfinished attempts by latency class, suspended flows not counted.
+    in_flight: [u32; Latency::ALL.len()],
     pub(crate) suspended: u32,
     /// Number of the last frame of attempts.
     pub(crate) sent: u64,
@@ -39,6 +44,8 @@ pub(crate) struct Worker {
     unread_bytes: u64,
     /// The first of its leases.
     pub(crate) first_lease: u32,
+    /// What its class knows of it.
+    offer: Offer,
     /// Its place among the hungry ones of its class.
     pub(crate) hungry: Option<(u32, u64)>,
     /// Its room changed since it was given its place.
@@ -71,12 +78,13 @@ pub(crate) fn attached(conn: ConnId, id: Arc<str>, class: u32, positions: Vec<u3
         draining: false,
         gate: WorkerGate::default(),
         said: Sayings::default(),
-        in_flight: 0,
+        in_flight: [0; Latency::ALL.len()],
         suspended: 0,
         sent: 0,
         accepted: 0,
         unread_bytes: 0,
         first_lease: NONE,
+        offer: Offer::default(),
         hungry: None,
         stale: false,
         served: 0,
@@ -98,12 +106,49 @@ impl Worker {
         self.window.unwrap_or(most).clamp(1, most.max(1))
     }
 
+    /// Unfinished attempts, suspended flows not counted.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.iter().sum()
+    }
+
+    /// What counts an attempt: one of a flow that waits, or one of a latency class.
+    pub(crate) fn counter(&mut self, waiting: bool, latency: Latency) -> &mut u32 {
+        if waiting {
+            &mut self.suspended
+        } else {
+            &mut self.in_flight[latency as usize]
+        }
+    }
+
+    /// Attempts it runs at once.
+    fn effective_slots(&self) -> u32 {
+        self.slots.min(self.window())
+    }
+
+    /// Attempts it may be given that begin at once.
+    pub(crate) fn free_slots(&self) -> u32 {
+        let free = self.effective_slots().saturating_sub(self.in_flight());
+        self.gate.permits.map_or(free, |permits| free.min(permits))
+    }
+
+    /// What it brings to its class. One that drains is none of it any more, and one with a gate is not for now: what is
+    /// critical would not find a slot there.
+    fn offered(&self) -> Offer {
+        if self.draining || self.gate.permits.is_some() {
+            return Offer::default();
+        }
+        Offer {
+            slots: self.effective_slots(),
+            in_flight: self.in_flight,
+        }
+    }
+
     /// Attempts it may be given now.
     pub(crate) fn room(&self) -> u32 {
         if self.draining || self.unread_bytes >= UNREAD_BYTES_MAX {
             0
         } else {
-            let room = self.window().saturating_sub(self.in_flight);
+            let room = self.window().saturating_sub(self.in_flight());
             self.gate.permits.map_or(room, |permits| room.min(permits))
         }
     }
@@ -122,9 +167,11 @@ impl Worker {
         std::mem::take(&mut self.unread_bytes) >= UNREAD_BYTES_MAX
     }
 
+    /// Those with a free slot come before those that are given work ahead.
     fn load(&self) -> u32 {
-        let load = u64::from(self.in_flight) * 1_000_000 / u64::from(self.window());
-        u32::try_from(load).unwrap_or(u32::MAX)
+        let load = u64::from(self.in_flight()) * 1_000_000 / u64::from(self.window());
+        let full = if self.free_slots() == 0 { FULL } else { 0 };
+        full | u32::try_from(load).unwrap_or(u32::MAX).min(FULL - 1)
     }
 }
 
@@ -160,6 +207,8 @@ impl Workers {
         let Some(worker) = self.slab.remove(number) else {
             return;
         };
+        let nothing = Offer::default();
+        self.classes.replace(worker.class, &worker.offer, &nothing);
         debug_assert_eq!(worker.first_lease, NONE, "leases end before their worker");
         self.by_conn.remove(&worker.conn);
         if self.by_id.get(&worker.id) == Some(&number) {
@@ -171,9 +220,7 @@ impl Workers {
     fn unlist(&mut self, number: u32) {
         let worker = &mut self.slab[number];
         if let Some((load, served)) = worker.hungry.take() {
-            self.classes.list[worker.class]
-                .hungry
-                .remove(&(load, served, number));
+            self.classes.unlist(worker.class, (load, served, number));
         }
     }
 
@@ -196,8 +243,19 @@ impl Workers {
         }
     }
 
+    /// Tells a worker's class what it brings.
+    pub(crate) fn tell(&mut self, number: u32) {
+        let worker = &mut self.slab[number];
+        let now = worker.offered();
+        if now != worker.offer {
+            let before = std::mem::replace(&mut worker.offer, now);
+            self.classes.replace(worker.class, &before, &now);
+        }
+    }
+
     /// Finds a worker its place.
     pub(crate) fn refresh(&mut self, number: u32) {
+        self.tell(number);
         let worker = &mut self.slab[number];
         worker.stale = false;
         let wanted = (worker.room() > 0).then(|| (worker.load(), worker.served));

@@ -4,6 +4,7 @@
 use super::slab::{NONE, Slab};
 use super::task::Link;
 use crate::ids::Millis;
+use crate::policy::Latency;
 use std::collections::BTreeMap;
 
 /// One lease.
@@ -19,6 +20,8 @@ pub(crate) struct Lease {
     pub(crate) worker: u32,
     /// The frame it was sent in; 0: the worker brought it along.
     pub(crate) sequence: u64,
+    /// The latency class as which the worker counts it.
+    pub(crate) latency: Latency,
     /// Its place among the worker's leases.
     pub(crate) link: Link,
     /// What the attempt did as a flow.
@@ -50,6 +53,7 @@ impl Lease {
             deadline,
             worker: NONE,
             sequence: 0,
+            latency: Latency::default(),
             link: Link::FREE,
             run: None,
         }

@@ -23,6 +23,8 @@ fn policy() -> MethodPolicy {
         needs_ordering_key: false,
         idempotency_window_ms: 0,
         priority: 4,
+        latency: crate::policy::Latency::default(),
+        queue_weight: 0,
         at_most_once: false,
         retention_ms: 0,
         dead_letter_retention_ms: 0,
@@ -35,6 +37,7 @@ fn policy() -> MethodPolicy {
             rate_by_key: true,
             running_max: 100,
             running_per_key_max: 100,
+            fair_by_key: false,
         },
         source: Bytes::new(),
     }

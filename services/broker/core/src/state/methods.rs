@@ -15,6 +15,9 @@ use crate::split::Cut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Highest weight of a queue.
+pub(crate) const QUEUE_WEIGHT_MAX: u32 = 1000;
+
 /// Highest priority of a task.
 pub(crate) const PRIORITY_MAX: u8 = 9;
 
@@ -143,6 +146,8 @@ pub(crate) struct Queue {
     pub(crate) paused: Option<Arc<str>>,
     pub(crate) methods: BTreeSet<u32>,
     pub(crate) unfinished: u64,
+    /// Its share of starts beside other queues: the largest that any of its methods says.
+    weight: u32,
 }
 
 /// All methods and queues. Neither is ever removed, so their numbers stay good.
@@ -157,6 +162,8 @@ pub(crate) struct Methods {
     /// Ready lists that were empty and are not any more; taken by the dispatcher.
     pub(crate) woken: Vec<(u32, u8)>,
     pub(crate) limiters: Limiters,
+    /// How often a method got another latency class.
+    pub(crate) latency_changes: u64,
 }
 
 impl Methods {
@@ -173,6 +180,7 @@ impl Methods {
         let mut policy = policy.clone();
         policy.max_attempts = policy.max_attempts.clamp(1, u32::from(u16::MAX));
         policy.priority = policy.priority.min(PRIORITY_MAX);
+        policy.queue_weight = policy.queue_weight.min(QUEUE_WEIGHT_MAX);
         let queue = self.queue_or_new(&policy.queue);
         let Some(&number) = self.by_path.get(&policy.method) else {
             let number = self.methods.len() as u32;
@@ -183,13 +191,11 @@ impl Methods {
             self.enlist(number);
             return;
         };
-        let entry = &mut self.methods[number as usize];
-        entry.policy = policy;
-        let second = entry.second;
-        self.move_to(number, queue);
+        let second = self.get(number).second;
         if second != NONE {
-            self.move_to(second, queue);
+            self.replace(second, policy.clone(), queue);
         }
+        self.replace(number, policy, queue);
     }
 
     /// A further list for tasks of a route.
@@ -212,9 +218,17 @@ impl Methods {
         self.methods[number as usize].limiter = limiter;
         self.methods[number as usize].keyed = keyed;
         self.restrain(family);
+        self.weigh(queue);
     }
 
-    fn move_to(&mut self, number: u32, queue: u32) {
+    /// Gives a list another policy, and perhaps another queue.
+    fn replace(&mut self, number: u32, policy: MethodPolicy, queue: u32) {
+        let method = &mut self.methods[number as usize];
+        let latency = std::mem::replace(&mut method.policy, policy).latency;
+        if latency != method.policy.latency {
+            self.latency_changes += 1;
+            self.wake_method(number);
+        }
         let method = &mut self.methods[number as usize];
         let old = std::mem::replace(&mut method.queue, queue);
         if old != queue {
@@ -224,7 +238,29 @@ impl Methods {
             self.queues[queue as usize].methods.insert(number);
             self.queues[queue as usize].unfinished += unfinished;
             self.wake_method(number);
+            self.weigh(old);
         }
+        self.weigh(queue);
+    }
+
+    fn weigh(&mut self, queue: u32) {
+        let methods = self.queues[queue as usize].methods.iter();
+        let weights = methods.map(|method| self.policy(*method).queue_weight);
+        let weight = weights.max().unwrap_or(1).max(1);
+        self.queues[queue as usize].weight = weight;
+    }
+
+    /// The share of starts that a queue gets beside others.
+    pub(crate) fn weight(&self, queue: u32) -> u32 {
+        self.queues
+            .get(queue as usize)
+            .map_or(1, |queue| queue.weight)
+    }
+
+    /// The queue of a method, and its share.
+    pub(crate) fn share(&self, number: u32) -> (u32, u32) {
+        let queue = self.get(number).queue;
+        (queue, self.weight(queue))
     }
 
     /// The method of a new route, and its first route, which may be the new one.
@@ -332,6 +368,7 @@ impl Methods {
             paused: None,
             methods: BTreeSet::new(),
             unfinished: 0,
+            weight: 1,
         };
         self.queues.push(entry);
         self.by_name.insert(Arc::clone(name), queue);

@@ -34,6 +34,8 @@ pub(crate) fn policy(method: &str) -> MethodPolicy {
         needs_ordering_key: false,
         idempotency_window_ms: 86_400_000,
         priority: 4,
+        latency: plait_broker_core::policy::Latency::default(),
+        queue_weight: 0,
         at_most_once: false,
         retention_ms: 86_400_000,
         dead_letter_retention_ms: 0,

@@ -108,6 +108,7 @@ fn limited(policy: MethodPolicy) -> MethodPolicy {
         rate_by_key: true,
         running_max: 2,
         running_per_key_max: 1,
+        fair_by_key: false,
     };
     MethodPolicy { limits, ..policy }
 }

@@ -111,6 +111,10 @@ impl Account {
 
     fn change(&mut self, limits: Limits, now: Millis) {
         let old = std::mem::replace(&mut self.limits, limits);
+        // Said again, they go on.
+        if old == limits {
+            return;
+        }
         match (old.rate, limits.rate) {
             (Some(from), Some(to)) if old.rate_by_key == limits.rate_by_key => {
                 let buckets = self.buckets.values_mut();
@@ -142,12 +146,15 @@ fn rates() -> impl Strategy<Value = Rate> {
 
 fn limits() -> impl Strategy<Value = Limits> {
     let rate = proptest::option::of(rates());
-    (rate, any::<bool>(), 0..6u32, 0..3u32).prop_map(|(rate, rate_by_key, most, per_key)| Limits {
-        rate,
-        rate_by_key,
-        running_max: most,
-        running_per_key_max: per_key,
-    })
+    (rate, any::<[bool; 2]>(), 0..6u32, 0..3u32).prop_map(
+        |(rate, [rate_by_key, fair_by_key], most, per_key)| Limits {
+            rate,
+            rate_by_key,
+            running_max: most,
+            running_per_key_max: per_key,
+            fair_by_key,
+        },
+    )
 }
 
 fn acts() -> impl Strategy<Value = Act> {

@@ -1,8 +1,10 @@
-//! Limits of a seed: most seeds have none, in the others they bind now and then.
+//! Limits of a seed: most seeds have none, in the others they bind now and then. And latency classes and weights, which
+//! decide who begins first and on how many slots, and must cost no task anything else.
 
 use crate::dice::Dice;
 use crate::history::Limits;
 use plait::pb::control::v1 as control;
+use plait::pb::v1::LatencyClass;
 
 /// Limits of the methods of one seed.
 #[derive(Debug, Clone, Default)]
@@ -12,14 +14,23 @@ pub(crate) struct Limiting {
     poison: Limits,
     /// Different limit keys; 0: tasks have none.
     keys: u64,
+    /// Whether keys take turns.
+    fair: bool,
+    /// Whether methods have latency classes, and queues weights.
+    ranked: bool,
 }
 
 impl Limiting {
     /// Those of a seed, drawn apart from all else, so that seeds without limits are what they were before.
     pub(crate) fn draw(seed: u64) -> Self {
+        let ranking = &mut Dice::new(seed, 22);
+        let ranked = ranking.permille(300);
         let dice = &mut Dice::new(seed, 21);
         if !dice.permille(350) {
-            return Self::default();
+            return Self {
+                ranked,
+                ..Self::default()
+            };
         }
         Self {
             plain: Limits {
@@ -37,6 +48,8 @@ impl Limiting {
                 ..Limits::default()
             },
             keys: one_of(dice, &[1, 2, 5]),
+            fair: ranked && ranking.permille(500),
+            ranked,
         }
     }
 
@@ -48,11 +61,31 @@ impl Limiting {
     }
 
     pub(crate) fn plain(&self, policy: control::MethodPolicy) -> control::MethodPolicy {
-        with(policy, &self.plain)
+        control::MethodPolicy {
+            fair_by_key: self.fair,
+            ..with(policy, &self.plain)
+        }
     }
 
     pub(crate) fn poison(&self, policy: control::MethodPolicy) -> control::MethodPolicy {
         with(policy, &self.poison)
+    }
+
+    /// A policy with its latency class, and a weight for its queue.
+    pub(crate) fn ranked(
+        &self,
+        policy: control::MethodPolicy,
+        class: LatencyClass,
+        weight: u32,
+    ) -> control::MethodPolicy {
+        if !self.ranked {
+            return policy;
+        }
+        control::MethodPolicy {
+            latency_class: class.into(),
+            queue_weight: weight,
+            ..policy
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::limits::{self, Limiting};
 use crate::history::Method;
 use plait::pb::control::v1 as control;
-use plait::pb::v1::MethodInfo;
+use plait::pb::v1::{LatencyClass, MethodInfo};
 use plait_broker_core::policy::MethodPolicy;
 
 pub(crate) const PLAIN: &str = "/sim.v1.S/Plain";
@@ -64,7 +64,12 @@ pub(crate) fn sent(brief: bool, limiting: &Limiting) -> Vec<control::MethodPolic
         ..base(FLOW, QUEUES[2])
     };
     let plain = limiting.plain(base(PLAIN, QUEUES[0]));
-    vec![plain, limiting.poison(poison), once, flow]
+    vec![
+        limiting.ranked(plain, LatencyClass::Standard, 3),
+        limiting.ranked(limiting.poison(poison), LatencyClass::Background, 1),
+        limiting.ranked(once, LatencyClass::Critical, 3),
+        limiting.ranked(flow, LatencyClass::Standard, 2),
+    ]
 }
 
 /// A policy as a history tells it.

@@ -2,8 +2,9 @@
 
 from plait.control.v1 import control_service_pb2 as pb
 from plait.v1 import contract_service_pb2 as contract_pb
+from plait.v1 import options_pb2
 from plait_scheduler.broker.events import to_duration
-from plait_scheduler.domain.policy import KeyKind, KeyPath, MethodPolicy
+from plait_scheduler.domain.policy import KeyKind, KeyPath, Latency, MethodPolicy
 from plait_scheduler.domain.routes import Route
 
 _KINDS = {
@@ -17,6 +18,11 @@ _KINDS = {
     KeyKind.FIXED64: contract_pb.KEY_KIND_FIXED64,
     KeyKind.SFIXED32: contract_pb.KEY_KIND_SFIXED32,
     KeyKind.SFIXED64: contract_pb.KEY_KIND_SFIXED64,
+}
+_LATENCIES = {
+    Latency.CRITICAL: options_pb2.LATENCY_CLASS_CRITICAL,
+    Latency.STANDARD: options_pb2.LATENCY_CLASS_STANDARD,
+    Latency.BACKGROUND: options_pb2.LATENCY_CLASS_BACKGROUND,
 }
 
 
@@ -43,6 +49,9 @@ def to_method_policy(policy: MethodPolicy, route: Route | None = None) -> pb.Met
         rate_by_key=rate.by_key if rate else False,
         concurrency_limit=policy.concurrency_limit,
         concurrency_per_key=policy.concurrency_per_key,
+        latency_class=_LATENCIES[policy.latency],
+        queue_weight=policy.queue_weight,
+        fair_by_key=policy.fair_by_key,
     )
 
 

@@ -21,6 +21,14 @@ class KeyKind(enum.Enum):
     SFIXED64 = "sfixed64"
 
 
+class Latency(enum.Enum):
+    """How soon tasks begin beside others."""
+
+    CRITICAL = "critical"
+    STANDARD = "standard"
+    BACKGROUND = "background"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPath:
     """Where a key is in a request."""
@@ -117,7 +125,7 @@ class MethodPolicy:
     concurrency_limit: int
     # Attempts at once for one key, 0: unlimited.
     concurrency_per_key: int
-    # The key of rate_limit and concurrency_per_key; None: neither has one.
+    # The key of rate_limit, concurrency_per_key and fair_by_key; None: none has one.
     limit_key: KeyPath | None
     # None: it never rests.
     breaker: Breaker | None
@@ -125,3 +133,9 @@ class MethodPolicy:
     cache_ttl_ms: int
     # When it runs by itself; None: never.
     schedule: Schedule | None = None
+    # Goes before the priority.
+    latency: Latency = Latency.STANDARD
+    # The share of starts of its queue, 1 to 1000; 0: not said, which is 1 if no method says it.
+    queue_weight: int = 0
+    # Whether keys take turns, also where nothing limits them.
+    fair_by_key: bool = False

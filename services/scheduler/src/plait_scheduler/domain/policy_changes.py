@@ -138,11 +138,18 @@ def _others(old: MethodPolicy, new: MethodPolicy) -> Iterator[tuple[str, object,
     yield "retry.multiplier", before, after
     yield "the codes that are retried", _codes(old), _codes(new)
     yield "priority", old.priority, new.priority
+    yield "latency_class", old.latency.name, new.latency.name
+    yield "fairness_key", _fair(old), _fair(new)
+    yield "queue_weight", old.queue_weight or 1, new.queue_weight or 1
     yield "rate_limit", _rate(old), _rate(new)
     yield "concurrency.limit", old.concurrency_limit, new.concurrency_limit
     yield "concurrency.per_key_limit", old.concurrency_per_key, new.concurrency_per_key
     yield "breaker", _breaker(old), _breaker(new)
     yield "schedule", _schedule(old), _schedule(new)
+
+
+def _fair(policy: MethodPolicy) -> str:
+    return "a turn for each limit key" if policy.fair_by_key else "none"
 
 
 def _codes(policy: MethodPolicy) -> str:

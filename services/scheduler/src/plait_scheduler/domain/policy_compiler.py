@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 from plait_scheduler.domain.codes import OK, RETRYABLE, code_name
 from plait_scheduler.domain.contract import Contract, MethodShape, ServiceShape
 from plait_scheduler.domain.key_path import KeyPathError, resolve_key_path
-from plait_scheduler.domain.policy import Breaker, KeyPath, MethodPolicy, RateLimit, Retry
+from plait_scheduler.domain.policy import (
+    Breaker,
+    KeyPath,
+    Latency,
+    MethodPolicy,
+    RateLimit,
+    Retry,
+)
 from plait_scheduler.domain.policy_fields import PolicyFields, Range
 from plait_scheduler.domain.schedule_policy import compile_schedule
 from plait_scheduler.domain.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, format_ms
@@ -28,6 +35,7 @@ MULTIPLIER_PERMILLE = 2000
 PRIORITY = 4
 RATE_PERIOD_MS = SECOND_MS
 RATE_MAX = 10**9
+QUEUE_WEIGHT_MAX = 1000
 CONCURRENCY_MAX = 2**31 - 1
 # The name is part of a key in the broker's key space, whose keys have at most 256 bytes.
 SERVICE_NAME_MAX = 200
@@ -35,6 +43,8 @@ SERVICE_NAME_MAX = 200
 _QUEUE = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 # Values of plait.v1.Delivery.
 _DELIVERIES = {0: False, 1: False, 2: True}
+# Values of plait.v1.LatencyClass.
+_LATENCIES = {0: Latency.STANDARD, 1: Latency.CRITICAL, 2: Latency.STANDARD, 3: Latency.BACKGROUND}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +61,29 @@ def compile_contract(contract: Contract) -> Compiled:
     """Compiles every unary method of the contract's services."""
     violations: list[Violation] = []
     policies: list[MethodPolicy] = []
+    weights: dict[str, MethodPolicy] = {}
     for service in contract.services:
         violations += _service_violations(service)
     for service, method in contract.unary():
         fields = PolicyFields(service, method)
         policy = _Compiler(contract, fields).policy()
         policies.append(replace(policy, schedule=compile_schedule(fields, policy)))
+        if policy.queue_weight:
+            _compare_weights(fields, policy, weights.setdefault(policy.queue, policy))
         violations += fields.violations
     if violations:
         return Compiled((), tuple(violations))
     return Compiled(tuple(policies), ())
+
+
+def _compare_weights(fields: PolicyFields, policy: MethodPolicy, first: MethodPolicy) -> None:
+    """Refuses a weight that differs from that of the queue's first method that says one."""
+    if policy.queue_weight != first.queue_weight:
+        fields.refuse(
+            "queue_weight",
+            f"{policy.queue_weight} differs from {first.queue_weight} of {first.method}; queue "
+            f'"{policy.queue}" has one weight, so say it once or the same everywhere',
+        )
 
 
 def _service_violations(service: ServiceShape) -> list[Violation]:
@@ -127,6 +150,9 @@ class _Compiler:
             limit_key=self._limit_key(),
             breaker=self._breaker(),
             cache_ttl_ms=self._cache_ttl(at_most_once),
+            latency=self._latency(),
+            queue_weight=self._queue_weight(),
+            fair_by_key=self._fields.text("fairness_key") != "",
         )
 
     def _queue(self) -> str:
@@ -151,6 +177,15 @@ class _Compiler:
     def _at_most_once(self) -> bool:
         value = self._fields.integer("delivery", 0, Range(0, max(_DELIVERIES)))
         return _DELIVERIES[value]
+
+    def _latency(self) -> Latency:
+        value = self._fields.integer("latency_class", 0, Range(0, max(_LATENCIES)))
+        return _LATENCIES[value]
+
+    def _queue_weight(self) -> int:
+        if not self._fields.has("queue_weight"):
+            return 0
+        return self._fields.integer("queue_weight", 0, Range(1, QUEUE_WEIGHT_MAX))
 
     def _retry(self, at_most_once: bool) -> Retry:
         fields = self._fields
@@ -237,14 +272,18 @@ class _Compiler:
         return limit, per_key
 
     def _limit_key(self) -> KeyPath | None:
-        rate, concurrency = self._key("rate_limit.key"), self._key("concurrency.key")
-        if rate and concurrency and rate != concurrency:
-            self._fields.refuse(
-                "concurrency.key",
-                f'"{concurrency.path}" differs from "{rate.path}" of rate_limit.key; '
-                "a task has one limit key",
-            )
-        return rate or concurrency
+        first, found = "", None
+        for field in ("rate_limit.key", "concurrency.key", "fairness_key"):
+            key = self._key(field)
+            if key and found and key != found:
+                self._fields.refuse(
+                    field,
+                    f'"{key.path}" differs from "{found.path}" of {first}; '
+                    "a task has one limit key",
+                )
+            if key and not found:
+                first, found = field, key
+        return found
 
     def _key(self, field: str) -> KeyPath | None:
         path = self._fields.text(field)

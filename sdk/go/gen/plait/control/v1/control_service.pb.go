@@ -1861,8 +1861,14 @@ type MethodPolicy struct {
 	ConcurrencyLimit uint32 `protobuf:"varint,18,opt,name=concurrency_limit,json=concurrencyLimit,proto3" json:"concurrency_limit,omitempty"`
 	// Attempts at once for one key, 0: unlimited.
 	ConcurrencyPerKey uint32 `protobuf:"varint,19,opt,name=concurrency_per_key,json=concurrencyPerKey,proto3" json:"concurrency_per_key,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// How soon its tasks begin beside others; goes before the priority.
+	LatencyClass v1.LatencyClass `protobuf:"varint,20,opt,name=latency_class,json=latencyClass,proto3,enum=plait.v1.LatencyClass" json:"latency_class,omitempty"`
+	// The share of starts that its queue gets beside others, 1 to 1000; 0: not said. Of several the largest holds.
+	QueueWeight uint32 `protobuf:"varint,21,opt,name=queue_weight,json=queueWeight,proto3" json:"queue_weight,omitempty"`
+	// Whether limit keys take turns, also where nothing limits them.
+	FairByKey     bool `protobuf:"varint,22,opt,name=fair_by_key,json=fairByKey,proto3" json:"fair_by_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MethodPolicy) Reset() {
@@ -2026,6 +2032,27 @@ func (x *MethodPolicy) GetConcurrencyPerKey() uint32 {
 		return x.ConcurrencyPerKey
 	}
 	return 0
+}
+
+func (x *MethodPolicy) GetLatencyClass() v1.LatencyClass {
+	if x != nil {
+		return x.LatencyClass
+	}
+	return v1.LatencyClass(0)
+}
+
+func (x *MethodPolicy) GetQueueWeight() uint32 {
+	if x != nil {
+		return x.QueueWeight
+	}
+	return 0
+}
+
+func (x *MethodPolicy) GetFairByKey() bool {
+	if x != nil {
+		return x.FairByKey
+	}
+	return false
 }
 
 // Limits of methods.
@@ -2371,7 +2398,7 @@ var File_plait_control_v1_control_service_proto protoreflect.FileDescriptor
 
 const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\n" +
-	"&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\"\x99\x01\n" +
+	"&plait/control/v1/control_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1fplait/v1/contract_service.proto\x1a\x16plait/v1/options.proto\"\x99\x01\n" +
 	"\x0eObserveRequest\x12\x1c\n" +
 	"\tscheduler\x18\x01 \x01(\tR\tscheduler\x12D\n" +
 	"\x10figures_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ffiguresInterval\x12#\n" +
@@ -2499,7 +2526,7 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\bpolicies\x18\x02 \x03(\v2\x1e.plait.control.v1.MethodPolicyR\bpolicies\x12,\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.google.rpc.StatusR\arefusal\x12'\n" +
 	"\x0fbeside_services\x18\x04 \x03(\tR\x0ebesideServices\"\x18\n" +
-	"\x16DecideContractResponse\"\x87\x06\n" +
+	"\x16DecideContractResponse\"\x87\a\n" +
 	"\fMethodPolicy\x12(\n" +
 	"\x04info\x18\x01 \x01(\v2\x14.plait.v1.MethodInfoR\x04info\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -2524,7 +2551,10 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"rate_burst\x18\x10 \x01(\x04R\trateBurst\x12\x1e\n" +
 	"\vrate_by_key\x18\x11 \x01(\bR\trateByKey\x12+\n" +
 	"\x11concurrency_limit\x18\x12 \x01(\rR\x10concurrencyLimit\x12.\n" +
-	"\x13concurrency_per_key\x18\x13 \x01(\rR\x11concurrencyPerKey\"J\n" +
+	"\x13concurrency_per_key\x18\x13 \x01(\rR\x11concurrencyPerKey\x12;\n" +
+	"\rlatency_class\x18\x14 \x01(\x0e2\x16.plait.v1.LatencyClassR\flatencyClass\x12!\n" +
+	"\fqueue_weight\x18\x15 \x01(\rR\vqueueWeight\x12\x1e\n" +
+	"\vfair_by_key\x18\x16 \x01(\bR\tfairByKey\"J\n" +
 	"\x10SetLimitsRequest\x126\n" +
 	"\x06limits\x18\x01 \x03(\v2\x1e.plait.control.v1.MethodLimitsR\x06limits\"\x87\x02\n" +
 	"\fMethodLimits\x12\x16\n" +
@@ -2610,6 +2640,7 @@ var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
 	(*status.Status)(nil),          // 32: google.rpc.Status
 	(*v1.MethodInfo)(nil),          // 33: plait.v1.MethodInfo
+	(v1.LatencyClass)(0),           // 34: plait.v1.LatencyClass
 }
 var file_plait_control_v1_control_service_proto_depIdxs = []int32{
 	31, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
@@ -2635,27 +2666,28 @@ var file_plait_control_v1_control_service_proto_depIdxs = []int32{
 	24, // 20: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
 	32, // 21: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
 	33, // 22: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
-	26, // 23: plait.control.v1.SetLimitsRequest.limits:type_name -> plait.control.v1.MethodLimits
-	29, // 24: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
-	1,  // 25: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
-	22, // 26: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
-	28, // 27: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
-	16, // 28: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
-	13, // 29: plait.control.v1.ControlService.SetSplits:input_type -> plait.control.v1.SetSplitsRequest
-	19, // 30: plait.control.v1.ControlService.SetWorkerGates:input_type -> plait.control.v1.SetWorkerGatesRequest
-	25, // 31: plait.control.v1.ControlService.SetLimits:input_type -> plait.control.v1.SetLimitsRequest
-	2,  // 32: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
-	23, // 33: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
-	30, // 34: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
-	18, // 35: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
-	15, // 36: plait.control.v1.ControlService.SetSplits:output_type -> plait.control.v1.SetSplitsResponse
-	21, // 37: plait.control.v1.ControlService.SetWorkerGates:output_type -> plait.control.v1.SetWorkerGatesResponse
-	27, // 38: plait.control.v1.ControlService.SetLimits:output_type -> plait.control.v1.SetLimitsResponse
-	32, // [32:39] is the sub-list for method output_type
-	25, // [25:32] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	34, // 23: plait.control.v1.MethodPolicy.latency_class:type_name -> plait.v1.LatencyClass
+	26, // 24: plait.control.v1.SetLimitsRequest.limits:type_name -> plait.control.v1.MethodLimits
+	29, // 25: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
+	1,  // 26: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
+	22, // 27: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
+	28, // 28: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
+	16, // 29: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
+	13, // 30: plait.control.v1.ControlService.SetSplits:input_type -> plait.control.v1.SetSplitsRequest
+	19, // 31: plait.control.v1.ControlService.SetWorkerGates:input_type -> plait.control.v1.SetWorkerGatesRequest
+	25, // 32: plait.control.v1.ControlService.SetLimits:input_type -> plait.control.v1.SetLimitsRequest
+	2,  // 33: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
+	23, // 34: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
+	30, // 35: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
+	18, // 36: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
+	15, // 37: plait.control.v1.ControlService.SetSplits:output_type -> plait.control.v1.SetSplitsResponse
+	21, // 38: plait.control.v1.ControlService.SetWorkerGates:output_type -> plait.control.v1.SetWorkerGatesResponse
+	27, // 39: plait.control.v1.ControlService.SetLimits:output_type -> plait.control.v1.SetLimitsResponse
+	33, // [33:40] is the sub-list for method output_type
+	26, // [26:33] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_control_service_proto_init() }

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from plait.v1 import contract_service_pb2 as _contract_service_pb2
+from plait.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -953,6 +954,9 @@ class MethodPolicy(_message.Message):
     RATE_BY_KEY_FIELD_NUMBER: _builtins.int
     CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
     CONCURRENCY_PER_KEY_FIELD_NUMBER: _builtins.int
+    LATENCY_CLASS_FIELD_NUMBER: _builtins.int
+    QUEUE_WEIGHT_FIELD_NUMBER: _builtins.int
+    FAIR_BY_KEY_FIELD_NUMBER: _builtins.int
     deadline_ms: _builtins.int
     """Time for the whole task, in milliseconds."""
     attempt_timeout_ms: _builtins.int
@@ -989,6 +993,12 @@ class MethodPolicy(_message.Message):
     """Attempts at once over all workers, 0: unlimited."""
     concurrency_per_key: _builtins.int
     """Attempts at once for one key, 0: unlimited."""
+    latency_class: _options_pb2.LatencyClass.ValueType
+    """How soon its tasks begin beside others; goes before the priority."""
+    queue_weight: _builtins.int
+    """The share of starts that its queue gets beside others, 1 to 1000; 0: not said. Of several the largest holds."""
+    fair_by_key: _builtins.bool
+    """Whether limit keys take turns, also where nothing limits them."""
     @_builtins.property
     def info(self) -> _contract_service_pb2.MethodInfo:
         """What submitters and workers need to know."""
@@ -1015,10 +1025,13 @@ class MethodPolicy(_message.Message):
         rate_by_key: _builtins.bool = ...,
         concurrency_limit: _builtins.int = ...,
         concurrency_per_key: _builtins.int = ...,
+        latency_class: _options_pb2.LatencyClass.ValueType = ...,
+        queue_weight: _builtins.int = ...,
+        fair_by_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most_once", b"at_most_once", "attempt_timeout_ms", b"attempt_timeout_ms", "concurrency_limit", b"concurrency_limit", "concurrency_per_key", b"concurrency_per_key", "dead_letter_retention_ms", b"dead_letter_retention_ms", "deadline_ms", b"deadline_ms", "idempotency_window_ms", b"idempotency_window_ms", "info", b"info", "initial_backoff_ms", b"initial_backoff_ms", "max_attempts", b"max_attempts", "max_backoff_ms", b"max_backoff_ms", "multiplier_permille", b"multiplier_permille", "priority", b"priority", "rate_burst", b"rate_burst", "rate_by_key", b"rate_by_key", "rate_limit", b"rate_limit", "rate_period_ms", b"rate_period_ms", "retention_ms", b"retention_ms", "retryable_codes", b"retryable_codes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_most_once", b"at_most_once", "attempt_timeout_ms", b"attempt_timeout_ms", "concurrency_limit", b"concurrency_limit", "concurrency_per_key", b"concurrency_per_key", "dead_letter_retention_ms", b"dead_letter_retention_ms", "deadline_ms", b"deadline_ms", "fair_by_key", b"fair_by_key", "idempotency_window_ms", b"idempotency_window_ms", "info", b"info", "initial_backoff_ms", b"initial_backoff_ms", "latency_class", b"latency_class", "max_attempts", b"max_attempts", "max_backoff_ms", b"max_backoff_ms", "multiplier_permille", b"multiplier_permille", "priority", b"priority", "queue_weight", b"queue_weight", "rate_burst", b"rate_burst", "rate_by_key", b"rate_by_key", "rate_limit", b"rate_limit", "rate_period_ms", b"rate_period_ms", "retention_ms", b"retention_ms", "retryable_codes", b"retryable_codes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
