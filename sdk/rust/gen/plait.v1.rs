@@ -2051,6 +2051,12 @@ pub enum ErrorReason {
     LeadershipLost = 25,
     /// NOT_FOUND: no such schedule.
     ScheduleNotFound = 26,
+    /// NOT_FOUND: the service has no rollout; metadata "service" is its name.
+    RolloutNotFound = 27,
+    /// NOT_FOUND: no operator has set limits of the method; metadata "method" is its path.
+    LimitNotFound = 28,
+    /// RESOURCE_EXHAUSTED: there may be no more of what was to be made; metadata "max" is how many there may be.
+    TooMany = 29,
     /// NOT_FOUND: no such feature flag; metadata "flag" is the name.
     FlagNotFound = 30,
 }
@@ -2088,6 +2094,9 @@ impl ErrorReason {
             Self::PayloadLost => "ERROR_REASON_PAYLOAD_LOST",
             Self::LeadershipLost => "ERROR_REASON_LEADERSHIP_LOST",
             Self::ScheduleNotFound => "ERROR_REASON_SCHEDULE_NOT_FOUND",
+            Self::RolloutNotFound => "ERROR_REASON_ROLLOUT_NOT_FOUND",
+            Self::LimitNotFound => "ERROR_REASON_LIMIT_NOT_FOUND",
+            Self::TooMany => "ERROR_REASON_TOO_MANY",
             Self::FlagNotFound => "ERROR_REASON_FLAG_NOT_FOUND",
         }
     }
@@ -2121,6 +2130,9 @@ impl ErrorReason {
             "ERROR_REASON_PAYLOAD_LOST" => Some(Self::PayloadLost),
             "ERROR_REASON_LEADERSHIP_LOST" => Some(Self::LeadershipLost),
             "ERROR_REASON_SCHEDULE_NOT_FOUND" => Some(Self::ScheduleNotFound),
+            "ERROR_REASON_ROLLOUT_NOT_FOUND" => Some(Self::RolloutNotFound),
+            "ERROR_REASON_LIMIT_NOT_FOUND" => Some(Self::LimitNotFound),
+            "ERROR_REASON_TOO_MANY" => Some(Self::TooMany),
             "ERROR_REASON_FLAG_NOT_FOUND" => Some(Self::FlagNotFound),
             _ => None,
         }

@@ -65,6 +65,12 @@ export const Reason = {
   LEADERSHIP_LOST: "LEADERSHIP_LOST",
   /** NOT_FOUND: no such schedule. */
   SCHEDULE_NOT_FOUND: "SCHEDULE_NOT_FOUND",
+  /** NOT_FOUND: the service has no rollout. */
+  ROLLOUT_NOT_FOUND: "ROLLOUT_NOT_FOUND",
+  /** NOT_FOUND: no operator has set limits of the method. */
+  LIMIT_NOT_FOUND: "LIMIT_NOT_FOUND",
+  /** RESOURCE_EXHAUSTED: there may be no more of what was to be made. */
+  TOO_MANY: "TOO_MANY",
   /** NOT_FOUND: no such feature flag. */
   FLAG_NOT_FOUND: "FLAG_NOT_FOUND",
 } as const;

@@ -77,6 +77,12 @@ class Reason(StrEnum):
     """ABORTED: another scheduler leads by now; the command changed nothing."""
     SCHEDULE_NOT_FOUND = "SCHEDULE_NOT_FOUND"
     """NOT_FOUND: no such schedule."""
+    ROLLOUT_NOT_FOUND = "ROLLOUT_NOT_FOUND"
+    """NOT_FOUND: the service has no rollout."""
+    LIMIT_NOT_FOUND = "LIMIT_NOT_FOUND"
+    """NOT_FOUND: no operator has set limits of the method."""
+    TOO_MANY = "TOO_MANY"
+    """RESOURCE_EXHAUSTED: there may be no more of what was to be made."""
     FLAG_NOT_FOUND = "FLAG_NOT_FOUND"
     """NOT_FOUND: no such feature flag."""
 

@@ -83,6 +83,12 @@ const (
 	ErrorReason_ERROR_REASON_LEADERSHIP_LOST ErrorReason = 25
 	// NOT_FOUND: no such schedule.
 	ErrorReason_ERROR_REASON_SCHEDULE_NOT_FOUND ErrorReason = 26
+	// NOT_FOUND: the service has no rollout; metadata "service" is its name.
+	ErrorReason_ERROR_REASON_ROLLOUT_NOT_FOUND ErrorReason = 27
+	// NOT_FOUND: no operator has set limits of the method; metadata "method" is its path.
+	ErrorReason_ERROR_REASON_LIMIT_NOT_FOUND ErrorReason = 28
+	// RESOURCE_EXHAUSTED: there may be no more of what was to be made; metadata "max" is how many there may be.
+	ErrorReason_ERROR_REASON_TOO_MANY ErrorReason = 29
 	// NOT_FOUND: no such feature flag; metadata "flag" is the name.
 	ErrorReason_ERROR_REASON_FLAG_NOT_FOUND ErrorReason = 30
 )
@@ -117,6 +123,9 @@ var (
 		24: "ERROR_REASON_PAYLOAD_LOST",
 		25: "ERROR_REASON_LEADERSHIP_LOST",
 		26: "ERROR_REASON_SCHEDULE_NOT_FOUND",
+		27: "ERROR_REASON_ROLLOUT_NOT_FOUND",
+		28: "ERROR_REASON_LIMIT_NOT_FOUND",
+		29: "ERROR_REASON_TOO_MANY",
 		30: "ERROR_REASON_FLAG_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
@@ -147,6 +156,9 @@ var (
 		"ERROR_REASON_PAYLOAD_LOST":           24,
 		"ERROR_REASON_LEADERSHIP_LOST":        25,
 		"ERROR_REASON_SCHEDULE_NOT_FOUND":     26,
+		"ERROR_REASON_ROLLOUT_NOT_FOUND":      27,
+		"ERROR_REASON_LIMIT_NOT_FOUND":        28,
+		"ERROR_REASON_TOO_MANY":               29,
 		"ERROR_REASON_FLAG_NOT_FOUND":         30,
 	}
 )
@@ -182,7 +194,7 @@ var File_plait_v1_errors_proto protoreflect.FileDescriptor
 
 const file_plait_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x15plait/v1/errors.proto\x12\bplait.v1*\xa1\a\n" +
+	"\x15plait/v1/errors.proto\x12\bplait.v1*\x82\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x01\x12\x1b\n" +
@@ -211,7 +223,10 @@ const file_plait_v1_errors_proto_rawDesc = "" +
 	"\x17ERROR_REASON_LOG_FAILED\x10\x17\x12\x1d\n" +
 	"\x19ERROR_REASON_PAYLOAD_LOST\x10\x18\x12 \n" +
 	"\x1cERROR_REASON_LEADERSHIP_LOST\x10\x19\x12#\n" +
-	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x1a\x12\x1f\n" +
+	"\x1fERROR_REASON_SCHEDULE_NOT_FOUND\x10\x1a\x12\"\n" +
+	"\x1eERROR_REASON_ROLLOUT_NOT_FOUND\x10\x1b\x12 \n" +
+	"\x1cERROR_REASON_LIMIT_NOT_FOUND\x10\x1c\x12\x19\n" +
+	"\x15ERROR_REASON_TOO_MANY\x10\x1d\x12\x1f\n" +
 	"\x1bERROR_REASON_FLAG_NOT_FOUND\x10\x1eB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
 
 var (

@@ -78,6 +78,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one."""
     ERROR_REASON_SCHEDULE_NOT_FOUND: _ErrorReason.ValueType  # 26
     """NOT_FOUND: no such schedule."""
+    ERROR_REASON_ROLLOUT_NOT_FOUND: _ErrorReason.ValueType  # 27
+    """NOT_FOUND: the service has no rollout; metadata "service" is its name."""
+    ERROR_REASON_LIMIT_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """NOT_FOUND: no operator has set limits of the method; metadata "method" is its path."""
+    ERROR_REASON_TOO_MANY: _ErrorReason.ValueType  # 29
+    """RESOURCE_EXHAUSTED: there may be no more of what was to be made; metadata "max" is how many there may be."""
     ERROR_REASON_FLAG_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND: no such feature flag; metadata "flag" is the name."""
 
@@ -142,6 +148,12 @@ ERROR_REASON_LEADERSHIP_LOST: ErrorReason.ValueType  # 25
 """ABORTED: a command of a scheduler that no longer leads. It changed nothing; metadata "epoch" is the present one."""
 ERROR_REASON_SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 26
 """NOT_FOUND: no such schedule."""
+ERROR_REASON_ROLLOUT_NOT_FOUND: ErrorReason.ValueType  # 27
+"""NOT_FOUND: the service has no rollout; metadata "service" is its name."""
+ERROR_REASON_LIMIT_NOT_FOUND: ErrorReason.ValueType  # 28
+"""NOT_FOUND: no operator has set limits of the method; metadata "method" is its path."""
+ERROR_REASON_TOO_MANY: ErrorReason.ValueType  # 29
+"""RESOURCE_EXHAUSTED: there may be no more of what was to be made; metadata "max" is how many there may be."""
 ERROR_REASON_FLAG_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND: no such feature flag; metadata "flag" is the name."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

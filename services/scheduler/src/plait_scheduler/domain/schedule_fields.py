@@ -5,6 +5,7 @@ The same for a request of the API and for an option of a contract.
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from plait_scheduler.domain.schedule import GRACE_MS, WINDOW_MS, Missed, Overlap, Schedule
 from plait_scheduler.domain.schedule_times import (
@@ -33,8 +34,7 @@ _OVERLAPS = {
 _MISSED = {0: Missed.ONCE, 1: Missed.ONCE, 2: Missed.SKIP, 3: Missed.ALL}
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """What is wrong with a field."""
 
     field: str

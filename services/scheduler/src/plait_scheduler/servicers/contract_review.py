@@ -4,12 +4,8 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import status_pb2
-from grpc_status import rpc_status
 
 from plait.control.v1 import contract_review_service_pb2 as pb
 from plait.control.v1 import contract_review_service_pb2_grpc as pb_grpc
@@ -24,6 +20,7 @@ from plait_scheduler.domain.change import Effect
 from plait_scheduler.domain.registry import Invalid
 from plait_scheduler.domain.work import Affected, Finding
 from plait_scheduler.servicers.doors import Doors
+from plait_scheduler.servicers.refusing import Context, invalid, refuse
 
 # For the look at the work in flight: a person waits longer than an announcement.
 LOOK_SECONDS = 20.0
@@ -37,8 +34,6 @@ _EFFECTS = {
     Effect.NEEDS_DRAIN: pb.CHANGE_EFFECT_NEEDS_DRAIN,
     Effect.REFUSED: pb.CHANGE_EFFECT_REFUSED,
 }
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
@@ -73,12 +68,12 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         try:
             contract = read_contract(request.descriptor_set, request.services, digest)
         except ContractReadError as error:
-            await _refuse(context, refusals.contract_unreadable(request.services, str(error)))
+            await refuse(context, refusals.contract_unreadable(request.services, str(error)))
         async with self._one:
             reviewed = await self._reviewer.review(contract, look_seconds=LOOK_SECONDS)
         verdict = reviewed.verdict
         if isinstance(verdict, Invalid):
-            await _refuse(context, refusals.policy_invalid(request.services, verdict.violations))
+            await refuse(context, refusals.policy_invalid(request.services, verdict.violations))
         in_force = reviewed.in_force
         return pb.ReviewContractResponse(
             services=[
@@ -103,11 +98,11 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         await _check_services(request.services, context)
         reason, allowed_by = request.reason.strip(), request.allowed_by.strip()
         if not _DIGEST.fullmatch(request.digest):
-            await _abort(context, "digest is not a SHA-256 in hexadecimal")
+            await invalid(context, [("digest", "is not a SHA-256 in hexadecimal")])
         if not 1 <= len(reason) <= REASON_MAX:
-            await _abort(context, f"reason has 1 to {REASON_MAX} characters")
+            await invalid(context, [("reason", f"has 1 to {REASON_MAX} characters")])
         if not 1 <= len(allowed_by) <= ALLOWED_BY_MAX:
-            await _abort(context, f"allowed_by has 1 to {ALLOWED_BY_MAX} characters")
+            await invalid(context, [("allowed_by", f"has 1 to {ALLOWED_BY_MAX} characters")])
         now_ms = self._now_ms()
         allowance = Allowance(request.digest, reason, allowed_by, now_ms)
         await self._records.allow(request.services, allowance)
@@ -133,18 +128,9 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
 async def _check_services(services: Sequence[str], context: Context) -> None:
     """The names become keys, whose length is bounded."""
     if not 1 <= len(services) <= SERVICES_MAX:
-        await _abort(context, f"1 to {SERVICES_MAX} services are named")
+        await invalid(context, [("services", f"are 1 to {SERVICES_MAX}")])
     if not all(1 <= len(service.encode()) <= 200 for service in services):
-        await _abort(context, "the name of a service has 1 to 200 bytes")
-
-
-async def _abort(context: Context, text: str) -> NoReturn:
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-
-
-async def _refuse(context: Context, status: status_pb2.Status) -> NoReturn:
-    await context.abort_with_status(rpc_status.to_status(status))
-    raise AssertionError("abort_with_status raises")
+        await invalid(context, [("services", "have names of 1 to 200 bytes")])
 
 
 def _changes(findings: Sequence[Finding]) -> list[pb.ContractChange]:

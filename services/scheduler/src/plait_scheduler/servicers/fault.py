@@ -1,22 +1,18 @@
 """The fault service: direct calls that are late, or fail, since an operator wants to see that."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
-from plait import errors
 from plait.control.v1 import fault_service_pb2 as pb
 from plait.control.v1 import fault_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.events import to_duration
 from plait_scheduler.domain.call_fault import Abort, CallFault, Delay, check
 from plait_scheduler.servicers.doors import Doors
+from plait_scheduler.servicers.refusing import Context, invalid, pass_on, too_many
 from plait_scheduler.xds.faults import FAULTS_MAX, Faults, TooManyFaultsError
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class FaultServicer(pb_grpc.FaultServiceServicer):
@@ -34,15 +30,13 @@ class FaultServicer(pb_grpc.FaultServiceServicer):
         fault = _fault(request, now_ms)
         wrong = check(fault)
         if wrong:
-            await _invalid(context, wrong)
+            await invalid(context, wrong)
         try:
             await self._faults.put(fault)
         except TooManyFaultsError:
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"there are {FAULTS_MAX} faults: clear some"
-            )
+            await too_many(context, "faults", FAULTS_MAX)
         except grpc.aio.AioRpcError as error:
-            await _pass_on(context, error)
+            await pass_on(context, error)
         return pb.SetFaultResponse(fault=_message(fault))
 
     async def ListFaults(
@@ -53,7 +47,7 @@ class FaultServicer(pb_grpc.FaultServiceServicer):
         try:
             found = await self._faults.all()
         except grpc.aio.AioRpcError as error:
-            await _pass_on(context, error)
+            await pass_on(context, error)
         return pb.ListFaultsResponse(faults=[_message(each) for _, each in sorted(found.items())])
 
     async def ClearFault(
@@ -64,7 +58,7 @@ class FaultServicer(pb_grpc.FaultServiceServicer):
         try:
             found = await self._faults.clear(request.method, request.cleared_by[:200])
         except grpc.aio.AioRpcError as error:
-            await _pass_on(context, error)
+            await pass_on(context, error)
         return pb.ClearFaultResponse(fault=_message(found) if found else None)
 
 
@@ -106,22 +100,3 @@ def _timestamp(milliseconds: int) -> Timestamp:
     made = Timestamp()
     made.FromMilliseconds(milliseconds)
     return made
-
-
-async def _invalid(context: Context, wrong: Sequence[tuple[str, str]]) -> NoReturn:
-    request = error_details_pb2.BadRequest()
-    for field, why in wrong:
-        request.field_violations.add(field=field, description=why)
-    text = "; ".join(f"{field} {why}" for field, why in wrong)
-    refusal = errors.new_status(
-        grpc.StatusCode.INVALID_ARGUMENT, errors.Reason.INVALID_REQUEST, text, {}, request
-    )
-    await context.abort_with_status(rpc_status.to_status(refusal))
-
-
-async def _pass_on(context: Context, error: grpc.aio.AioRpcError) -> NoReturn:
-    """An answer of the broker, as it was."""
-    found = errors.status(error)
-    if found is not None:
-        await context.abort_with_status(rpc_status.to_status(found))
-    await context.abort(error.code(), error.details() or "")

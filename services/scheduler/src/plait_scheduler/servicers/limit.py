@@ -1,13 +1,11 @@
 """The limit service: an operator's limits in place of a contract's."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from plait import errors
 from plait.control.v1 import limit_service_pb2 as pb
@@ -17,9 +15,7 @@ from plait_scheduler.domain.limits import Override, Rate, limited
 from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.limits.book import OVERRIDES_MAX, PREFIX, LimitBook, TooManyLimitsError
 from plait_scheduler.servicers.doors import Doors
-from plait_scheduler.servicers.schedule import pass_on
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from plait_scheduler.servicers.refusing import Context, abort, invalid, pass_on, too_many
 
 # As of a policy.
 RATE_MAX = 1_000_000_000
@@ -54,7 +50,7 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         await self._doors.check(context)
         faults = _faults(request)
         if faults:
-            await _invalid(context, faults)
+            await invalid(context, faults)
         policy = (await self._book.policies([request.method])).get(request.method)
         if policy is None:
             await _unknown(context, request.method)
@@ -62,8 +58,7 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         try:
             await self._book.set(override)
         except TooManyLimitsError:
-            text = f"{OVERRIDES_MAX} methods have limits of an operator: clear some"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            await too_many(context, "methods with limits of an operator", OVERRIDES_MAX)
         except grpc.aio.AioRpcError as error:
             await pass_on(context, error)
         return pb.SetLimitResponse(method=_message(override.method, policy, override))
@@ -100,8 +95,9 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         except grpc.aio.AioRpcError as error:
             await pass_on(context, error)
         if not cleared:
+            code, reason = grpc.StatusCode.NOT_FOUND, errors.Reason.LIMIT_NOT_FOUND
             text = f"nobody has set limits of {request.method}"
-            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+            await abort(context, code, reason, text, {"method": request.method})
         policy = (await self._book.policies([request.method])).get(request.method)
         return pb.ClearLimitResponse(method=_message(request.method, policy, None))
 
@@ -194,27 +190,7 @@ def _timestamp(milliseconds: int) -> Timestamp:
     return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
-async def _invalid(context: Context, faults: list[tuple[str, str]]) -> NoReturn:
-    request = error_details_pb2.BadRequest()
-    for field, why in faults:
-        request.field_violations.add(field=field, description=why)
-    status = errors.new_status(
-        grpc.StatusCode.INVALID_ARGUMENT,
-        errors.Reason.INVALID_REQUEST,
-        "; ".join(f"{field}: {why}" for field, why in faults),
-        {},
-        request,
-    )
-    await context.abort_with_status(rpc_status.to_status(status))
-    raise AssertionError
-
-
 async def _unknown(context: Context, method: str) -> NoReturn:
-    status = errors.new_status(
-        grpc.StatusCode.NOT_FOUND,
-        errors.Reason.METHOD_UNKNOWN,
-        f"no contract in force has {method}",
-        {"method": method},
-    )
-    await context.abort_with_status(rpc_status.to_status(status))
-    raise AssertionError
+    code, reason = grpc.StatusCode.NOT_FOUND, errors.Reason.METHOD_UNKNOWN
+    text = f"no contract in force has {method}"
+    await abort(context, code, reason, text, {"method": method})

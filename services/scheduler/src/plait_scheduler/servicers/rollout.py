@@ -1,11 +1,9 @@
 """The rollout service: which version of a service's workers gets how much."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from plait import errors
 from plait.control.v1 import rollout_service_pb2 as pb
@@ -16,10 +14,15 @@ from plait_scheduler.broker.rollouts import to_message, to_plan
 from plait_scheduler.domain import rollout as decision
 from plait_scheduler.domain.directory import Directory
 from plait_scheduler.domain.rollout import Rollout, State
-from plait_scheduler.rollouts.book import NoRolloutError, RolloutBook, TooManyRolloutsError
+from plait_scheduler.rollouts.book import (
+    ROLLOUTS_MAX,
+    NoRolloutError,
+    RolloutBook,
+    TooManyRolloutsError,
+)
 from plait_scheduler.servicers.doors import Doors
+from plait_scheduler.servicers.refusing import Context, abort, invalid, too_many
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Fault = tuple[str, str]
 
 
@@ -49,11 +52,11 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
         plan = to_plan(request, before)
         found = decision.faults(plan) if plan else [("sticky", "is not known")]
         if plan is None or found:
-            await _invalid(context, found)
+            await invalid(context, found)
         if await self._contracts.in_force(plan.service) is None:
             text = f"no contract has a service {plan.service}: announce or push one"
             code, reason = grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.METHOD_UNKNOWN
-            await _abort(context, code, reason, text, plan.service)
+            await abort(context, code, reason, text, {"service": plan.service})
         running = [
             each
             for each in self._book.all()
@@ -69,7 +72,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
         try:
             await self._book.put(rollout)
         except TooManyRolloutsError:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "there are too many rollouts")
+            await too_many(context, "rollouts", ROLLOUTS_MAX)
         except VersionMismatchError:
             await _contended(context, plan.service)
         return pb.StartRolloutResponse(rollout=to_message(*self._book.get(plan.service)))
@@ -79,7 +82,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
     ) -> pb.SetRolloutResponse:
         """Of one that is over as well: it goes on then."""
         if not 0 <= request.share <= decision.WHOLE:
-            await _invalid(context, [("share", f"is not within 0 to {decision.WHOLE}")])
+            await invalid(context, [("share", f"is not within 0 to {decision.WHOLE}")])
         rollout = await self._change(
             request.service,
             context,
@@ -105,7 +108,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
     ) -> pb.AbortRolloutResponse:
         """Of one that was promoted as well: what it took the place of is back then."""
         if len(request.reason) > decision.TEXT_MAX:
-            await _invalid(context, [("reason", f"has over {decision.TEXT_MAX} characters")])
+            await invalid(context, [("reason", f"has over {decision.TEXT_MAX} characters")])
         over = (State.ABORTED, State.ROLLED_BACK)
         rollout = await self._change(
             request.service,
@@ -162,7 +165,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
         if len(versions) > 1:
             named = ", ".join(sorted(f'"{version}"' for version in versions))
             text = f"is to be said: workers of the versions {named} are attached"
-            await _invalid(context, [("from", text)])
+            await invalid(context, [("from", text)])
         return versions.pop() if versions else ""
 
     async def _change(
@@ -182,32 +185,17 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
         await self._book.load()
 
 
-async def _invalid(context: Context, faults: Sequence[Fault]) -> NoReturn:
-    request = error_details_pb2.BadRequest()
-    for field, description in faults:
-        request.field_violations.add(field=field, description=description)
-    text = "; ".join(f"{field}: {description}" for field, description in faults)
-    code, reason = grpc.StatusCode.INVALID_ARGUMENT, errors.Reason.INVALID_REQUEST
-    refusal = errors.new_status(code, reason, text, {}, request)
-    await context.abort_with_status(rpc_status.to_status(refusal))
-
-
 async def _not_found(context: Context, service: str) -> NoReturn:
-    await context.abort(grpc.StatusCode.NOT_FOUND, f"service {service} has no rollout")
+    code, reason = grpc.StatusCode.NOT_FOUND, errors.Reason.ROLLOUT_NOT_FOUND
+    await abort(context, code, reason, f"service {service} has no rollout", {"service": service})
 
 
 async def _conflict(context: Context, text: str, service: str) -> NoReturn:
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.STATE_CONFLICT
-    await _abort(context, code, reason, text, service)
+    await abort(context, code, reason, text, {"service": service})
 
 
 async def _contended(context: Context, service: str) -> NoReturn:
     code, reason = grpc.StatusCode.ABORTED, errors.Reason.VERSION_MISMATCH
-    await _abort(context, code, reason, f"others write the rollout of {service}", service)
-
-
-async def _abort(
-    context: Context, code: grpc.StatusCode, reason: errors.Reason, text: str, service: str
-) -> NoReturn:
-    refusal = errors.new_status(code, reason, text, {"service": service})
-    await context.abort_with_status(rpc_status.to_status(refusal))
+    text = f"others write the rollout of {service}"
+    await abort(context, code, reason, text, {"service": service})

@@ -3,11 +3,9 @@
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from plait import errors
 from plait.v1 import schedule_service_pb2 as pb
@@ -20,6 +18,7 @@ from plait_scheduler.domain.schedule import Schedule, State
 from plait_scheduler.domain.schedule_fields import Fault, check
 from plait_scheduler.domain.schedule_times import Times
 from plait_scheduler.schedules.book import (
+    SCHEDULES_MAX,
     Book,
     NoScheduleError,
     TooManySchedulesError,
@@ -27,6 +26,7 @@ from plait_scheduler.schedules.book import (
 )
 from plait_scheduler.schedules.records import Record
 from plait_scheduler.servicers.doors import Doors
+from plait_scheduler.servicers.refusing import Context, abort, invalid, pass_on, too_many
 
 NEXT_TIMES_MAX = 100
 PAGE_SIZE = 100
@@ -36,8 +36,6 @@ REQUEST_ID_MAX = 64
 BACKFILL_TIMES_MAX = 10_000
 # Of one schedule at once.
 BACKFILLS_MAX = 10
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
@@ -64,7 +62,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         if not 0 <= request.next_times <= NEXT_TIMES_MAX:
             faults.append(Fault("next_times", f"is not within 0 to {NEXT_TIMES_MAX}"))
         if schedule is None or faults:
-            await _invalid(context, faults, "schedule.")
+            await invalid(context, faults, "schedule.")
         name = schedule.name
         known = self._known(name)
         if known is not None and known.schedule.managed:
@@ -80,7 +78,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         try:
             created = await self._book.put(schedule)
         except TooManySchedulesError:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "there are too many schedules")
+            await too_many(context, "schedules", SCHEDULES_MAX)
         except VersionMismatchError:
             await _contended(context, name)
         entry = self._entry(self._book.get(name), request.next_times)
@@ -93,7 +91,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         await self._check_ready(context)
         count = request.next_times if request.HasField("next_times") else 1
         if not 0 <= count <= NEXT_TIMES_MAX:
-            await _invalid(context, [Fault("next_times", f"is not within 0 to {NEXT_TIMES_MAX}")])
+            await invalid(context, [Fault("next_times", f"is not within 0 to {NEXT_TIMES_MAX}")])
         return pb.GetScheduleResponse(
             entry=self._entry(await self._get(request.name, context), count)
         )
@@ -105,7 +103,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         await self._check_ready(context)
         size = request.page_size or PAGE_SIZE
         if not 0 < size <= PAGE_SIZE_MAX:
-            await _invalid(context, [Fault("page_size", f"is not within 0 to {PAGE_SIZE_MAX}")])
+            await invalid(context, [Fault("page_size", f"is not within 0 to {PAGE_SIZE_MAX}")])
         rest = [each for each in self._book.all() if each.schedule.name > request.page_token]
         page = rest[:size]
         return pb.ListSchedulesResponse(
@@ -157,7 +155,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         """Answers when the task is durable."""
         await self._check_ready(context)
         if len(request.request_id) > REQUEST_ID_MAX:
-            await _invalid(context, [Fault("request_id", f"has over {REQUEST_ID_MAX} characters")])
+            await invalid(context, [Fault("request_id", f"has over {REQUEST_ID_MAX} characters")])
         request_id = request.request_id or uuid.uuid4().hex
         try:
             task = await self._book.trigger(request.name, request_id)
@@ -187,7 +185,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         if len(record.state.backfills) >= BACKFILLS_MAX:
             await _conflict(context, f"{BACKFILLS_MAX} back-fills of it are under way")
         if faults:
-            await _invalid(context, faults)
+            await invalid(context, faults)
         # Looking back over thousands of times takes a while.
         asked = await asyncio.to_thread(
             decision.backfill_of,
@@ -199,7 +197,7 @@ class ScheduleServicer(pb_grpc.ScheduleServiceServicer):
         )
         if asked.left > BACKFILL_TIMES_MAX:
             text = f"there are more than {BACKFILL_TIMES_MAX} times"
-            await _invalid(context, [Fault("end_time", text)])
+            await invalid(context, [Fault("end_time", text)])
         if asked.left and not request.validate_only:
             await self._change(request.name, context, lambda state: decision.asked(state, asked))
         return pb.BackfillScheduleResponse(count=asked.left)
@@ -260,22 +258,11 @@ def _message(
 
 async def _check_note(note: str, context: Context) -> None:
     if len(note) > NOTE_MAX:
-        await _invalid(context, [Fault("note", f"has over {NOTE_MAX} characters")])
-
-
-async def _invalid(context: Context, faults: list[Fault], prefix: str = "") -> NoReturn:
-    request = error_details_pb2.BadRequest()
-    for fault in faults:
-        request.field_violations.add(field=prefix + fault.field, description=fault.description)
-    text = "; ".join(f"{fault.field}: {fault.description}" for fault in faults)
-    refusal = errors.new_status(
-        grpc.StatusCode.INVALID_ARGUMENT, errors.Reason.INVALID_REQUEST, text, {}, request
-    )
-    await _refuse(context, refusal)
+        await invalid(context, [Fault("note", f"has over {NOTE_MAX} characters")])
 
 
 async def _not_found(context: Context, name: str) -> NoReturn:
-    await _abort(
+    await abort(
         context,
         grpc.StatusCode.NOT_FOUND,
         errors.Reason.SCHEDULE_NOT_FOUND,
@@ -286,31 +273,9 @@ async def _not_found(context: Context, name: str) -> NoReturn:
 
 async def _conflict(context: Context, text: str) -> NoReturn:
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.STATE_CONFLICT
-    await _abort(context, code, reason, text, {})
+    await abort(context, code, reason, text)
 
 
 async def _contended(context: Context, name: str) -> NoReturn:
     code, reason = grpc.StatusCode.ABORTED, errors.Reason.VERSION_MISMATCH
-    await _abort(context, code, reason, f"others write schedule {name}", {"schedule": name})
-
-
-async def _abort(
-    context: Context,
-    code: grpc.StatusCode,
-    reason: errors.Reason,
-    text: str,
-    metadata: dict[str, str],
-) -> NoReturn:
-    await _refuse(context, errors.new_status(code, reason, text, metadata))
-
-
-async def pass_on(context: Context, error: grpc.aio.AioRpcError) -> NoReturn:
-    """An answer of the broker, or one in its place, as it was."""
-    found = errors.status(error)
-    if found is not None:
-        await _refuse(context, found)
-    await context.abort(error.code(), error.details() or "")
-
-
-async def _refuse(context: Context, refusal: status_pb2.Status) -> NoReturn:
-    await context.abort_with_status(rpc_status.to_status(refusal))
+    await abort(context, code, reason, f"others write schedule {name}", {"schedule": name})
