@@ -275,7 +275,9 @@ impl Workers {
         self.unlist(number);
         let worker = &mut self.slab[number];
         let old = std::mem::replace(&mut worker.class, class);
+        let offer = std::mem::take(&mut worker.offer);
         worker.positions = positions;
+        self.classes.replace(old, &offer, &Offer::default());
         self.classes.joined(class);
         self.classes.left(old);
         self.refresh(number);
