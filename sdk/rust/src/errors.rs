@@ -106,7 +106,9 @@ pub fn code_of(reason: ErrorReason) -> Code {
         ErrorReason::LeaseLost | ErrorReason::VersionMismatch | ErrorReason::LeadershipLost => {
             Code::Aborted
         }
-        ErrorReason::QueueFull | ErrorReason::SlowReader => Code::ResourceExhausted,
+        ErrorReason::QueueFull | ErrorReason::SlowReader | ErrorReason::TooMany => {
+            Code::ResourceExhausted
+        }
         ErrorReason::BreakerOpen
         | ErrorReason::Draining
         | ErrorReason::SchedulerUnavailable
@@ -124,6 +126,8 @@ pub fn code_of(reason: ErrorReason) -> Code {
         ErrorReason::TaskNotFound
         | ErrorReason::QueueNotFound
         | ErrorReason::ScheduleNotFound
+        | ErrorReason::RolloutNotFound
+        | ErrorReason::LimitNotFound
         | ErrorReason::FlagNotFound => Code::NotFound,
         ErrorReason::TaskCancelled => Code::Cancelled,
         ErrorReason::TaskExpired | ErrorReason::AttemptTimedOut => Code::DeadlineExceeded,

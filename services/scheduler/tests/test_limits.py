@@ -95,6 +95,7 @@ async def test_it_is_in_force_on_return_and_is_cleared(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await limits.ClearLimit(pb.ClearLimitRequest(method=PLACE), timeout=20)
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        assert errors.reason(refused.value) == errors.Reason.LIMIT_NOT_FOUND
         # Of a service, those too that nobody has set.
         of_service = await limits.ListLimits(pb.ListLimitsRequest(service=SERVICE), timeout=20)
         assert [each.method for each in of_service.methods] == [PLACE]
@@ -181,5 +182,5 @@ async def test_a_method_without_a_contract_has_no_limits(
     async with service(scheduler) as limits:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await limits.SetLimit(wanted(concurrency=1), timeout=20)
-    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert errors.reason(refused.value) == errors.Reason.METHOD_UNKNOWN

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from plait import errors
 from plait.control.v1 import control_service_pb2 as control_pb
 from plait.control.v1 import directory_service_pb2 as directory
 from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
@@ -180,6 +181,7 @@ async def test_what_cannot_be_is_refused(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await service.get()
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert errors.reason(caught.value) == errors.Reason.ROLLOUT_NOT_FOUND
 
 
 async def test_one_at_a_time(broker: FakeBroker, scheduler: RunningScheduler):

@@ -191,6 +191,6 @@ def _timestamp(milliseconds: int) -> Timestamp:
 
 
 async def _unknown(context: Context, method: str) -> NoReturn:
-    code, reason = grpc.StatusCode.NOT_FOUND, errors.Reason.METHOD_UNKNOWN
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.METHOD_UNKNOWN
     text = f"no contract in force has {method}"
     await abort(context, code, reason, text, {"method": method})
