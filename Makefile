@@ -76,7 +76,7 @@ test-rust: build-dev setup ## Test the Rust crates
 test-typescript: setup build-dev ## Test the TypeScript package
 	PLAIT_BIN=$(CURDIR)/build/dev .ci/typescript.sh test
 test-system: setup build-dev ## Test the processes together
-	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 3 tests/system
+	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 4 tests/system
 test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
 system: test-system ## The same as test-system
