@@ -1,9 +1,10 @@
 """The rollout loop: takes steps that are due, and takes a version back that does badly."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from plait_scheduler.broker.key_value import VersionMismatchError
+from plait_scheduler.domain.call_load import Load
 from plait_scheduler.domain.events import Figures
 from plait_scheduler.domain.rollout import Rollout, State, advance, roll_back
 from plait_scheduler.domain.rollout_evidence import verdict
@@ -21,9 +22,18 @@ class RolloutLoop(Loop):
 
     name = "rollout"
 
-    def __init__(self, book: RolloutBook, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        book: RolloutBook,
+        take_loads: Callable[[], Mapping[str, Load]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`take_loads`: what clients reported of direct calls since it was asked for last, by
+        cluster.
+        """
         super().__init__()
         self._book = book
+        self._take_loads = take_loads
         self._now_ms = now_ms
         self._inbox: asyncio.Queue[Figures] = asyncio.Queue(INBOX_MAX)
         self._next: Figures | None = None
@@ -40,6 +50,8 @@ class RolloutLoop(Loop):
         while not self._inbox.empty():
             self._inbox.get_nowait()
         self._book.reset()
+        # What was reported while nobody looked is of shares that nobody knows.
+        self._take_loads()
         # The broker is told what is in force, whatever happens.
         self._inbox.put_nowait(Figures(0, ()))
 
@@ -52,7 +64,7 @@ class RolloutLoop(Loop):
         if figures is None:
             return {"told": told}
         now_ms = self._now_ms()
-        self._book.observe(now_ms, figures.splits)
+        self._book.observe(now_ms, figures.splits, self._take_loads())
         counts = {"told": int(told), "steps": 0, "rolled_back": 0}
         for rollout in self._book.all():
             if rollout.state is not State.RUNNING:
