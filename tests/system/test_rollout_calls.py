@@ -7,6 +7,8 @@ import collections
 import contextlib
 import json
 import math
+import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,16 @@ async def ended(caller: Process) -> dict[str, int]:
     return found
 
 
+async def shown(mesh: Mesh) -> str:
+    """`plait rollout get`, for people."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "plait.cli", "rollout", "get", ECHO, "--address", mesh.address),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    stdout, _ = await process.communicate()
+    return stdout.decode()
+
+
 async def test_a_version_whose_direct_calls_fail_is_rolled_back(watched: Mesh):
     async with (
         worker(watched, "old", "1"),
@@ -96,6 +108,9 @@ async def test_a_version_whose_direct_calls_fail_is_rolled_back(watched: Mesh):
         assert "failedCalls" not in found["others"]
         # There were no tasks.
         assert "attempts" not in found["others"]
+        text = await shown(watched)
+        assert f"  why       {found['reason']}" in text
+        assert re.search(r"  others    .* 0 of [0-9]+ direct calls failed", text)
         # Everybody met the new version, and the others did not fail.
         for answers in (of_plain, of_sdk, *[await ended(each) for each in from_go]):
             assert {each.casefold() for each in answers} == {"old", FAILED.casefold()}, answers
