@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 import pytest_asyncio
 
 from testing.v1 import echo_pb2, echo_pb2_grpc
@@ -24,6 +25,8 @@ from tests.system.direct import ECHO, WAIT_S, answered_by, channel, direct, name
 from tests.system.test_direct_calls import plain_call, steady_go
 from tests.system.test_rollouts import rollout
 
+# Callers leave other processes little of the machine.
+pytestmark = pytest.mark.timeout(180)
 # Calls of each client; a share is within so many standard deviations.
 CALLS, SIGMAS = 1_000, 5
 FAILED = "INTERNAL: as told"
@@ -139,25 +142,25 @@ async def test_real_clients_divide_their_calls_and_lose_none(watched: Mesh):
         stubs: list[Any] = [echo_pb2_grpc.EchoServiceStub(opened), direct(caller)]
         await answered_by(stubs[0], "old", "new")
 
-        async def by_all(*wanted: str) -> list[dict[str, int]]:
+        async def by_all(*wanted: str, count: int = 100) -> list[dict[str, int]]:
             """Who answers the clients of both languages, without an SDK and with it, once those are
             called who are to be."""
             for stub in stubs:
                 await answered_by(stub, *wanted)
-            from_python = [await names(stub, CALLS) for stub in stubs]
-            from_go = [await plain_call(watched, "go", CALLS, *how) for how in ((), ("-direct",))]
+            from_python = [await names(stub, count) for stub in stubs]
+            from_go = [await plain_call(watched, "go", count, *how) for how in ((), ("-direct",))]
             return [*from_python, *from_go]
 
         await rollout(watched, "start", ECHO, "--to", "2")
-        assert await by_all("old") == [{"old": CALLS}] * 4
+        assert await by_all("old") == [{"old": 100}] * 4
         await rollout(watched, "set", ECHO, "--percent", "20")
-        for answers in await by_all("old", "new"):
+        for answers in await by_all("old", "new", count=CALLS):
             within(answers, 0.2)
         from_go = [await steady_go(watched), await steady_go(watched, "-direct")]
         async with steady(stubs[0]) as of_plain, steady(stubs[1]) as of_sdk:
             await rollout(watched, "promote", ECHO)
-            assert await by_all("new") == [{"new": CALLS}] * 4
+            assert await by_all("new") == [{"new": 100}] * 4
             await rollout(watched, "abort", ECHO)
-            assert await by_all("old") == [{"old": CALLS}] * 4
+            assert await by_all("old") == [{"old": 100}] * 4
         for answers in (of_plain, of_sdk, *[await ended(each) for each in from_go]):
             assert answers.keys() == {"old", "new"}, answers
