@@ -4817,10 +4817,10 @@ pub struct Rollout {
     /// Why it is as it is, for people.
     #[prost(string, tag = "12")]
     pub reason: ::prost::alloc::string::String,
-    /// Attempts of the version since its share was set last, as far as this scheduler saw them, at most of 5 minutes.
+    /// What the version did since its share was set last, as far as this scheduler saw it, at most in 5 minutes.
     #[prost(message, optional, tag = "13")]
     pub own: ::core::option::Option<RolloutSide>,
-    /// Those of other versions.
+    /// What other versions did.
     #[prost(message, optional, tag = "14")]
     pub others: ::core::option::Option<RolloutSide>,
     /// What went before, the latest last; at most 50.
@@ -4848,6 +4848,12 @@ pub struct RolloutSide {
     /// The time that 90 % stay within, roughly.
     #[prost(message, optional, tag = "5")]
     pub p90: ::core::option::Option<::prost_types::Duration>,
+    /// Direct calls as clients report them, each attempt of a call for itself; not among the attempts above.
+    #[prost(uint64, tag = "6")]
+    pub calls: u64,
+    /// Those that failed, or that a client held back because too many were under way.
+    #[prost(uint64, tag = "7")]
+    pub failed_calls: u64,
 }
 /// Something that happened to a rollout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

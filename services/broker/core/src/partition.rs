@@ -252,6 +252,7 @@ impl Partition {
     pub fn dispatch(&mut self, now: Millis, entropy: u64, step: &mut Step) {
         let now = self.clock(now);
         self.live.seed(entropy);
+        self.sort_sides();
         self.assign(now, step);
         self.settle(step);
     }

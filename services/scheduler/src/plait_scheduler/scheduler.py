@@ -116,7 +116,8 @@ class Scheduler:
         self._plane = ControlPlane()
         self._faults = Faults(self._key_value, now_ms)
         rollouts = RolloutBook(self._key_value, control)
-        self._rollout = RolloutLoop(rollouts, now_ms)
+        loads = Loads()
+        self._rollout = RolloutLoop(rollouts, loads.take, now_ms)
         self._mesh = MeshLoop(
             contracts.policies, self._faults, rollouts, self._plane.publish, now_ms
         )
@@ -152,7 +153,6 @@ class Scheduler:
             (now_ms, monotonic_ms),
         )
         doors = Doors(self._leads, self._leader)
-        loads = Loads()
         servicers = Servicers(
             DirectoryServicer(
                 self._directory,

@@ -188,7 +188,9 @@ def _step(rollout: pb.Rollout, number: int) -> str:
 def _side(name: str, side: pb.RolloutSide) -> str:
     times = f", 90 % within {duration(side.p90)}" if side.HasField("p90") else ""
     workers = f"{side.workers} worker{'' if side.workers == 1 else 's'}"
-    return f"  {name:<9} {workers}, {side.failed} of {side.attempts} attempts failed{times}"
+    attempts = f"{side.failed} of {side.attempts} attempts failed{times}"
+    calls = f", {side.failed_calls} of {side.calls} direct calls failed" if side.calls else ""
+    return f"  {name:<9} {workers}, {attempts}{calls}"
 
 
 def _text(time: Timestamp) -> str:

@@ -65,6 +65,8 @@ pub(crate) struct Method {
     gate: Gate,
     /// How its tasks are divided between versions, if they are.
     pub(super) cut: Option<Cut>,
+    /// Of each ready list the part that may stand on the wrong side, since the cut has changed.
+    pub(super) unsorted: [List; PRIORITIES],
     /// Its second list, or NONE.
     pub(crate) second: u32,
     /// Itself, or of a second list the route.
@@ -161,6 +163,8 @@ pub(crate) struct Methods {
     pub(crate) by_name: BTreeMap<Arc<str>, u32>,
     /// Ready lists that were empty and are not any more; taken by the dispatcher.
     pub(crate) woken: Vec<(u32, u8)>,
+    /// Routes of which tasks may stand on the wrong side.
+    pub(crate) unsorted: BTreeSet<u32>,
     pub(crate) limiters: Limiters,
     /// How often a method got another latency class.
     pub(crate) latency_changes: u64,
@@ -391,7 +395,7 @@ impl Methods {
         }
     }
 
-    fn wake_method(&mut self, number: u32) {
+    pub(super) fn wake_method(&mut self, number: u32) {
         let method = &self.methods[number as usize];
         for priority in 0..=PRIORITY_MAX {
             if !method.ready[usize::from(priority)].is_empty() {
@@ -606,10 +610,16 @@ impl Methods {
         }
     }
 
-    /// The first task of a ready list, or NONE.
+    /// The first task of a ready list, or NONE: also while it may belong to the other side.
     pub(crate) fn first_ready(&self, number: u32, priority: u8) -> u32 {
         self.methods.get(number as usize).map_or(NONE, |method| {
-            method.ready[usize::from(priority.min(PRIORITY_MAX))].first
+            let at = usize::from(priority.min(PRIORITY_MAX));
+            let first = method.ready[at].first;
+            if first == method.unsorted[at].first {
+                NONE
+            } else {
+                first
+            }
         })
     }
 }
@@ -637,6 +647,7 @@ fn method(policy: MethodPolicy, queue: u32, names: (Arc<str>, u32), route: u32) 
         totals: Totals::default(),
         gate: Gate::default(),
         cut: None,
+        unsorted: [List::default(); PRIORITIES],
         second: NONE,
         route,
     }

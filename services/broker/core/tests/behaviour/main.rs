@@ -30,6 +30,7 @@ mod routes;
 mod sessions;
 mod shares;
 mod splits;
+mod splits_property;
 mod tenants;
 mod unloading;
 mod worker_gates;

@@ -1,8 +1,9 @@
 """The rollout loop: takes steps that are due, and takes a version back that does badly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from plait_scheduler.broker.key_value import VersionMismatchError
+from plait_scheduler.domain.call_load import Load
 from plait_scheduler.domain.events import Figures
 from plait_scheduler.domain.rollout import Rollout, State, advance, roll_back
 from plait_scheduler.domain.rollout_evidence import verdict
@@ -18,9 +19,18 @@ class RolloutLoop(Loop):
 
     name = "rollout"
 
-    def __init__(self, book: RolloutBook, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        book: RolloutBook,
+        take_loads: Callable[[], Mapping[str, Load]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`take_loads`: what clients reported of direct calls since it was asked for last, by
+        cluster.
+        """
         super().__init__()
         self._book = book
+        self._take_loads = take_loads
         self._now_ms = now_ms
         self._inbox = Inbox()
 
@@ -32,6 +42,8 @@ class RolloutLoop(Loop):
         """A new observation begins."""
         self._inbox.clear()
         self._book.reset()
+        # What was reported while nobody looked is of shares that nobody knows.
+        self._take_loads()
         # The broker is told what is in force, whatever happens.
         self._inbox.add(Figures(0, ()))
 
@@ -44,7 +56,7 @@ class RolloutLoop(Loop):
         if figures is None:
             return {"told": told}
         now_ms = self._now_ms()
-        self._book.observe(now_ms, figures.splits)
+        self._book.observe(now_ms, figures.splits, self._take_loads())
         counts = {"told": int(told), "steps": 0, "rolled_back": 0}
         for rollout in self._book.all():
             if rollout.state is not State.RUNNING:

@@ -9,13 +9,14 @@ from plait.control.v1 import breaker_service_pb2 as breaker_pb
 from plait.control.v1 import directory_service_pb2 as pb
 from plait.control.v1 import directory_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.times import to_duration, to_timestamp
+from plait_scheduler.domain.call_load import Load
 from plait_scheduler.domain.directory import Directory, WorkerEntry
 from plait_scheduler.domain.routes import method_of
 from plait_scheduler.domain.worker_gates import WorkerGates
 from plait_scheduler.servicers.breaker import STATES
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.xds.control_plane import ControlPlane, Rejection
-from plait_scheduler.xds.load import Load, Loads
+from plait_scheduler.xds.load import Loads
 
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
