@@ -91,7 +91,8 @@ impl Partition {
 
     fn cut(&mut self, route: u32, cut: Option<Cut>) {
         let tasks = &mut self.state.tasks;
-        self.state.methods.divide(tasks, route, cut);
+        let now = self.state.time;
+        self.state.methods.divide(tasks, route, cut, now);
     }
 
     /// Finds out anew who serves each side of each route that is divided.

@@ -8,7 +8,7 @@ use super::methods::{Methods, PRIORITY_MAX};
 use super::slab::NONE;
 use super::table::TaskTable;
 use super::task::Task;
-use crate::ids::TaskId;
+use crate::ids::{Millis, TaskId};
 use crate::split::{Cut, Sticky};
 
 /// How far a child's root is looked for. A flow deeper than that is taken from there on.
@@ -63,7 +63,13 @@ impl Methods {
 
     /// Divides the tasks of a route from now on, or not any more, and moves those that wait on the wrong side. It costs
     /// what waits in its ready lists.
-    pub(crate) fn divide(&mut self, tasks: &mut TaskTable, route: u32, cut: Option<Cut>) {
+    pub(crate) fn divide(
+        &mut self,
+        tasks: &mut TaskTable,
+        route: u32,
+        cut: Option<Cut>,
+        now: Millis,
+    ) {
         let second = self.get(route).second;
         if self.get(route).cut == cut || (second == NONE && cut.is_none()) {
             return;
@@ -82,9 +88,12 @@ impl Methods {
                 }
             }
         }
+        if self.get(route).turns.is_some() {
+            return self.stand_again(tasks, &wrong, now);
+        }
         let (mut lists, _) = self.lists(tasks);
         for slot in wrong {
-            lists.remove(slot);
+            lists.remove(slot, false);
             lists.push(slot);
         }
     }

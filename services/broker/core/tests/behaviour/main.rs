@@ -32,5 +32,6 @@ mod shares;
 mod splits;
 mod tenants;
 mod unloading;
+mod weights;
 mod worker_gates;
 mod workers;
