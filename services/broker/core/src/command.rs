@@ -129,9 +129,9 @@ pub enum Command {
         splits: Vec<Split>,
         record: Bytes,
     },
-    /// All weights of keys of a method from now on, whether it is known or not; answered by `Reply::Done`. `record` is the
-    /// same as the shell encodes it, kept under [`WEIGHTS_PREFIX`](crate::weight::WEIGHTS_PREFIX) and the method for
-    /// [`restore_weights`](crate::Partition::restore_weights).
+    /// All weights of keys of a method from now on, whether it is known or not; answered by `Reply::Done`. `record` is
+    /// the same as the shell encodes it, kept under [`WEIGHTS_PREFIX`](crate::weight::WEIGHTS_PREFIX) and the method
+    /// for [`restore_weights`](crate::Partition::restore_weights).
     SetWeights {
         tag: ReplyTag,
         method: Arc<str>,
@@ -162,8 +162,8 @@ pub enum Command {
         expected: Option<u64>,
     },
     /// A scheduler's command: `SetWindows`, `SetGates`, `SetWorkerGates`, `SetSplits`, `SetWeights`, `ApplyPolicies`,
-    /// `KvPut` or `KvDelete`, done only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered
-    /// by `Reply::Fenced`.
+    /// `KvPut` or `KvDelete`, done only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch;
+    /// else answered by `Reply::Fenced`.
     Fenced {
         tag: ReplyTag,
         epoch: u64,

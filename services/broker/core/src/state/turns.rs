@@ -34,8 +34,8 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// Where a key begins that comes now: after those that have waited at the tag served last, and those that came before
-    /// it; but no more than a start later.
+    /// Where a key begins that comes now: after those that have waited at the tag served last, and those that came
+    /// before it; but no more than a start later.
     fn fresh(&self, weight: u32) -> Tag {
         let later = self.came.saturating_mul(u64::from(weight)).min(FINE - 2);
         self.now.of_weight(weight).after(1 + later)

@@ -44,7 +44,8 @@ impl Methods {
         }
     }
 
-    /// Gives the keys of a method their weights, in turns that nobody has had. None of its tasks stands in a ready list.
+    /// Gives the keys of a method their weights, in turns that nobody has had. None of its tasks stands in a ready
+    /// list.
     pub(super) fn weigh_keys(&mut self, family: u32) {
         let first = self.get(family);
         let weights = self.weights.get(&first.path).filter(|_| first.keyed);
