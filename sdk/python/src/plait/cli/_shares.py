@@ -4,15 +4,13 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from plait import _wire, errors
 from plait.cli._api import Api
-from plait.cli._command import Exit, Stop, split_method
+from plait.cli._command import Exit, method_path
 from plait.cli._output import age, span
 from plait.cli._person import myself
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.cli._time import span_of
 from plait.control.v1 import share_service_pb2 as pb
 from plait.control.v1 import share_service_pb2_grpc as pb_grpc
@@ -23,21 +21,14 @@ _COLUMNS = ("METHOD", "KEY", "WEIGHT", "FOR", "SET", "BY", "REASON")
 @contextlib.asynccontextmanager
 async def _shares(api: Api) -> AsyncIterator["pb_grpc.ShareServiceAsyncStub"]:
     """The scheduler's service."""
-    address = await scheduler_address(api)
-    async with _wire.open_channel(address) as channel:
-        try:
-            yield pb_grpc.ShareServiceStub(channel)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE and errors.reason(error) is None:
-                text = f"cannot reach the scheduler at {address}: {error.details()}"
-                raise Stop(Exit.UNREACHABLE, text) from error
-            raise
+    async with scheduler_channel(api) as channel:
+        yield pb_grpc.ShareServiceStub(channel)
 
 
 async def set_share(api: Api, method: str, said: Mapping[str, Any]) -> Exit:
     """Shows the weight as it is then."""
     request = pb.SetShareRequest(
-        method=_path(method),
+        method=method_path(method),
         key=said["key"],
         weight=said["weight"],
         reason=said["reason"],
@@ -53,7 +44,7 @@ async def set_share(api: Api, method: str, said: Mapping[str, Any]) -> Exit:
 
 async def list_shares(api: Api, method: str | None) -> Exit:
     """A line for each key."""
-    request = pb.ListSharesRequest(method=_path(method) if method else "")
+    request = pb.ListSharesRequest(method=method_path(method) if method else "")
     async with _shares(api) as service:
         answer = await service.ListShares(request, timeout=api.timeout)
     rows = (
@@ -74,7 +65,7 @@ async def list_shares(api: Api, method: str | None) -> Exit:
 
 async def clear_share(api: Api, method: str, key: str) -> Exit:
     """Says that the key has no weight any more."""
-    request = pb.ClearShareRequest(method=_path(method), key=key)
+    request = pb.ClearShareRequest(method=method_path(method), key=key)
     async with _shares(api) as service:
         answer = await service.ClearShare(request, timeout=api.timeout)
     api.output.item(answer, f"{method.lstrip('/')} {key}: weight 1")
@@ -95,7 +86,3 @@ def _left(found: pb.Share) -> str:
     now = Timestamp()
     now.GetCurrentTime()
     return span(max(0.0, (found.expire_time.ToNanoseconds() - now.ToNanoseconds()) / 1e9))
-
-
-def _path(method: str) -> str:
-    return "/" + "/".join(split_method(method))

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait.control.v1 import control_service_pb2 as control_pb
 from plait.control.v1 import rollout_service_pb2 as pb
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration
 from plait_scheduler.domain.rollout import Plan, Rollback, Rollout, State, Step, Sticky
 from plait_scheduler.domain.rollout_evidence import Evidence, Sample
 

@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait import errors
 from plait.control.v1 import share_service_pb2 as pb
 from plait.control.v1 import share_service_pb2_grpc as pb_grpc
+from plait_scheduler.broker.times import to_timestamp
 from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.domain.shares import Share, takes_turns
 from plait_scheduler.servicers.doors import Doors
@@ -111,7 +110,7 @@ def _faults(request: pb.SetShareRequest) -> list[tuple[str, str]]:
     if not 1 <= request.weight <= WEIGHT_MAX:
         faults.append(("weight", f"is not within 1 to {WEIGHT_MAX}"))
     valid = request.HasField("valid_for")
-    if valid and not VALID_MS_MIN <= _milliseconds(request.valid_for) <= YEAR_MS:
+    if valid and not VALID_MS_MIN <= request.valid_for.ToMilliseconds() <= YEAR_MS:
         faults.append(("valid_for", "is not within 1 s to 365 days"))
     if len(request.reason) > REASON_MAX:
         faults.append(("reason", f"is longer than {REASON_MAX} characters"))
@@ -129,7 +128,7 @@ async def _without_turns(context: Context, method: str) -> NoReturn:
 def _share(request: pb.SetShareRequest, now_ms: int) -> Share:
     expire_ms = 0
     if request.HasField("valid_for"):
-        expire_ms = now_ms + _milliseconds(request.valid_for)
+        expire_ms = now_ms + request.valid_for.ToMilliseconds()
     return Share(
         method=request.method,
         key=request.key,
@@ -146,19 +145,11 @@ def _message(share: Share, *, effective: bool) -> pb.Share:
         method=share.method,
         key=share.key,
         weight=share.weight,
-        set_time=_timestamp(share.set_ms),
+        set_time=to_timestamp(share.set_ms),
         reason=share.reason,
         set_by=share.set_by,
         effective=effective,
     )
     if share.expire_ms:
-        message.expire_time.CopyFrom(_timestamp(share.expire_ms))
+        message.expire_time.CopyFrom(to_timestamp(share.expire_ms))
     return message
-
-
-def _milliseconds(duration: Duration) -> int:
-    return duration.seconds * 1000 + duration.nanos // 1_000_000
-
-
-def _timestamp(milliseconds: int) -> Timestamp:
-    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration
 from plait_scheduler.domain.mesh import AT
 from plait_xds import endpoint_pb2
 from plait_xds import load_stats_pb2 as pb
