@@ -11,6 +11,7 @@ use crate::policy::MethodPolicy;
 use crate::record::Record;
 use crate::split::Split;
 use crate::state::State;
+use crate::weight::Weights;
 use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -238,6 +239,13 @@ impl Partition {
     pub fn restore_splits(&mut self, splits: Vec<Split>, now: Millis) {
         let now = self.clock(now);
         self.enforce_splits(splits, now);
+    }
+
+    /// To be called after [`recovered`](Self::recovered), before anything is handed out: goes on with the weights of
+    /// `Command::SetWeights`, of one method.
+    pub fn restore_weights(&mut self, method: Arc<str>, weights: Weights, now: Millis) {
+        let now = self.clock(now);
+        self.enforce_weights((method, weights), now);
     }
 
     /// Takes one command. Adds to `step`.

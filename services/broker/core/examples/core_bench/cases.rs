@@ -83,6 +83,17 @@ pub(crate) fn shares(tasks: u64) {
         };
         at_once(&format!("shares: {what}"), shape, tasks);
     }
+    for weighted in [0, 1, 1_000] {
+        let shape = Shape {
+            limit_keys: 1_000,
+            limits: fair_by_key,
+            weighted,
+            ..Shape::default()
+        };
+        let keys = format!("1,000 keys, {weighted} with weights");
+        at_once(&format!("shares: {keys}"), shape, tasks);
+        drained(&format!("shares: backlog of {keys}"), shape, tasks);
+    }
     beside_backlog(
         "shares: others beside a hot tenant's backlog",
         fair_by_key,
@@ -90,6 +101,21 @@ pub(crate) fn shares(tasks: u64) {
         10_000,
         tasks,
     );
+}
+
+/// A backlog is handed out and settled: what a start costs while tasks of every key wait.
+fn drained(what: &str, shape: Shape, tasks: u64) {
+    let mut bench = Bench::new(shape);
+    bench.log = None;
+    for _ in 0..tasks / FRAME as u64 {
+        let submit = bench.frame();
+        bench.apply(vec![submit]);
+    }
+    let (done, spent) = timed(|| {
+        let step = bench.attach(1024);
+        bench.finish(step)
+    });
+    per_task(what, spent, done);
 }
 
 /// What it costs to divide a backlog between versions, and how long a partition stands still for a part of it.

@@ -96,7 +96,8 @@ impl Partition {
     /// Puts some of what waits on its side, where shares have changed.
     pub(crate) fn sort_sides(&mut self) {
         let tasks = &mut self.state.tasks;
-        self.state.methods.sort(tasks, SORTED_MAX);
+        let now = self.state.time;
+        self.state.methods.sort(tasks, SORTED_MAX, now);
     }
 
     /// Finds out anew who serves each side of each route that is divided.

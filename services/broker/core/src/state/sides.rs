@@ -9,7 +9,7 @@ use super::methods::{Method, Methods, PRIORITY_MAX};
 use super::slab::NONE;
 use super::table::TaskTable;
 use super::task::Task;
-use crate::ids::TaskId;
+use crate::ids::{Millis, TaskId};
 use crate::split::{Cut, Sticky};
 
 /// How far a child's root is looked for. A flow deeper than that is taken from there on.
@@ -79,7 +79,7 @@ impl Methods {
     }
 
     /// Looks at up to so many READY tasks of routes whose cut has changed, and moves those that are on the wrong side.
-    pub(crate) fn sort(&mut self, tasks: &mut TaskTable, most: usize) {
+    pub(crate) fn sort(&mut self, tasks: &mut TaskTable, most: usize, now: Millis) {
         let mut left = most;
         while left > 0
             && let Some(route) = self.unsorted.first().copied()
@@ -87,7 +87,7 @@ impl Methods {
             let lists = [route, self.get(route).second];
             for list in lists {
                 // Half of it, so that workers of both sides have something to begin with.
-                left -= self.sort_list(tasks, list, left.div_ceil(2));
+                left -= self.sort_list(tasks, list, left.div_ceil(2), now);
             }
             let is_sorted = |list: u32| self.get(list).unsorted.iter().all(List::is_empty);
             if lists.into_iter().all(is_sorted) {
@@ -99,7 +99,7 @@ impl Methods {
     }
 
     /// How many of a list were looked at.
-    fn sort_list(&mut self, tasks: &mut TaskTable, list: u32, most: usize) -> usize {
+    fn sort_list(&mut self, tasks: &mut TaskTable, list: u32, most: usize, now: Millis) -> usize {
         let cut = self.get(self.route_of(list)).cut;
         let mut looked = 0;
         for priority in (0..=PRIORITY_MAX).rev() {
@@ -112,9 +112,11 @@ impl Methods {
                 looked += 1;
                 if cut.is_some_and(|cut| cut.has(tasks, slot)) == tasks[slot].second {
                     self.methods[list as usize].pass(&tasks[slot], slot);
+                } else if self.get(list).turns.is_some() {
+                    self.stand_again(tasks, slot, now);
                 } else {
                     let (mut lists, _) = self.lists(tasks);
-                    lists.remove(slot);
+                    lists.remove(slot, false);
                     lists.push(slot);
                 }
             }

@@ -33,5 +33,6 @@ mod splits;
 mod splits_property;
 mod tenants;
 mod unloading;
+mod weights;
 mod worker_gates;
 mod workers;

@@ -5,15 +5,20 @@ use crate::harness::*;
 use bytes::Bytes;
 use plait_broker_core::command::*;
 use plait_broker_core::ids::*;
+use plait_broker_core::policy::{Limits, MethodPolicy};
 use plait_broker_core::split::{Split, Sticky, place_of};
+use plait_broker_core::weight::Weights;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const WORKERS: [ConnId; 2] = [ConnId(20), ConnId(30)];
 const SALT: &str = "r";
 /// More than two steps look at.
 const BACKLOG: usize = 10_000;
 const SLOTS: u32 = 40;
+/// Of a method whose keys take turns: of each key one task stands in a list, so more than two steps look at here, too.
+const KEYS: usize = 9_000;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -28,6 +33,8 @@ enum Act {
     End(usize, usize),
     /// A worker has room for more than a step looks at, and another share.
     Grow(usize, u32, u32),
+    /// Another share, and weights of some keys, from one on, in place of all others; of none: the last weight goes.
+    Weigh(u32, usize, usize, u32),
 }
 
 fn acts() -> impl Strategy<Value = Act> {
@@ -41,11 +48,19 @@ fn acts() -> impl Strategy<Value = Act> {
         3 => (0..2usize, 1..SLOTS as usize).prop_map(|(worker, count)| Act::End(worker, count)),
         1 => (0..2usize, 2_000..4_000u32, 1..10_000u32)
             .prop_map(|(worker, slots, share)| Act::Grow(worker, slots, share)),
+        3 => (1..10_000u32, 0..KEYS, prop_oneof![1 => Just(0), 5 => 1..KEYS], 1..1_000u32)
+            .prop_map(|(share, from, count, weight)| Act::Weigh(share, from, count, weight)),
     ]
+}
+
+fn key(number: usize) -> Arc<str> {
+    name(&format!("t{number}"))
 }
 
 struct World {
     h: Harness,
+    /// Keys take turns.
+    keyed: bool,
     share: u32,
     accepted: Vec<TaskId>,
     running: [BTreeMap<TaskId, Token>; 2],
@@ -53,9 +68,17 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(keyed: bool) -> Self {
+        let policy = MethodPolicy {
+            limits: Limits {
+                fair_by_key: keyed,
+                ..Limits::default()
+            },
+            ..policy(METHOD)
+        };
         let mut world = Self {
-            h: Harness::new(),
+            h: Harness::with_policies(config(), vec![policy]),
+            keyed,
             share: 0,
             accepted: Vec::new(),
             running: Default::default(),
@@ -117,8 +140,12 @@ impl World {
             session: SESSION,
             sequence: self.h.sequence,
         };
+        let key = |at: u64| self.keyed.then(|| key(at as usize % KEYS));
         let tasks = (0..count)
-            .map(|at| with(task(METHOD), options(at)))
+            .map(|at| SubmitTask {
+                limit_key: key(first + at as u64),
+                ..with(task(METHOD), options(at))
+            })
             .collect();
         self.apply(Command::Submit(Submit {
             origin,
@@ -193,6 +220,16 @@ impl World {
                 let conn = WORKERS[side];
                 self.apply(Command::WorkerResized { conn, slots });
             }
+            Act::Weigh(share, from, count, weight) => {
+                self.set(share);
+                let keys = (from..KEYS).take(count);
+                self.apply(Command::SetWeights {
+                    tag: ReplyTag(3),
+                    method: name(METHOD),
+                    weights: Weights::new(keys.map(|at| (key(at), weight))),
+                    record: Bytes::new(),
+                });
+            }
         }
     }
 
@@ -211,7 +248,7 @@ impl World {
 
 #[test]
 fn a_share_is_set_in_parts() {
-    let mut world = World::new();
+    let mut world = World::new(false);
     world.submit(BACKLOG);
     assert!(!world.is_due());
     world.set(2_500);
@@ -228,7 +265,7 @@ fn a_share_is_set_in_parts() {
 
 #[test]
 fn a_split_that_ends_while_parts_are_left_leaves_nothing_apart() {
-    let mut world = World::new();
+    let mut world = World::new(false);
     world.submit(BACKLOG);
     world.set(2_500);
     let effects = world.h.apply(Command::SetSplits {
@@ -256,8 +293,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn tasks_go_where_the_newest_share_says(acts in proptest::collection::vec(acts(), 1..40)) {
-        let mut world = World::new();
+    fn tasks_go_where_the_newest_share_says(
+        keyed: bool,
+        acts in proptest::collection::vec(acts(), 1..40),
+    ) {
+        let mut world = World::new(keyed);
         world.submit(BACKLOG);
         for act in acts {
             world.act(act);

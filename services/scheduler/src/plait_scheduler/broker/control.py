@@ -142,6 +142,14 @@ class Control:
         )
         return list(response.unknown)
 
+    async def set_weights(self, method: str, weights: Mapping[str, int]) -> None:
+        """Sets all weights of the keys of a method, durably."""
+        pairs = weights.items()
+        request = pb.SetWeightsRequest(
+            method=method, weights=[pb.KeyWeight(key=key, weight=weight) for key, weight in pairs]
+        )
+        await self._stub.SetWeights(request, timeout=CALL_SECONDS, metadata=self._epoch.metadata())
+
     async def _decide(self, request: pb.DecideContractRequest) -> None:
         async for attempt in bounded():
             with attempt:
