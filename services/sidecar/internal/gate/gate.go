@@ -98,6 +98,7 @@ func (g *Gate) Mode() (mode Mode, reason string, changed <-chan struct{}, retry 
 type Pass struct {
 	gate       *Gate
 	generation int64
+	among      int // Calls at once when it was given, with its own.
 }
 
 // Enter waits until the call may go to the server: for room as long as ctx lasts, for a server that
@@ -143,8 +144,7 @@ func (g *Gate) try() (pass *Pass, changed <-chan struct{}, err error) {
 	if !permit.Allow {
 		return nil, g.changed, g.unavailable(permit.RetryAfterMs)
 	}
-	g.room.take()
-	return &Pass{gate: g, generation: permit.Generation}, nil, nil
+	return &Pass{gate: g, generation: permit.Generation, among: g.room.take()}, nil, nil
 }
 
 // Leave gives the pass back with the outcome of the call. overloaded is true when the server said
@@ -154,7 +154,7 @@ func (p *Pass) Leave(err error) (overloaded bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	code := status.Code(err)
-	overloaded = g.room.give(code == codes.ResourceExhausted)
+	overloaded = g.room.give(p.among, code == codes.ResourceExhausted)
 	state, _ := g.breaker.Report(g.now(), p.generation, outcomeOf(code))
 	g.observe(state)
 	g.announce()
