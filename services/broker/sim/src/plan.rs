@@ -3,6 +3,7 @@
 
 use crate::dice::Dice;
 use crate::world::limits::Limiting;
+use crate::world::steering::Steering;
 use plait_broker_log::sim::Faults;
 
 /// One seed's rates. Times are microseconds unless a name says otherwise.
@@ -51,6 +52,7 @@ pub(crate) struct Plan {
     /// Whether finished tasks are soon forgotten, so that the log can let go of their payloads.
     pub(crate) brief: bool,
     pub(crate) limits: Limiting,
+    pub(crate) steering: Steering,
 }
 
 const MS: u64 = 1_000;
@@ -62,6 +64,7 @@ impl Plan {
         // Enough payload to fill several of the regions by which the log lets go of them.
         let bulky = dice.permille(60);
         let chaos = dice.range(2_500, 8_000) * MS;
+        let steering = Steering::draw(seed);
         Self {
             chaos,
             clients: dice.range(1, 3),
@@ -103,7 +106,8 @@ impl Plan {
             queue_tasks_max: one_of(dice, &[12, 1_000, 1_000]),
             finished_in_memory: one_of(dice, &[3, 20, 1_000_000]),
             brief: bulky || dice.permille(200),
-            limits: Limiting::draw(seed),
+            limits: Limiting::draw(seed).patient(steering.is_on()),
+            steering,
         }
     }
 

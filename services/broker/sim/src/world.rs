@@ -12,6 +12,7 @@ pub(crate) mod limits;
 mod operator;
 pub(crate) mod policies;
 mod restart;
+pub(crate) mod steering;
 mod story;
 pub(crate) mod submit;
 mod worker;
@@ -44,6 +45,9 @@ const START: Millis = 1_700_000_000_000;
 /// the time limit of an attempt of a flow.
 pub const REST_MS: u64 = 75_000;
 
+/// The same where no deadline ends what waits for long, as lines of slow tasks do.
+pub const PATIENT_REST_MS: u64 = 4 * REST_MS;
+
 /// Something that will happen.
 #[derive(Debug)]
 enum Action {
@@ -66,6 +70,8 @@ enum Action {
     Client(usize),
     Reconnect(Peer),
     Operator,
+    /// The scheduler, where it does more than an operator.
+    Steer,
     Edge(Name),
     Fault,
     DiskHeals,
@@ -173,6 +179,7 @@ struct World {
     crashes: u64,
     worker_crashes: u64,
     boot_attempts: u32,
+    rollout: steering::Rollout,
 }
 
 /// Runs one seed.
@@ -218,6 +225,7 @@ impl World {
             crashes: 0,
             worker_crashes: 0,
             boot_attempts: 0,
+            rollout: steering::Rollout::default(),
             plan,
         }
     }
@@ -241,6 +249,7 @@ impl World {
         let start = self.now;
         let operator = start + self.dice.span(self.plan.operator_every);
         self.at(operator, Action::Operator);
+        self.begin_steering();
         if let Some(every) = self.plan.fault_every {
             let fault = start + self.dice.span(every);
             self.at(fault, Action::Fault);
@@ -274,6 +283,7 @@ impl World {
             Action::Client(client) => self.client_acts(client),
             Action::Reconnect(peer) => self.reconnect(peer),
             Action::Operator => self.operator_acts(),
+            Action::Steer => self.steer(),
             Action::Edge(queue) => self.edge(&queue),
             Action::Fault => self.fault(),
             Action::DiskHeals => self.disk.set_faults(Faults::default()),

@@ -36,6 +36,10 @@ impl State {
             .kv
             .entries
             .iter()
+            .filter(|(key, _)| {
+                let lost = crate::mutant::is(crate::mutant::Mutant::SplitNotInSnapshot);
+                !lost || ***key != *crate::split::SPLITS_KEY
+            })
             .map(|(key, (value, version))| Record::KvPut {
                 key: Arc::clone(key),
                 value: value.clone(),

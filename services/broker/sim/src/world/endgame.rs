@@ -3,7 +3,7 @@
 use super::broker::Broker;
 use super::policies::QUEUES;
 use super::story::{told, unknown};
-use super::{Action, REST_MS, World};
+use super::{Action, PATIENT_REST_MS, REST_MS, World};
 use crate::check::Invariant;
 use crate::history::{Event, Task};
 use crate::points::Point;
@@ -62,11 +62,16 @@ impl World {
             self.rested = Some(self.now);
             return;
         }
-        if self.now > since + REST_MS * 1_000 {
+        let rest_ms = if self.plan.steering.is_on() {
+            PATIENT_REST_MS
+        } else {
+            REST_MS
+        };
+        if self.now > since + rest_ms * 1_000 {
             let discontent = self.clients.iter().filter(|client| !client.is_content());
             let discontent: Vec<String> = discontent.map(super::client::Client::describe).collect();
             let text = format!(
-                "no rest {REST_MS} ms after the last fault: {unfinished} unfinished, paused: {paused}, \
+                "no rest {rest_ms} ms after the last fault: {unfinished} unfinished, paused: {paused}, \
                  calls {:?}, clients {discontent:?}",
                 self.calls
             );

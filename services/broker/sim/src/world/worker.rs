@@ -48,6 +48,7 @@ struct Done {
 pub(super) struct Worker {
     pub(super) name: Name,
     methods: Vec<&'static str>,
+    version: &'static str,
     slots: u32,
     pub(super) conn: Option<ConnId>,
     welcomed: bool,
@@ -77,8 +78,11 @@ impl World {
         } else {
             sets[self.dice.below(4) as usize]
         };
+        // Any split leaves something to workers that are of no version.
+        let version = if healer { "" } else { self.some_version() };
         self.workers.push(Worker {
             name: format!("w{number}").into(),
+            version,
             methods: set.to_vec(),
             slots: if healer {
                 50
@@ -119,7 +123,7 @@ impl World {
         let mut held: Vec<(TaskId, Token)> = running.chain(done).collect();
         held.dedup();
         let attach = WorkerAttach {
-            version: "".into(),
+            version: entry.version.into(),
             conn,
             worker: entry.name.clone(),
             methods: entry
