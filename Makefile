@@ -80,8 +80,8 @@ test-system: setup build-dev ## Test the processes together
 test-tidy: setup ## Test the hygiene of the repository
 	$(PYTEST) tests/tidy
 system: test-system ## The same as test-system
-calls: setup build-dev ## Of the system tests those of calls, breakers, limits, schedules, schedulers and processes
-	PLAIT_BIN=$(CURDIR)/build/dev $(PYTEST) -n 2 tests/system/test_{call_,direct,break,lim,sched,superv,two_,vers}*.py
+calls: setup build-dev ## Of the system tests those of calls and of what the scheduler decides
+	$(PYTEST) -n 4 tests/system/test_{call,direct,*break,fair,*lim,plain,roll,sched,superv,two,vers}*.py
 interop: setup build-dev ## Run each conformance case with every pair of SDKs; PAIRS=--ring with some pairs
 	PLAIT_BIN=$(CURDIR)/build/dev .venv/bin/python -m interop.runner $(or $(PAIRS),--write)
 fault: setup build-dev ## Test under faults: the short forms of the campaigns, some minutes

@@ -20,6 +20,8 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/fuzz
 export CARGO_TARGET_DIR
+# Half the building; what runs for seconds need not be fast.
+[ "$seconds" != short ] || export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG=false
 # With a target named, build scripts and macros are built without these flags.
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --quiet --locked --release --target "$host" --manifest-path tests/fuzz/Cargo.toml

@@ -231,10 +231,11 @@ async def drive() -> None:
     stream = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), sys.stdin)
-    async with methods.dial() as channel:
+    # A session that fails takes the process with it, so that nobody waits for its answers.
+    async with methods.dial() as channel, asyncio.TaskGroup() as group:
         session = Session(channel)
         driver = Driver(Client(channel, session), sys.stdout.buffer)
-        keeping = asyncio.create_task(session.run())
+        keeping = group.create_task(session.run())
         try:
             while (request := await wire.read(stream, api.ClientRequest())) is not None:
                 driver.take(request)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import grpc
 from google.rpc import code_pb2
 
-from interop.reference import methods, statuses, submissions
+from interop.reference import methods, statuses, streams, submissions
 from interop.reference.submissions import Frame, Submission
 from plait.v1 import errors_pb2, task_pb2
 from plait.v1 import task_service_pb2 as tasks_api
@@ -107,27 +107,27 @@ class Session:
         call: Stream = self._stub.SubmitStream()
         try:
             hello = tasks_api.SessionHello(session=self._id, client="plait-reference/0.1.0")
-            await call.write(tasks_api.SubmitStreamRequest(hello=hello))
+            await streams.write(call, tasks_api.SubmitStreamRequest(hello=hello))
             first = await call.read()
             if not isinstance(first, tasks_api.SubmitStreamResponse):
-                await _ended(call)
+                await streams.ended(call)
                 return
             self._failures = 0
             if self._is_forgotten(first.welcome):
                 self._renumber()
                 return
             self._resume(first.welcome)
-            ends = {
-                asyncio.ensure_future(self._write(call)),
-                asyncio.ensure_future(self._read(call)),
-            }
+            writing = asyncio.create_task(self._write(call))
+            reading = asyncio.create_task(self._read(call))
             try:
-                done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({writing, reading}, return_when=asyncio.FIRST_COMPLETED)
+                if writing.done():
+                    await writing
+                # Whoever saw the end first, the broker has the last word.
+                await reading
             finally:
-                for end in ends:
-                    end.cancel()
-            for end in done:
-                await end
+                writing.cancel()
+                reading.cancel()
         finally:
             call.cancel()
 
@@ -160,10 +160,12 @@ class Session:
                 self._awaits.append(_await(numbers[begin : begin + NUMBERS_MAX], parent))
 
     async def _write(self, call: Stream) -> None:
+        """Until the stream is over."""
         while True:
             self._changed.clear()
             while (message := self._next()) is not None:
-                await call.write(message)
+                if not await streams.write(call, message):
+                    return
             await self._changed.wait()
 
     def _next(self) -> tasks_api.SubmitStreamRequest | None:
@@ -193,7 +195,7 @@ class Session:
                     self._accepted(said.accepted)
                 case "results":
                     self._results(said.results)
-        await _ended(call)
+        await streams.ended(call)
 
     def _accepted(self, said: tasks_api.SequencedAccepted) -> None:
         if said.HasField("retry_after"):
@@ -253,14 +255,3 @@ def _tell(future: "asyncio.Future[int] | asyncio.Future[bytes]", error: Exceptio
 
 def _await(numbers: list[int], parent: task_pb2.FlowParent | None) -> tasks_api.AwaitFrame:
     return tasks_api.AwaitFrame(tasks=numbers, parent=parent)
-
-
-async def _ended(call: Stream) -> None:
-    """Raises AioRpcError when the stream ended with a status that is not OK."""
-    if (code := await call.code()) is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            code,
-            await call.initial_metadata(),
-            await call.trailing_metadata(),
-            details=await call.details(),
-        )

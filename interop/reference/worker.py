@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import grpc
 from google.rpc import code_pb2
 
-from interop.reference import methods, statuses
+from interop.reference import methods, statuses, streams
 from interop.reference.attempt import Attempt, Lease
 from interop.reference.echo import Handler
 from interop.reference.holdings import Holdings
@@ -98,10 +98,10 @@ class Worker:
         broker is silent."""
         call: Stream = self._stub.Attach()
         try:
-            await call.write(workers_api.AttachRequest(hello=self._hello()))
+            await streams.write(call, workers_api.AttachRequest(hello=self._hello()))
             first = await call.read()
             if not isinstance(first, workers_api.AttachResponse):
-                await _ended(call)
+                await streams.ended(call)
                 return
             self._welcomed(first.welcome)
             interval_s = first.welcome.heartbeat_interval.ToTimedelta().total_seconds()
@@ -141,7 +141,8 @@ class Worker:
         while True:
             self._changed.clear()
             while (message := self._holdings.next()) is not None:
-                await call.write(message)
+                if not await streams.write(call, message):
+                    return
             if self._holdings.draining and self._holdings.empty:
                 self._empty.set()
             if self._leaving:
@@ -151,7 +152,9 @@ class Worker:
                 async with asyncio.timeout(interval_s):
                     await self._changed.wait()
             except TimeoutError:
-                await call.write(workers_api.AttachRequest(heartbeat=self._heartbeat()))
+                beat = workers_api.AttachRequest(heartbeat=self._heartbeat())
+                if not await streams.write(call, beat):
+                    return
 
     def _heartbeat(self) -> workers_api.WorkerHeartbeat:
         waiting = len(self._holdings.attempts) - len(self._running)
@@ -162,7 +165,7 @@ class Worker:
             async with asyncio.timeout(silence_s):
                 said = await call.read()
             if not isinstance(said, workers_api.AttachResponse):
-                await _ended(call)
+                await streams.ended(call)
                 return
             match said.WhichOneof("message"):
                 case "attempts":
@@ -245,14 +248,3 @@ class Worker:
             return statuses.error(code_pb2.UNKNOWN, "TimeoutError")
         except Exception as error:
             return statuses.error(code_pb2.UNKNOWN, f"{type(error).__name__}: {error}")
-
-
-async def _ended(call: Stream) -> None:
-    """Raises AioRpcError when the stream ended with a status that is not OK."""
-    if (code := await call.code()) is not grpc.StatusCode.OK:
-        raise grpc.aio.AioRpcError(
-            code,
-            await call.initial_metadata(),
-            await call.trailing_metadata(),
-            details=await call.details(),
-        )

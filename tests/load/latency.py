@@ -1,6 +1,6 @@
 """Latency of a critical method while background work saturates its worker.
 
-    python -m tests.load.latency                  some three minutes
+    python -m tests.load.latency                  some six minutes
     python -m tests.load.latency --seconds 5      a look
 
 A method is called at a steady rate and answers at once; another one of the same worker fills all of
@@ -37,11 +37,14 @@ CLASSES = {
     + " { option (plait.v1.task) = { latency_class: LATENCY_CLASS_CRITICAL }; }",
     SLEEP: f"{PATIENT} latency_class: LATENCY_CLASS_BACKGROUND",
 }
-LOADS = {
-    "sleeps": ("sleep",),
-    "burns the processors": ("burn", "0"),
-    "burns them, at nice 19": ("burn", "19"),
-}
+ROWS = (
+    ("sleeps", "sleep", False),
+    ("sleeps", "sleep", True),
+    ("burns the processors", "burn", False),
+    ("burns the processors", "burn", True),
+    ("burns them while nobody else wants them", "burn-idle", True),
+)
+"""The work, how the worker does it, and whether the methods have latency classes."""
 HEAD = (
     "| background work | latency classes | p50 idle | p50 beside it | p99 idle | p99 beside it"
     " | times the idle p99 | background tasks a second |\n|---|---|---|---|---|---|---|---|"
@@ -92,11 +95,11 @@ class Backlog:
         return self.done
 
 
-async def row(folder: Path, name: str, seconds: float, *, classes: bool) -> str:
+async def row(folder: Path, name: str, work: str, seconds: float, *, classes: bool) -> str:
     """One mesh: idle, then with the background work."""
     program = str(ROOT / "tests/support/busy_worker.py")
     async with Mesh(folder) as mesh:
-        worker = await mesh.start("busy", [sys.executable, program, str(SLOTS), *LOADS[name]])
+        worker = await mesh.start("busy", [sys.executable, program, str(SLOTS), work])
         await push(mesh, classes=classes)
         async with mesh.caller() as caller, plait.connect(mesh.address) as own:
             question = pb.InspectRequest()
@@ -114,14 +117,14 @@ async def row(folder: Path, name: str, seconds: float, *, classes: bool) -> str:
                 lambda: caller.echo.Inspect(question), Seen(), CALL_S, time.monotonic() + WARM_S
             )
             await measure()
-            work = asyncio.create_task(backlog.run())
+            background = asyncio.create_task(backlog.run())
             await eventually(backlog.count, lambda done: done >= 3 * SLOTS, 120.0)
             await elapse(WARM_S)
             before, began = backlog.done, time.monotonic()
             await measure()
             rate = (backlog.done - before) / (time.monotonic() - began)
-            work.cancel()
-            await asyncio.wait([work])
+            background.cancel()
+            await asyncio.wait([background])
             # So that the processes that burn end, too.
             await worker.terminate()
     if seen.failed:
@@ -146,13 +149,12 @@ def say(line: str) -> None:
 async def run(seconds: float) -> None:
     """All rows, one after the other."""
     say(HEAD)
-    for name in LOADS:
-        for classes in (False, True):
-            with tempfile.TemporaryDirectory() as folder:
-                say(await row(Path(folder), name, seconds, classes=classes))
+    for name, work, classes in ROWS:
+        with tempfile.TemporaryDirectory() as folder:
+            say(await row(Path(folder), name, work, seconds, classes=classes))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=15.0, help="of calls, idle and busy each")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of calls, idle and busy each")
     asyncio.run(run(parser.parse_args().seconds))

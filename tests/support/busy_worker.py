@@ -1,10 +1,11 @@
 """A worker whose Sleep keeps it busy, and whose Inspect answers at once.
 
     busy_worker.py SLOTS sleep
-    busy_worker.py SLOTS burn NICE
+    busy_worker.py SLOTS burn
+    busy_worker.py SLOTS burn-idle
 
 Sleep takes as long as its request says: asleep, or burning a processor in a process of its own, one
-for each slot, as nice as that.
+for each slot, which with `idle` has a processor only while nobody else wants it.
 """
 
 import asyncio
@@ -25,6 +26,11 @@ def burn(seconds: float) -> None:
     end = time.process_time() + seconds
     while time.process_time() < end:
         pass
+
+
+def give_way() -> None:
+    """From now on this process runs where nobody else would."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 class Busy(rpc.EchoServiceServicer):
@@ -49,9 +55,11 @@ class Busy(rpc.EchoServiceServicer):
         return pb.InspectResponse(attempt=plait.attempt().number)
 
 
-async def main(slots: int, burns: bool, nice: int) -> None:
+async def main(slots: int, work: str) -> None:
     """Until SIGTERM."""
-    pool = ProcessPoolExecutor(slots, initializer=os.nice, initargs=(nice,)) if burns else None
+    pool = None
+    if work != "sleep":
+        pool = ProcessPoolExecutor(slots, initializer=give_way if work == "burn-idle" else None)
     if pool:
         # All of its processes are there before it is ready.
         await asyncio.gather(
@@ -71,5 +79,4 @@ async def main(slots: int, burns: bool, nice: int) -> None:
 
 
 if __name__ == "__main__":
-    nice = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2] == "burn", nice))
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))

@@ -1,11 +1,12 @@
 """A worker or a client of a version of testing.v1.EchoService: whichever generated code comes first
 on PYTHONPATH.
 
-    versioned_echo.py worker
+    versioned_echo.py worker [VERSION]
     versioned_echo.py call METHOD REQUEST COUNT
 
-The worker serves Echo and Fail, and answers with all that its version knows. The client calls with
-a serialized request in hexadecimal, so often, and says what came back.
+The worker serves Echo and Fail, and answers with all that its contract knows; VERSION is what it
+announces of its program. The client calls with a serialized request in hexadecimal, so often, and
+says what came back.
 """
 
 import asyncio
@@ -38,10 +39,10 @@ def ready(**said: Any) -> None:
     sys.stdout.flush()
 
 
-async def work() -> None:
+async def work(version: str = "") -> None:
     """Until SIGTERM."""
     async with plait.connect() as client:
-        worker = client.worker(concurrency=8)
+        worker = client.worker(version=version, concurrency=8)
         servicer: Any = Echo  # the other methods are not implemented
         worker.serve(servicer(), rpc.add_EchoServiceServicer_to_server)
         running = asyncio.create_task(worker.run())
@@ -62,6 +63,6 @@ async def call(method: str, request: bytes, count: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "worker":
-        asyncio.run(work())
+        asyncio.run(work(*sys.argv[2:]))
     else:
         asyncio.run(call(sys.argv[2], bytes.fromhex(sys.argv[3]), int(sys.argv[4])))

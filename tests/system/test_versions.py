@@ -62,9 +62,9 @@ class Version:
         """Makes its code."""
         await command("gen", str(self.file), "-I", str(self.folder), "--out", str(self.folder))
 
-    async def worker(self) -> Process:
-        """A worker of it."""
-        return await self._start("worker")
+    async def worker(self, announced: str = "") -> Process:
+        """A worker of it, which announces this version of its program."""
+        return await self._start("worker", announced)
 
     async def call(self, method: str, request: bytes, count: int = 1) -> list[bytes]:
         """What a client of it is answered."""

@@ -1564,6 +1564,29 @@ pub struct SetLimitsResponse {
     #[prost(string, repeated, tag = "1")]
     pub unknown: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// Weights of the keys of one method.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SetWeightsRequest {
+    /// Full method path. Weights of one that is not known wait for it.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// At most 1,000, one a key. Every other key has the weight 1.
+    #[prost(message, repeated, tag = "2")]
+    pub weights: ::prost::alloc::vec::Vec<KeyWeight>,
+}
+/// How many turns a key has in a round.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyWeight {
+    /// The key, 1 to 256 bytes.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// 1 to 1000.
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
+}
+/// They are durable and in force.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWeightsResponse {}
 /// Windows of workers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetWindowsRequest {
@@ -1909,6 +1932,34 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("plait.control.v1.ControlService", "SetLimits"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+        /// hold until they are set again, also over a restart of the broker.
+        pub async fn set_weights(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetWeightsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWeightsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.ControlService/SetWeights",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("plait.control.v1.ControlService", "SetWeights"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1986,6 +2037,15 @@ pub mod control_service_server {
             request: tonic::Request<super::SetLimitsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetLimitsResponse>,
+            tonic::Status,
+        >;
+        /// Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+        /// hold until they are set again, also over a restart of the broker.
+        async fn set_weights(
+            &self,
+            request: tonic::Request<super::SetWeightsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWeightsResponse>,
             tonic::Status,
         >;
     }
@@ -2375,6 +2435,51 @@ pub mod control_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetLimitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.ControlService/SetWeights" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetWeightsSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::SetWeightsRequest>
+                    for SetWeightsSvc<T> {
+                        type Response = super::SetWeightsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetWeightsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::set_weights(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetWeightsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4817,10 +4922,10 @@ pub struct Rollout {
     /// Why it is as it is, for people.
     #[prost(string, tag = "12")]
     pub reason: ::prost::alloc::string::String,
-    /// Attempts of the version since its share was set last, as far as this scheduler saw them, at most of 5 minutes.
+    /// What the version did since its share was set last, as far as this scheduler saw it, at most in 5 minutes.
     #[prost(message, optional, tag = "13")]
     pub own: ::core::option::Option<RolloutSide>,
-    /// Those of other versions.
+    /// What other versions did.
     #[prost(message, optional, tag = "14")]
     pub others: ::core::option::Option<RolloutSide>,
     /// What went before, the latest last; at most 50.
@@ -4848,6 +4953,12 @@ pub struct RolloutSide {
     /// The time that 90 % stay within, roughly.
     #[prost(message, optional, tag = "5")]
     pub p90: ::core::option::Option<::prost_types::Duration>,
+    /// Direct calls as clients report them, each attempt of a call for itself; not among the attempts above.
+    #[prost(uint64, tag = "6")]
+    pub calls: u64,
+    /// Those that failed, or that a client held back because too many were under way.
+    #[prost(uint64, tag = "7")]
+    pub failed_calls: u64,
 }
 /// Something that happened to a rollout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5779,6 +5890,557 @@ pub mod rollout_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "plait.control.v1.RolloutService";
     impl<T> tonic::server::NamedService for RolloutServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// What is to hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetShareRequest {
+    /// Full method path, "/package.Service/Method".
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The value of the field that `fairness_key`, or the key of a limit, names; as text, 1 to 256 bytes.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// 1 to 1000.
+    #[prost(uint32, tag = "3")]
+    pub weight: u32,
+    /// For how long, 1 s to 365 days. Unset: until it is cleared.
+    #[prost(message, optional, tag = "4")]
+    pub valid_for: ::core::option::Option<::prost_types::Duration>,
+    /// Why; at most 1000 characters.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who sets it: "user@host", 1 to 200 characters. It is taken on trust.
+    #[prost(string, tag = "6")]
+    pub set_by: ::prost::alloc::string::String,
+}
+/// It holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetShareResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub share: ::core::option::Option<Share>,
+}
+/// The weight of one key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The key.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// Its weight, 1 to 1000.
+    #[prost(uint32, tag = "3")]
+    pub weight: u32,
+    /// When it was set.
+    #[prost(message, optional, tag = "4")]
+    pub set_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ends by itself; unset: it does not.
+    #[prost(message, optional, tag = "5")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who set it.
+    #[prost(string, tag = "7")]
+    pub set_by: ::prost::alloc::string::String,
+    /// Whether the keys of the method take turns by the contract in force; where not, the weight waits without effect.
+    #[prost(bool, tag = "8")]
+    pub effective: bool,
+}
+/// Which ones.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSharesRequest {
+    /// Only of this method; "": of any.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+}
+/// The weights.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSharesResponse {
+    /// By method and key.
+    #[prost(message, repeated, tag = "1")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
+}
+/// Which one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearShareRequest {
+    /// Full method path.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The key.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+}
+/// The key has the weight 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearShareResponse {}
+/// Generated client implementations.
+pub mod share_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// While keys of a method have tasks waiting, each gets as many starts as its weight says; a key that has none here has
+    /// the weight 1. Weights hold until they are cleared or their time is over, whatever contract is put in force meanwhile.
+    /// They are durable. UNAVAILABLE while the scheduler is not connected to the broker.
+    #[derive(Debug, Clone)]
+    pub struct ShareServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ShareServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ShareServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ShareServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ShareServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Gives a key a weight, in place of the one before. It is in force on return. FAILED_PRECONDITION with METHOD_UNKNOWN
+        /// where no contract has the method, and with STATE_CONFLICT where its keys take no turns; RESOURCE_EXHAUSTED with
+        /// TOO_MANY for one key more than 1,000 of a method, or 10,000 in all.
+        pub async fn set_share(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetShareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetShareResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.ShareService/SetShare",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.ShareService", "SetShare"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the weights that are set, by method and key.
+        pub async fn list_shares(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSharesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSharesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.ShareService/ListShares",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.ShareService", "ListShares"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a key the weight 1 again. NOT_FOUND with SHARE_NOT_FOUND where nobody gave it another one.
+        pub async fn clear_share(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearShareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearShareResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/plait.control.v1.ShareService/ClearShare",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("plait.control.v1.ShareService", "ClearShare"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod share_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ShareServiceServer.
+    #[async_trait]
+    pub trait ShareService: std::marker::Send + std::marker::Sync + 'static {
+        /// Gives a key a weight, in place of the one before. It is in force on return. FAILED_PRECONDITION with METHOD_UNKNOWN
+        /// where no contract has the method, and with STATE_CONFLICT where its keys take no turns; RESOURCE_EXHAUSTED with
+        /// TOO_MANY for one key more than 1,000 of a method, or 10,000 in all.
+        async fn set_share(
+            &self,
+            request: tonic::Request<super::SetShareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetShareResponse>,
+            tonic::Status,
+        >;
+        /// Lists the weights that are set, by method and key.
+        async fn list_shares(
+            &self,
+            request: tonic::Request<super::ListSharesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSharesResponse>,
+            tonic::Status,
+        >;
+        /// Gives a key the weight 1 again. NOT_FOUND with SHARE_NOT_FOUND where nobody gave it another one.
+        async fn clear_share(
+            &self,
+            request: tonic::Request<super::ClearShareRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearShareResponse>,
+            tonic::Status,
+        >;
+    }
+    /// While keys of a method have tasks waiting, each gets as many starts as its weight says; a key that has none here has
+    /// the weight 1. Weights hold until they are cleared or their time is over, whatever contract is put in force meanwhile.
+    /// They are durable. UNAVAILABLE while the scheduler is not connected to the broker.
+    #[derive(Debug)]
+    pub struct ShareServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ShareServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ShareServiceServer<T>
+    where
+        T: ShareService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/plait.control.v1.ShareService/SetShare" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetShareSvc<T: ShareService>(pub Arc<T>);
+                    impl<
+                        T: ShareService,
+                    > tonic::server::UnaryService<super::SetShareRequest>
+                    for SetShareSvc<T> {
+                        type Response = super::SetShareResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetShareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ShareService>::set_share(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetShareSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.ShareService/ListShares" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSharesSvc<T: ShareService>(pub Arc<T>);
+                    impl<
+                        T: ShareService,
+                    > tonic::server::UnaryService<super::ListSharesRequest>
+                    for ListSharesSvc<T> {
+                        type Response = super::ListSharesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSharesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ShareService>::list_shares(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSharesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plait.control.v1.ShareService/ClearShare" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClearShareSvc<T: ShareService>(pub Arc<T>);
+                    impl<
+                        T: ShareService,
+                    > tonic::server::UnaryService<super::ClearShareRequest>
+                    for ClearShareSvc<T> {
+                        type Response = super::ClearShareResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClearShareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ShareService>::clear_share(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClearShareSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ShareServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "plait.control.v1.ShareService";
+    impl<T> tonic::server::NamedService for ShareServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -2059,6 +2059,8 @@ pub enum ErrorReason {
     TooMany = 29,
     /// NOT_FOUND: no such feature flag; metadata "flag" is the name.
     FlagNotFound = 30,
+    /// NOT_FOUND: no operator has given the key a weight; metadata "method" and "key" name it.
+    ShareNotFound = 31,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2098,6 +2100,7 @@ impl ErrorReason {
             Self::LimitNotFound => "ERROR_REASON_LIMIT_NOT_FOUND",
             Self::TooMany => "ERROR_REASON_TOO_MANY",
             Self::FlagNotFound => "ERROR_REASON_FLAG_NOT_FOUND",
+            Self::ShareNotFound => "ERROR_REASON_SHARE_NOT_FOUND",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2134,6 +2137,7 @@ impl ErrorReason {
             "ERROR_REASON_LIMIT_NOT_FOUND" => Some(Self::LimitNotFound),
             "ERROR_REASON_TOO_MANY" => Some(Self::TooMany),
             "ERROR_REASON_FLAG_NOT_FOUND" => Some(Self::FlagNotFound),
+            "ERROR_REASON_SHARE_NOT_FOUND" => Some(Self::ShareNotFound),
             _ => None,
         }
     }

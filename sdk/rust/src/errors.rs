@@ -128,7 +128,8 @@ pub fn code_of(reason: ErrorReason) -> Code {
         | ErrorReason::ScheduleNotFound
         | ErrorReason::RolloutNotFound
         | ErrorReason::LimitNotFound
-        | ErrorReason::FlagNotFound => Code::NotFound,
+        | ErrorReason::FlagNotFound
+        | ErrorReason::ShareNotFound => Code::NotFound,
         ErrorReason::TaskCancelled => Code::Cancelled,
         ErrorReason::TaskExpired | ErrorReason::AttemptTimedOut => Code::DeadlineExceeded,
         ErrorReason::PayloadLost => Code::DataLoss,

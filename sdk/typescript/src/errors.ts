@@ -73,6 +73,8 @@ export const Reason = {
   TOO_MANY: "TOO_MANY",
   /** NOT_FOUND: no such feature flag. */
   FLAG_NOT_FOUND: "FLAG_NOT_FOUND",
+  /** NOT_FOUND: no operator has given the key a weight. */
+  SHARE_NOT_FOUND: "SHARE_NOT_FOUND",
 } as const;
 
 export type Reason = (typeof Reason)[keyof typeof Reason];

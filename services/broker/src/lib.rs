@@ -24,5 +24,6 @@ pub mod splits;
 pub mod states;
 pub mod status;
 pub mod threads;
+pub mod weights;
 
 pub use logging::start as start_logging;

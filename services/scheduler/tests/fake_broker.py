@@ -48,6 +48,7 @@ class State:
     splits: asyncio.Queue[list[control_pb.Split]] = field(default_factory=asyncio.Queue)
     worker_gates: asyncio.Queue[list[control_pb.WorkerGate]] = field(default_factory=asyncio.Queue)
     limits: asyncio.Queue[list[control_pb.MethodLimits]] = field(default_factory=asyncio.Queue)
+    weights: asyncio.Queue[control_pb.SetWeightsRequest] = field(default_factory=asyncio.Queue)
 
 
 class FakeBroker(
@@ -292,6 +293,14 @@ class FakeBroker(
         await self._check_epoch("SetLimits", context)
         self.state.limits.put_nowait(list(request.limits))
         return control_pb.SetLimitsResponse()
+
+    async def SetWeights(
+        self, request: control_pb.SetWeightsRequest, context: Context
+    ) -> control_pb.SetWeightsResponse:
+        await self._fail("SetWeights", context)
+        await self._check_epoch("SetWeights", context)
+        self.state.weights.put_nowait(request)
+        return control_pb.SetWeightsResponse()
 
     async def AnnounceContract(
         self, request: contract_pb.AnnounceContractRequest, context: Context

@@ -29,6 +29,27 @@ def test_all_or_nothing():
     assert weights(10_000, "1", "2") == {"2": 1_000_000}
 
 
+def test_a_version_without_a_share_stays_known_to_callers():
+    endpoints = [endpoint(1, "1"), endpoint(2, "2")]
+    plain = build(endpoints, {})
+
+    def known(share: int) -> set[str]:
+        routes = shared(plain, endpoints, split(share)).services["s.S"].routes
+        return {name for route in routes for name, _ in route.weights}
+
+    # By a route that nobody calls.
+    assert shares(shared(plain, endpoints, split(0)), "/s.S/") == {"2": 1}
+    assert shares(shared(plain, endpoints, split(10_000)), "/s.S/") == {"1": 1}
+    assert (
+        known(0)
+        == known(10_000)
+        == known(5_000)
+        == {each.name for each in plain.services["s.S"].clusters}
+    )
+    methods = [route.method for route in shared(plain, endpoints, split(1)).services["s.S"].routes]
+    assert "/s.S/" not in methods
+
+
 def test_a_side_without_workers_leaves_everything_to_the_other():
     assert weights(5_000, "1", "1") == {"1": 2}
     assert weights(5_000, "2") == {"2": 1}

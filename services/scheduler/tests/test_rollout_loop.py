@@ -14,10 +14,12 @@ from plait.control.v1 import directory_service_pb2 as directory
 from plait.control.v1 import directory_service_pb2_grpc as directory_grpc
 from plait.control.v1 import rollout_service_pb2 as pb
 from plait.control.v1 import rollout_service_pb2_grpc as pb_grpc
+from plait_scheduler.domain.mesh import cluster_name
+from plait_xds import core_pb2, endpoint_pb2, load_stats_pb2, load_stats_pb2_grpc
 from services.scheduler.tests.contracts import SERVICE, orders_set
 from services.scheduler.tests.fake_broker import FakeBroker
 from services.scheduler.tests.running import RunningScheduler
-from tests.support.waiting import elapse
+from tests.support.waiting import elapse, eventually
 
 PLACE = f"/{SERVICE}/Place"
 OK = pb.ROLLOUT_STATE_RUNNING
@@ -133,6 +135,69 @@ async def test_a_version_that_fails_is_taken_back(broker: FakeBroker, scheduler:
         # Another one may begin.
         await service.start(share=100)
         await told(broker, ("2", 100))
+
+
+async def report(stub: Any, version: str, well: int, failed: int) -> None:
+    """A client says what became of its calls, and ends."""
+    stats = endpoint_pb2.ClusterStats(cluster_name=cluster_name(SERVICE, version, [PLACE]))
+    stats.upstream_locality_stats.add(
+        locality=core_pb2.Locality(region="plait", zone="mesh"),
+        total_issued_requests=well + failed,
+        total_successful_requests=well,
+        total_error_requests=failed,
+    )
+    call = stub.StreamLoadStats()
+    await call.write(load_stats_pb2.LoadStatsRequest(cluster_stats=[stats]))
+    await call.done_writing()
+    # Asked for, once.
+    assert len([answer async for answer in call]) == 1
+
+
+async def test_a_version_whose_direct_calls_fail_is_taken_back(
+    broker: FakeBroker, scheduler: RunningScheduler
+):
+    await broker.announce(orders_set(), [SERVICE])
+    async with desk(scheduler) as service, await scheduler.channel() as channel:
+        stub = load_stats_pb2_grpc.LoadReportingServiceStub(channel)
+        await service.start(share=500)
+        await told(broker, ("2", 500))
+        # At two times, or it might be one mishap.
+        for _ in range(2):
+            await report(stub, "1", 100, 1)
+            for _ in range(2):
+                await report(stub, "2", 0, 20)
+            # The version has no tasks.
+            figures(broker, attempts(0))
+            await elapse(1.0)
+        await told(broker, ("2", 0))
+        found = await service.get()
+        assert found.state == pb.ROLLOUT_STATE_ROLLED_BACK
+        assert found.reason.startswith("direct calls: 80 of 80 attempts failed, of other")
+        assert (found.own.attempts, found.others.calls, found.others.failed_calls) == (0, 202, 2)
+
+
+async def test_direct_calls_that_end_well_let_steps_be_taken(
+    broker: FakeBroker, scheduler: RunningScheduler
+):
+    await broker.announce(orders_set(), [SERVICE])
+    steps = [pb.RolloutStep(share=share, hold=Duration(nanos=1)) for share in (100, 200)]
+    async with desk(scheduler) as service, await scheduler.channel() as channel:
+        stub = load_stats_pb2_grpc.LoadReportingServiceStub(channel)
+        await service.start(steps=steps)
+        await told(broker, ("2", 100))
+        await report(stub, "2", 49, 0)
+        await report(stub, "1", 1_000, 0)
+        broker.figures()
+        await until_calls(service, 49)
+        assert (await service.get()).share == 100
+        await report(stub, "2", 1, 0)
+        broker.figures()
+        await told(broker, ("2", 200))
+
+
+async def until_calls(service: Desk, count: int) -> None:
+    """Waits until so many of the version are known."""
+    await eventually(service.get, lambda found: found.own.calls == count)
 
 
 async def test_a_broker_that_comes_again_is_told_again(

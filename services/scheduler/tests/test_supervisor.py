@@ -194,6 +194,19 @@ async def test_lines_come_whole_and_the_last_one_without_its_end():
     assert process.code == 0
 
 
+async def test_a_process_has_a_group_of_its_own_in_our_session():
+    # Linux may share the processors out by session first, and then `nice` holds within one only.
+    ended = asyncio.Event()
+    process = Process(
+        ProcessSpec("p", (sys.executable, "-c", RUDE), ENVIRONMENT), lambda _: None, ended.set
+    )
+    await process.start()
+    assert os.getpgid(process.pid) == process.pid != os.getpgid(0)
+    assert os.getsid(process.pid) == os.getsid(0)
+    await process.kill()
+    await ended.wait()
+
+
 async def test_a_program_that_is_not_there_is_an_error():
     process = Process(ProcessSpec("p", ("/nowhere/at-all",), {}), lambda _: None, lambda: None)
     with pytest.raises(FileNotFoundError):

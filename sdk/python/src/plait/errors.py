@@ -85,6 +85,8 @@ class Reason(StrEnum):
     """RESOURCE_EXHAUSTED: there may be no more of what was to be made."""
     FLAG_NOT_FOUND = "FLAG_NOT_FOUND"
     """NOT_FOUND: no such feature flag."""
+    SHARE_NOT_FOUND = "SHARE_NOT_FOUND"
+    """NOT_FOUND: no operator has given the key a weight."""
 
 
 def status(error: BaseException) -> status_pb2.Status | None:

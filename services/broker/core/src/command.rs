@@ -5,6 +5,7 @@ use crate::image::TaskImage;
 use crate::policy::MethodPolicy;
 use crate::record::Failure;
 use crate::split::Split;
+use crate::weight::Weights;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,6 +129,15 @@ pub enum Command {
         splits: Vec<Split>,
         record: Bytes,
     },
+    /// All weights of keys of a method from now on, whether it is known or not; answered by `Reply::Done`. `record` is
+    /// the same as the shell encodes it, kept under [`WEIGHTS_PREFIX`](crate::weight::WEIGHTS_PREFIX) and the method
+    /// for [`restore_weights`](crate::Partition::restore_weights).
+    SetWeights {
+        tag: ReplyTag,
+        method: Arc<str>,
+        weights: Weights,
+        record: Bytes,
+    },
     /// Write a key; answered by `Reply::Version`.
     KvPut {
         tag: ReplyTag,
@@ -151,9 +161,9 @@ pub enum Command {
         key: Arc<str>,
         expected: Option<u64>,
     },
-    /// A scheduler's command: `SetWindows`, `SetGates`, `SetWorkerGates`, `SetSplits`, `ApplyPolicies`, `KvPut` or
-    /// `KvDelete`, done only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch; else answered
-    /// by `Reply::Fenced`.
+    /// A scheduler's command: `SetWindows`, `SetGates`, `SetWorkerGates`, `SetSplits`, `SetWeights`, `ApplyPolicies`,
+    /// `KvPut` or `KvDelete`, done only if the key [`LEADER_KEY`] has this version, which is the scheduler's epoch;
+    /// else answered by `Reply::Fenced`.
     Fenced {
         tag: ReplyTag,
         epoch: u64,

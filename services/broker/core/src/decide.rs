@@ -21,6 +21,7 @@ mod splits;
 mod submit;
 mod tick;
 mod views;
+mod weights;
 
 pub use idle::Busy;
 

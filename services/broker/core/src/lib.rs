@@ -42,12 +42,14 @@ pub mod mutant;
 pub mod policy;
 pub mod record;
 pub mod split;
+pub mod weight;
 
 mod decide;
 mod live;
 mod partition;
 mod rate;
 mod state;
+mod tag;
 
 pub use decide::Busy;
 pub use partition::{

@@ -11,6 +11,7 @@ use crate::policy::MethodPolicy;
 use crate::record::Record;
 use crate::split::Split;
 use crate::state::State;
+use crate::weight::Weights;
 use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -240,6 +241,13 @@ impl Partition {
         self.enforce_splits(splits, now);
     }
 
+    /// To be called after [`recovered`](Self::recovered), before anything is handed out: goes on with the weights of
+    /// `Command::SetWeights`, of one method.
+    pub fn restore_weights(&mut self, method: Arc<str>, weights: Weights, now: Millis) {
+        let now = self.clock(now);
+        self.enforce_weights((method, weights), now);
+    }
+
     /// Takes one command. Adds to `step`.
     ///
     /// `now` must be the time of the frame that the step's records are written with: all commands of one frame are
@@ -252,6 +260,7 @@ impl Partition {
     pub fn dispatch(&mut self, now: Millis, entropy: u64, step: &mut Step) {
         let now = self.clock(now);
         self.live.seed(entropy);
+        self.sort_sides();
         self.assign(now, step);
         self.settle(step);
     }

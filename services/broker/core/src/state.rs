@@ -35,6 +35,8 @@ pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod timeline;
 pub(crate) mod totals;
+mod turns;
+mod weighing;
 mod wheel;
 
 pub(crate) use endings::PARENT_ENDED;

@@ -38,6 +38,7 @@ use crate::journal::JournalError;
 use crate::outbox::Outbox;
 use crate::splits;
 use crate::threads::{OwnThreads, Threads};
+use crate::weights;
 
 /// How a partition is run.
 #[derive(Debug, Clone)]
@@ -146,6 +147,7 @@ pub fn start(
     let mut partition = state.partition;
     partition.recovered(clock.now());
     splits::restore(&mut partition, clock.now());
+    weights::restore(&mut partition, clock.now());
     let files = Arc::new(OpenFiles::new(log.archive()));
     let room = Arc::new(Semaphore::new(options.inbox_bytes_max as usize));
     let outbox = Arc::new(Outbox::new(Arc::clone(&room), witness));

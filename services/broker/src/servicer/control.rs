@@ -20,10 +20,11 @@ use super::hub::Verdict;
 use super::limits;
 use super::observer::{self, FIGURES_INTERVAL, Figures};
 use super::routes;
-use super::{Answers, Context, times};
+use super::{Answers, Context, times, validate};
 use crate::policy;
 use crate::splits;
 use crate::status::{Refused, invalid};
+use crate::weights;
 
 /// Figures are not computed more often.
 const FIGURES_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -273,6 +274,25 @@ impl ControlService for Control {
             .call_in(epoch, 0, |tag| Command::ApplyPolicies { tag, policies })
             .await?;
         Ok(Response::new(pb::SetLimitsResponse { unknown }))
+    }
+
+    async fn set_weights(
+        &self,
+        request: Request<pb::SetWeightsRequest>,
+    ) -> Result<Response<pb::SetWeightsResponse>, Status> {
+        let epoch = epoch::of(&request)?;
+        let request = request.into_inner();
+        validate::method_path("method", &request.method)?;
+        let record = Bytes::from(request.encode_to_vec());
+        let (weights, bytes) = (weights::compiled(&request), record.len());
+        let set = |tag| Command::SetWeights {
+            tag,
+            method: Arc::from(request.method.as_str()),
+            weights,
+            record,
+        };
+        self.context.partition.call_in(epoch, bytes, set).await?;
+        Ok(Response::new(pb::SetWeightsResponse {}))
     }
 }
 

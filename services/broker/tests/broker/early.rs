@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use plait::pb::control::v1 as control;
 use plait::pb::control::v1::observe_response::Event;
+use plait::pb::v1 as pb;
 use tonic::Code;
 
-use crate::support::{Broker, ECHO, Submitter, Worker, frame, soon};
+use crate::support::{
+    Broker, ECHO, Scheduler, Setup, Submitter, Worker, frame, policy, reason, soon,
+};
 
 /// Far beyond the patience of a test, so that whatever comes is early.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -99,6 +102,66 @@ async fn a_gate_of_a_worker_holds_what_others_do_not_take() {
         .unwrap();
     submitter.accept(2, frame(["d", "e", "f"])).await;
     ill.attempt().await;
+}
+
+/// One task each of these keys.
+fn of_keys(keys: &[&str]) -> pb::SubmitFrame {
+    pb::SubmitFrame {
+        limit_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        ..frame(keys.iter().map(|key| key.as_bytes().to_vec()))
+    }
+}
+
+fn weights(method: &str, weights: &[(&str, u32)]) -> control::SetWeightsRequest {
+    let weights = weights.iter().map(|(key, weight)| control::KeyWeight {
+        key: (*key).to_owned(),
+        weight: *weight,
+    });
+    control::SetWeightsRequest {
+        method: method.to_owned(),
+        weights: weights.collect(),
+    }
+}
+
+#[tokio::test]
+async fn weights_hold_at_once_and_over_a_restart() {
+    let mut broker = Broker::empty(Setup::default()).await;
+    let mut scheduler = Scheduler::observe(&broker).await;
+    let fair = control::MethodPolicy {
+        fair_by_key: true,
+        ..policy(ECHO)
+    };
+    scheduler.declare(&broker, vec![fair]).await;
+    let set = weights(ECHO, &[("b", 3)]);
+    broker.control().set_weights(set).await.unwrap();
+    let mut submitter = Submitter::open(&broker, 1).await;
+    let keys = ["a"; 30].into_iter().chain(["b"; 30]).collect::<Vec<_>>();
+    submitter.accept(1, of_keys(&keys)).await;
+    broker.crash_and_restart().await;
+    let mut worker = Worker::attach(&broker, "w").await;
+    let begun = worker.attempts(8).await;
+    let own = begun.iter().filter(|each| each.payload == b"b");
+    assert_eq!(own.count(), 6, "three of four are b's");
+}
+
+#[tokio::test]
+async fn weights_that_cannot_hold_are_refused() {
+    let broker = Broker::start().await;
+    let many: Vec<String> = (0..1_001).map(|key| key.to_string()).collect();
+    let many: Vec<(&str, u32)> = many.iter().map(|key| (key.as_str(), 2)).collect();
+    let long = "x".repeat(257);
+    for wrong in [
+        weights("ECHO", &[("a", 2)]),
+        weights(ECHO, &[("a", 0)]),
+        weights(ECHO, &[("a", 1_001)]),
+        weights(ECHO, &[("", 2)]),
+        weights(ECHO, &[(&long, 2)]),
+        weights(ECHO, &many),
+    ] {
+        let refused = broker.control().set_weights(wrong).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(reason(&refused), "INVALID_REQUEST");
+    }
 }
 
 #[tokio::test]

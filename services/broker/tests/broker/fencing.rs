@@ -71,6 +71,13 @@ fn limits() -> control::SetLimitsRequest {
     }
 }
 
+fn weights() -> control::SetWeightsRequest {
+    control::SetWeightsRequest {
+        method: ECHO.to_owned(),
+        weights: Vec::new(),
+    }
+}
+
 fn delete(key: &str) -> control::DeleteEntryRequest {
     control::DeleteEntryRequest {
         key: key.to_owned(),
@@ -90,6 +97,7 @@ async fn commands(broker: &Broker, epoch: u64) -> Vec<Result<(), Status>> {
             .await
             .map(drop),
         control.set_limits(of(epoch, limits())).await.map(drop),
+        control.set_weights(of(epoch, weights())).await.map(drop),
         keys.put_entry(of(epoch, put("k", None))).await.map(drop),
         keys.delete_entry(of(epoch, delete("k"))).await.map(drop),
         control.observe(of(epoch, observe)).await.map(drop),

@@ -36,6 +36,7 @@ from plait_scheduler.loops.registry import RegistryConfig, RegistryLoop
 from plait_scheduler.loops.rollout import RolloutLoop
 from plait_scheduler.loops.scaling import Local, ScalingLoop
 from plait_scheduler.loops.schedule import ScheduleLoop
+from plait_scheduler.loops.share import ShareLoop
 from plait_scheduler.metrics.collector import Breakers, SchedulerCollector, Sources, Standing
 from plait_scheduler.metrics.door import Door
 from plait_scheduler.rollouts.book import RolloutBook
@@ -52,8 +53,10 @@ from plait_scheduler.servicers.fault import FaultServicer
 from plait_scheduler.servicers.limit import LimitServicer
 from plait_scheduler.servicers.rollout import RolloutServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
+from plait_scheduler.servicers.share import ShareServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.settings import Settings
+from plait_scheduler.shares.book import ShareBook
 from plait_scheduler.xds.control_plane import ControlPlane
 from plait_scheduler.xds.discovery import DiscoveryServicer
 from plait_scheduler.xds.faults import Faults
@@ -113,10 +116,13 @@ class Scheduler:
         reviewer = Reviewer(contracts, records, work, now_ms)
         limits = LimitBook(self._key_value, control, contracts.policies, now_ms)
         self._limit = LimitLoop(limits, self._leads, now_ms)
+        shares = ShareBook(self._key_value, control, now_ms)
+        self._share = ShareLoop(shares, self._leads, now_ms)
         self._plane = ControlPlane()
         self._faults = Faults(self._key_value, now_ms)
         rollouts = RolloutBook(self._key_value, control)
-        self._rollout = RolloutLoop(rollouts, now_ms)
+        loads = Loads()
+        self._rollout = RolloutLoop(rollouts, loads.take, now_ms)
         self._mesh = MeshLoop(
             contracts.policies, self._faults, rollouts, self._plane.publish, now_ms
         )
@@ -152,7 +158,6 @@ class Scheduler:
             (now_ms, monotonic_ms),
         )
         doors = Doors(self._leads, self._leader)
-        loads = Loads()
         servicers = Servicers(
             DirectoryServicer(
                 self._directory,
@@ -170,6 +175,7 @@ class Scheduler:
                 tolerant=settings.dev,
             ),
             LimitServicer(limits, contracts.policies, doors, now_ms),
+            ShareServicer(shares, contracts.policies, doors, now_ms),
             ScheduleServicer(book, submitter, doors, now_ms),
             DiscoveryServicer(self._plane, now_ms),
             LoadServicer(loads),
@@ -224,6 +230,7 @@ class Scheduler:
             self._schedule,
             self._rollout,
             self._limit,
+            self._share,
         )
 
     def _sources(self, book: Book, rollouts: RolloutBook) -> Sources:
@@ -249,6 +256,7 @@ class Scheduler:
                 await self._schedule.finish()
                 await self._rollout.finish()
                 await self._limit.finish()
+                await self._share.finish()
         leads = self._leads()
         leading.cancel()
         await asyncio.wait([leading])
@@ -285,6 +293,7 @@ class Scheduler:
         self._schedule.reset()
         self._rollout.reset()
         self._limit.reset()
+        self._share.reset()
         await self._key_value.put(ADDRESS_KEY, self._address.encode())
         self._connected = True
         await self._server.set_serving(True)

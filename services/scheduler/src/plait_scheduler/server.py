@@ -1,5 +1,6 @@
-"""The scheduler's own port: health, directory, breakers, limits, reviews, rollouts, schedules, the
-control plane of direct calls and the signal that workers are scaled by; reflection in development.
+"""The scheduler's own port: health, directory, breakers, limits, reviews, rollouts, schedules,
+shares, the control plane of direct calls and the signal that workers are scaled by; reflection in
+development.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from plait.control.v1 import (
     limit_service_pb2_grpc,
     rollout_service_pb2,
     rollout_service_pb2_grpc,
+    share_service_pb2,
+    share_service_pb2_grpc,
     supervisor_service_pb2,
     supervisor_service_pb2_grpc,
 )
@@ -36,6 +39,7 @@ from plait_scheduler.servicers.fault import FaultServicer
 from plait_scheduler.servicers.limit import LimitServicer
 from plait_scheduler.servicers.rollout import RolloutServicer
 from plait_scheduler.servicers.schedule import ScheduleServicer
+from plait_scheduler.servicers.share import ShareServicer
 from plait_scheduler.servicers.supervisor import SupervisorServicer
 from plait_scheduler.xds.discovery import STREAMS_MAX, DiscoveryServicer
 from plait_scheduler.xds.load import LoadServicer
@@ -47,9 +51,10 @@ FAULTS = fault_service_pb2.DESCRIPTOR.services_by_name["FaultService"].full_name
 LIMITS = limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"].full_name
 REVIEWS = contract_review_service_pb2.DESCRIPTOR.services_by_name["ContractReviewService"].full_name
 ROLLOUTS = rollout_service_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
+SHARES = share_service_pb2.DESCRIPTOR.services_by_name["ShareService"].full_name
 SUPERVISOR = supervisor_service_pb2.DESCRIPTOR.services_by_name["SupervisorService"].full_name
 SCHEDULES = schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
-OURS = (BREAKERS, DIRECTORY, FAULTS, LIMITS, REVIEWS, ROLLOUTS, SCHEDULES, SUPERVISOR)
+OURS = (BREAKERS, DIRECTORY, FAULTS, LIMITS, REVIEWS, ROLLOUTS, SCHEDULES, SHARES, SUPERVISOR)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -76,6 +81,7 @@ class Servicers:
     breakers: BreakerServicer
     reviews: ContractReviewServicer
     limits: LimitServicer
+    shares: ShareServicer
     schedules: ScheduleServicer
     discovery: DiscoveryServicer
     load: LoadServicer
@@ -112,6 +118,7 @@ class Server:
             servicers.reviews, self._server
         )
         limit_service_pb2_grpc.add_LimitServiceServicer_to_server(servicers.limits, self._server)
+        share_service_pb2_grpc.add_ShareServiceServicer_to_server(servicers.shares, self._server)
         schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(
             servicers.schedules, self._server
         )

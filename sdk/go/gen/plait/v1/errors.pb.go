@@ -91,6 +91,8 @@ const (
 	ErrorReason_ERROR_REASON_TOO_MANY ErrorReason = 29
 	// NOT_FOUND: no such feature flag; metadata "flag" is the name.
 	ErrorReason_ERROR_REASON_FLAG_NOT_FOUND ErrorReason = 30
+	// NOT_FOUND: no operator has given the key a weight; metadata "method" and "key" name it.
+	ErrorReason_ERROR_REASON_SHARE_NOT_FOUND ErrorReason = 31
 )
 
 // Enum value maps for ErrorReason.
@@ -127,6 +129,7 @@ var (
 		28: "ERROR_REASON_LIMIT_NOT_FOUND",
 		29: "ERROR_REASON_TOO_MANY",
 		30: "ERROR_REASON_FLAG_NOT_FOUND",
+		31: "ERROR_REASON_SHARE_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -160,6 +163,7 @@ var (
 		"ERROR_REASON_LIMIT_NOT_FOUND":        28,
 		"ERROR_REASON_TOO_MANY":               29,
 		"ERROR_REASON_FLAG_NOT_FOUND":         30,
+		"ERROR_REASON_SHARE_NOT_FOUND":        31,
 	}
 )
 
@@ -194,7 +198,7 @@ var File_plait_v1_errors_proto protoreflect.FileDescriptor
 
 const file_plait_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x15plait/v1/errors.proto\x12\bplait.v1*\x82\b\n" +
+	"\x15plait/v1/errors.proto\x12\bplait.v1*\xa4\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17ERROR_REASON_LEASE_LOST\x10\x01\x12\x1b\n" +
@@ -227,7 +231,8 @@ const file_plait_v1_errors_proto_rawDesc = "" +
 	"\x1eERROR_REASON_ROLLOUT_NOT_FOUND\x10\x1b\x12 \n" +
 	"\x1cERROR_REASON_LIMIT_NOT_FOUND\x10\x1c\x12\x19\n" +
 	"\x15ERROR_REASON_TOO_MANY\x10\x1d\x12\x1f\n" +
-	"\x1bERROR_REASON_FLAG_NOT_FOUND\x10\x1eB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
+	"\x1bERROR_REASON_FLAG_NOT_FOUND\x10\x1e\x12 \n" +
+	"\x1cERROR_REASON_SHARE_NOT_FOUND\x10\x1fB&Z$plait.dev/plait/gen/plait/v1;plaitv1b\x06proto3"
 
 var (
 	file_plait_v1_errors_proto_rawDescOnce sync.Once

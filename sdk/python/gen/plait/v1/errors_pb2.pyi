@@ -86,6 +86,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: there may be no more of what was to be made; metadata "max" is how many there may be."""
     ERROR_REASON_FLAG_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND: no such feature flag; metadata "flag" is the name."""
+    ERROR_REASON_SHARE_NOT_FOUND: _ErrorReason.ValueType  # 31
+    """NOT_FOUND: no operator has given the key a weight; metadata "method" and "key" name it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why Plait refused. ErrorInfo.reason is the name without the prefix ERROR_REASON_. A number and its meaning never
@@ -156,4 +158,6 @@ ERROR_REASON_TOO_MANY: ErrorReason.ValueType  # 29
 """RESOURCE_EXHAUSTED: there may be no more of what was to be made; metadata "max" is how many there may be."""
 ERROR_REASON_FLAG_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND: no such feature flag; metadata "flag" is the name."""
+ERROR_REASON_SHARE_NOT_FOUND: ErrorReason.ValueType  # 31
+"""NOT_FOUND: no operator has given the key a weight; metadata "method" and "key" name it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -24,6 +24,7 @@ _COMMANDS = {
     "rollout": "Rollouts of worker versions: start, set, promote, abort, end, get, list.",
     "scheduler": "The scheduler that leads: get.",
     "schedule": "Schedules: create, list, show, next, pause, resume, trigger, backfill, delete.",
+    "share": "Weights of tenants that take turns: set, list, clear.",
     "submit": "Submit a method as a durable task and print its id.",
     "task": "Tasks: list, get, watch, cancel, retry.",
     "worker": "Workers: list, get.",

@@ -1,10 +1,9 @@
 """The commands of `plait breaker`."""
 
-from plait import _wire
 from plait.cli._api import Api
 from plait.cli._command import Exit
 from plait.cli._output import duration
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.control.v1 import breaker_service_pb2 as pb
 from plait.control.v1 import breaker_service_pb2_grpc as pb_grpc
 
@@ -13,7 +12,7 @@ _COLUMNS = ("METHOD", "STATE", "FOR", "TRIED AGAIN IN", "OPENED")
 
 async def list_breakers(api: Api, *, everything: bool) -> Exit:
     """From the scheduler."""
-    async with _wire.open_channel(await scheduler_address(api)) as channel:
+    async with scheduler_channel(api) as channel:
         stub = pb_grpc.BreakerServiceStub(channel)
         answer = await stub.ListBreakers(pb.ListBreakersRequest(), timeout=api.timeout)
     closed = pb.BREAKER_STATE_CLOSED

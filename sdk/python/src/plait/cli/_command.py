@@ -81,3 +81,8 @@ def split_method(text: str) -> tuple[str, str]:
     if not service or not method:
         raise Stop(Exit.USAGE, f'"{text}" is no method: write package.Service/Method')
     return service, method
+
+
+def method_path(text: str) -> str:
+    """The same as a path, as on the wire: "/package.Service/Method"."""
+    return "/" + "/".join(split_method(text))

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2
 
-from plait import _wire
 from plait.cli._api import Api
-from plait.cli._command import Exit, Stop, split_method
+from plait.cli._command import Exit, Stop, method_path
 from plait.cli._output import duration, span
 from plait.cli._person import myself
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.cli._time import span_of
 from plait.control.v1 import fault_service_pb2 as pb
 from plait.control.v1 import fault_service_pb2_grpc as pb_grpc
@@ -41,7 +40,7 @@ async def set_fault(api: Api, method: str, said: Said) -> Exit:
         raise Stop(Exit.USAGE, "say what calls are to suffer: --abort CODE, --delay SPAN or both")
     share = max(1, said.share)
     request = pb.SetFaultRequest(
-        method=_path(method), duration=_duration(said.duration), set_by=myself()
+        method=method_path(method), duration=_duration(said.duration), set_by=myself()
     )
     if said.abort is not None:
         request.abort.CopyFrom(pb.FaultAbort(code=_code(said.abort), per_million=share))
@@ -65,7 +64,7 @@ async def list_faults(api: Api) -> Exit:
 
 async def clear(api: Api, method: str) -> Exit:
     """Says so."""
-    request = pb.ClearFaultRequest(method=_path(method), cleared_by=myself())
+    request = pb.ClearFaultRequest(method=method_path(method), cleared_by=myself())
     async with _service(api) as stub:
         answer = await stub.ClearFault(request, timeout=api.timeout)
     if not answer.HasField("fault"):
@@ -76,12 +75,8 @@ async def clear(api: Api, method: str) -> Exit:
 
 @contextlib.asynccontextmanager
 async def _service(api: Api) -> "AsyncIterator[pb_grpc.FaultServiceAsyncStub]":
-    async with _wire.open_channel(await scheduler_address(api)) as channel:
+    async with scheduler_channel(api) as channel:
         yield pb_grpc.FaultServiceStub(channel)
-
-
-def _path(text: str) -> str:
-    return "/" + "/".join(split_method(text))
 
 
 def _code(text: str) -> Any:

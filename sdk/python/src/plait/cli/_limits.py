@@ -9,12 +9,11 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from plait import _wire, errors
 from plait.cli._api import Api
-from plait.cli._command import Exit, Stop, split_method
+from plait.cli._command import Exit, Stop, method_path
 from plait.cli._output import age, duration, span
 from plait.cli._person import myself
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.cli._time import span_of
 from plait.control.v1 import limit_service_pb2 as pb
 from plait.control.v1 import limit_service_pb2_grpc as pb_grpc
@@ -28,20 +27,13 @@ _COUNT_MAX = 2**31 - 1
 @contextlib.asynccontextmanager
 async def limits(api: Api) -> AsyncIterator["pb_grpc.LimitServiceAsyncStub"]:
     """The scheduler's service."""
-    address = await scheduler_address(api)
-    async with _wire.open_channel(address) as channel:
-        try:
-            yield pb_grpc.LimitServiceStub(channel)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE and errors.reason(error) is None:
-                text = f"cannot reach the scheduler at {address}: {error.details()}"
-                raise Stop(Exit.UNREACHABLE, text) from error
-            raise
+    async with scheduler_channel(api) as channel:
+        yield pb_grpc.LimitServiceStub(channel)
 
 
 async def set_limit(api: Api, method: str, said: Mapping[str, Any]) -> Exit:
     """Shows the method as it is then."""
-    request = pb.SetLimitRequest(method=_path(method), reason=said["reason"], set_by=myself())
+    request = pb.SetLimitRequest(method=method_path(method), reason=said["reason"], set_by=myself())
     if said["rate"] is None and said["concurrency"] is None:
         raise Stop(Exit.USAGE, "say what to limit: --rate 10/s, --concurrency 4, or both")
     if said["rate"] is not None:
@@ -83,7 +75,7 @@ async def list_limits(api: Api) -> Exit:
 
 async def clear_limit(api: Api, method: str) -> Exit:
     """Shows the method as it is then."""
-    request = pb.ClearLimitRequest(method=_path(method))
+    request = pb.ClearLimitRequest(method=method_path(method))
     async with limits(api) as service:
         found = (await service.ClearLimit(request, timeout=api.timeout)).method
     api.output.item(found, line(found))
@@ -159,10 +151,6 @@ def _left(override: pb.LimitOverride) -> str:
     now = Timestamp()
     now.GetCurrentTime()
     return span(max(0.0, (override.expire_time.ToNanoseconds() - now.ToNanoseconds()) / 1e9))
-
-
-def _path(method: str) -> str:
-    return "/" + "/".join(split_method(method))
 
 
 def _rate_of(text: str) -> pb.Rate:

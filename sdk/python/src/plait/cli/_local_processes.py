@@ -1,10 +1,9 @@
 """The commands of `plait process`."""
 
-from plait import _wire
 from plait.cli._api import Api
 from plait.cli._command import Exit
 from plait.cli._output import duration
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.control.v1 import supervisor_service_pb2 as pb
 from plait.control.v1 import supervisor_service_pb2_grpc as pb_grpc
 
@@ -13,7 +12,7 @@ _COLUMNS = ("NAME", "PID", "STATE", "FOR", "DEATHS", "WITH ATTEMPTS", "EXIT CODE
 
 async def list_processes(api: Api) -> Exit:
     """From the scheduler."""
-    async with _wire.open_channel(await scheduler_address(api)) as channel:
+    async with scheduler_channel(api) as channel:
         stub = pb_grpc.SupervisorServiceStub(channel)
         answer = await stub.ListProcesses(pb.ListProcessesRequest(), timeout=api.timeout)
     rows = (

@@ -4,15 +4,13 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from plait import _wire, errors
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop
 from plait.cli._output import duration
 from plait.cli._person import myself
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.control.v1 import contract_review_service_pb2 as pb
 from plait.control.v1 import contract_review_service_pb2_grpc as pb_grpc
 from plait.v1 import contract_service_pb2, task_pb2
@@ -29,15 +27,8 @@ _COUNTED_EXACTLY = 10_000
 @contextlib.asynccontextmanager
 async def reviews(api: Api) -> AsyncIterator["pb_grpc.ContractReviewServiceAsyncStub"]:
     """The scheduler's service."""
-    address = await scheduler_address(api)
-    async with _wire.open_channel(address) as channel:
-        try:
-            yield pb_grpc.ContractReviewServiceStub(channel)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE and errors.reason(error) is None:
-                text = f"cannot reach the scheduler at {address}: {error.details()}"
-                raise Stop(Exit.UNREACHABLE, text) from error
-            raise
+    async with scheduler_channel(api) as channel:
+        yield pb_grpc.ContractReviewServiceStub(channel)
 
 
 async def ask(

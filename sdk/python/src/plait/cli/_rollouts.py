@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from plait import _wire
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop
 from plait.cli._output import duration
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.cli._time import span_of
 from plait.control.v1 import control_service_pb2
 from plait.control.v1 import rollout_service_pb2 as pb
@@ -128,7 +127,7 @@ async def list_rollouts(api: Api) -> Exit:
 
 @contextlib.asynccontextmanager
 async def _service(api: Api) -> "AsyncIterator[pb_grpc.RolloutServiceAsyncStub]":
-    async with _wire.open_channel(await scheduler_address(api)) as channel:
+    async with scheduler_channel(api) as channel:
         yield pb_grpc.RolloutServiceStub(channel)
 
 
@@ -189,7 +188,9 @@ def _step(rollout: pb.Rollout, number: int) -> str:
 def _side(name: str, side: pb.RolloutSide) -> str:
     times = f", 90 % within {duration(side.p90)}" if side.HasField("p90") else ""
     workers = f"{side.workers} worker{'' if side.workers == 1 else 's'}"
-    return f"  {name:<9} {workers}, {side.failed} of {side.attempts} attempts failed{times}"
+    attempts = f"{side.failed} of {side.attempts} attempts failed{times}"
+    calls = f", {side.failed_calls} of {side.calls} direct calls failed" if side.calls else ""
+    return f"  {name:<9} {workers}, {attempts}{calls}"
 
 
 def _text(time: Timestamp) -> str:

@@ -8,12 +8,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from plait import _wire
 from plait.cli import _messages
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop, split_method
 from plait.cli._output import duration
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.cli._time import moment_of, span_of
 from plait.v1 import options_pb2
 from plait.v1 import schedule_service_pb2 as pb
@@ -138,7 +137,7 @@ async def delete(api: Api, name: str) -> Exit:
 
 @contextlib.asynccontextmanager
 async def _service(api: Api) -> "AsyncIterator[pb_grpc.ScheduleServiceAsyncStub]":
-    async with _wire.open_channel(await scheduler_address(api)) as channel:
+    async with scheduler_channel(api) as channel:
         yield pb_grpc.ScheduleServiceStub(channel)
 
 

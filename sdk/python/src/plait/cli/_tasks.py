@@ -8,7 +8,7 @@ import grpc
 
 from plait import _statuses
 from plait.cli._api import Api, describe, exit_code, say
-from plait.cli._command import Exit, Stop, split_method
+from plait.cli._command import Exit, Stop, method_path
 from plait.cli._output import age, line, span
 from plait.v1 import task_pb2, task_service_pb2
 
@@ -22,7 +22,7 @@ def filter_of(said: dict[str, str | None]) -> str:
     for name, value in said.items():
         if value is not None:
             if name == "method":
-                value = "/" + "/".join(split_method(value))
+                value = method_path(value)
             elif name == "state":
                 value = value.upper()
             parts.append(f'{name} = "{value}"')

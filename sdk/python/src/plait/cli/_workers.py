@@ -2,11 +2,10 @@
 
 import grpc
 
-from plait import _wire
 from plait.cli._api import Api
-from plait.cli._command import Exit, Stop, split_method
+from plait.cli._command import Exit, Stop, method_path
 from plait.cli._output import age, duration
-from plait.cli._scheduler import scheduler_address
+from plait.cli._scheduler import scheduler_channel
 from plait.control.v1 import (
     breaker_service_pb2,
     directory_service_pb2,
@@ -22,8 +21,8 @@ _CLOSED = breaker_service_pb2.BREAKER_STATE_CLOSED
 
 async def list_workers(api: Api, method: str) -> Exit:
     """From the scheduler's directory."""
-    path = "/" + "/".join(split_method(method)) if method else ""
-    async with _wire.open_channel(await scheduler_address(api)) as channel:
+    path = method_path(method) if method else ""
+    async with scheduler_channel(api) as channel:
         found = await _read(api, channel, path)
     rows = (
         (
@@ -46,7 +45,7 @@ async def list_workers(api: Api, method: str) -> Exit:
 
 async def get_worker(api: Api, worker: str) -> Exit:
     """One of them, with everything."""
-    async with _wire.open_channel(await scheduler_address(api)) as channel:
+    async with scheduler_channel(api) as channel:
         found = [each for each in await _read(api, channel, "") if each.worker == worker]
     if not found:
         raise Stop(

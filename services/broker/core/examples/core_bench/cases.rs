@@ -9,6 +9,7 @@ use plait_broker_core::command::{
 };
 use plait_broker_core::ids::{ConnId, ReplyTag};
 use plait_broker_core::policy::{Limits, Rate};
+use plait_broker_core::split::{Split, Sticky};
 use plait_broker_core::{Config, Partition, Step};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,17 @@ pub(crate) fn shares(tasks: u64) {
         };
         at_once(&format!("shares: {what}"), shape, tasks);
     }
+    for weighted in [0, 1, 1_000] {
+        let shape = Shape {
+            limit_keys: 1_000,
+            limits: fair_by_key,
+            weighted,
+            ..Shape::default()
+        };
+        let keys = format!("1,000 keys, {weighted} with weights");
+        at_once(&format!("shares: {keys}"), shape, tasks);
+        drained(&format!("shares: backlog of {keys}"), shape, tasks);
+    }
     beside_backlog(
         "shares: others beside a hot tenant's backlog",
         fair_by_key,
@@ -89,6 +101,60 @@ pub(crate) fn shares(tasks: u64) {
         10_000,
         tasks,
     );
+}
+
+/// A backlog is handed out and settled: what a start costs while tasks of every key wait.
+fn drained(what: &str, shape: Shape, tasks: u64) {
+    let mut bench = Bench::new(shape);
+    bench.log = None;
+    for _ in 0..tasks / FRAME as u64 {
+        let submit = bench.frame();
+        bench.apply(vec![submit]);
+    }
+    let (done, spent) = timed(|| {
+        let step = bench.attach(1024);
+        bench.finish(step)
+    });
+    per_task(what, spent, done);
+}
+
+/// What it costs to divide a backlog between versions, and how long a partition stands still for a part of it.
+pub(crate) fn splits(tasks: u64) {
+    let mut bench = Bench::new(Shape::default());
+    bench.log = None;
+    for _ in 0..tasks / FRAME as u64 {
+        let submit = bench.frame();
+        bench.apply(vec![submit]);
+    }
+    for share in [1_000, 5_000, 2_500] {
+        let split = Split {
+            service: "bench.v1.Echo".into(),
+            version: "2".into(),
+            share,
+            sticky: Sticky::Task,
+            salt: "bench".into(),
+            fallback_ms: 10_000,
+        };
+        let mut next = vec![Command::SetSplits {
+            tag: ReplyTag(1),
+            splits: vec![split],
+            record: Bytes::new(),
+        }];
+        let (mut spent, mut steps) = (Duration::ZERO, 0);
+        while !next.is_empty() {
+            spent += timed(|| drop(bench.apply(std::mem::take(&mut next)))).1;
+            steps += 1;
+            if bench
+                .partition
+                .next_timer()
+                .is_some_and(|at| at <= bench.now)
+            {
+                next.push(Command::Tick);
+            }
+        }
+        per_task(&format!("splits: {share} of 10,000"), spent, tasks);
+        println!("    {steps} steps of {} µs", (spent / steps).as_micros());
+    }
 }
 
 /// A backlog builds up, is measured, survives a crash, and is drained.

@@ -7,7 +7,7 @@
 mod cases;
 mod rig;
 
-use cases::{at_once, backlog, finished, flow, idle, limits, memory, priorities, shares};
+use cases::{at_once, backlog, finished, flow, idle, limits, memory, priorities, shares, splits};
 use rig::Shape;
 
 fn main() {
@@ -32,6 +32,7 @@ fn main() {
         Some("limits") => limits(tasks),
         Some("priorities") => priorities(tasks),
         Some("shares") => shares(tasks),
+        Some("splits") => splits(tasks),
         Some("memory") => memory("plain", plain, tasks),
         Some("memory-finished") => finished("plain", plain, u64::MAX, tasks),
         Some("memory-finished-keyed") => finished("with key", keyed, u64::MAX, tasks),
@@ -47,6 +48,7 @@ fn main() {
             priorities(tasks);
             shares(tasks);
             limits(tasks);
+            splits(tasks);
             backlog("backlog: plain", plain, tasks);
             flow(10_000);
             flow(100_000);

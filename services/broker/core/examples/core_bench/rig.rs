@@ -8,6 +8,7 @@ use plait_broker_core::effect::{Attempt, Effect};
 use plait_broker_core::ids::{ConnId, Millis, ReplyTag};
 use plait_broker_core::policy::{CodeSet, Latency, Limits, MethodPolicy};
 use plait_broker_core::record::Record;
+use plait_broker_core::weight::Weights;
 use plait_broker_core::{Config, Partition, Step};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,10 @@ pub(crate) fn config() -> Config {
     }
 }
 
+fn limit_key(number: u64) -> Arc<str> {
+    format!("customer-{number:012}").into()
+}
+
 /// What tasks carry beside their request.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Shape {
@@ -70,6 +75,8 @@ pub(crate) struct Shape {
     pub(crate) queues: u64,
     /// Whether every other method is of the background.
     pub(crate) mixed: bool,
+    /// Keys of the first method that have weights, 1 to 7 by turns.
+    pub(crate) weighted: u32,
 }
 
 pub(crate) struct Bench {
@@ -125,6 +132,13 @@ impl Bench {
                 session: [1; 16],
             },
         ]);
+        let weights = (0..shape.weighted).map(|n| (limit_key(n.into()), n % 7 + 1));
+        bench.apply(vec![Command::SetWeights {
+            tag: ReplyTag(0),
+            method: Arc::clone(&bench.methods[0]),
+            weights: Weights::new(weights),
+            record: Bytes::from_static(b"weights"),
+        }]);
         bench
     }
 
@@ -160,7 +174,7 @@ impl Bench {
         self.sequence += 1;
         let key = |index: usize, wanted: bool, groups: u64| {
             let number = (self.sequence * FRAME as u64 + index as u64) % groups;
-            wanted.then(|| Arc::from(format!("customer-{number:012}").as_str()))
+            wanted.then(|| limit_key(number))
         };
         let limit_keys = self.shape.limit_keys;
         let options = |index: usize| {

@@ -39,6 +39,12 @@ impl Partition {
                 splits,
                 record,
             } => (tag, self.set_splits(splits, record, now, step)),
+            Command::SetWeights {
+                tag,
+                method,
+                weights,
+                record,
+            } => (tag, self.set_weights((method, weights), record, now, step)),
             Command::SetWorkerGates { tag, gates } => (tag, Ok(self.set_worker_gates(gates, now))),
             Command::AwaitFailures { tag } => match self.live.failures.wait(tag) {
                 Some(before) => (before, Ok(Reply::Done)),

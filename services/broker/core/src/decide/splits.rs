@@ -18,6 +18,10 @@ use std::sync::Arc;
 /// Splits at once.
 const SPLITS_MAX: usize = 1_000;
 
+/// READY tasks that are looked at in one step where a share has changed: bounds the pause, some 0.5 ms. The next step
+/// is due at once then.
+const SORTED_MAX: usize = 4_096;
+
 impl Partition {
     /// Puts all splits in force, and `record` where a broker that comes back finds them.
     pub(super) fn set_splits(
@@ -67,7 +71,7 @@ impl Partition {
             let found = self.live.splits.list.iter().position(|s| s.covers(&path));
             let known = old.remove(&route);
             let Some(index) = found else {
-                self.cut(route, None);
+                self.state.methods.divide(route, None);
                 continue;
             };
             let split = &self.live.splits.list[index];
@@ -75,7 +79,7 @@ impl Partition {
             let cut = Cut::of(split);
             // Where all tasks are for one side, both lists are: nothing has to be moved.
             if split.share > 0 && split.share < WHOLE {
-                self.cut(route, Some(cut));
+                self.state.methods.divide(route, Some(cut));
             } else {
                 self.state.methods.second(route);
             }
@@ -89,9 +93,11 @@ impl Partition {
         self.place_workers();
     }
 
-    fn cut(&mut self, route: u32, cut: Option<Cut>) {
+    /// Puts some of what waits on its side, where shares have changed.
+    pub(crate) fn sort_sides(&mut self) {
         let tasks = &mut self.state.tasks;
-        self.state.methods.divide(tasks, route, cut);
+        let now = self.state.time;
+        self.state.methods.sort(tasks, SORTED_MAX, now);
     }
 
     /// Finds out anew who serves each side of each route that is divided.

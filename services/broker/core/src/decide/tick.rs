@@ -30,7 +30,8 @@ struct Due {
 
 impl Partition {
     pub(crate) fn next_instant(&self) -> Option<Millis> {
-        if !self.live.reaping.is_empty() || !self.live.wakeups.is_empty() {
+        let unsorted = !self.state.methods.unsorted.is_empty();
+        if unsorted || !self.live.reaping.is_empty() || !self.live.wakeups.is_empty() {
             return Some(self.state.time);
         }
         let state = &self.state;

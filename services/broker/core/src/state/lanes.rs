@@ -24,23 +24,53 @@ pub(super) struct Lists<'a> {
 impl Lists<'_> {
     /// Puts a task at the end of its ready list.
     pub(super) fn push(&mut self, slot: u32) {
+        let place = self.take_place(slot);
+        self.put(slot, place, NONE);
+    }
+
+    /// Puts the first task of a key into its ready list: at the end, or by its key's weight. How many uses of the key
+    /// that is.
+    pub(super) fn stand(&mut self, slot: u32, weight: u16) -> u64 {
+        let place = self.take_place(slot);
+        let Some(turns) = &mut self.methods[place.0 as usize].turns else {
+            self.put(slot, place, NONE);
+            return 0;
+        };
+        let key = key_of(self.tasks, slot);
+        let turns = &mut turns[usize::from(place.1)];
+        let (next, is_new) = turns.come(key, u32::from(weight), slot);
+        self.put(slot, place, next);
+        u64::from(is_new)
+    }
+
+    /// The list and the priority where a task is about to stand.
+    fn take_place(&mut self, slot: u32) -> (u32, u8) {
         let number = self.choose(slot);
         let task = &mut self.tasks[slot];
         task.set_flag(flag::IN_READY, true);
-        let priority = task.priority.min(PRIORITY_MAX);
+        (number, task.priority.min(PRIORITY_MAX))
+    }
+
+    /// Puts a task before another one of a ready list; at the end if that is NONE.
+    fn put(&mut self, slot: u32, (number, priority): (u32, u8), next: u32) {
         let list = &mut self.methods[number as usize].ready[usize::from(priority)];
         if list.is_empty() {
             self.woken.push((number, priority));
         }
-        list.push_back(self.tasks, slot);
+        list.insert_before(self.tasks, slot, next);
     }
 
-    pub(super) fn remove(&mut self, slot: u32) {
+    /// Takes a task out of its ready list; `began`: it is its key's turn.
+    pub(super) fn remove(&mut self, slot: u32, began: bool) {
         let number = self.leave(slot);
         let task = &mut self.tasks[slot];
         task.set_flag(flag::IN_READY, false);
-        let priority = task.priority.min(PRIORITY_MAX);
-        self.methods[number as usize].ready[usize::from(priority)].remove(self.tasks, slot);
+        let priority = usize::from(task.priority.min(PRIORITY_MAX));
+        let method = &mut self.methods[number as usize];
+        method.ready[priority].remove(self.tasks, slot);
+        if let Some(turns) = &mut method.turns {
+            turns[priority].go(key_of(self.tasks, slot), began);
+        }
     }
 
     /// Puts a task into a lane, at its end, or before all others if it stood in the ready list.
@@ -65,21 +95,22 @@ impl Lists<'_> {
         self.methods[lane.route as usize].waiting.remove(waits);
     }
 
-    /// Puts the first of a lane into the ready list, if none of it stands there.
-    fn fill(&mut self, lane: &mut Lane) {
+    /// Puts the first of a lane into the ready list, if none of it stands there. How many uses of the key that is.
+    fn fill(&mut self, lane: &mut Lane, weight: u16) -> u64 {
         let slot = lane.rest.first;
-        if lane.first == NONE && slot != NONE {
-            self.exit(lane, slot);
-            lane.first = slot;
-            self.push(slot);
+        if lane.first != NONE || slot == NONE {
+            return 0;
         }
+        self.exit(lane, slot);
+        lane.first = slot;
+        self.stand(slot, weight)
     }
 
     /// Takes the task of a lane out of the ready list.
     fn drain(&mut self, lane: &mut Lane) {
         let slot = std::mem::replace(&mut lane.first, NONE);
         if slot != NONE {
-            self.remove(slot);
+            self.remove(slot, false);
             self.enter(lane, slot, true);
         }
     }
@@ -94,7 +125,7 @@ impl Lists<'_> {
             }
             match to {
                 Some(_) => self.drain(lane),
-                None => self.fill(lane),
+                None => key.uses += self.fill(lane, key.weight),
             }
             if let Some(why) = to {
                 self.methods[lane.route as usize].held[why as usize] += lane.waiting;
@@ -104,7 +135,7 @@ impl Lists<'_> {
 }
 
 /// The key that a task waits or runs under.
-fn key_of(tasks: &TaskTable, slot: u32) -> u32 {
+pub(super) fn key_of(tasks: &TaskTable, slot: u32) -> u32 {
     let key = tasks[slot].rare.as_ref().map_or(NONE, |rare| rare.limit);
     debug_assert!(key != NONE, "who waits or runs under a key knows it");
     key
@@ -144,7 +175,8 @@ impl Methods {
         let lane = key.lane(route, priority.min(PRIORITY_MAX));
         if blocked.is_none() && lane.first == NONE {
             lane.first = slot;
-            return lists.push(slot);
+            key.uses += lists.stand(slot, key.weight);
+            return;
         }
         lists.enter(lane, slot, false);
         if let Some(why) = blocked {
@@ -159,27 +191,28 @@ impl Methods {
         }
         let number = tasks[slot].method;
         let (limiter, keyed) = (self.get(number).limiter, self.get(number).keyed);
-        self.take_out(tasks, slot);
+        self.take_out(tasks, slot, false);
         if keyed {
             let key = key_of(tasks, slot);
             self.leave_key(tasks, slot, key);
             self.look_at_key(tasks, limiter, key, now);
+            self.end_turns(tasks, slot, now);
         }
     }
 
     /// Takes a READY task out of its list; the next of its lane does not take its place yet.
-    fn take_out(&mut self, tasks: &mut TaskTable, slot: u32) {
-        self.unlist(tasks, slot);
+    fn take_out(&mut self, tasks: &mut TaskTable, slot: u32, begins: bool) {
+        self.unlist(tasks, slot, begins);
         self.methods[tasks[slot].method as usize].ready_count -= 1;
     }
 
-    fn unlist(&mut self, tasks: &mut TaskTable, slot: u32) {
+    fn unlist(&mut self, tasks: &mut TaskTable, slot: u32, begins: bool) {
         let (number, priority) = (tasks[slot].method, tasks[slot].priority.min(PRIORITY_MAX));
         let method = &self.methods[number as usize];
         let (limiter, keyed) = (method.limiter, method.keyed);
         let (mut lists, limiters) = self.lists(tasks);
         if !keyed {
-            return lists.remove(slot);
+            return lists.remove(slot, begins);
         }
         let limiter = &mut limiters.slab[limiter];
         let number = key_of(lists.tasks, slot);
@@ -188,7 +221,7 @@ impl Methods {
         let lane = key.lane(lists.tasks[slot].method, priority);
         if lane.first == slot {
             lane.first = NONE;
-            return lists.remove(slot);
+            return lists.remove(slot, begins);
         }
         lists.exit(lane, slot);
         if let Some(why) = blocked {
@@ -200,7 +233,7 @@ impl Methods {
     /// An attempt of the first task of a ready list begins: it leaves the list and is counted by what limits it.
     pub(crate) fn begin(&mut self, tasks: &mut TaskTable, slot: u32, now: Millis) {
         let number = tasks[slot].method;
-        self.take_out(tasks, slot);
+        self.take_out(tasks, slot, true);
         if !self.get(number).restrained {
             return;
         }
@@ -208,6 +241,7 @@ impl Methods {
         // Its key stays in use: the task waited under it and now runs under it.
         self.charge(tasks, slot, now);
         self.count_running(tasks, slot, now);
+        self.end_turns(tasks, slot, now);
     }
 
     /// An attempt begins, as a rate sees it. The key that was charged, if it has the rate.
@@ -395,7 +429,9 @@ impl Methods {
             let method = &mut self.methods[route as usize];
             method.limiter = number;
             method.keyed = limits.is_keyed();
+            method.turns = None;
         }
         self.restrain(family);
+        self.weigh_keys(family);
     }
 }

@@ -1,11 +1,13 @@
 //! That nothing stays behind of tasks that are forgotten.
 
 use super::State;
+use super::slab::NONE;
 use crate::ids::TaskId;
 use crate::ids::Token;
 use crate::policy::{CodeSet, Limits, MethodPolicy, Rate};
 use crate::record::Failure;
 use crate::record::{Acceptance, Blob, ChildKey, ExpiryCause, NewTask, Record, Start};
+use crate::weight::Weights;
 use bytes::Bytes;
 
 fn policy() -> MethodPolicy {
@@ -203,4 +205,87 @@ fn keys_that_do_not_matter_any_more_are_forgotten() {
         assert!((10_000..30_000).contains(&most), "{most}");
         assert_eq!(keys_after(&mut state, 10_000), (0, 0));
     }
+}
+
+/// Keys that are known, and those that ready lists remember.
+fn remembered(state: &State) -> (usize, usize) {
+    let turns = state
+        .methods
+        .get(0)
+        .turns
+        .iter()
+        .flat_map(|turns| &turns[..]);
+    let keys = turns.map(|turns| turns.keys().count()).sum();
+    (state.methods.limiters.slab[0].keys.len(), keys)
+}
+
+#[test]
+fn keys_whose_turns_are_over_are_forgotten() {
+    let mut fair = policy();
+    fair.limits = Limits {
+        fair_by_key: true,
+        ..Limits::default()
+    };
+    let mut state = State::new(1 << 20, 7);
+    let policies = vec![fair];
+    state.evolve(&Record::PoliciesApplied { policies }, 1);
+    state.index(1);
+    let weigh = |state: &mut State, weight: Option<u32>| {
+        let weights = Weights::new(weight.map(|weight| ("key 7".into(), weight)));
+        let method = "/a.B/C".into();
+        state
+            .methods
+            .set_weights(&mut state.tasks, (&method, weights), 1);
+    };
+    weigh(&mut state, Some(5));
+    for id in 1..=2_000 {
+        let tasks = vec![NewTask {
+            limit_key: Some(format!("key {}", id % 50).into()),
+            idempotency_key: None,
+            ordering_key: None,
+            parent: None,
+            ..new(id)
+        }];
+        let acceptance = Acceptance::default();
+        let submitted = Record::Submitted {
+            session: None,
+            acceptance,
+            tasks,
+        };
+        state.evolve(&submitted, 1);
+    }
+    let begin = |state: &mut State| {
+        let slot = state.methods.first_ready(0, 4);
+        let task = state.tasks[slot].id;
+        state.methods.begin(&mut state.tasks, slot, 2);
+        let starts = vec![Start {
+            task,
+            token: Token(task.0),
+            attempt: 1,
+        }];
+        let worker = "w".into();
+        state.evolve(&Record::Started { worker, starts }, 2);
+        let tasks = vec![(task, Blob::default())];
+        state.evolve(&Record::Succeeded { tasks }, 2);
+    };
+    (0..1_000).for_each(|_| begin(&mut state));
+    // The one with the weight has had all its tasks, and the others were as far soon.
+    assert_eq!(remembered(&state), (49, 49));
+    weigh(&mut state, None);
+    assert_eq!(remembered(&state).1, 0);
+    weigh(&mut state, Some(9));
+    for id in (1..=2_000).map(TaskId) {
+        let waits = state
+            .tasks
+            .find(id)
+            .is_some_and(|slot| !state.tasks[slot].is_final());
+        if waits && id.0 % 2 == 0 {
+            let reason = "r".into();
+            state.evolve(&Record::Cancelled { task: id, reason }, 3);
+        }
+    }
+    while state.methods.first_ready(0, 4) != NONE {
+        begin(&mut state);
+    }
+    assert_eq!(remembered(&state), (0, 0));
 }

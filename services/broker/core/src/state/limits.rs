@@ -11,6 +11,7 @@ use crate::ids::Millis;
 use crate::image::KeyArrival;
 use crate::policy::{Limits, Rate};
 use crate::rate::Arrival;
+use crate::weight::Weights;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -75,11 +76,13 @@ pub(crate) struct Key {
     text: Option<Arc<str>>,
     /// Attempts that run.
     pub(crate) running: u32,
-    /// Tasks that wait or run under it.
+    /// Tasks that wait or run under it, and ready lists that remember its turns.
     pub(crate) uses: u64,
     pub(crate) arrival: Arrival,
     /// Why none of its tasks may start.
     pub(crate) blocked: Option<HeldBy>,
+    /// Its share of turns beside other keys.
+    pub(crate) weight: u16,
     /// When it is to be looked at again; 0: never.
     pub(crate) due: Millis,
     pub(crate) lanes: Vec<Lane>,
@@ -98,6 +101,8 @@ pub(crate) struct Limiter {
     pub(crate) held: Option<HeldBy>,
     pub(crate) due: Millis,
     pub(crate) keys: Slab<Key>,
+    /// Weights of keys, if some have any.
+    pub(crate) weights: Option<Arc<Weights>>,
     by_text: SlotTable,
 }
 
@@ -128,6 +133,7 @@ impl Limiters {
             held: None,
             due: 0,
             keys: Slab::default(),
+            weights: None,
             by_text: SlotTable::seeded(self.seed),
         })
     }
@@ -215,6 +221,34 @@ impl Limiter {
         key.uses == 0 && self.limits.key_rate().is_none_or(rested)
     }
 
+    /// The number of a key that is known.
+    pub(crate) fn find(&self, text: Option<&Arc<str>>) -> Option<u32> {
+        let is = |key: u32| self.keys[key].text.as_ref() == text;
+        self.by_text.find(self.by_text.hash(text), is)
+    }
+
+    /// The weight that a key is to have.
+    fn weight_of(&self, text: Option<&Arc<str>>) -> u16 {
+        let weights = self.weights.as_ref();
+        weights.map_or(1, |weights| weights.of(text) as u16)
+    }
+
+    /// Gives keys other weights. Those that are known and have another one now.
+    pub(crate) fn weigh(&mut self, weights: Option<Arc<Weights>>) -> Vec<u32> {
+        let before = std::mem::replace(&mut self.weights, weights);
+        let both = [before.as_ref(), self.weights.as_ref()];
+        let texts = both.into_iter().flatten().flat_map(|each| each.keys());
+        let known: BTreeSet<u32> = texts.filter_map(|text| self.find(Some(text))).collect();
+        let mut changed = Vec::new();
+        for key in known {
+            let weight = self.weight_of(self.keys[key].text.as_ref());
+            if std::mem::replace(&mut self.keys[key].weight, weight) != weight {
+                changed.push(key);
+            }
+        }
+        changed
+    }
+
     /// The number of a key, which is made if it is new.
     pub(crate) fn find_or_make(&mut self, text: Option<&Arc<str>>) -> u32 {
         let hash = self.by_text.hash(text);
@@ -229,6 +263,7 @@ impl Limiter {
             uses: 0,
             arrival: Arrival::default(),
             blocked: None,
+            weight: self.weight_of(text),
             due: 0,
             lanes: Vec::new(),
         });

@@ -5,6 +5,7 @@ use super::limits::{Limiter, Limiters, Waiting};
 use super::list::List;
 use super::slab::NONE;
 use super::totals::Totals;
+use super::turns::Turns;
 use crate::effect::{HeldBy, TaskState};
 use crate::ids::{Millis, Token};
 use crate::live::failures::{FAILURES_MIN, SHARE};
@@ -12,6 +13,7 @@ use crate::live::worker_gate::Verdict;
 use crate::metrics::BreakerState;
 use crate::policy::{MethodPolicy, method_of};
 use crate::split::Cut;
+use crate::weight::Weights;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ pub(crate) const QUEUE_WEIGHT_MAX: u32 = 1000;
 /// Highest priority of a task.
 pub(crate) const PRIORITY_MAX: u8 = 9;
 
-const PRIORITIES: usize = PRIORITY_MAX as usize + 1;
+pub(super) const PRIORITIES: usize = PRIORITY_MAX as usize + 1;
 const STATES: usize = 10;
 
 /// gRPC's code.
@@ -40,6 +42,8 @@ pub(crate) struct Method {
     pub(crate) policy: MethodPolicy,
     pub(crate) queue: u32,
     pub(super) ready: [List; PRIORITIES],
+    /// The order of the keys in each of these, where keys of the method have weights.
+    pub(super) turns: Option<Box<[Turns; PRIORITIES]>>,
     /// READY tasks at the head of their ordering lines.
     pub(crate) ready_count: u64,
     /// READY tasks that wait for their limit key, by why.
@@ -65,6 +69,8 @@ pub(crate) struct Method {
     gate: Gate,
     /// How its tasks are divided between versions, if they are.
     pub(super) cut: Option<Cut>,
+    /// Of each ready list the part that may stand on the wrong side, since the cut has changed.
+    pub(super) unsorted: [List; PRIORITIES],
     /// Its second list, or NONE.
     pub(crate) second: u32,
     /// Itself, or of a second list the route.
@@ -161,7 +167,11 @@ pub(crate) struct Methods {
     pub(crate) by_name: BTreeMap<Arc<str>, u32>,
     /// Ready lists that were empty and are not any more; taken by the dispatcher.
     pub(crate) woken: Vec<(u32, u8)>,
+    /// Routes of which tasks may stand on the wrong side.
+    pub(crate) unsorted: BTreeSet<u32>,
     pub(crate) limiters: Limiters,
+    /// Weights of keys by method, known or not.
+    pub(super) weights: BTreeMap<Arc<str>, Arc<Weights>>,
     /// How often a method got another latency class.
     pub(crate) latency_changes: u64,
 }
@@ -214,9 +224,10 @@ impl Methods {
         self.queues[queue as usize].methods.insert(number);
         self.methods[family as usize].routes.push(number);
         let first = self.get(family);
-        let (limiter, keyed) = (first.limiter, first.keyed);
-        self.methods[number as usize].limiter = limiter;
-        self.methods[number as usize].keyed = keyed;
+        let (limiter, keyed, weighted) = (first.limiter, first.keyed, first.turns.is_some());
+        let method = &mut self.methods[number as usize];
+        (method.limiter, method.keyed) = (limiter, keyed);
+        method.turns = weighted.then(Box::default);
         self.restrain(family);
         self.weigh(queue);
     }
@@ -396,7 +407,7 @@ impl Methods {
         }
     }
 
-    fn wake_method(&mut self, number: u32) {
+    pub(super) fn wake_method(&mut self, number: u32) {
         let method = &self.methods[number as usize];
         for priority in 0..=PRIORITY_MAX {
             if !method.ready[usize::from(priority)].is_empty() {
@@ -611,10 +622,16 @@ impl Methods {
         }
     }
 
-    /// The first task of a ready list, or NONE.
+    /// The first task of a ready list, or NONE: also while it may belong to the other side.
     pub(crate) fn first_ready(&self, number: u32, priority: u8) -> u32 {
         self.methods.get(number as usize).map_or(NONE, |method| {
-            method.ready[usize::from(priority.min(PRIORITY_MAX))].first
+            let at = usize::from(priority.min(PRIORITY_MAX));
+            let first = method.ready[at].first;
+            if first == method.unsorted[at].first {
+                NONE
+            } else {
+                first
+            }
         })
     }
 }
@@ -629,6 +646,7 @@ fn method(policy: MethodPolicy, queue: u32, names: (Arc<str>, u32), route: u32) 
         policy,
         queue,
         ready: [List::default(); PRIORITIES],
+        turns: None,
         ready_count: 0,
         held: [0; HeldBy::ALL.len()],
         waiting: Waiting::default(),
@@ -642,6 +660,7 @@ fn method(policy: MethodPolicy, queue: u32, names: (Arc<str>, u32), route: u32) 
         totals: Totals::default(),
         gate: Gate::default(),
         cut: None,
+        unsorted: [List::default(); PRIORITIES],
         second: NONE,
         route,
     }

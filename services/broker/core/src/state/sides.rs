@@ -4,11 +4,12 @@
 //! policy stay with the route. A route that is not split has none, and nothing is different for it.
 
 use super::lanes::Lists;
-use super::methods::{Methods, PRIORITY_MAX};
+use super::list::List;
+use super::methods::{Method, Methods, PRIORITY_MAX};
 use super::slab::NONE;
 use super::table::TaskTable;
 use super::task::Task;
-use crate::ids::TaskId;
+use crate::ids::{Millis, TaskId};
 use crate::split::{Cut, Sticky};
 
 /// How far a child's root is looked for. A flow deeper than that is taken from there on.
@@ -61,31 +62,83 @@ impl Methods {
         self.get(list).route
     }
 
-    /// Divides the tasks of a route from now on, or not any more, and moves those that wait on the wrong side. It costs
-    /// what waits in its ready lists.
-    pub(crate) fn divide(&mut self, tasks: &mut TaskTable, route: u32, cut: Option<Cut>) {
+    /// Divides the tasks of a route from now on, or not any more. Those that wait are looked at by [`Methods::sort`],
+    /// and none of them is handed out before.
+    pub(crate) fn divide(&mut self, route: u32, cut: Option<Cut>) {
         let second = self.get(route).second;
         if self.get(route).cut == cut || (second == NONE && cut.is_none()) {
             return;
         }
         let second = self.second(route);
         self.methods[route as usize].cut = cut;
-        let mut wrong = Vec::new();
         for list in [route, second] {
-            for priority in 0..=PRIORITY_MAX {
-                let mut slot = self.first_ready(list, priority);
-                while slot != NONE {
-                    if cut.is_some_and(|cut| cut.has(tasks, slot)) != tasks[slot].second {
-                        wrong.push(slot);
-                    }
-                    slot = tasks[slot].link().next;
-                }
+            let method = &mut self.methods[list as usize];
+            method.unsorted = method.ready;
+        }
+        self.unsorted.insert(route);
+    }
+
+    /// Looks at up to so many READY tasks of routes whose cut has changed, and moves those that are on the wrong side.
+    pub(crate) fn sort(&mut self, tasks: &mut TaskTable, most: usize, now: Millis) {
+        let mut left = most;
+        while left > 0
+            && let Some(route) = self.unsorted.first().copied()
+        {
+            let lists = [route, self.get(route).second];
+            for list in lists {
+                // Half of it, so that workers of both sides have something to begin with.
+                left -= self.sort_list(tasks, list, left.div_ceil(2), now);
+            }
+            let is_sorted = |list: u32| self.get(list).unsorted.iter().all(List::is_empty);
+            if lists.into_iter().all(is_sorted) {
+                self.unsorted.remove(&route);
+                // Also what was behind tasks that left before they were looked at.
+                lists.into_iter().for_each(|list| self.wake_method(list));
             }
         }
-        let (mut lists, _) = self.lists(tasks);
-        for slot in wrong {
-            lists.remove(slot);
-            lists.push(slot);
+    }
+
+    /// How many of a list were looked at.
+    fn sort_list(&mut self, tasks: &mut TaskTable, list: u32, most: usize, now: Millis) -> usize {
+        let cut = self.get(self.route_of(list)).cut;
+        let mut looked = 0;
+        for priority in (0..=PRIORITY_MAX).rev() {
+            let before = looked;
+            while looked < most {
+                let slot = self.get(list).unsorted[usize::from(priority)].first;
+                if slot == NONE {
+                    break;
+                }
+                looked += 1;
+                if cut.is_some_and(|cut| cut.has(tasks, slot)) == tasks[slot].second {
+                    self.methods[list as usize].pass(&tasks[slot], slot);
+                } else if self.get(list).turns.is_some() {
+                    self.stand_again(tasks, slot, now);
+                } else {
+                    let (mut lists, _) = self.lists(tasks);
+                    lists.remove(slot, false);
+                    lists.push(slot);
+                }
+            }
+            if looked > before {
+                self.woken.push((list, priority));
+            }
+        }
+        looked
+    }
+}
+
+impl Method {
+    /// A task of one of its ready lists needs not be looked at, for it was, or leaves.
+    fn pass(&mut self, task: &Task, slot: u32) {
+        let unsorted = &mut self.unsorted[usize::from(task.priority.min(PRIORITY_MAX))];
+        let (is_first, is_last) = (unsorted.first == slot, unsorted.last == slot);
+        if is_first && is_last {
+            *unsorted = List::default();
+        } else if is_first {
+            unsorted.first = task.link().next;
+        } else if is_last {
+            unsorted.last = task.link().prev;
         }
     }
 }
@@ -111,9 +164,11 @@ impl Lists<'_> {
         let task = &mut self.tasks[slot];
         let route = task.method;
         if !std::mem::take(&mut task.second) {
+            self.methods[route as usize].pass(task, slot);
             return route;
         }
         let second = self.methods[route as usize].second;
+        self.methods[second as usize].pass(task, slot);
         self.methods[route as usize].ready_count += 1;
         self.methods[second as usize].ready_count -= 1;
         second

@@ -9,10 +9,11 @@ from plait.control.v1 import control_service_pb2 as pb
 from plait.control.v1 import control_service_pb2_grpc as pb_grpc
 from plait_scheduler.broker.channel import CALL_SECONDS
 from plait_scheduler.broker.epoch import Epoch
-from plait_scheduler.broker.events import to_duration, to_event
+from plait_scheduler.broker.events import to_event
 from plait_scheduler.broker.policies import to_method_limits, to_method_policy
 from plait_scheduler.broker.retry import bounded
 from plait_scheduler.broker.rollouts import to_sticky
+from plait_scheduler.broker.times import to_duration
 from plait_scheduler.domain.events import Event
 from plait_scheduler.domain.gates import Gate
 from plait_scheduler.domain.policy import MethodPolicy
@@ -140,6 +141,14 @@ class Control:
             request, timeout=CALL_SECONDS, metadata=self._epoch.metadata()
         )
         return list(response.unknown)
+
+    async def set_weights(self, method: str, weights: Mapping[str, int]) -> None:
+        """Sets all weights of the keys of a method, durably."""
+        pairs = weights.items()
+        request = pb.SetWeightsRequest(
+            method=method, weights=[pb.KeyWeight(key=key, weight=weight) for key, weight in pairs]
+        )
+        await self._stub.SetWeights(request, timeout=CALL_SECONDS, metadata=self._epoch.metadata())
 
     async def _decide(self, request: pb.DecideContractRequest) -> None:
         async for attempt in bounded():

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from google.protobuf.duration_pb2 import Duration
-
 from plait.control.v1 import control_service_pb2 as pb
 from plait_scheduler.domain.events import (
     ContractAnnounced,
@@ -33,11 +31,6 @@ def to_event(response: pb.ObserveResponse) -> Event | None:
             return _figures(response.figures)
         case _:
             return None
-
-
-def to_duration(milliseconds: int) -> Duration:
-    """A duration of the wire."""
-    return Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 def _announced(message: pb.ContractAnnounced) -> ContractAnnounced:

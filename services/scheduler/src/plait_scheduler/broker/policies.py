@@ -3,7 +3,7 @@
 from plait.control.v1 import control_service_pb2 as pb
 from plait.v1 import contract_service_pb2 as contract_pb
 from plait.v1 import options_pb2
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration
 from plait_scheduler.domain.policy import KeyKind, KeyPath, Latency, MethodPolicy
 from plait_scheduler.domain.routes import Route
 

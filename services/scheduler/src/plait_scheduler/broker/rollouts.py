@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait.control.v1 import control_service_pb2 as control_pb
 from plait.control.v1 import rollout_service_pb2 as pb
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration
 from plait_scheduler.domain.rollout import Plan, Rollback, Rollout, State, Step, Sticky
 from plait_scheduler.domain.rollout_evidence import Evidence, Sample
 
@@ -76,9 +76,9 @@ def to_message(rollout: Rollout, evidence: Evidence | None) -> pb.Rollout:
     # A keyword of the language.
     setattr(message, "from", plan.before)
     if evidence is not None:
-        total, (own, others) = evidence.total(), evidence.workers
-        message.own.CopyFrom(_side(own, total.own))
-        message.others.CopyFrom(_side(others, total.others))
+        total, calls, (own, others) = evidence.total(), evidence.calls(), evidence.workers
+        message.own.CopyFrom(_side(own, total.own, calls.own))
+        message.others.CopyFrom(_side(others, total.others, calls.others))
     return message
 
 
@@ -93,8 +93,14 @@ def _rollback(message: pb.RollbackPolicy) -> Rollback:
     return rollback
 
 
-def _side(workers: int, sample: Sample) -> pb.RolloutSide:
-    side = pb.RolloutSide(workers=workers, attempts=sample.attempts, failed=sample.failed)
+def _side(workers: int, sample: Sample, calls: Sample) -> pb.RolloutSide:
+    side = pb.RolloutSide(
+        workers=workers,
+        attempts=sample.attempts,
+        failed=sample.failed,
+        calls=calls.attempts,
+        failed_calls=calls.failed,
+    )
     if sample.timed:
         side.mean.CopyFrom(to_duration(sample.busy_ms // sample.timed))
         side.p90.CopyFrom(to_duration(sample.quantile_ms(0.9)))

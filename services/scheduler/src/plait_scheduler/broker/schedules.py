@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait.v1 import options_pb2
 from plait.v1 import schedule_service_pb2 as pb
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration, to_timestamp
 from plait_scheduler.domain.schedule import Cause, Missed, Overlap, Run, Schedule, State
 from plait_scheduler.domain.schedule_fields import ScheduleFields
 
@@ -88,13 +87,6 @@ def to_status(schedule: Schedule, state: State, next_ms: Iterable[int]) -> pb.Sc
         backfill_count=sum(each.left for each in state.backfills),
         create_time=to_timestamp(state.create_ms),
     )
-
-
-def to_timestamp(ms: int) -> Timestamp:
-    """A time of the wire."""
-    made = Timestamp()
-    made.FromMilliseconds(ms)
-    return made
 
 
 def _run(run: Run) -> pb.ScheduleRun:

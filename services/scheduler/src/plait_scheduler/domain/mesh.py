@@ -147,8 +147,13 @@ def cluster_name(service: str, version: str, methods: Sequence[str]) -> str:
     """Names workers that are alike. The methods are part of it: a version may serve some here and
     others there, and a call must not meet a worker that does not know it.
     """
+    return version_prefix(service, version) + _digest(*methods)
+
+
+def version_prefix(service: str, version: str) -> str:
+    """What the names of all clusters of a version begin with, and no others'."""
     plain = version if _PLAIN.fullmatch(version) else _digest(version)
-    return f"{service}{AT}{plain}~{_digest(*methods)}"
+    return f"{service}{AT}{plain}~"
 
 
 def _digest(*texts: str) -> str:

@@ -6,6 +6,7 @@ A call is for a version by chance and not by a key: where a call goes, its own c
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from plait_scheduler.domain.call_policy import CallPolicy
 from plait_scheduler.domain.endpoints import Endpoint
 from plait_scheduler.domain.mesh import Mesh, Route, Service, cluster_name
 from plait_scheduler.domain.rollout import WHOLE, Split
@@ -35,7 +36,20 @@ def _clusters_of(service: str, endpoints: Sequence[Endpoint], version: str) -> s
 
 
 def _shared(service: Service, own: set[str], share: int) -> Service:
-    return replace(service, routes=tuple(_route(route, own, share) for route in service.routes))
+    routes = tuple(_route(route, own, share) for route in service.routes)
+    before = {name for route in service.routes for name, _ in route.weights}
+    idle = before - {name for route in routes for name, _ in route.weights}
+    if idle:
+        routes = (*routes, _kept(service.name, idle))
+    return replace(service, routes=routes)
+
+
+def _kept(service: str, clusters: set[str]) -> Route:
+    """A route that no method has, to clusters without a share. Callers keep them, so that a call
+    finds them when they get one: grpc-go fails calls to a cluster that it has just been told of.
+    """
+    weights = tuple((name, 1) for name in sorted(clusters))
+    return Route(f"/{service}/", weights, CallPolicy())
 
 
 def _route(route: Route, own: set[str], share: int) -> Route:

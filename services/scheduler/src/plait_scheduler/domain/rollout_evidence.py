@@ -8,9 +8,10 @@ what slows or breaks them (a burst, a cold start), so many of them are no better
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from plait_scheduler.domain.call_load import Load, SideLoads
 from plait_scheduler.domain.events import SideFigures, SplitFigures
 from plait_scheduler.domain.rollout import Rollback, percent
 
@@ -24,6 +25,8 @@ QUANTILE = 0.9
 # Differences below it are those of a busy machine, not of a version.
 LATENCY_FLOOR_MS = 20
 _OK, _CANCELLED = 0, 1
+# Stands for a method where direct calls are counted, which clients report for all methods as one.
+_CALLS = ""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,11 @@ class Sample:
         for span, count in enumerate(side.spans):
             if count:
                 self.spans[span] = self.spans.get(span, 0) + count
+
+    def take_calls(self, load: Load) -> None:
+        """Counts direct calls that clients reported. Nobody says how long they took."""
+        self.attempts += load.ended
+        self.failed += load.ended_badly
 
     def add(self, other: "Sample") -> None:
         """Counts both."""
@@ -101,7 +109,7 @@ class Evidence:
 
     def __init__(self) -> None:
         self._buckets: deque[tuple[int, dict[str, Pair]]] = deque()
-        # Attempts of the version since its share was set.
+        # Attempts of the version since its share was set, direct calls among them.
         self.attempts = 0
         # Workers of the version and of the others, at the last look.
         self.workers = (0, 0)
@@ -117,8 +125,10 @@ class Evidence:
                 pair.own = Sample()
                 pair.others.spans = {}
 
-    def observe(self, now_ms: int, figures: Iterable[SplitFigures]) -> None:
-        """Takes in figures of the service's methods."""
+    def observe(
+        self, now_ms: int, figures: Sequence[SplitFigures], calls: SideLoads | None = None
+    ) -> None:
+        """Takes in figures of the service's methods, and what clients reported of direct calls."""
         bucket_ms = now_ms - now_ms % BUCKET_MS
         if not self._buckets or self._buckets[-1][0] != bucket_ms:
             self._buckets.append((bucket_ms, {}))
@@ -133,25 +143,42 @@ class Evidence:
             pair.others.take(each.others)
             self.attempts += pair.own.attempts - before
             own, others = max(own, each.own.workers), max(others, each.others.workers)
-        self.workers = (own, others)
+        if figures:
+            self.workers = (own, others)
+        if calls is not None:
+            pair = methods.setdefault(_CALLS, Pair())
+            pair.own.take_calls(calls.own)
+            pair.others.take_calls(calls.others)
+            self.attempts += calls.own.ended
 
     def by_method(self) -> Mapping[str, Pair]:
-        """The sums of the window."""
+        """The sums of the window, of tasks."""
+        return self._sums(calls=False)
+
+    def calls(self) -> Pair:
+        """The sums of the window, of direct calls."""
+        return self._sums(calls=True).get(_CALLS, Pair())
+
+    def _sums(self, *, calls: bool) -> dict[str, Pair]:
+        seen = [
+            (method, pair)
+            for _, methods in self._buckets
+            for method, pair in methods.items()
+            if (method == _CALLS) is calls
+        ]
         sums: dict[str, Pair] = {}
-        for _, methods in self._buckets:
-            for method, pair in methods.items():
-                total = sums.setdefault(method, Pair())
-                total.own.add(pair.own)
-                total.others.add(pair.others)
-        for _, methods in self._buckets:
-            for method, pair in methods.items():
-                total = sums[method]
-                first = 2 * total.early.attempts < total.own.attempts
-                (total.early if first else total.late).add(pair.own)
+        for method, pair in seen:
+            total = sums.setdefault(method, Pair())
+            total.own.add(pair.own)
+            total.others.add(pair.others)
+        for method, pair in seen:
+            total = sums[method]
+            first = 2 * total.early.attempts < total.own.attempts
+            (total.early if first else total.late).add(pair.own)
         return sums
 
     def total(self) -> Pair:
-        """The sum over all methods."""
+        """The sum over all methods, of tasks."""
         total = Pair()
         for pair in self.by_method().values():
             total.own.add(pair.own)
@@ -165,7 +192,9 @@ def verdict(evidence: Evidence, policy: Rollback) -> str:
     """Why the version is to go back; "": nothing is to be said against it.
 
     Methods are judged each for itself and all together: one that fails always may be rare, and
-    several that fail a little add up. Times of different methods are no one distribution.
+    several that fail a little add up. Times of different methods are no one distribution. Direct
+    calls are judged apart from tasks: where only one side listens, calls that all end well would
+    make the other side's tasks look bad.
     """
     if policy.off or evidence.attempts < policy.samples_min:
         return ""
@@ -178,7 +207,8 @@ def verdict(evidence: Evidence, policy: Rollback) -> str:
         found = judge_errors(evidence.total(), policy)
         if found:
             return f"all methods: {found}"
-    return ""
+    found = judge_errors(evidence.calls(), policy)
+    return f"direct calls: {found}" if found else ""
 
 
 def judge_errors(pair: Pair, policy: Rollback) -> str:

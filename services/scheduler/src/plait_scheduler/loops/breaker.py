@@ -2,7 +2,6 @@
 probes through.
 """
 
-import asyncio
 from collections.abc import Callable
 
 from plait_scheduler.broker.control import Control
@@ -11,10 +10,8 @@ from plait_scheduler.domain.breaker import State
 from plait_scheduler.domain.events import Figures
 from plait_scheduler.domain.gates import Change, Gates
 from plait_scheduler.domain.worker_gates import WorkerGates
+from plait_scheduler.loops.inbox import Inbox
 from plait_scheduler.loops.loop import Counts, Loop
-
-# Figures that wait here; older ones are dropped.
-INBOX_MAX = 64
 
 
 class BreakerLoop(Loop):
@@ -37,20 +34,15 @@ class BreakerLoop(Loop):
         self._policies = policies
         self.gates = Gates()
         self.workers = WorkerGates()
-        self._inbox: asyncio.Queue[Figures] = asyncio.Queue(INBOX_MAX)
-        self._next: Figures | None = None
+        self._inbox = Inbox()
 
     def add(self, figures: Figures) -> None:
         """Takes figures. Where too many wait, the oldest are not counted."""
-        if self._inbox.full():
-            self._inbox.get_nowait()
-        self._inbox.put_nowait(figures)
+        self._inbox.add(figures)
 
     def reset(self) -> None:
         """A new observation begins; what is known of methods is kept."""
-        self._next = None
-        while not self._inbox.empty():
-            self._inbox.get_nowait()
+        self._inbox.clear()
         self._policies.forget()
         self.gates.reset()
         self.workers.reset()
@@ -62,10 +54,10 @@ class BreakerLoop(Loop):
         self.workers.clear()
 
     async def wait(self) -> None:
-        self._next = await self._inbox.get()
+        await self._inbox.wait()
 
     async def run_once(self) -> Counts:
-        figures, self._next = self._next, None
+        figures = self._inbox.take()
         if figures is None:
             return {}
         policies = {}

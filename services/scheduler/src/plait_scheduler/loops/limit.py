@@ -5,14 +5,30 @@ time is over.
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Protocol
 
 import grpc
 
-from plait_scheduler.limits.book import LimitBook
 from plait_scheduler.loops.loop import Counts, Loop
 
 # A wall clock may be set: how late that is seen at most. Also the pause after a turn that failed.
 PAUSE_MS = 1000
+
+
+class Book(Protocol):
+    """What an operator has set, written down and in force."""
+
+    # Set when there may be something to do.
+    changed: asyncio.Event
+
+    def reset(self) -> None:
+        """A new observation begins."""
+
+    def wake_ms(self) -> int | None:
+        """When there is something to do; None: at no time."""
+
+    async def settle(self) -> dict[str, int]:
+        """Does it."""
 
 
 class LimitLoop(Loop):
@@ -21,7 +37,7 @@ class LimitLoop(Loop):
     name = "limit"
 
     def __init__(
-        self, book: LimitBook, connected: Callable[[], bool], now_ms: Callable[[], int]
+        self, book: Book, connected: Callable[[], bool], now_ms: Callable[[], int]
     ) -> None:
         super().__init__()
         self._book = book

@@ -52,8 +52,9 @@ class Process(asyncio.SubprocessProtocol):
             *self.spec.command,
             env=dict(self.spec.environment),
             stdin=asyncio.subprocess.DEVNULL,
-            # The terminal's Ctrl-C is for us; they are stopped in order.
-            start_new_session=True,
+            # The terminal's Ctrl-C is for us; they are stopped in order. No session of its own:
+            # Linux may share processors out by session, and `nice` then holds within one only.
+            process_group=0,
         )
         self._group = self._transport.get_pid()
 

@@ -1,17 +1,15 @@
 """The rollout loop: takes steps that are due, and takes a version back that does badly."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from plait_scheduler.broker.key_value import VersionMismatchError
+from plait_scheduler.domain.call_load import Load
 from plait_scheduler.domain.events import Figures
 from plait_scheduler.domain.rollout import Rollout, State, advance, roll_back
 from plait_scheduler.domain.rollout_evidence import verdict
+from plait_scheduler.loops.inbox import Inbox
 from plait_scheduler.loops.loop import Counts, Loop
 from plait_scheduler.rollouts.book import RolloutBook
-
-# Figures that wait here; older ones are dropped.
-INBOX_MAX = 64
 
 
 class RolloutLoop(Loop):
@@ -21,38 +19,44 @@ class RolloutLoop(Loop):
 
     name = "rollout"
 
-    def __init__(self, book: RolloutBook, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        book: RolloutBook,
+        take_loads: Callable[[], Mapping[str, Load]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`take_loads`: what clients reported of direct calls since it was asked for last, by
+        cluster.
+        """
         super().__init__()
         self._book = book
+        self._take_loads = take_loads
         self._now_ms = now_ms
-        self._inbox: asyncio.Queue[Figures] = asyncio.Queue(INBOX_MAX)
-        self._next: Figures | None = None
+        self._inbox = Inbox()
 
     def add(self, figures: Figures) -> None:
         """Takes figures. Where too many wait, the oldest are not counted."""
-        if self._inbox.full():
-            self._inbox.get_nowait()
-        self._inbox.put_nowait(figures)
+        self._inbox.add(figures)
 
     def reset(self) -> None:
         """A new observation begins."""
-        self._next = None
-        while not self._inbox.empty():
-            self._inbox.get_nowait()
+        self._inbox.clear()
         self._book.reset()
+        # What was reported while nobody looked is of shares that nobody knows.
+        self._take_loads()
         # The broker is told what is in force, whatever happens.
-        self._inbox.put_nowait(Figures(0, ()))
+        self._inbox.add(Figures(0, ()))
 
     async def wait(self) -> None:
-        self._next = await self._inbox.get()
+        await self._inbox.wait()
 
     async def run_once(self) -> Counts:
-        figures, self._next = self._next, None
+        figures = self._inbox.take()
         told = await self._book.settle()
         if figures is None:
             return {"told": told}
         now_ms = self._now_ms()
-        self._book.observe(now_ms, figures.splits)
+        self._book.observe(now_ms, figures.splits, self._take_loads())
         counts = {"told": int(told), "steps": 0, "rolled_back": 0}
         for rollout in self._book.all():
             if rollout.state is not State.RUNNING:

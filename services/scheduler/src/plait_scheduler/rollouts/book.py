@@ -5,7 +5,7 @@ broker keeps what it was told, so it goes on with the last shares while no sched
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -14,6 +14,7 @@ import structlog
 
 from plait_scheduler.broker.control import Control
 from plait_scheduler.broker.key_value import ABSENT, KeyValue
+from plait_scheduler.domain.call_load import Load, sides
 from plait_scheduler.domain.events import SplitFigures
 from plait_scheduler.domain.rollout import Rollout, Split, State, split, splits
 from plait_scheduler.domain.rollout_evidence import Evidence
@@ -81,16 +82,24 @@ class RolloutBook:
         kept = self._find(service)
         return kept.rollout, kept.evidence
 
-    def observe(self, now_ms: int, figures: Iterable[SplitFigures]) -> None:
-        """Takes in what the attempts of split services did."""
-        found: dict[str, list[SplitFigures]] = {}
+    def observe(
+        self, now_ms: int, figures: Iterable[SplitFigures], loads: Mapping[str, Load]
+    ) -> None:
+        """Takes in what the attempts of split services did, and direct calls by cluster."""
+        # The sides of a rollout that is over may be others, and nothing is decided on them.
+        running = {
+            service: kept
+            for service, kept in self._kept.items()
+            if kept.rollout.state is State.RUNNING
+        }
+        found: dict[str, list[SplitFigures]] = {service: [] for service in running}
         for each in figures:
-            found.setdefault(service_of(each.method), []).append(each)
-        for service, methods in found.items():
-            kept = self._kept.get(service)
-            # The sides of a rollout that is over may be others, and nothing is decided on them.
-            if kept and kept.rollout.state is State.RUNNING:
-                kept.evidence.observe(now_ms, methods)
+            service = service_of(each.method)
+            if service in found:
+                found[service].append(each)
+        calls = sides(loads, {name: kept.rollout.plan.to for name, kept in running.items()})
+        for service, kept in running.items():
+            kept.evidence.observe(now_ms, found[service], calls.get(service))
 
     async def put(self, rollout: Rollout) -> None:
         """A rollout begins, in the place of one that is over."""

@@ -5,14 +5,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from plait.control.v1 import contract_review_service_pb2 as pb
 from plait.control.v1 import contract_review_service_pb2_grpc as pb_grpc
 from plait.v1 import task_pb2
 from plait_scheduler.broker import refusals
-from plait_scheduler.broker.events import to_duration
 from plait_scheduler.broker.policies import to_method_info
+from plait_scheduler.broker.times import to_duration, to_timestamp
 from plait_scheduler.contracts.records import ALLOWANCE_MS, Allowance, Decision, Records
 from plait_scheduler.contracts.reviewer import Reviewer
 from plait_scheduler.descriptors.contract_reader import ContractReadError, read_contract
@@ -106,7 +104,7 @@ class ContractReviewServicer(pb_grpc.ContractReviewServiceServicer):
         now_ms = self._now_ms()
         allowance = Allowance(request.digest, reason, allowed_by, now_ms)
         await self._records.allow(request.services, allowance)
-        return pb.AllowContractResponse(expire_time=_timestamp(now_ms + ALLOWANCE_MS))
+        return pb.AllowContractResponse(expire_time=to_timestamp(now_ms + ALLOWANCE_MS))
 
     async def ListContractDecisions(
         self, request: pb.ListContractDecisionsRequest, context: Context
@@ -169,16 +167,12 @@ def _decision(decision: Decision, workers: int) -> pb.ContractDecision:
     return pb.ContractDecision(
         digest=decision.digest,
         version=decision.version,
-        decide_time=_timestamp(decision.decide_time_ms),
+        decide_time=to_timestamp(decision.decide_time_ms),
         scheduler=decision.scheduler,
         overridden=decision.tolerated,
         reason=allowed.reason if allowed else "",
         allowed_by=allowed.allowed_by if allowed else "",
-        allow_time=_timestamp(allowed.allow_time_ms) if allowed else None,
+        allow_time=to_timestamp(allowed.allow_time_ms) if allowed else None,
         beside=decision.beside,
         workers=workers,
     )
-
-
-def _timestamp(milliseconds: int) -> Timestamp:
-    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)

@@ -4,19 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait.control.v1 import breaker_service_pb2 as breaker_pb
 from plait.control.v1 import directory_service_pb2 as pb
 from plait.control.v1 import directory_service_pb2_grpc as pb_grpc
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration, to_timestamp
+from plait_scheduler.domain.call_load import Load
 from plait_scheduler.domain.directory import Directory, WorkerEntry
 from plait_scheduler.domain.routes import method_of
 from plait_scheduler.domain.worker_gates import WorkerGates
 from plait_scheduler.servicers.breaker import STATES
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.xds.control_plane import ControlPlane, Rejection
-from plait_scheduler.xds.load import Load, Loads
+from plait_scheduler.xds.load import Loads
 
 PAGE_SIZE = 100
 PAGE_SIZE_MAX = 1000
@@ -96,7 +96,7 @@ class DirectoryServicer(pb_grpc.DirectoryServiceServicer):
 
 def _rejection(rejection: Rejection) -> pb.Rejection:
     return pb.Rejection(
-        time=_timestamp(rejection.time_ms),
+        time=to_timestamp(rejection.time_ms),
         node=rejection.node,
         type=rejection.type_url.rpartition("/")[2],
         names=rejection.names,
@@ -152,10 +152,6 @@ def _worker(entry: WorkerEntry) -> pb.Worker:
         suspended=figures.suspended if figures else 0,
         succeeded=entry.succeeded,
         failed=entry.failed,
-        attach_time=_timestamp(entry.seen_ms),
+        attach_time=to_timestamp(entry.seen_ms),
         endpoint=entry.attached.endpoint,
     )
-
-
-def _timestamp(milliseconds: int) -> Timestamp:
-    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait.control.v1 import fault_service_pb2 as pb
 from plait.control.v1 import fault_service_pb2_grpc as pb_grpc
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration, to_timestamp
 from plait_scheduler.domain.call_fault import Abort, CallFault, Delay, check
 from plait_scheduler.servicers.doors import Doors
 from plait_scheduler.servicers.refusing import Context, invalid, pass_on, too_many
@@ -83,8 +82,8 @@ def _ms(duration: Any) -> int:
 def _message(fault: CallFault) -> pb.Fault:
     message = pb.Fault(
         method=fault.method,
-        end_time=_timestamp(fault.end_ms),
-        set_time=_timestamp(fault.set_ms),
+        end_time=to_timestamp(fault.end_ms),
+        set_time=to_timestamp(fault.set_ms),
         set_by=fault.set_by,
     )
     if fault.abort is not None:
@@ -94,9 +93,3 @@ def _message(fault: CallFault) -> pb.Fault:
         message.delay.delay.CopyFrom(to_duration(fault.delay.delay_ms))
         message.delay.per_million = fault.delay.share
     return message
-
-
-def _timestamp(milliseconds: int) -> Timestamp:
-    made = Timestamp()
-    made.FromMilliseconds(milliseconds)
-    return made

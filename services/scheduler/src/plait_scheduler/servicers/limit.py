@@ -4,13 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait import errors
 from plait.control.v1 import limit_service_pb2 as pb
 from plait.control.v1 import limit_service_pb2_grpc as pb_grpc
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration, to_timestamp
 from plait_scheduler.domain.limits import Override, Rate, limited
 from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.limits.book import OVERRIDES_MAX, PREFIX, LimitBook, TooManyLimitsError
@@ -112,12 +110,12 @@ def _faults(request: pb.SetLimitRequest) -> list[tuple[str, str]]:
     rate = request.rate
     if rate.limit > RATE_MAX or rate.burst > RATE_MAX:
         faults.append(("rate", f"is over {RATE_MAX}"))
-    if rate.HasField("period") and not 1 <= _milliseconds(rate.period) <= YEAR_MS:
+    if rate.HasField("period") and not 1 <= rate.period.ToMilliseconds() <= YEAR_MS:
         faults.append(("rate.period", "is not within 1 ms to 365 days"))
     if request.concurrency > CONCURRENCY_MAX:
         faults.append(("concurrency", f"is over {CONCURRENCY_MAX}"))
     valid = request.HasField("valid_for")
-    if valid and not VALID_MS_MIN <= _milliseconds(request.valid_for) <= YEAR_MS:
+    if valid and not VALID_MS_MIN <= request.valid_for.ToMilliseconds() <= YEAR_MS:
         faults.append(("valid_for", "is not within 1 s to 365 days"))
     if len(request.reason) > REASON_MAX:
         faults.append(("reason", f"is longer than {REASON_MAX} characters"))
@@ -129,12 +127,12 @@ def _faults(request: pb.SetLimitRequest) -> list[tuple[str, str]]:
 def _override(request: pb.SetLimitRequest, now_ms: int) -> Override:
     rate = None
     if request.HasField("rate"):
-        period_ms = _milliseconds(request.rate.period) or PERIOD_MS
+        period_ms = request.rate.period.ToMilliseconds() or PERIOD_MS
         burst = request.rate.burst or request.rate.limit
         rate = Rate(request.rate.limit, period_ms, burst)
     expire_ms = 0
     if request.HasField("valid_for"):
-        expire_ms = now_ms + _milliseconds(request.valid_for)
+        expire_ms = now_ms + request.valid_for.ToMilliseconds()
     return Override(
         method=request.method,
         rate=rate,
@@ -155,7 +153,7 @@ def _message(
         message.in_force.CopyFrom(_limits(limited(policy, override)))
     if override is not None:
         told = message.override
-        told.set_time.CopyFrom(_timestamp(override.set_ms))
+        told.set_time.CopyFrom(to_timestamp(override.set_ms))
         told.reason, told.set_by = override.reason, override.set_by
         if override.rate is not None:
             told.rate.CopyFrom(_rate(override.rate.limit, override.rate.period_ms))
@@ -163,7 +161,7 @@ def _message(
         if override.concurrency is not None:
             told.concurrency = override.concurrency
         if override.expire_ms:
-            told.expire_time.CopyFrom(_timestamp(override.expire_ms))
+            told.expire_time.CopyFrom(to_timestamp(override.expire_ms))
     return message
 
 
@@ -180,14 +178,6 @@ def _limits(policy: MethodPolicy) -> pb.Limits:
 
 def _rate(limit: int, period_ms: int) -> pb.Rate:
     return pb.Rate(limit=limit, period=to_duration(period_ms))
-
-
-def _milliseconds(duration: Duration) -> int:
-    return duration.seconds * 1000 + duration.nanos // 1_000_000
-
-
-def _timestamp(milliseconds: int) -> Timestamp:
-    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 async def _unknown(context: Context, method: str) -> NoReturn:

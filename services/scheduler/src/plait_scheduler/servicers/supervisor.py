@@ -6,7 +6,7 @@ import grpc
 
 from plait.control.v1 import supervisor_service_pb2 as pb
 from plait.control.v1 import supervisor_service_pb2_grpc as pb_grpc
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration
 from plait_scheduler.domain.processes import LocalProcess, ProcessState
 from plait_scheduler.servicers.doors import Doors
 

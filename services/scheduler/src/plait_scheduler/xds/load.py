@@ -1,12 +1,12 @@
 """The load reporting service: what clients count of their calls, with nothing of ours in them."""
 
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import grpc
 
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration
+from plait_scheduler.domain.call_load import Load
 from plait_scheduler.domain.mesh import AT
 from plait_xds import endpoint_pb2
 from plait_xds import load_stats_pb2 as pb
@@ -18,35 +18,21 @@ STREAMS_MAX: Final = 2_000
 # Clusters that are counted: more than there are, which bounds what a client can make up.
 CLUSTERS_MAX: Final = 10_000
 
+_Key = TypeVar("_Key", tuple[str, str], str)
 _Context: TypeAlias = "grpc.aio.ServicerContext[pb.LoadStatsRequest, pb.LoadStatsResponse]"
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Calls to one cluster in one locality, summed over clients, since the scheduler began."""
-
-    # Begun.
-    issued: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    # Refused by the client's own circuit breaker or by configuration. Has no locality, and stands
-    # with the one of the empty name.
-    dropped: int = 0
-
-    def __add__(self, other: "Load") -> "Load":
-        return Load(
-            self.issued + other.issued,
-            self.succeeded + other.succeeded,
-            self.failed + other.failed,
-            self.dropped + other.dropped,
-        )
-
-
 class Loads:
-    """What was reported, by cluster and locality."""
+    """What was reported since the scheduler began, by cluster and locality. A client reports what
+    there is since its report before, so everything is counted once, over whichever stream it comes.
+
+    Calls that were dropped have no locality, and stand with the one of the empty name.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str], Load] = {}
+        # By cluster, since somebody took them.
+        self._fresh: dict[str, Load] = {}
 
     def add(self, reports: Iterable[endpoint_pb2.ClusterStats]) -> None:
         """Takes reports in. What is said of clusters that cannot be ours is passed over."""
@@ -70,12 +56,21 @@ class Loads:
         """Cluster, locality and load, in order."""
         return [(cluster, place, load) for (cluster, place), load in sorted(self._sums.items())]
 
+    def take(self) -> dict[str, Load]:
+        """By cluster, what was reported since this was asked for last."""
+        taken, self._fresh = self._fresh, {}
+        return taken
+
     def _add(self, cluster: str, locality: str, load: Load) -> None:
-        key = (cluster, locality)
-        if key not in self._sums and len(self._sums) >= CLUSTERS_MAX:
-            # The one heard of first goes.
-            del self._sums[next(iter(self._sums))]
-        self._sums[key] = self._sums.get(key, Load()) + load
+        _sum(self._sums, (cluster, locality), load)
+        _sum(self._fresh, cluster, load)
+
+
+def _sum(sums: dict[_Key, Load], key: _Key, load: Load) -> None:
+    if key not in sums and len(sums) >= CLUSTERS_MAX:
+        # The one heard of first goes.
+        del sums[next(iter(sums))]
+    sums[key] = sums.get(key, Load()) + load
 
 
 class LoadServicer(pb_grpc.LoadReportingServiceServicer):

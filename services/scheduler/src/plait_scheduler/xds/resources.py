@@ -8,7 +8,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from plait_scheduler.broker.events import to_duration
+from plait_scheduler.broker.times import to_duration
 from plait_scheduler.domain.call_fault import CallFault
 from plait_scheduler.domain.call_policy import (
     EJECTED_PERCENT_MAX,

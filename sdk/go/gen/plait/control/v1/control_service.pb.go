@@ -2247,6 +2247,153 @@ func (x *SetLimitsResponse) GetUnknown() []string {
 	return nil
 }
 
+// Weights of the keys of one method.
+type SetWeightsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full method path. Weights of one that is not known wait for it.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// At most 1,000, one a key. Every other key has the weight 1.
+	Weights       []*KeyWeight `protobuf:"bytes,2,rep,name=weights,proto3" json:"weights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWeightsRequest) Reset() {
+	*x = SetWeightsRequest{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWeightsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWeightsRequest) ProtoMessage() {}
+
+func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWeightsRequest.ProtoReflect.Descriptor instead.
+func (*SetWeightsRequest) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SetWeightsRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *SetWeightsRequest) GetWeights() []*KeyWeight {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+// How many turns a key has in a round.
+type KeyWeight struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key, 1 to 256 bytes.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// 1 to 1000.
+	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyWeight) Reset() {
+	*x = KeyWeight{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyWeight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyWeight) ProtoMessage() {}
+
+func (x *KeyWeight) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyWeight.ProtoReflect.Descriptor instead.
+func (*KeyWeight) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *KeyWeight) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *KeyWeight) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+// They are durable and in force.
+type SetWeightsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWeightsResponse) Reset() {
+	*x = SetWeightsResponse{}
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWeightsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWeightsResponse) ProtoMessage() {}
+
+func (x *SetWeightsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWeightsResponse.ProtoReflect.Descriptor instead.
+func (*SetWeightsResponse) Descriptor() ([]byte, []int) {
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{29}
+}
+
 // Windows of workers.
 type SetWindowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2258,7 +2405,7 @@ type SetWindowsRequest struct {
 
 func (x *SetWindowsRequest) Reset() {
 	*x = SetWindowsRequest{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[27]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2417,7 @@ func (x *SetWindowsRequest) String() string {
 func (*SetWindowsRequest) ProtoMessage() {}
 
 func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[27]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2430,7 @@ func (x *SetWindowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsRequest.ProtoReflect.Descriptor instead.
 func (*SetWindowsRequest) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{27}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetWindowsRequest) GetWindows() []*WorkerWindow {
@@ -2306,7 +2453,7 @@ type WorkerWindow struct {
 
 func (x *WorkerWindow) Reset() {
 	*x = WorkerWindow{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[28]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2465,7 @@ func (x *WorkerWindow) String() string {
 func (*WorkerWindow) ProtoMessage() {}
 
 func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[28]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2478,7 @@ func (x *WorkerWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerWindow.ProtoReflect.Descriptor instead.
 func (*WorkerWindow) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{28}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WorkerWindow) GetWorker() string {
@@ -2359,7 +2506,7 @@ type SetWindowsResponse struct {
 
 func (x *SetWindowsResponse) Reset() {
 	*x = SetWindowsResponse{}
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[29]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2518,7 @@ func (x *SetWindowsResponse) String() string {
 func (*SetWindowsResponse) ProtoMessage() {}
 
 func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plait_control_v1_control_service_proto_msgTypes[29]
+	mi := &file_plait_control_v1_control_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2531,7 @@ func (x *SetWindowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWindowsResponse.ProtoReflect.Descriptor instead.
 func (*SetWindowsResponse) Descriptor() ([]byte, []int) {
-	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{29}
+	return file_plait_control_v1_control_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetWindowsResponse) GetUnknown() []string {
@@ -2568,7 +2715,14 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x11concurrency_limit\x18\x06 \x01(\rR\x10concurrencyLimit\x12.\n" +
 	"\x13concurrency_per_key\x18\a \x01(\rR\x11concurrencyPerKey\"-\n" +
 	"\x11SetLimitsResponse\x12\x18\n" +
-	"\aunknown\x18\x01 \x03(\tR\aunknown\"M\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown\"b\n" +
+	"\x11SetWeightsRequest\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x125\n" +
+	"\aweights\x18\x02 \x03(\v2\x1b.plait.control.v1.KeyWeightR\aweights\"5\n" +
+	"\tKeyWeight\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\"\x14\n" +
+	"\x12SetWeightsResponse\"M\n" +
 	"\x11SetWindowsRequest\x128\n" +
 	"\awindows\x18\x01 \x03(\v2\x1e.plait.control.v1.WorkerWindowR\awindows\">\n" +
 	"\fWorkerWindow\x12\x16\n" +
@@ -2580,7 +2734,7 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\x16STICKY_KEY_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13STICKY_KEY_ORDERING\x10\x01\x12\x1a\n" +
 	"\x16STICKY_KEY_IDEMPOTENCY\x10\x02\x12\x14\n" +
-	"\x10STICKY_KEY_LIMIT\x10\x032\x84\x05\n" +
+	"\x10STICKY_KEY_LIMIT\x10\x032\xdd\x05\n" +
 	"\x0eControlService\x12P\n" +
 	"\aObserve\x12 .plait.control.v1.ObserveRequest\x1a!.plait.control.v1.ObserveResponse0\x01\x12c\n" +
 	"\x0eDecideContract\x12'.plait.control.v1.DecideContractRequest\x1a(.plait.control.v1.DecideContractResponse\x12W\n" +
@@ -2589,7 +2743,9 @@ const file_plait_control_v1_control_service_proto_rawDesc = "" +
 	"\bSetGates\x12!.plait.control.v1.SetGatesRequest\x1a\".plait.control.v1.SetGatesResponse\x12T\n" +
 	"\tSetSplits\x12\".plait.control.v1.SetSplitsRequest\x1a#.plait.control.v1.SetSplitsResponse\x12c\n" +
 	"\x0eSetWorkerGates\x12'.plait.control.v1.SetWorkerGatesRequest\x1a(.plait.control.v1.SetWorkerGatesResponse\x12T\n" +
-	"\tSetLimits\x12\".plait.control.v1.SetLimitsRequest\x1a#.plait.control.v1.SetLimitsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
+	"\tSetLimits\x12\".plait.control.v1.SetLimitsRequest\x1a#.plait.control.v1.SetLimitsResponse\x12W\n" +
+	"\n" +
+	"SetWeights\x12#.plait.control.v1.SetWeightsRequest\x1a$.plait.control.v1.SetWeightsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3"
 
 var (
 	file_plait_control_v1_control_service_proto_rawDescOnce sync.Once
@@ -2604,7 +2760,7 @@ func file_plait_control_v1_control_service_proto_rawDescGZIP() []byte {
 }
 
 var file_plait_control_v1_control_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_plait_control_v1_control_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(StickyKey)(0),                 // 0: plait.control.v1.StickyKey
 	(*ObserveRequest)(nil),         // 1: plait.control.v1.ObserveRequest
@@ -2634,21 +2790,24 @@ var file_plait_control_v1_control_service_proto_goTypes = []any{
 	(*SetLimitsRequest)(nil),       // 25: plait.control.v1.SetLimitsRequest
 	(*MethodLimits)(nil),           // 26: plait.control.v1.MethodLimits
 	(*SetLimitsResponse)(nil),      // 27: plait.control.v1.SetLimitsResponse
-	(*SetWindowsRequest)(nil),      // 28: plait.control.v1.SetWindowsRequest
-	(*WorkerWindow)(nil),           // 29: plait.control.v1.WorkerWindow
-	(*SetWindowsResponse)(nil),     // 30: plait.control.v1.SetWindowsResponse
-	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
-	(*status.Status)(nil),          // 32: google.rpc.Status
-	(*v1.MethodInfo)(nil),          // 33: plait.v1.MethodInfo
-	(v1.LatencyClass)(0),           // 34: plait.v1.LatencyClass
+	(*SetWeightsRequest)(nil),      // 28: plait.control.v1.SetWeightsRequest
+	(*KeyWeight)(nil),              // 29: plait.control.v1.KeyWeight
+	(*SetWeightsResponse)(nil),     // 30: plait.control.v1.SetWeightsResponse
+	(*SetWindowsRequest)(nil),      // 31: plait.control.v1.SetWindowsRequest
+	(*WorkerWindow)(nil),           // 32: plait.control.v1.WorkerWindow
+	(*SetWindowsResponse)(nil),     // 33: plait.control.v1.SetWindowsResponse
+	(*durationpb.Duration)(nil),    // 34: google.protobuf.Duration
+	(*status.Status)(nil),          // 35: google.rpc.Status
+	(*v1.MethodInfo)(nil),          // 36: plait.v1.MethodInfo
+	(v1.LatencyClass)(0),           // 37: plait.v1.LatencyClass
 }
 var file_plait_control_v1_control_service_proto_depIdxs = []int32{
-	31, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
+	34, // 0: plait.control.v1.ObserveRequest.figures_interval:type_name -> google.protobuf.Duration
 	3,  // 1: plait.control.v1.ObserveResponse.contract_announced:type_name -> plait.control.v1.ContractAnnounced
 	4,  // 2: plait.control.v1.ObserveResponse.worker_attached:type_name -> plait.control.v1.WorkerAttached
 	5,  // 3: plait.control.v1.ObserveResponse.worker_detached:type_name -> plait.control.v1.WorkerDetached
 	6,  // 4: plait.control.v1.ObserveResponse.figures:type_name -> plait.control.v1.Figures
-	31, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
+	34, // 5: plait.control.v1.Figures.interval:type_name -> google.protobuf.Duration
 	8,  // 6: plait.control.v1.Figures.workers:type_name -> plait.control.v1.WorkerFigures
 	9,  // 7: plait.control.v1.Figures.queues:type_name -> plait.control.v1.QueueFigures
 	10, // 8: plait.control.v1.Figures.methods:type_name -> plait.control.v1.MethodFigures
@@ -2658,36 +2817,39 @@ var file_plait_control_v1_control_service_proto_depIdxs = []int32{
 	12, // 12: plait.control.v1.SplitFigures.others:type_name -> plait.control.v1.SideFigures
 	14, // 13: plait.control.v1.SetSplitsRequest.splits:type_name -> plait.control.v1.Split
 	0,  // 14: plait.control.v1.Split.sticky:type_name -> plait.control.v1.StickyKey
-	31, // 15: plait.control.v1.Split.fallback_after:type_name -> google.protobuf.Duration
+	34, // 15: plait.control.v1.Split.fallback_after:type_name -> google.protobuf.Duration
 	17, // 16: plait.control.v1.SetGatesRequest.gates:type_name -> plait.control.v1.MethodGate
-	31, // 17: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
+	34, // 17: plait.control.v1.MethodGate.valid_for:type_name -> google.protobuf.Duration
 	20, // 18: plait.control.v1.SetWorkerGatesRequest.gates:type_name -> plait.control.v1.WorkerGate
-	31, // 19: plait.control.v1.WorkerGate.valid_for:type_name -> google.protobuf.Duration
+	34, // 19: plait.control.v1.WorkerGate.valid_for:type_name -> google.protobuf.Duration
 	24, // 20: plait.control.v1.DecideContractRequest.policies:type_name -> plait.control.v1.MethodPolicy
-	32, // 21: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
-	33, // 22: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
-	34, // 23: plait.control.v1.MethodPolicy.latency_class:type_name -> plait.v1.LatencyClass
+	35, // 21: plait.control.v1.DecideContractRequest.refusal:type_name -> google.rpc.Status
+	36, // 22: plait.control.v1.MethodPolicy.info:type_name -> plait.v1.MethodInfo
+	37, // 23: plait.control.v1.MethodPolicy.latency_class:type_name -> plait.v1.LatencyClass
 	26, // 24: plait.control.v1.SetLimitsRequest.limits:type_name -> plait.control.v1.MethodLimits
-	29, // 25: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
-	1,  // 26: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
-	22, // 27: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
-	28, // 28: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
-	16, // 29: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
-	13, // 30: plait.control.v1.ControlService.SetSplits:input_type -> plait.control.v1.SetSplitsRequest
-	19, // 31: plait.control.v1.ControlService.SetWorkerGates:input_type -> plait.control.v1.SetWorkerGatesRequest
-	25, // 32: plait.control.v1.ControlService.SetLimits:input_type -> plait.control.v1.SetLimitsRequest
-	2,  // 33: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
-	23, // 34: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
-	30, // 35: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
-	18, // 36: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
-	15, // 37: plait.control.v1.ControlService.SetSplits:output_type -> plait.control.v1.SetSplitsResponse
-	21, // 38: plait.control.v1.ControlService.SetWorkerGates:output_type -> plait.control.v1.SetWorkerGatesResponse
-	27, // 39: plait.control.v1.ControlService.SetLimits:output_type -> plait.control.v1.SetLimitsResponse
-	33, // [33:40] is the sub-list for method output_type
-	26, // [26:33] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	29, // 25: plait.control.v1.SetWeightsRequest.weights:type_name -> plait.control.v1.KeyWeight
+	32, // 26: plait.control.v1.SetWindowsRequest.windows:type_name -> plait.control.v1.WorkerWindow
+	1,  // 27: plait.control.v1.ControlService.Observe:input_type -> plait.control.v1.ObserveRequest
+	22, // 28: plait.control.v1.ControlService.DecideContract:input_type -> plait.control.v1.DecideContractRequest
+	31, // 29: plait.control.v1.ControlService.SetWindows:input_type -> plait.control.v1.SetWindowsRequest
+	16, // 30: plait.control.v1.ControlService.SetGates:input_type -> plait.control.v1.SetGatesRequest
+	13, // 31: plait.control.v1.ControlService.SetSplits:input_type -> plait.control.v1.SetSplitsRequest
+	19, // 32: plait.control.v1.ControlService.SetWorkerGates:input_type -> plait.control.v1.SetWorkerGatesRequest
+	25, // 33: plait.control.v1.ControlService.SetLimits:input_type -> plait.control.v1.SetLimitsRequest
+	28, // 34: plait.control.v1.ControlService.SetWeights:input_type -> plait.control.v1.SetWeightsRequest
+	2,  // 35: plait.control.v1.ControlService.Observe:output_type -> plait.control.v1.ObserveResponse
+	23, // 36: plait.control.v1.ControlService.DecideContract:output_type -> plait.control.v1.DecideContractResponse
+	33, // 37: plait.control.v1.ControlService.SetWindows:output_type -> plait.control.v1.SetWindowsResponse
+	18, // 38: plait.control.v1.ControlService.SetGates:output_type -> plait.control.v1.SetGatesResponse
+	15, // 39: plait.control.v1.ControlService.SetSplits:output_type -> plait.control.v1.SetSplitsResponse
+	21, // 40: plait.control.v1.ControlService.SetWorkerGates:output_type -> plait.control.v1.SetWorkerGatesResponse
+	27, // 41: plait.control.v1.ControlService.SetLimits:output_type -> plait.control.v1.SetLimitsResponse
+	30, // 42: plait.control.v1.ControlService.SetWeights:output_type -> plait.control.v1.SetWeightsResponse
+	35, // [35:43] is the sub-list for method output_type
+	27, // [27:35] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_plait_control_v1_control_service_proto_init() }
@@ -2711,7 +2873,7 @@ func file_plait_control_v1_control_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plait_control_v1_control_service_proto_rawDesc), len(file_plait_control_v1_control_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

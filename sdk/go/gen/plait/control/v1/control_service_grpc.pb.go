@@ -28,6 +28,7 @@ const (
 	ControlService_SetSplits_FullMethodName      = "/plait.control.v1.ControlService/SetSplits"
 	ControlService_SetWorkerGates_FullMethodName = "/plait.control.v1.ControlService/SetWorkerGates"
 	ControlService_SetLimits_FullMethodName      = "/plait.control.v1.ControlService/SetLimits"
+	ControlService_SetWeights_FullMethodName     = "/plait.control.v1.ControlService/SetWeights"
 )
 
 // ControlServiceClient is the client API for ControlService service.
@@ -61,6 +62,9 @@ type ControlServiceClient interface {
 	// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
 	// afterwards brings its own.
 	SetLimits(ctx context.Context, in *SetLimitsRequest, opts ...grpc.CallOption) (*SetLimitsResponse, error)
+	// Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+	// hold until they are set again, also over a restart of the broker.
+	SetWeights(ctx context.Context, in *SetWeightsRequest, opts ...grpc.CallOption) (*SetWeightsResponse, error)
 }
 
 type controlServiceClient struct {
@@ -150,6 +154,16 @@ func (c *controlServiceClient) SetLimits(ctx context.Context, in *SetLimitsReque
 	return out, nil
 }
 
+func (c *controlServiceClient) SetWeights(ctx context.Context, in *SetWeightsRequest, opts ...grpc.CallOption) (*SetWeightsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetWeightsResponse)
+	err := c.cc.Invoke(ctx, ControlService_SetWeights_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServiceServer is the server API for ControlService service.
 // All implementations must embed UnimplementedControlServiceServer
 // for forward compatibility.
@@ -181,6 +195,9 @@ type ControlServiceServer interface {
 	// Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
 	// afterwards brings its own.
 	SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error)
+	// Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+	// hold until they are set again, also over a restart of the broker.
+	SetWeights(context.Context, *SetWeightsRequest) (*SetWeightsResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
 }
 
@@ -211,6 +228,9 @@ func (UnimplementedControlServiceServer) SetWorkerGates(context.Context, *SetWor
 }
 func (UnimplementedControlServiceServer) SetLimits(context.Context, *SetLimitsRequest) (*SetLimitsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLimits not implemented")
+}
+func (UnimplementedControlServiceServer) SetWeights(context.Context, *SetWeightsRequest) (*SetWeightsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetWeights not implemented")
 }
 func (UnimplementedControlServiceServer) mustEmbedUnimplementedControlServiceServer() {}
 func (UnimplementedControlServiceServer) testEmbeddedByValue()                        {}
@@ -352,6 +372,24 @@ func _ControlService_SetLimits_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_SetWeights_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetWeightsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).SetWeights(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_SetWeights_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).SetWeights(ctx, req.(*SetWeightsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ControlService_ServiceDesc is the grpc.ServiceDesc for ControlService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -382,6 +420,10 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetLimits",
 			Handler:    _ControlService_SetLimits_Handler,
+		},
+		{
+			MethodName: "SetWeights",
+			Handler:    _ControlService_SetWeights_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -343,9 +343,9 @@ type Rollout struct {
 	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
 	// Why it is as it is, for people.
 	Reason string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Attempts of the version since its share was set last, as far as this scheduler saw them, at most of 5 minutes.
+	// What the version did since its share was set last, as far as this scheduler saw it, at most in 5 minutes.
 	Own *RolloutSide `protobuf:"bytes,13,opt,name=own,proto3" json:"own,omitempty"`
-	// Those of other versions.
+	// What other versions did.
 	Others *RolloutSide `protobuf:"bytes,14,opt,name=others,proto3" json:"others,omitempty"`
 	// What went before, the latest last; at most 50.
 	Events []*RolloutEvent `protobuf:"bytes,15,rep,name=events,proto3" json:"events,omitempty"`
@@ -509,7 +509,11 @@ type RolloutSide struct {
 	// Mean time of an attempt.
 	Mean *durationpb.Duration `protobuf:"bytes,4,opt,name=mean,proto3" json:"mean,omitempty"`
 	// The time that 90 % stay within, roughly.
-	P90           *durationpb.Duration `protobuf:"bytes,5,opt,name=p90,proto3" json:"p90,omitempty"`
+	P90 *durationpb.Duration `protobuf:"bytes,5,opt,name=p90,proto3" json:"p90,omitempty"`
+	// Direct calls as clients report them, each attempt of a call for itself; not among the attempts above.
+	Calls uint64 `protobuf:"varint,6,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Those that failed, or that a client held back because too many were under way.
+	FailedCalls   uint64 `protobuf:"varint,7,opt,name=failed_calls,json=failedCalls,proto3" json:"failed_calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +581,20 @@ func (x *RolloutSide) GetP90() *durationpb.Duration {
 		return x.P90
 	}
 	return nil
+}
+
+func (x *RolloutSide) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *RolloutSide) GetFailedCalls() uint64 {
+	if x != nil {
+		return x.FailedCalls
+	}
+	return 0
 }
 
 // Something that happened to a rollout.
@@ -1286,13 +1304,15 @@ const file_plait_control_v1_rollout_service_proto_rawDesc = "" +
 	"\x03own\x18\r \x01(\v2\x1d.plait.control.v1.RolloutSideR\x03own\x125\n" +
 	"\x06others\x18\x0e \x01(\v2\x1d.plait.control.v1.RolloutSideR\x06others\x126\n" +
 	"\x06events\x18\x0f \x03(\v2\x1e.plait.control.v1.RolloutEventR\x06events\x12\x12\n" +
-	"\x04salt\x18\x10 \x01(\tR\x04salt\"\xb7\x01\n" +
+	"\x04salt\x18\x10 \x01(\tR\x04salt\"\xf0\x01\n" +
 	"\vRolloutSide\x12\x18\n" +
 	"\aworkers\x18\x01 \x01(\rR\aworkers\x12\x1a\n" +
 	"\battempts\x18\x02 \x01(\x04R\battempts\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12-\n" +
 	"\x04mean\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04mean\x12+\n" +
-	"\x03p90\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03p90\"h\n" +
+	"\x03p90\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03p90\x12\x14\n" +
+	"\x05calls\x18\x06 \x01(\x04R\x05calls\x12!\n" +
+	"\ffailed_calls\x18\a \x01(\x04R\vfailedCalls\"h\n" +
 	"\fRolloutEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\rR\x05share\x12\x16\n" +

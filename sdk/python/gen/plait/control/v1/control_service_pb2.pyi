@@ -1132,6 +1132,77 @@ class SetLimitsResponse(_message.Message):
 Global___SetLimitsResponse: _TypeAlias = SetLimitsResponse  # noqa: Y015
 
 @_typing.final
+class SetWeightsRequest(_message.Message):
+    """Weights of the keys of one method."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Full method path. Weights of one that is not known wait for it."""
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyWeight]:
+        """At most 1,000, one a key. Every other key has the weight 1."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        weights: _abc.Iterable[Global___KeyWeight] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWeightsRequest: _TypeAlias = SetWeightsRequest  # noqa: Y015
+
+@_typing.final
+class KeyWeight(_message.Message):
+    """How many turns a key has in a round."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key, 1 to 256 bytes."""
+    weight: _builtins.int
+    """1 to 1000."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyWeight: _TypeAlias = KeyWeight  # noqa: Y015
+
+@_typing.final
+class SetWeightsResponse(_message.Message):
+    """They are durable and in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetWeightsResponse: _TypeAlias = SetWeightsResponse  # noqa: Y015
+
+@_typing.final
 class SetWindowsRequest(_message.Message):
     """Windows of workers."""
 

@@ -76,6 +76,11 @@ class ControlServiceStub:
                 request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsRequest.SerializeToString,
                 response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsResponse.FromString,
                 _registered_method=True)
+        self.SetWeights = channel.unary_unary(
+                '/plait.control.v1.ControlService/SetWeights',
+                request_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWeightsRequest.SerializeToString,
+                response_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWeightsResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -142,6 +147,14 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetWeights(self, request, context):
+        """Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+        hold until they are set again, also over a restart of the broker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +192,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.SetLimits,
                     request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsRequest.FromString,
                     response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsResponse.SerializeToString,
+            ),
+            'SetWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWeights,
+                    request_deserializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWeightsRequest.FromString,
+                    response_serializer=plait_dot_control_dot_v1_dot_control__service__pb2.SetWeightsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -377,6 +395,33 @@ class ControlService:
             '/plait.control.v1.ControlService/SetLimits',
             plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsRequest.SerializeToString,
             plait_dot_control_dot_v1_dot_control__service__pb2.SetLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/plait.control.v1.ControlService/SetWeights',
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetWeightsRequest.SerializeToString,
+            plait_dot_control_dot_v1_dot_control__service__pb2.SetWeightsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,10 @@ class ControlServiceStub:
     """Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
     afterwards brings its own.
     """
+    SetWeights: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.SetWeightsRequest, _control_service_pb2.SetWeightsResponse]
+    """Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+    hold until they are set again, also over a restart of the broker.
+    """
 
 @_typing.type_check_only
 class ControlServiceAsyncStub(ControlServiceStub):
@@ -100,6 +104,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     SetLimits: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetLimitsRequest, _control_service_pb2.SetLimitsResponse]  # type: ignore[assignment]
     """Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
     afterwards brings its own.
+    """
+    SetWeights: _aio.UnaryUnaryMultiCallable[_control_service_pb2.SetWeightsRequest, _control_service_pb2.SetWeightsResponse]  # type: ignore[assignment]
+    """Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+    hold until they are set again, also over a restart of the broker.
     """
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -176,6 +184,16 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_service_pb2.SetLimitsResponse, _abc.Awaitable[_control_service_pb2.SetLimitsResponse]]:
         """Puts other limits into the policies in force, durably, for every route of a method. A contract that is put in force
         afterwards brings its own.
+        """
+
+    @_abc_1.abstractmethod
+    def SetWeights(
+        self,
+        request: _control_service_pb2.SetWeightsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.SetWeightsResponse, _abc.Awaitable[_control_service_pb2.SetWeightsResponse]]:
+        """Sets the weights by which the limit keys of a method take turns, all of them, whatever contract is in force. They
+        hold until they are set again, also over a restart of the broker.
         """
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from plait.control.v1 import control_service_pb2 as plait_dot_control_dot_v1_dot_control__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&plait/control/v1/rollout_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&plait/control/v1/control_service.proto\"\x9f\x02\n\x13StartRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x0e\n\x02to\x18\x02 \x01(\tR\x02to\x12\x17\n\x04\x66rom\x18\x03 \x01(\tH\x00R\x04\x66rom\x88\x01\x01\x12\x14\n\x05share\x18\x04 \x01(\rR\x05share\x12\x33\n\x05steps\x18\x05 \x03(\x0b\x32\x1d.plait.control.v1.RolloutStepR\x05steps\x12\x33\n\x06sticky\x18\x06 \x01(\x0e\x32\x1b.plait.control.v1.StickyKeyR\x06sticky\x12<\n\x08rollback\x18\x07 \x01(\x0b\x32 .plait.control.v1.RollbackPolicyR\x08rollbackB\x07\n\x05_from\"R\n\x0bRolloutStep\x12\x14\n\x05share\x18\x01 \x01(\rR\x05share\x12-\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04hold\"\xcd\x01\n\x0eRollbackPolicy\x12\x10\n\x03off\x18\x01 \x01(\x08R\x03off\x12&\n\x0c\x65rror_margin\x18\x02 \x01(\rH\x00R\x0b\x65rrorMargin\x88\x01\x01\x12(\n\rlatency_ratio\x18\x03 \x01(\rH\x01R\x0clatencyRatio\x88\x01\x01\x12$\n\x0bsamples_min\x18\x04 \x01(\rH\x02R\nsamplesMin\x88\x01\x01\x42\x0f\n\r_error_marginB\x10\n\x0e_latency_ratioB\x0e\n\x0c_samples_min\"\x91\x05\n\x07Rollout\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x0e\n\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n\x04\x66rom\x18\x03 \x01(\tR\x04\x66rom\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32\x1e.plait.control.v1.RolloutStateR\x05state\x12\x14\n\x05share\x18\x05 \x01(\rR\x05share\x12\x33\n\x05steps\x18\x06 \x03(\x0b\x32\x1d.plait.control.v1.RolloutStepR\x05steps\x12\x12\n\x04step\x18\x07 \x01(\rR\x04step\x12\x33\n\x06sticky\x18\x08 \x01(\x0e\x32\x1b.plait.control.v1.StickyKeyR\x06sticky\x12<\n\x08rollback\x18\t \x01(\x0b\x32 .plait.control.v1.RollbackPolicyR\x08rollback\x12\x39\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12\x39\n\nchanged_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\x12\x16\n\x06reason\x18\x0c \x01(\tR\x06reason\x12/\n\x03own\x18\r \x01(\x0b\x32\x1d.plait.control.v1.RolloutSideR\x03own\x12\x35\n\x06others\x18\x0e \x01(\x0b\x32\x1d.plait.control.v1.RolloutSideR\x06others\x12\x36\n\x06\x65vents\x18\x0f \x03(\x0b\x32\x1e.plait.control.v1.RolloutEventR\x06\x65vents\x12\x12\n\x04salt\x18\x10 \x01(\tR\x04salt\"\xb7\x01\n\x0bRolloutSide\x12\x18\n\x07workers\x18\x01 \x01(\rR\x07workers\x12\x1a\n\x08\x61ttempts\x18\x02 \x01(\x04R\x08\x61ttempts\x12\x16\n\x06\x66\x61iled\x18\x03 \x01(\x04R\x06\x66\x61iled\x12-\n\x04mean\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04mean\x12+\n\x03p90\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03p90\"h\n\x0cRolloutEvent\x12*\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x14\n\x05share\x18\x02 \x01(\rR\x05share\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"K\n\x14StartRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"C\n\x11SetRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x14\n\x05share\x18\x02 \x01(\rR\x05share\"I\n\x12SetRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"1\n\x15PromoteRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"M\n\x16PromoteRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"G\n\x13\x41\x62ortRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"K\n\x14\x41\x62ortRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"-\n\x11\x45ndRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"\x14\n\x12\x45ndRolloutResponse\"-\n\x11GetRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"I\n\x12GetRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"\x15\n\x13ListRolloutsRequest\"M\n\x14ListRolloutsResponse\x12\x35\n\x08rollouts\x18\x01 \x03(\x0b\x32\x19.plait.control.v1.RolloutR\x08rollouts*\x9e\x01\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x01\x12\x1a\n\x16ROLLOUT_STATE_PROMOTED\x10\x02\x12\x19\n\x15ROLLOUT_STATE_ABORTED\x10\x03\x12\x1d\n\x19ROLLOUT_STATE_ROLLED_BACK\x10\x04\x32\x9d\x05\n\x0eRolloutService\x12]\n\x0cStartRollout\x12%.plait.control.v1.StartRolloutRequest\x1a&.plait.control.v1.StartRolloutResponse\x12W\n\nSetRollout\x12#.plait.control.v1.SetRolloutRequest\x1a$.plait.control.v1.SetRolloutResponse\x12\x63\n\x0ePromoteRollout\x12\'.plait.control.v1.PromoteRolloutRequest\x1a(.plait.control.v1.PromoteRolloutResponse\x12]\n\x0c\x41\x62ortRollout\x12%.plait.control.v1.AbortRolloutRequest\x1a&.plait.control.v1.AbortRolloutResponse\x12W\n\nEndRollout\x12#.plait.control.v1.EndRolloutRequest\x1a$.plait.control.v1.EndRolloutResponse\x12W\n\nGetRollout\x12#.plait.control.v1.GetRolloutRequest\x1a$.plait.control.v1.GetRolloutResponse\x12]\n\x0cListRollouts\x12%.plait.control.v1.ListRolloutsRequest\x1a&.plait.control.v1.ListRolloutsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&plait/control/v1/rollout_service.proto\x12\x10plait.control.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&plait/control/v1/control_service.proto\"\x9f\x02\n\x13StartRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x0e\n\x02to\x18\x02 \x01(\tR\x02to\x12\x17\n\x04\x66rom\x18\x03 \x01(\tH\x00R\x04\x66rom\x88\x01\x01\x12\x14\n\x05share\x18\x04 \x01(\rR\x05share\x12\x33\n\x05steps\x18\x05 \x03(\x0b\x32\x1d.plait.control.v1.RolloutStepR\x05steps\x12\x33\n\x06sticky\x18\x06 \x01(\x0e\x32\x1b.plait.control.v1.StickyKeyR\x06sticky\x12<\n\x08rollback\x18\x07 \x01(\x0b\x32 .plait.control.v1.RollbackPolicyR\x08rollbackB\x07\n\x05_from\"R\n\x0bRolloutStep\x12\x14\n\x05share\x18\x01 \x01(\rR\x05share\x12-\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04hold\"\xcd\x01\n\x0eRollbackPolicy\x12\x10\n\x03off\x18\x01 \x01(\x08R\x03off\x12&\n\x0c\x65rror_margin\x18\x02 \x01(\rH\x00R\x0b\x65rrorMargin\x88\x01\x01\x12(\n\rlatency_ratio\x18\x03 \x01(\rH\x01R\x0clatencyRatio\x88\x01\x01\x12$\n\x0bsamples_min\x18\x04 \x01(\rH\x02R\nsamplesMin\x88\x01\x01\x42\x0f\n\r_error_marginB\x10\n\x0e_latency_ratioB\x0e\n\x0c_samples_min\"\x91\x05\n\x07Rollout\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x0e\n\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n\x04\x66rom\x18\x03 \x01(\tR\x04\x66rom\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32\x1e.plait.control.v1.RolloutStateR\x05state\x12\x14\n\x05share\x18\x05 \x01(\rR\x05share\x12\x33\n\x05steps\x18\x06 \x03(\x0b\x32\x1d.plait.control.v1.RolloutStepR\x05steps\x12\x12\n\x04step\x18\x07 \x01(\rR\x04step\x12\x33\n\x06sticky\x18\x08 \x01(\x0e\x32\x1b.plait.control.v1.StickyKeyR\x06sticky\x12<\n\x08rollback\x18\t \x01(\x0b\x32 .plait.control.v1.RollbackPolicyR\x08rollback\x12\x39\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12\x39\n\nchanged_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\x12\x16\n\x06reason\x18\x0c \x01(\tR\x06reason\x12/\n\x03own\x18\r \x01(\x0b\x32\x1d.plait.control.v1.RolloutSideR\x03own\x12\x35\n\x06others\x18\x0e \x01(\x0b\x32\x1d.plait.control.v1.RolloutSideR\x06others\x12\x36\n\x06\x65vents\x18\x0f \x03(\x0b\x32\x1e.plait.control.v1.RolloutEventR\x06\x65vents\x12\x12\n\x04salt\x18\x10 \x01(\tR\x04salt\"\xf0\x01\n\x0bRolloutSide\x12\x18\n\x07workers\x18\x01 \x01(\rR\x07workers\x12\x1a\n\x08\x61ttempts\x18\x02 \x01(\x04R\x08\x61ttempts\x12\x16\n\x06\x66\x61iled\x18\x03 \x01(\x04R\x06\x66\x61iled\x12-\n\x04mean\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04mean\x12+\n\x03p90\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03p90\x12\x14\n\x05\x63\x61lls\x18\x06 \x01(\x04R\x05\x63\x61lls\x12!\n\x0c\x66\x61iled_calls\x18\x07 \x01(\x04R\x0b\x66\x61iledCalls\"h\n\x0cRolloutEvent\x12*\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x14\n\x05share\x18\x02 \x01(\rR\x05share\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"K\n\x14StartRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"C\n\x11SetRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x14\n\x05share\x18\x02 \x01(\rR\x05share\"I\n\x12SetRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"1\n\x15PromoteRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"M\n\x16PromoteRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"G\n\x13\x41\x62ortRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"K\n\x14\x41\x62ortRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"-\n\x11\x45ndRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"\x14\n\x12\x45ndRolloutResponse\"-\n\x11GetRolloutRequest\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\"I\n\x12GetRolloutResponse\x12\x33\n\x07rollout\x18\x01 \x01(\x0b\x32\x19.plait.control.v1.RolloutR\x07rollout\"\x15\n\x13ListRolloutsRequest\"M\n\x14ListRolloutsResponse\x12\x35\n\x08rollouts\x18\x01 \x03(\x0b\x32\x19.plait.control.v1.RolloutR\x08rollouts*\x9e\x01\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x01\x12\x1a\n\x16ROLLOUT_STATE_PROMOTED\x10\x02\x12\x19\n\x15ROLLOUT_STATE_ABORTED\x10\x03\x12\x1d\n\x19ROLLOUT_STATE_ROLLED_BACK\x10\x04\x32\x9d\x05\n\x0eRolloutService\x12]\n\x0cStartRollout\x12%.plait.control.v1.StartRolloutRequest\x1a&.plait.control.v1.StartRolloutResponse\x12W\n\nSetRollout\x12#.plait.control.v1.SetRolloutRequest\x1a$.plait.control.v1.SetRolloutResponse\x12\x63\n\x0ePromoteRollout\x12\'.plait.control.v1.PromoteRolloutRequest\x1a(.plait.control.v1.PromoteRolloutResponse\x12]\n\x0c\x41\x62ortRollout\x12%.plait.control.v1.AbortRolloutRequest\x1a&.plait.control.v1.AbortRolloutResponse\x12W\n\nEndRollout\x12#.plait.control.v1.EndRolloutRequest\x1a$.plait.control.v1.EndRolloutResponse\x12W\n\nGetRollout\x12#.plait.control.v1.GetRolloutRequest\x1a$.plait.control.v1.GetRolloutResponse\x12]\n\x0cListRollouts\x12%.plait.control.v1.ListRolloutsRequest\x1a&.plait.control.v1.ListRolloutsResponseB0Z.plait.dev/plait/gen/plait/control/v1;controlv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'plait.control.v1.rollout_se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z.plait.dev/plait/gen/plait/control/v1;controlv1'
-  _globals['_ROLLOUTSTATE']._serialized_start=2494
-  _globals['_ROLLOUTSTATE']._serialized_end=2652
+  _globals['_ROLLOUTSTATE']._serialized_start=2551
+  _globals['_ROLLOUTSTATE']._serialized_end=2709
   _globals['_STARTROLLOUTREQUEST']._serialized_start=166
   _globals['_STARTROLLOUTREQUEST']._serialized_end=453
   _globals['_ROLLOUTSTEP']._serialized_start=455
@@ -46,35 +46,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLOUT']._serialized_start=748
   _globals['_ROLLOUT']._serialized_end=1405
   _globals['_ROLLOUTSIDE']._serialized_start=1408
-  _globals['_ROLLOUTSIDE']._serialized_end=1591
-  _globals['_ROLLOUTEVENT']._serialized_start=1593
-  _globals['_ROLLOUTEVENT']._serialized_end=1697
-  _globals['_STARTROLLOUTRESPONSE']._serialized_start=1699
-  _globals['_STARTROLLOUTRESPONSE']._serialized_end=1774
-  _globals['_SETROLLOUTREQUEST']._serialized_start=1776
-  _globals['_SETROLLOUTREQUEST']._serialized_end=1843
-  _globals['_SETROLLOUTRESPONSE']._serialized_start=1845
-  _globals['_SETROLLOUTRESPONSE']._serialized_end=1918
-  _globals['_PROMOTEROLLOUTREQUEST']._serialized_start=1920
-  _globals['_PROMOTEROLLOUTREQUEST']._serialized_end=1969
-  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_start=1971
-  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_end=2048
-  _globals['_ABORTROLLOUTREQUEST']._serialized_start=2050
-  _globals['_ABORTROLLOUTREQUEST']._serialized_end=2121
-  _globals['_ABORTROLLOUTRESPONSE']._serialized_start=2123
-  _globals['_ABORTROLLOUTRESPONSE']._serialized_end=2198
-  _globals['_ENDROLLOUTREQUEST']._serialized_start=2200
-  _globals['_ENDROLLOUTREQUEST']._serialized_end=2245
-  _globals['_ENDROLLOUTRESPONSE']._serialized_start=2247
-  _globals['_ENDROLLOUTRESPONSE']._serialized_end=2267
-  _globals['_GETROLLOUTREQUEST']._serialized_start=2269
-  _globals['_GETROLLOUTREQUEST']._serialized_end=2314
-  _globals['_GETROLLOUTRESPONSE']._serialized_start=2316
-  _globals['_GETROLLOUTRESPONSE']._serialized_end=2389
-  _globals['_LISTROLLOUTSREQUEST']._serialized_start=2391
-  _globals['_LISTROLLOUTSREQUEST']._serialized_end=2412
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=2414
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=2491
-  _globals['_ROLLOUTSERVICE']._serialized_start=2655
-  _globals['_ROLLOUTSERVICE']._serialized_end=3324
+  _globals['_ROLLOUTSIDE']._serialized_end=1648
+  _globals['_ROLLOUTEVENT']._serialized_start=1650
+  _globals['_ROLLOUTEVENT']._serialized_end=1754
+  _globals['_STARTROLLOUTRESPONSE']._serialized_start=1756
+  _globals['_STARTROLLOUTRESPONSE']._serialized_end=1831
+  _globals['_SETROLLOUTREQUEST']._serialized_start=1833
+  _globals['_SETROLLOUTREQUEST']._serialized_end=1900
+  _globals['_SETROLLOUTRESPONSE']._serialized_start=1902
+  _globals['_SETROLLOUTRESPONSE']._serialized_end=1975
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_start=1977
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_end=2026
+  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_start=2028
+  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_end=2105
+  _globals['_ABORTROLLOUTREQUEST']._serialized_start=2107
+  _globals['_ABORTROLLOUTREQUEST']._serialized_end=2178
+  _globals['_ABORTROLLOUTRESPONSE']._serialized_start=2180
+  _globals['_ABORTROLLOUTRESPONSE']._serialized_end=2255
+  _globals['_ENDROLLOUTREQUEST']._serialized_start=2257
+  _globals['_ENDROLLOUTREQUEST']._serialized_end=2302
+  _globals['_ENDROLLOUTRESPONSE']._serialized_start=2304
+  _globals['_ENDROLLOUTRESPONSE']._serialized_end=2324
+  _globals['_GETROLLOUTREQUEST']._serialized_start=2326
+  _globals['_GETROLLOUTREQUEST']._serialized_end=2371
+  _globals['_GETROLLOUTRESPONSE']._serialized_start=2373
+  _globals['_GETROLLOUTRESPONSE']._serialized_end=2446
+  _globals['_LISTROLLOUTSREQUEST']._serialized_start=2448
+  _globals['_LISTROLLOUTSREQUEST']._serialized_end=2469
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=2471
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=2548
+  _globals['_ROLLOUTSERVICE']._serialized_start=2712
+  _globals['_ROLLOUTSERVICE']._serialized_end=3381
 # @@protoc_insertion_point(module_scope)

@@ -236,11 +236,11 @@ class Rollout(_message.Message):
 
     @_builtins.property
     def own(self) -> Global___RolloutSide:
-        """Attempts of the version since its share was set last, as far as this scheduler saw them, at most of 5 minutes."""
+        """What the version did since its share was set last, as far as this scheduler saw it, at most in 5 minutes."""
 
     @_builtins.property
     def others(self) -> Global___RolloutSide:
-        """Those of other versions."""
+        """What other versions did."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutEvent]:
@@ -284,12 +284,18 @@ class RolloutSide(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     MEAN_FIELD_NUMBER: _builtins.int
     P90_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILED_CALLS_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     """Workers that take tasks."""
     attempts: _builtins.int
     """Attempts."""
     failed: _builtins.int
     """Those that failed."""
+    calls: _builtins.int
+    """Direct calls as clients report them, each attempt of a call for itself; not among the attempts above."""
+    failed_calls: _builtins.int
+    """Those that failed, or that a client held back because too many were under way."""
     @_builtins.property
     def mean(self) -> _duration_pb2.Duration:
         """Mean time of an attempt."""
@@ -306,10 +312,12 @@ class RolloutSide(_message.Message):
         failed: _builtins.int = ...,
         mean: _duration_pb2.Duration | None = ...,
         p90: _duration_pb2.Duration | None = ...,
+        calls: _builtins.int = ...,
+        failed_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "p90", b"p90"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "failed", b"failed", "mean", b"mean", "p90", b"p90", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "calls", b"calls", "failed", b"failed", "failed_calls", b"failed_calls", "mean", b"mean", "p90", b"p90", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

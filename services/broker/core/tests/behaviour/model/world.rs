@@ -10,6 +10,7 @@ use plait_broker_core::effect::*;
 use plait_broker_core::ids::*;
 use plait_broker_core::record::*;
 use plait_broker_core::split::{Split, Sticky, WHOLE};
+use plait_broker_core::weight::Weights;
 use plait_broker_core::{Config, Partition, Step};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -425,6 +426,17 @@ impl World {
         }
     }
 
+    /// Weights of some keys of a method, or of none; whoever comes back after a crash knows of none.
+    fn weights(&mut self) -> Command {
+        let method = [PLAIN, ONCE, FLOW][self.random.below(3) as usize];
+        let keys = self.random.below(4);
+        let weights = (0..keys).map(|key| {
+            let weight = 1 + self.random.below(5) as u32;
+            (format!("l{key}").into(), weight)
+        });
+        set_weights(method, Weights::new(weights))
+    }
+
     fn operator_acts(&mut self) {
         let tag = ReplyTag(1);
         let tasks: Vec<TaskId> = self.ledger.tasks.keys().copied().collect();
@@ -432,7 +444,8 @@ impl World {
         let Some(at) = self.random.index(tasks.len()) else {
             return;
         };
-        let command = match self.random.below(12) {
+        let command = match self.random.below(14) {
+            12.. => self.weights(),
             10..12 => Command::SetSplits {
                 tag,
                 splits: self.splits(),
@@ -528,6 +541,9 @@ impl World {
             self.pass(2_000);
             self.archives_end();
         }
+        for method in [PLAIN, ONCE, FLOW] {
+            self.command(set_weights(method, Weights::default()));
+        }
         self.sync(usize::MAX);
         assert_eq!(self.partition.load(), (0, 0));
         assert_eq!(self.partition.archived(), (0, 0));
@@ -537,6 +553,15 @@ impl World {
         assert!(!self.partition.needs(0, u64::MAX));
         let idle = self.partition.next_timer();
         assert_eq!(idle, None, "an idle partition has nothing to do");
+    }
+}
+
+fn set_weights(method: &str, weights: Weights) -> Command {
+    Command::SetWeights {
+        tag: ReplyTag(1),
+        method: method.into(),
+        weights,
+        record: Bytes::new(),
     }
 }
 
