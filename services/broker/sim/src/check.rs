@@ -284,11 +284,10 @@ impl<'a> Checker<'a> {
             Event::PauseOk { queue } => drop(self.paused.insert(queue, self.now)),
             Event::ResumeInvoke { queue } => drop(self.paused.remove(&**queue)),
             Event::Crash { what } if **what == *"broker" => self.broker_gone(),
-            Event::Restart { broker_at, .. } => {
-                if let Some(at) = broker_at {
-                    self.look_at_sides(*at);
-                }
-            }
+            Event::Restart {
+                broker_at: Some(at),
+                ..
+            } => self.look_at_sides(*at),
             Event::SplitsInvoke => self.splits_invoked(),
             Event::SplitsOk { splits, broker_at } => self.splits_set(splits, *broker_at),
             Event::WorkerOn(joined) => self.worker_on(joined),

@@ -274,10 +274,6 @@ fn encoded(splits: &[Split]) -> Bytes {
         return Bytes::new();
     }
     let splits = splits.iter().map(split).collect();
-    control::SetSplitsRequest {
-        splits,
-        ..control::SetSplitsRequest::default()
-    }
-    .encode_to_vec()
-    .into()
+    let request = control::SetSplitsRequest { splits };
+    request.encode_to_vec().into()
 }

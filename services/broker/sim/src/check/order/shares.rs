@@ -1,5 +1,5 @@
 //! Queues whose tasks the same workers may start, at one latency class and priority: while both of two have something
-//! to start, what they had differs from their weights by less than a start of each.
+//! to start, what they had differs from their weights by no more than a start of each, between any two moments.
 
 use super::{Item, Known};
 use std::collections::BTreeMap;
@@ -7,10 +7,28 @@ use std::collections::BTreeMap;
 /// A class of workers, and a latency class and priority.
 type Place = (usize, (u8, u8));
 
-/// Starts of pairs of queues since both had something to start.
+/// How far the first of a pair is ahead of its share, in units of one over both weights.
+#[derive(Debug, Default)]
+struct Ahead {
+    now: i64,
+    least: i64,
+    most: i64,
+}
+
+/// Pairs of queues since both had something to start.
 #[derive(Debug, Default)]
 pub(super) struct Shares<'a> {
-    pairs: BTreeMap<(Place, &'a str, &'a str), (u64, u64)>,
+    pairs: BTreeMap<(Place, &'a str, &'a str), Ahead>,
+}
+
+impl Ahead {
+    /// Takes in a start. Whether what both had was ever too far from their shares.
+    fn step(&mut self, by: i64, weights: i64) -> bool {
+        self.now += by;
+        self.least = self.least.min(self.now);
+        self.most = self.most.max(self.now);
+        self.most - self.least > weights
+    }
 }
 
 impl<'a> Shares<'a> {
@@ -34,7 +52,8 @@ impl<'a> Shares<'a> {
         let methods = &known.classes[class].methods;
         let weight = |queue: &str| {
             let of_queue = methods.iter().filter(|(method, _)| *method.queue == *queue);
-            of_queue.map(|(_, rank)| rank.weight).max().unwrap_or(1)
+            let most = of_queue.map(|(_, rank)| rank.weight).max();
+            i64::try_from(most.unwrap_or(1).max(1)).unwrap_or(i64::MAX)
         };
         let mut wrong = None;
         let mut last = own;
@@ -44,14 +63,13 @@ impl<'a> Shares<'a> {
                 continue;
             }
             last = other;
-            let (first, second) = (own.min(other), own.max(other));
-            let pair = self.pairs.entry(((class, rank), first, second));
-            let (a, b) = pair.or_default();
-            *(if first == own { &mut *a } else { &mut *b }) += 1;
-            let (a_weight, b_weight) = (weight(first).max(1), weight(second).max(1));
-            if (*a * b_weight).abs_diff(*b * a_weight) > a_weight + b_weight {
+            let place = ((class, rank), own.min(other), own.max(other));
+            let ahead = self.pairs.entry(place).or_default();
+            let (of_own, of_other) = (weight(own), weight(other));
+            let by = if own < other { of_other } else { -of_other };
+            if ahead.step(by, of_own + of_other) {
                 wrong = Some(format!(
-                    "{first} of weight {a_weight} had {a} starts, {second} of weight {b_weight} {b}"
+                    "{own} of weight {of_own} is {ahead:?} against {other} of weight {of_other}"
                 ));
             }
         }
