@@ -78,6 +78,14 @@ pub enum Mutant {
     GateStays = 34,
     /// Limit keys take no turns.
     TurnsSkipped = 35,
+    /// Limit keys have no weights.
+    KeyWeightIgnored = 36,
+    /// A snapshot holds no weights of limit keys.
+    WeightsNotInSnapshot = 37,
+    /// A limit key that had nothing to start has saved its turns up.
+    TurnsSavedUp = 38,
+    /// What a limit key has had is forgotten as soon as nothing of it waits.
+    TurnsForgotten = 39,
 }
 
 #[cfg(feature = "mutants")]

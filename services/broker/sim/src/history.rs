@@ -2,6 +2,7 @@
 //! field means. Times are milliseconds of the recorder's clock; `*_at` fields named otherwise are the broker's own.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
@@ -525,6 +526,20 @@ pub enum Event {
         splits: Vec<Split>,
         /// The broker's clock.
         broker_at: u64,
+    },
+    /// The broker is told other weights of a method's limit keys, from the next dispatch on.
+    #[serde(rename = "weights.invoke")]
+    WeightsInvoke {
+        /// The method.
+        method: Name,
+    },
+    /// They are in force, and that is durable: all weights that the method's keys have.
+    #[serde(rename = "weights.ok")]
+    WeightsOk {
+        /// The method.
+        method: Name,
+        /// By key.
+        weights: BTreeMap<Name, u32>,
     },
     /// The broker may give a worker attempts.
     #[serde(rename = "worker.on")]

@@ -15,6 +15,7 @@ mod restart;
 pub(crate) mod steering;
 mod story;
 pub(crate) mod submit;
+pub(crate) mod weighing;
 mod worker;
 
 use crate::check::{self, Violation};
@@ -46,7 +47,7 @@ const START: Millis = 1_700_000_000_000;
 pub const REST_MS: u64 = 75_000;
 
 /// The same where no deadline ends what waits for long, as lines of slow tasks do.
-pub const PATIENT_REST_MS: u64 = 4 * REST_MS;
+pub const PATIENT_REST_MS: u64 = 2 * REST_MS;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -72,6 +73,8 @@ enum Action {
     Operator,
     /// The scheduler, where it does more than an operator.
     Steer,
+    /// The operator, where limit keys have weights.
+    Weigh,
     Edge(Name),
     Fault,
     DiskHeals,
@@ -180,6 +183,8 @@ struct World {
     worker_crashes: u64,
     boot_attempts: u32,
     rollout: steering::Rollout,
+    /// Weights of limit keys that the operator wants.
+    weights: BTreeMap<String, u32>,
 }
 
 /// Runs one seed.
@@ -226,6 +231,7 @@ impl World {
             worker_crashes: 0,
             boot_attempts: 0,
             rollout: steering::Rollout::default(),
+            weights: BTreeMap::new(),
             plan,
         }
     }
@@ -244,12 +250,13 @@ impl World {
             self.new_client(None);
         }
         for _ in 0..self.plan.workers {
-            self.new_worker(false);
+            self.new_worker(None);
         }
         let start = self.now;
         let operator = start + self.dice.span(self.plan.operator_every);
         self.at(operator, Action::Operator);
         self.begin_steering();
+        self.begin_weighing();
         if let Some(every) = self.plan.fault_every {
             let fault = start + self.dice.span(every);
             self.at(fault, Action::Fault);
@@ -284,6 +291,7 @@ impl World {
             Action::Reconnect(peer) => self.reconnect(peer),
             Action::Operator => self.operator_acts(),
             Action::Steer => self.steer(),
+            Action::Weigh => self.weigh(),
             Action::Edge(queue) => self.edge(&queue),
             Action::Fault => self.fault(),
             Action::DiskHeals => self.disk.set_faults(Faults::default()),
@@ -292,7 +300,7 @@ impl World {
             Action::Flush(worker) => self.flush(worker),
             Action::Receipt(worker, conn, sequence) => self.receipt(worker, conn, sequence),
             Action::Wake(worker) => self.wake(worker),
-            Action::Spawn => drop(self.new_worker(self.healing.is_some())),
+            Action::Spawn => drop(self.new_worker(self.healing.map(|_| ""))),
             Action::Heal => self.heal(),
             Action::LookAround => self.look_around(),
             _ => {}

@@ -8,7 +8,10 @@ use super::{State, expired, leases, timeline};
 use crate::effect::TaskState;
 use crate::ids::Millis;
 use crate::image::{Image, TaskImage};
+use crate::mutant::{self, Mutant};
 use crate::record::{Blob, NewTask, Reason, Record};
+use crate::split::SPLITS_KEY;
+use crate::weight::WEIGHTS_PREFIX;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -37,8 +40,9 @@ impl State {
             .entries
             .iter()
             .filter(|(key, _)| {
-                let lost = crate::mutant::is(crate::mutant::Mutant::SplitNotInSnapshot);
-                !lost || ***key != *crate::split::SPLITS_KEY
+                let lost = |mutant, of: &str| mutant::is(mutant) && key.starts_with(of);
+                !lost(Mutant::SplitNotInSnapshot, SPLITS_KEY)
+                    && !lost(Mutant::WeightsNotInSnapshot, WEIGHTS_PREFIX)
             })
             .map(|(key, (value, version))| Record::KvPut {
                 key: Arc::clone(key),

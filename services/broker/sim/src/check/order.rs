@@ -174,6 +174,8 @@ impl<'a> Checker<'a> {
                 }
             }
             Event::SplitsInvoke => sweep.known.divided = true,
+            Event::WeightsInvoke { method } => sweep.turns.weights_invoked(method),
+            Event::WeightsOk { method, weights } => sweep.turns.weights_set(method, weights),
             Event::Crash { what } if **what == *"broker" => {
                 let slots = std::mem::take(&mut sweep.slots);
                 let known = &mut sweep.known;
@@ -182,7 +184,7 @@ impl<'a> Checker<'a> {
                 known.gated.clear();
                 known.classes.clear();
                 sweep.shares.again();
-                sweep.turns.forget();
+                sweep.turns.broker_gone();
                 sweep.slots = slots.after_crash();
             }
             _ => {}
@@ -249,7 +251,7 @@ impl<'a> Checker<'a> {
             let passed = sweep.turns.begins(&item);
             self.ensure(Invariant::TakesTurns, passed.is_none(), || {
                 format!(
-                    "t{task:x} of {:?} starts, and {passed:?} waits since before the last two of it",
+                    "t{task:x} of {:?} starts beyond its share, and {passed:?} waits all the while",
                     item.key
                 )
             });

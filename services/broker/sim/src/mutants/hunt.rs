@@ -69,6 +69,10 @@ pub fn all() -> Vec<Mutant> {
         C::GateIgnored,
         C::GateStays,
         C::TurnsSkipped,
+        C::KeyWeightIgnored,
+        C::WeightsNotInSnapshot,
+        C::TurnsSavedUp,
+        C::TurnsForgotten,
     ];
     let log = [L::NoSync, L::SnapshotNotSynced, L::NoDirSync];
     let core = core.into_iter().map(Mutant::Core);
@@ -112,6 +116,10 @@ impl Mutant {
             Self::Core(C::GateIgnored),
             Self::Core(C::GateStays),
             Self::Core(C::TurnsSkipped),
+            Self::Core(C::KeyWeightIgnored),
+            Self::Core(C::WeightsNotInSnapshot),
+            Self::Core(C::TurnsSavedUp),
+            Self::Core(C::TurnsForgotten),
         ];
         layer == Layer::Core || !core_only.contains(&self)
     }

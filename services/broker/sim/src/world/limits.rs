@@ -84,6 +84,18 @@ impl Limiting {
         }
     }
 
+    /// The same; with `weighed`, keys that take turns, since weights are of turns.
+    pub(crate) fn weighed(self, weighed: bool) -> Self {
+        if !weighed {
+            return self;
+        }
+        Self {
+            fair: true,
+            keys: self.keys.max(3),
+            ..self
+        }
+    }
+
     /// The time for a task, ms, if it is usually so much.
     pub(crate) fn deadline_ms(&self, usually: u64) -> u64 {
         if self.patient { PATIENT } else { usually }

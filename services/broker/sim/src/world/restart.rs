@@ -7,11 +7,12 @@ use crate::disk::Watched;
 use crate::history::Event;
 use crate::points::Point;
 use plait_broker::partition::{RecoveryError, check_archives, claim, recover};
-use plait_broker::splits;
+use plait_broker::{splits, weights};
 use plait_broker_core::Config;
 use plait_broker_core::command::Command;
 use plait_broker_core::ids::{Millis, ReplyTag};
 use plait_broker_core::split::SPLITS_KEY;
+use plait_broker_core::weight::WEIGHTS_PREFIX;
 use plait_broker_log::sim::Faults;
 use plait_broker_log::{FileLog, FileLogOptions, Log, LogError};
 
@@ -191,6 +192,10 @@ impl World {
             .is_none_or(|(value, _)| value.is_empty())
         {
             self.hit(Point::SplitRestored);
+        }
+        weights::restore(&mut partition, base);
+        if !partition.kv_list(WEIGHTS_PREFIX, "", 1).is_empty() {
+            self.hit(Point::WeightsRestored);
         }
         let known = !partition.policies().is_empty();
         self.broker = Some(Broker::new(partition, log, base, self.now));

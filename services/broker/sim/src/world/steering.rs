@@ -3,6 +3,7 @@
 
 use super::policies::METHODS;
 use super::story::{Call, Deferred};
+use super::weighing;
 use super::{Action, World};
 use crate::dice::Dice;
 use crate::history::{self, Event, Joined};
@@ -98,7 +99,7 @@ impl World {
             0 => return self.say_splits(Vec::new()),
             1..3 => {
                 if self.workers.iter().filter(|worker| !worker.gone).count() < WORKERS_MAX {
-                    self.new_worker(false);
+                    self.new_worker(None);
                 }
                 return;
             }
@@ -198,6 +199,10 @@ impl World {
                 let splits = splits.iter().map(told).collect();
                 vec![Event::SplitsOk { splits, broker_at }]
             }
+            Command::SetWeights { method, record, .. } => {
+                let (method, weights) = (method.clone(), weighing::told(record));
+                vec![Event::WeightsOk { method, weights }]
+            }
             _ => Vec::new(),
         }
     }
@@ -214,6 +219,7 @@ impl World {
                 });
             }
             Command::SetGates { .. } => self.hit(Point::MethodGated),
+            Command::SetWeights { method, record, .. } => self.weights_said(method, record),
             _ => {}
         }
         let told = self.taken(&command);

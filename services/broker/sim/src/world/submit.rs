@@ -86,7 +86,8 @@ impl World {
             | Command::SetWindows { tag, .. }
             | Command::SetWorkerGates { tag, .. }
             | Command::SetGates { tag, .. }
-            | Command::SetSplits { tag, .. } => *tag,
+            | Command::SetSplits { tag, .. }
+            | Command::SetWeights { tag, .. } => *tag,
             _ => return,
         };
         // The caller heard meanwhile that the broker is gone.
