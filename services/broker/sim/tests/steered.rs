@@ -1,5 +1,5 @@
-//! What a simulated broker tells of workers, gates, splits and weights is judged: each kind of wrong start is found, and
-//! its twin that is right is not.
+//! What a simulated broker tells of workers, gates, splits and weights is judged: each kind of wrong start is found,
+//! and its twin that is right is not.
 
 use plait_broker_sim::{check, history};
 

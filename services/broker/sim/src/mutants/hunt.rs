@@ -94,8 +94,8 @@ impl Mutant {
         }
     }
 
-    /// Whether a layer can know it: the order of steps of the shell is simulated in one, flows are children of that one,
-    /// too, and only there the broker tells what it knows of workers.
+    /// Whether a layer can know it: the order of steps of the shell is simulated in one, flows are children of that
+    /// one, too, and only there the broker tells what it knows of workers.
     #[must_use]
     pub fn is_in(self, layer: Layer) -> bool {
         use core::Mutant as C;
