@@ -52,6 +52,40 @@ pub enum Mutant {
     RunsNotCounted = 21,
     /// A snapshot does not tell what is used up of rates.
     RatesNotInSnapshot = 22,
+    /// Tasks are not divided between versions.
+    SplitIgnored = 23,
+    /// A snapshot holds no splits.
+    SplitNotInSnapshot = 24,
+    /// The other versions' tasks do not wait for one of them.
+    SplitHurried = 25,
+    /// A version's tasks wait for it for ever.
+    SplitStrands = 26,
+    /// A version without a share gets tasks because the others are away.
+    RolledBackServes = 27,
+    /// Queues have no weights.
+    WeightIgnored = 28,
+    /// What a queue has had is not counted.
+    SharesNotCharged = 29,
+    /// A queue that had nothing to start has saved its share up.
+    SharesSavedUp = 30,
+    /// Lower latency classes may use every slot.
+    ReserveIgnored = 31,
+    /// A worker's gate lets any number of attempts begin.
+    WorkerGateIgnored = 32,
+    /// A method's gate lets any number of attempts begin.
+    GateIgnored = 33,
+    /// A method's gate is never over by itself.
+    GateStays = 34,
+    /// Limit keys take no turns.
+    TurnsSkipped = 35,
+    /// Limit keys have no weights.
+    KeyWeightIgnored = 36,
+    /// A snapshot holds no weights of limit keys.
+    WeightsNotInSnapshot = 37,
+    /// A limit key that had nothing to start has saved its turns up.
+    TurnsSavedUp = 38,
+    /// What a limit key has had is forgotten as soon as nothing of it waits.
+    TurnsForgotten = 39,
 }
 
 #[cfg(feature = "mutants")]

@@ -112,7 +112,9 @@ impl Limits {
 
     /// Whether keys have limits or turns of their own.
     pub fn is_keyed(&self) -> bool {
-        self.running_per_key_max > 0 || self.key_rate().is_some() || self.fair_by_key
+        let skipped = crate::mutant::is(crate::mutant::Mutant::TurnsSkipped);
+        let fair = self.fair_by_key && !skipped;
+        self.running_per_key_max > 0 || self.key_rate().is_some() || fair
     }
 
     /// The rate of each key.

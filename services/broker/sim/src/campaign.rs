@@ -57,7 +57,7 @@ impl Layer {
     #[must_use]
     pub fn rest_ms(self) -> u64 {
         match self {
-            Self::Core => world::REST_MS,
+            Self::Core => world::PATIENT_REST_MS,
             Self::Mesh => mesh::REST_MS,
         }
     }

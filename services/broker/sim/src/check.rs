@@ -4,8 +4,11 @@
 mod endings;
 mod leases;
 mod limits;
+mod order;
+mod splits;
 mod submissions;
 mod task;
+mod workers;
 
 use crate::history::{Entry, Event, Method, Name, Rules, Submission, Task};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +39,16 @@ pub enum Invariant {
     PausedIsStill,
     /// No more attempts begin or run than limits allow.
     Limited,
+    /// Attempts go to workers that are there, and no more of them than gates let through.
+    Gated,
+    /// A task goes to the version that its hash says, unless that one is away.
+    Divided,
+    /// Queues share starts by their weights.
+    Shared,
+    /// Limit keys take turns.
+    TakesTurns,
+    /// Lower latency classes leave slots to higher ones.
+    Reserved,
     /// I11: no more attempts than allowed, and no fewer before giving up.
     AttemptsCounted,
     /// I11: a task that failed for good is a dead letter exactly once.
@@ -52,7 +65,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::AckedIsKept,
         Self::OneTaskPerKey,
         Self::Fenced,
@@ -62,6 +75,11 @@ impl Invariant {
         Self::OneEnd,
         Self::PausedIsStill,
         Self::Limited,
+        Self::Gated,
+        Self::Divided,
+        Self::Shared,
+        Self::TakesTurns,
+        Self::Reserved,
         Self::AttemptsCounted,
         Self::DeadLetterOnce,
         Self::ResultIsOutcome,
@@ -83,6 +101,11 @@ impl Invariant {
             Self::OneEnd => "I7 one end",
             Self::PausedIsStill => "paused is still",
             Self::Limited => "limited",
+            Self::Gated => "gates hold",
+            Self::Divided => "split by version",
+            Self::Shared => "queues share",
+            Self::TakesTurns => "keys take turns",
+            Self::Reserved => "reserve is kept",
             Self::AttemptsCounted => "I11 attempts counted",
             Self::DeadLetterOnce => "I11 dead letter once",
             Self::ResultIsOutcome => "result is outcome",
@@ -162,6 +185,12 @@ struct Checker<'a> {
     /// Attempts that began, by what a rate counts together.
     starts: BTreeMap<limits::Group<'a>, limits::Starts>,
     redriven: BTreeSet<u64>,
+    /// Whether the history tells what the broker knows of workers.
+    steered: bool,
+    /// Workers that may be given attempts, and gates of methods.
+    workers: BTreeMap<&'a str, workers::Worker<'a>>,
+    gates: BTreeMap<&'a str, workers::Gate>,
+    splits: splits::Splits<'a>,
     report: Report,
 }
 
@@ -189,6 +218,10 @@ pub fn check(entries: &[Entry]) -> Report {
         effects: BTreeMap::new(),
         starts: BTreeMap::new(),
         redriven: BTreeSet::new(),
+        steered: false,
+        workers: BTreeMap::new(),
+        gates: BTreeMap::new(),
+        splits: splits::Splits::default(),
         report: Report::default(),
     };
     for (position, entry) in entries.iter().enumerate() {
@@ -199,6 +232,7 @@ pub fn check(entries: &[Entry]) -> Report {
         checker.take(&entry.event);
     }
     checker.finish();
+    checker.check_order(entries);
     checker.report.tasks = checker.tasks.len() as u64;
     checker.report
 }
@@ -249,6 +283,17 @@ impl<'a> Checker<'a> {
             } => self.dead_letters(queue, tasks, *broker_at),
             Event::PauseOk { queue } => drop(self.paused.insert(queue, self.now)),
             Event::ResumeInvoke { queue } => drop(self.paused.remove(&**queue)),
+            Event::Crash { what } if **what == *"broker" => self.broker_gone(),
+            Event::Restart {
+                broker_at: Some(at),
+                ..
+            } => self.look_at_sides(*at),
+            Event::SplitsInvoke => self.splits_invoked(),
+            Event::SplitsOk { splits, broker_at } => self.splits_set(splits, *broker_at),
+            Event::WorkerOn(joined) => self.worker_on(joined),
+            Event::WorkerOff { conn, broker_at } => self.worker_off(*conn, *broker_at),
+            Event::Gate(gate) => self.method_gate(gate),
+            Event::WorkerGate(gate) => self.worker_gate(gate),
             _ => {}
         }
     }

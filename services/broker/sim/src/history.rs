@@ -2,6 +2,7 @@
 //! field means. Times are milliseconds of the recorder's clock; `*_at` fields named otherwise are the broker's own.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
@@ -152,6 +153,86 @@ pub struct Method {
     /// What limits its attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// How it stands to others; where it is not told, nothing of that is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<Rank>,
+}
+
+/// How a method's tasks stand to those of other methods, and to one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rank {
+    /// Its latency class; the higher one goes first.
+    pub latency: u8,
+    /// Of a task that says none.
+    pub priority: u8,
+    /// The share of its queue.
+    pub weight: u64,
+    /// Whether limit keys take turns, and nothing else is limited by key.
+    #[serde(default)]
+    pub fair: bool,
+}
+
+/// How a service's tasks are divided between workers of one version and all others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Split {
+    /// Its full name.
+    pub service: Name,
+    /// The version that has the share.
+    pub version: Name,
+    /// Of 10,000.
+    pub share: u64,
+    /// What is hashed.
+    pub sticky: Sticky,
+    /// What goes into the hash.
+    pub salt: Name,
+    /// How long tasks of the others wait for one of them.
+    pub fallback_ms: u64,
+}
+
+/// What decides on which side of a split a task is; without that key, the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sticky {
+    /// The task, or the flow at its root.
+    Task,
+    /// Its ordering key.
+    OrderingKey,
+    /// Its idempotency key.
+    IdempotencyKey,
+    /// Its limit key.
+    LimitKey,
+}
+
+/// A worker that the broker may give attempts to from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Joined {
+    /// Its name. One that was there under it is there no more.
+    pub worker: Name,
+    /// Its stream.
+    pub conn: u64,
+    /// Of its program.
+    #[serde(default)]
+    pub version: Name,
+    /// What it serves.
+    pub methods: Vec<Name>,
+    /// Attempts that it runs at once, at most.
+    pub slots: u32,
+    /// The broker's clock.
+    pub broker_at: u64,
+}
+
+/// How many attempts may begin, of a method or at a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Gate {
+    /// The method, or the worker.
+    pub of: Name,
+    /// How many; any number where it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permits: Option<u64>,
+    /// For how long.
+    pub valid_ms: u64,
+    /// The broker's clock.
+    pub broker_at: u64,
 }
 
 /// Limits of a method, over all workers. 0 is no limit.
@@ -205,6 +286,9 @@ pub struct Submission {
     /// The flow that asks, and what names the child there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<(Task, Name)>,
+    /// Its priority, if it is not the method's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
 }
 
 /// A lease that was granted.
@@ -427,7 +511,53 @@ pub enum Event {
     Restart {
         /// What.
         what: Name,
+        /// The broker's clock, if it is the broker.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        broker_at: Option<u64>,
     },
+    /// The broker is told to divide tasks so, from the next dispatch on. Only a simulation sees the broker take this
+    /// and what follows.
+    #[serde(rename = "splits.invoke")]
+    SplitsInvoke,
+    /// They are divided so, and that is durable: all splits that there are.
+    #[serde(rename = "splits.ok")]
+    SplitsOk {
+        /// By service.
+        splits: Vec<Split>,
+        /// The broker's clock.
+        broker_at: u64,
+    },
+    /// The broker is told other weights of a method's limit keys, from the next dispatch on.
+    #[serde(rename = "weights.invoke")]
+    WeightsInvoke {
+        /// The method.
+        method: Name,
+    },
+    /// They are in force, and that is durable: all weights that the method's keys have.
+    #[serde(rename = "weights.ok")]
+    WeightsOk {
+        /// The method.
+        method: Name,
+        /// By key.
+        weights: BTreeMap<Name, u32>,
+    },
+    /// The broker may give a worker attempts.
+    #[serde(rename = "worker.on")]
+    WorkerOn(Joined),
+    /// A stream's worker drains, or is gone.
+    #[serde(rename = "worker.off")]
+    WorkerOff {
+        /// The stream.
+        conn: u64,
+        /// The broker's clock.
+        broker_at: u64,
+    },
+    /// A method has a gate. It ends with the broker's process.
+    #[serde(rename = "gate")]
+    Gate(Gate),
+    /// A worker that is there has a gate, until it goes.
+    #[serde(rename = "worker_gate")]
+    WorkerGate(Gate),
 }
 
 /// A history that cannot be read.

@@ -3,6 +3,8 @@
 
 use crate::dice::Dice;
 use crate::world::limits::Limiting;
+use crate::world::steering::Steering;
+use crate::world::weighing::Weighing;
 use plait_broker_log::sim::Faults;
 
 /// One seed's rates. Times are microseconds unless a name says otherwise.
@@ -51,6 +53,8 @@ pub(crate) struct Plan {
     /// Whether finished tasks are soon forgotten, so that the log can let go of their payloads.
     pub(crate) brief: bool,
     pub(crate) limits: Limiting,
+    pub(crate) steering: Steering,
+    pub(crate) weighing: Weighing,
 }
 
 const MS: u64 = 1_000;
@@ -62,11 +66,14 @@ impl Plan {
         // Enough payload to fill several of the regions by which the log lets go of them.
         let bulky = dice.permille(60);
         let chaos = dice.range(2_500, 8_000) * MS;
+        let (steering, weighing) = (Steering::draw(seed), Weighing::draw(seed));
+        // Weights show where more waits than can start.
+        let (workers_max, client_every_max) = if weighing.is_on() { (1, 120) } else { (4, 400) };
         Self {
             chaos,
             clients: dice.range(1, 3),
-            workers: dice.range(1, 4),
-            client_every: dice.range(60, 400) * MS,
+            workers: dice.range(1, workers_max),
+            client_every: dice.range(60, client_every_max) * MS,
             operator_every: dice.range(300, 2_500) * MS,
             fault_every: (!quiet).then(|| dice.range(120, 1_200) * MS),
             way: one_of(dice, &[100, 500, 3 * MS, 20 * MS]),
@@ -103,7 +110,11 @@ impl Plan {
             queue_tasks_max: one_of(dice, &[12, 1_000, 1_000]),
             finished_in_memory: one_of(dice, &[3, 20, 1_000_000]),
             brief: bulky || dice.permille(200),
-            limits: Limiting::draw(seed),
+            limits: Limiting::draw(seed)
+                .patient(steering.is_on())
+                .weighed(weighing.is_on()),
+            steering,
+            weighing,
         }
     }
 

@@ -12,8 +12,10 @@ pub(crate) mod limits;
 mod operator;
 pub(crate) mod policies;
 mod restart;
+pub(crate) mod steering;
 mod story;
 pub(crate) mod submit;
+pub(crate) mod weighing;
 mod worker;
 
 use crate::check::{self, Violation};
@@ -44,6 +46,9 @@ const START: Millis = 1_700_000_000_000;
 /// the time limit of an attempt of a flow.
 pub const REST_MS: u64 = 75_000;
 
+/// The same where no deadline ends what waits for long, as lines of slow tasks do.
+pub const PATIENT_REST_MS: u64 = 2 * REST_MS;
+
 /// Something that will happen.
 #[derive(Debug)]
 enum Action {
@@ -66,6 +71,10 @@ enum Action {
     Client(usize),
     Reconnect(Peer),
     Operator,
+    /// The scheduler, where it does more than an operator.
+    Steer,
+    /// The operator, where limit keys have weights.
+    Weigh,
     Edge(Name),
     Fault,
     DiskHeals,
@@ -173,6 +182,9 @@ struct World {
     crashes: u64,
     worker_crashes: u64,
     boot_attempts: u32,
+    rollout: steering::Rollout,
+    /// Weights of limit keys that the operator wants.
+    weights: BTreeMap<String, u32>,
 }
 
 /// Runs one seed.
@@ -218,6 +230,8 @@ impl World {
             crashes: 0,
             worker_crashes: 0,
             boot_attempts: 0,
+            rollout: steering::Rollout::default(),
+            weights: BTreeMap::new(),
             plan,
         }
     }
@@ -236,11 +250,13 @@ impl World {
             self.new_client(None);
         }
         for _ in 0..self.plan.workers {
-            self.new_worker(false);
+            self.new_worker(None);
         }
         let start = self.now;
         let operator = start + self.dice.span(self.plan.operator_every);
         self.at(operator, Action::Operator);
+        self.begin_steering();
+        self.begin_weighing();
         if let Some(every) = self.plan.fault_every {
             let fault = start + self.dice.span(every);
             self.at(fault, Action::Fault);
@@ -274,6 +290,8 @@ impl World {
             Action::Client(client) => self.client_acts(client),
             Action::Reconnect(peer) => self.reconnect(peer),
             Action::Operator => self.operator_acts(),
+            Action::Steer => self.steer(),
+            Action::Weigh => self.weigh(),
             Action::Edge(queue) => self.edge(&queue),
             Action::Fault => self.fault(),
             Action::DiskHeals => self.disk.set_faults(Faults::default()),
@@ -282,7 +300,7 @@ impl World {
             Action::Flush(worker) => self.flush(worker),
             Action::Receipt(worker, conn, sequence) => self.receipt(worker, conn, sequence),
             Action::Wake(worker) => self.wake(worker),
-            Action::Spawn => drop(self.new_worker(self.healing.is_some())),
+            Action::Spawn => drop(self.new_worker(self.healing.map(|_| ""))),
             Action::Heal => self.heal(),
             Action::LookAround => self.look_around(),
             _ => {}

@@ -5,6 +5,7 @@ use crate::effect::{Effect, Error, Reply};
 use crate::ids::{Millis, ReplyTag};
 use crate::live::alarms::Alarm;
 use crate::live::worker_gate::{self as live, Sayings};
+use crate::mutant::{self, Mutant};
 use crate::partition::{Partition, Step};
 use crate::record::Record;
 use bytes::Bytes;
@@ -104,7 +105,8 @@ impl Partition {
         let mut unknown = Vec::new();
         // Tokens grow, so those granted from now on are above.
         let since = self.next_token();
-        for gate in gates {
+        let gates = gates.into_iter();
+        for gate in gates.filter(|_| !mutant::is(Mutant::GateIgnored)) {
             let Some(method) = self.state.methods.find(&gate.method) else {
                 unknown.push(gate.method);
                 continue;
@@ -124,7 +126,7 @@ impl Partition {
     /// A gate was to be set again by now, if it was not.
     pub(super) fn gate_over(&mut self, number: u32, now: Millis) {
         let gate = self.state.methods.gate(number);
-        if gate.permits.is_some() && gate.until <= now {
+        if gate.permits.is_some() && gate.until <= now && !mutant::is(Mutant::GateStays) {
             let since = self.next_token();
             self.state.methods.set_gate(number, None, since, now);
         }

@@ -114,7 +114,7 @@ impl Partition {
         for (route, divided) in &self.live.splits.routes {
             if divided.served[Side::Others as usize] == 0 && !divided.alone {
                 let split = &self.live.splits.list[divided.split];
-                let due = divided.left_at.saturating_add(split.fallback_ms);
+                let due = divided.left_at.saturating_add(fallback(split));
                 self.live.alarms.set(due, Alarm::Split(*route));
             }
         }
@@ -138,7 +138,7 @@ impl Partition {
             };
             turned |= divided.change(side, more, now);
             if !more && divided.served[Side::Others as usize] == 0 && side == Side::Others {
-                let due = now.saturating_add(split.fallback_ms);
+                let due = now.saturating_add(fallback(split));
                 self.live.alarms.set(due, Alarm::Split(route));
             }
         }
@@ -166,7 +166,7 @@ impl Partition {
         };
         let due = divided
             .left_at
-            .saturating_add(splits.list[divided.split].fallback_ms);
+            .saturating_add(fallback(&splits.list[divided.split]));
         let away = divided.served[Side::Others as usize] == 0;
         if away && due <= now && !std::mem::replace(&mut divided.alone, true) {
             self.place_workers();
@@ -273,6 +273,14 @@ impl SideFigures {
             *sum += count;
         }
     }
+}
+
+/// How long the others' tasks wait for one of them, ms.
+fn fallback(split: &Split) -> u64 {
+    if crate::mutant::is(crate::mutant::Mutant::SplitHurried) {
+        return 0;
+    }
+    split.fallback_ms
 }
 
 fn check(splits: &[Split]) -> Result<(), Error> {

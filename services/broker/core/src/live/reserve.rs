@@ -65,6 +65,9 @@ impl Reserve {
     /// How many more attempts of a latency class may begin before it would take what is kept from it, or what is
     /// kept from a class between it and the highest, which has what it leaves.
     pub(crate) fn room(&self, latency: Latency) -> u64 {
+        if crate::mutant::is(crate::mutant::Mutant::ReserveIgnored) {
+            return u64::MAX;
+        }
         let mut room = u64::MAX;
         let mut in_flight: u64 = self.in_flight[..latency as usize].iter().sum();
         for class in &Latency::ALL[latency as usize..] {

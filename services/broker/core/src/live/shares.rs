@@ -6,6 +6,7 @@
 //! queues both have something to start, what they had differs by less than a start of each. A queue that had nothing
 //! begins where the others are: it has saved nothing up. It ends with the process.
 
+use crate::mutant::{self, Mutant};
 use crate::state::methods::QUEUE_WEIGHT_MAX;
 use crate::tag::Tag;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,7 +35,9 @@ impl Shares {
         let entry = self.queues.entry(queue).or_default();
         if entry.methods.is_empty() {
             let weight = weight.clamp(1, QUEUE_WEIGHT_MAX);
-            entry.tag = entry.tag.max(self.now).of_weight(weight);
+            let saved = mutant::is(Mutant::SharesSavedUp);
+            let from = if saved { Tag::default() } else { self.now };
+            entry.tag = entry.tag.max(from).of_weight(weight);
             self.waiting.insert((entry.tag, queue));
         }
         entry.methods.push_back(method);
@@ -86,7 +89,7 @@ impl Shares {
 
     /// So many tasks of a queue began. One that is alone shares with nobody, and is not counted.
     pub(crate) fn charge(&mut self, queue: u32, weight: u32, starts: u64) {
-        if starts == 0 || self.waiting.len() < 2 {
+        if starts == 0 || self.waiting.len() < 2 || mutant::is(Mutant::SharesNotCharged) {
             return;
         }
         let Some(entry) = self.queues.get_mut(&queue) else {

@@ -2,6 +2,7 @@
 //! process; what was decided comes back from its key.
 
 use crate::ids::Millis;
+use crate::mutant::{self, Mutant};
 use crate::split::{Split, WHOLE};
 use std::collections::BTreeMap;
 
@@ -121,10 +122,14 @@ impl Divided {
     /// are not there for the version after a while. But what has no share gets nothing because others fail to come,
     /// unless none of them ever knew the route: then its tasks are such that the version alone can decode.
     fn lists(&self, share: u32, side: Side) -> [bool; 2] {
-        let away = self.served[Side::Version as usize] == 0;
+        if mutant::is(Mutant::SplitIgnored) {
+            return [true, true];
+        }
+        let away = self.served[Side::Version as usize] == 0 && !mutant::is(Mutant::SplitStrands);
+        let known = self.known && !mutant::is(Mutant::RolledBackServes);
         match (share, side) {
             (0, Side::Others) | (WHOLE, Side::Version) => [true, true],
-            (0, Side::Version) => [self.alone && !self.known; 2],
+            (0, Side::Version) => [self.alone && !known; 2],
             (WHOLE, Side::Others) => [away; 2],
             (_, Side::Others) => [true, away],
             (_, Side::Version) => [self.alone, true],

@@ -77,7 +77,8 @@ impl WorkerGate {
 
     /// An attempt is given to the worker.
     pub(crate) fn take_permit(&mut self) {
-        if let Some(left) = &mut self.permits {
+        let ignored = crate::mutant::is(crate::mutant::Mutant::WorkerGateIgnored);
+        if let Some(left) = self.permits.as_mut().filter(|_| !ignored) {
             *left = left.saturating_sub(1);
         }
     }

@@ -8,7 +8,10 @@ use super::{State, expired, leases, timeline};
 use crate::effect::TaskState;
 use crate::ids::Millis;
 use crate::image::{Image, TaskImage};
+use crate::mutant::{self, Mutant};
 use crate::record::{Blob, NewTask, Reason, Record};
+use crate::split::SPLITS_KEY;
+use crate::weight::WEIGHTS_PREFIX;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -36,6 +39,11 @@ impl State {
             .kv
             .entries
             .iter()
+            .filter(|(key, _)| {
+                let lost = |mutant, of: &str| mutant::is(mutant) && key.starts_with(of);
+                !lost(Mutant::SplitNotInSnapshot, SPLITS_KEY)
+                    && !lost(Mutant::WeightsNotInSnapshot, WEIGHTS_PREFIX)
+            })
             .map(|(key, (value, version))| Record::KvPut {
                 key: Arc::clone(key),
                 value: value.clone(),

@@ -258,6 +258,11 @@ impl Methods {
         let methods = self.queues[queue as usize].methods.iter();
         let weights = methods.map(|method| self.policy(*method).queue_weight);
         let weight = weights.max().unwrap_or(1).max(1);
+        let weight = if crate::mutant::is(crate::mutant::Mutant::WeightIgnored) {
+            1
+        } else {
+            weight
+        };
         self.queues[queue as usize].weight = weight;
     }
 

@@ -6,6 +6,7 @@
 //! until the others are as far: it neither saves anything up nor gets a turn by coming back. It ends with the process.
 
 use super::slab::NONE;
+use crate::mutant::{self, Mutant};
 use crate::tag::Tag;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -37,6 +38,9 @@ impl Turns {
     /// Where a key begins that comes now: after those that have waited at the tag served last, and those that came
     /// before it; but no more than a start later.
     fn fresh(&self, weight: u32) -> Tag {
+        if mutant::is(Mutant::TurnsSavedUp) {
+            return Tag::default().of_weight(weight);
+        }
         let later = self.came.saturating_mul(u64::from(weight)).min(FINE - 2);
         self.now.of_weight(weight).after(1 + later)
     }
@@ -87,7 +91,8 @@ impl Turns {
     pub(crate) fn forget(&mut self) -> Option<u32> {
         self.lay_to_rest();
         let &(tag, key) = self.rest.first()?;
-        if tag > self.now && !self.order.is_empty() {
+        let ahead = tag > self.now && !mutant::is(Mutant::TurnsForgotten);
+        if ahead && !self.order.is_empty() {
             return None;
         }
         self.rest.remove(&(tag, key));

@@ -59,6 +59,8 @@ impl<'a> Checker<'a> {
         };
         self.check_pause(lease, method);
         self.check_rate(lease, submission, method);
+        self.check_gates(lease, method);
+        self.check_split(lease, submission, method);
         if !redriven {
             self.check_attempt(lease, method);
             self.check_times(lease, submission, method);

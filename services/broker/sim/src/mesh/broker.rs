@@ -91,6 +91,7 @@ async fn live(machine: &Machine, life: u64) -> Result<(), String> {
         let routes = net::dated(routes);
         process.story.tell(Event::Restart {
             what: "broker".into(),
+            broker_at: None,
         });
         async move {
             // A process that ends takes its connections with it: they close when the host is crashed, at once.

@@ -68,6 +68,7 @@ impl Draft {
             deadline_ms: self.deadline_ms,
             place: Some(place),
             parent: None,
+            priority: None,
         }
     }
 

@@ -56,6 +56,23 @@ pub fn all() -> Vec<Mutant> {
         C::SnapshotOfTwoTimes,
         C::RunsNotCounted,
         C::RatesNotInSnapshot,
+        C::SplitIgnored,
+        C::SplitNotInSnapshot,
+        C::SplitHurried,
+        C::SplitStrands,
+        C::RolledBackServes,
+        C::WeightIgnored,
+        C::SharesNotCharged,
+        C::SharesSavedUp,
+        C::ReserveIgnored,
+        C::WorkerGateIgnored,
+        C::GateIgnored,
+        C::GateStays,
+        C::TurnsSkipped,
+        C::KeyWeightIgnored,
+        C::WeightsNotInSnapshot,
+        C::TurnsSavedUp,
+        C::TurnsForgotten,
     ];
     let log = [L::NoSync, L::SnapshotNotSynced, L::NoDirSync];
     let core = core.into_iter().map(Mutant::Core);
@@ -77,8 +94,8 @@ impl Mutant {
         }
     }
 
-    /// Whether a layer can know it: the order of steps of the shell is simulated in one, and flows are children of that
-    /// one, too.
+    /// Whether a layer can know it: the order of steps of the shell is simulated in one, flows are children of that
+    /// one, too, and only there the broker tells what it knows of workers.
     #[must_use]
     pub fn is_in(self, layer: Layer) -> bool {
         use core::Mutant as C;
@@ -86,6 +103,23 @@ impl Mutant {
             Self::AckBeforeSync,
             Self::Core(C::DeadlineWidened),
             Self::Core(C::ChildForgotten),
+            Self::Core(C::SplitIgnored),
+            Self::Core(C::SplitNotInSnapshot),
+            Self::Core(C::SplitHurried),
+            Self::Core(C::SplitStrands),
+            Self::Core(C::RolledBackServes),
+            Self::Core(C::WeightIgnored),
+            Self::Core(C::SharesNotCharged),
+            Self::Core(C::SharesSavedUp),
+            Self::Core(C::ReserveIgnored),
+            Self::Core(C::WorkerGateIgnored),
+            Self::Core(C::GateIgnored),
+            Self::Core(C::GateStays),
+            Self::Core(C::TurnsSkipped),
+            Self::Core(C::KeyWeightIgnored),
+            Self::Core(C::WeightsNotInSnapshot),
+            Self::Core(C::TurnsSavedUp),
+            Self::Core(C::TurnsForgotten),
         ];
         layer == Layer::Core || !core_only.contains(&self)
     }

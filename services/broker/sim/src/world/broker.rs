@@ -104,6 +104,11 @@ impl Broker {
             .saturating_add(at.saturating_sub(self.base).saturating_mul(1_000))
     }
 
+    /// The time that a command would have now.
+    pub(super) fn time(&self, now: u64) -> Millis {
+        self.group.unwrap_or_else(|| self.clock(now))
+    }
+
     /// The time of the group, which begins now if there is none.
     pub(super) fn open(&mut self, now: u64) -> Millis {
         let clock = self.clock(now);

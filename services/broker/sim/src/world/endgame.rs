@@ -3,7 +3,8 @@
 use super::broker::Broker;
 use super::policies::QUEUES;
 use super::story::{told, unknown};
-use super::{Action, REST_MS, World};
+use super::worker::Worker;
+use super::{Action, PATIENT_REST_MS, REST_MS, World};
 use crate::check::Invariant;
 use crate::history::{Event, Task};
 use crate::points::Point;
@@ -31,8 +32,19 @@ impl World {
         for worker in 0..self.workers.len() {
             self.wake(worker);
         }
-        self.new_worker(true);
+        self.bring_healers();
         self.look_around();
+    }
+
+    /// A large worker of no version, to which any split leaves something, and one of each version that is there: else
+    /// all tasks may be for the only slot of one.
+    fn bring_healers(&mut self) {
+        let living = self.workers.iter().filter(|worker| worker.is_taking());
+        let mut versions: BTreeSet<&'static str> = living.map(Worker::version).collect();
+        versions.insert("");
+        for version in versions {
+            self.new_worker(Some(version));
+        }
     }
 
     pub(super) fn look_around(&mut self) {
@@ -62,11 +74,16 @@ impl World {
             self.rested = Some(self.now);
             return;
         }
-        if self.now > since + REST_MS * 1_000 {
+        let rest_ms = if self.plan.steering.is_on() {
+            PATIENT_REST_MS
+        } else {
+            REST_MS
+        };
+        if self.now > since + rest_ms * 1_000 {
             let discontent = self.clients.iter().filter(|client| !client.is_content());
             let discontent: Vec<String> = discontent.map(super::client::Client::describe).collect();
             let text = format!(
-                "no rest {REST_MS} ms after the last fault: {unfinished} unfinished, paused: {paused}, \
+                "no rest {rest_ms} ms after the last fault: {unfinished} unfinished, paused: {paused}, \
                  calls {:?}, clients {discontent:?}",
                 self.calls
             );
@@ -129,9 +146,10 @@ impl World {
             }
             let due = broker.partition.next_timer().unwrap_or(time);
             time = time.max(due);
-            broker
-                .partition
-                .apply(Command::Tick, time, u64::from(round), &mut step);
+            let entropy = u64::from(round);
+            let partition = &mut broker.partition;
+            partition.apply(Command::Tick, time, entropy, &mut step);
+            partition.dispatch(time, entropy, &mut step);
             step = plait_broker_core::Step::default();
         }
         let left = broker.partition.load().1 + broker.partition.archived().1;

@@ -98,7 +98,7 @@ impl World {
         if present.is_some_and(|present| present > conn) {
             self.hit(Point::MessageAfterCut);
         }
-        self.command(command);
+        self.command_told(command);
     }
 
     /// What the broker sent reaches a peer.
@@ -134,7 +134,7 @@ impl World {
             self.end_peer(conn);
         }
         if alive {
-            self.command(match peer {
+            self.command_told(match peer {
                 Peer::Client(_) => Command::SessionClosed { conn },
                 Peer::Worker(_) => Command::WorkerDetached {
                     conn,

@@ -2,9 +2,13 @@
 //! decide who begins first and on how many slots, and must cost no task anything else.
 
 use crate::dice::Dice;
-use crate::history::Limits;
+use crate::history::{Limits, Rank};
 use plait::pb::control::v1 as control;
 use plait::pb::v1::LatencyClass;
+use plait_broker_core::policy::MethodPolicy;
+
+/// Longer than any world lasts, ms.
+const PATIENT: u64 = 600_000;
 
 /// Limits of the methods of one seed.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +22,10 @@ pub(crate) struct Limiting {
     fair: bool,
     /// Whether methods have latency classes, and queues weights.
     ranked: bool,
+    /// Whether all methods are of one latency class.
+    one_class: bool,
+    /// Whether tasks have so much time that none ends by its deadline because it was never started.
+    patient: bool,
 }
 
 impl Limiting {
@@ -25,10 +33,16 @@ impl Limiting {
     pub(crate) fn draw(seed: u64) -> Self {
         let ranking = &mut Dice::new(seed, 22);
         let ranked = ranking.permille(300);
+        let sharing = &mut Dice::new(seed, 24);
+        let one_class = sharing.permille(500);
+        let only_fair = ranked && sharing.permille(300);
         let dice = &mut Dice::new(seed, 21);
         if !dice.permille(350) {
             return Self {
                 ranked,
+                one_class,
+                fair: only_fair,
+                keys: if only_fair { 3 } else { 0 },
                 ..Self::default()
             };
         }
@@ -50,7 +64,41 @@ impl Limiting {
             keys: one_of(dice, &[1, 2, 5]),
             fair: ranked && ranking.permille(500),
             ranked,
+            one_class,
+            patient: false,
         }
+    }
+
+    /// The same; with `patient`, without limits and with so much time for tasks that one which nobody ever starts
+    /// shows.
+    pub(crate) fn patient(self, patient: bool) -> Self {
+        let (plain, poison) = match patient {
+            true => Default::default(),
+            false => (self.plain, self.poison),
+        };
+        Self {
+            patient,
+            plain,
+            poison,
+            ..self
+        }
+    }
+
+    /// The same; with `weighed`, keys that take turns, since weights are of turns.
+    pub(crate) fn weighed(self, weighed: bool) -> Self {
+        if !weighed {
+            return self;
+        }
+        Self {
+            fair: true,
+            keys: self.keys.max(3),
+            ..self
+        }
+    }
+
+    /// The time for a task, ms, if it is usually so much.
+    pub(crate) fn deadline_ms(&self, usually: u64) -> u64 {
+        if self.patient { PATIENT } else { usually }
     }
 
     /// The limit key of a new task.
@@ -82,7 +130,12 @@ impl Limiting {
             return policy;
         }
         control::MethodPolicy {
-            latency_class: class.into(),
+            latency_class: if self.one_class {
+                LatencyClass::Standard
+            } else {
+                class
+            }
+            .into(),
             queue_weight: weight,
             ..policy
         }
@@ -112,6 +165,18 @@ pub(super) fn told(limits: &plait_broker_core::policy::Limits) -> Option<Limits>
         running: limits.running_max.into(),
         running_per_key: limits.running_per_key_max.into(),
     })
+}
+
+/// How a policy's tasks stand to others, as a history tells it.
+pub(super) fn rank(policy: &MethodPolicy) -> Rank {
+    let limits = &policy.limits;
+    let by_key = limits.running_per_key_max > 0 || limits.rate_by_key;
+    Rank {
+        latency: policy.latency as u8,
+        priority: policy.priority,
+        weight: policy.queue_weight.max(1).into(),
+        fair: limits.fair_by_key && !by_key,
+    }
 }
 
 fn one_of(dice: &mut Dice, values: &[u64]) -> u64 {

@@ -34,7 +34,7 @@ pub(crate) fn sent(brief: bool, limiting: &Limiting) -> Vec<control::MethodPolic
             queue: queue.to_owned(),
             ..MethodInfo::default()
         }),
-        deadline_ms: 40_000,
+        deadline_ms: limiting.deadline_ms(40_000),
         attempt_timeout_ms: 2_000,
         max_attempts: 4,
         initial_backoff_ms: 50,
@@ -60,7 +60,7 @@ pub(crate) fn sent(brief: bool, limiting: &Limiting) -> Vec<control::MethodPolic
     };
     let flow = control::MethodPolicy {
         attempt_timeout_ms: 15_000,
-        deadline_ms: 60_000,
+        deadline_ms: limiting.deadline_ms(60_000),
         ..base(FLOW, QUEUES[2])
     };
     let plain = limiting.plain(base(PLAIN, QUEUES[0]));
@@ -87,5 +87,6 @@ pub(crate) fn told(policy: &MethodPolicy) -> Method {
         at_most_once: policy.at_most_once,
         retryable: RETRYABLE.to_vec(),
         limits: limits::told(&policy.limits),
+        rank: Some(limits::rank(policy)),
     }
 }

@@ -7,9 +7,12 @@ use crate::disk::Watched;
 use crate::history::Event;
 use crate::points::Point;
 use plait_broker::partition::{RecoveryError, check_archives, claim, recover};
+use plait_broker::{splits, weights};
 use plait_broker_core::Config;
 use plait_broker_core::command::Command;
 use plait_broker_core::ids::{Millis, ReplyTag};
+use plait_broker_core::split::SPLITS_KEY;
+use plait_broker_core::weight::WEIGHTS_PREFIX;
 use plait_broker_log::sim::Faults;
 use plait_broker_log::{FileLog, FileLogOptions, Log, LogError};
 
@@ -183,10 +186,22 @@ impl World {
         let wall = (START + self.now / 1_000).saturating_add_signed(self.skew);
         let base = wall.max(last);
         partition.recovered(base);
+        splits::restore(&mut partition, base);
+        if !partition
+            .kv_get(SPLITS_KEY)
+            .is_none_or(|(value, _)| value.is_empty())
+        {
+            self.hit(Point::SplitRestored);
+        }
+        weights::restore(&mut partition, base);
+        if !partition.kv_list(WEIGHTS_PREFIX, "", 1).is_empty() {
+            self.hit(Point::WeightsRestored);
+        }
         let known = !partition.policies().is_empty();
         self.broker = Some(Broker::new(partition, log, base, self.now));
         self.tell(Event::Restart {
             what: "broker".into(),
+            broker_at: Some(base),
         });
         if !known {
             let policies = policies::all(self.plan.brief, &self.plan.limits);

@@ -84,7 +84,10 @@ impl World {
             | Command::PauseQueue { tag, .. }
             | Command::ResumeQueue { tag, .. }
             | Command::SetWindows { tag, .. }
-            | Command::SetWorkerGates { tag, .. } => *tag,
+            | Command::SetWorkerGates { tag, .. }
+            | Command::SetGates { tag, .. }
+            | Command::SetSplits { tag, .. }
+            | Command::SetWeights { tag, .. } => *tag,
             _ => return,
         };
         // The caller heard meanwhile that the broker is gone.
@@ -92,7 +95,7 @@ impl World {
             return;
         }
         if self.broker.is_some() {
-            self.command(command);
+            self.command_told(command);
         } else {
             self.after(1_000, Action::CallLost(tag));
         }
@@ -207,6 +210,7 @@ impl World {
                     .unwrap_or_else(|| format!("n{:x}", task.digest).into());
                 (Task(flow.0), name)
             }),
+            priority: options.and_then(|options| options.priority),
         };
         self.tell(Event::SubmitInvoke(submission));
     }

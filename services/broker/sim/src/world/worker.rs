@@ -48,6 +48,7 @@ struct Done {
 pub(super) struct Worker {
     pub(super) name: Name,
     methods: Vec<&'static str>,
+    version: &'static str,
     slots: u32,
     pub(super) conn: Option<ConnId>,
     welcomed: bool,
@@ -67,20 +68,34 @@ pub(super) struct Worker {
     flushing: bool,
 }
 
+impl Worker {
+    pub(super) fn version(&self) -> &'static str {
+        self.version
+    }
+
+    /// Whether it may be given tasks, now or when it comes back.
+    pub(super) fn is_taking(&self) -> bool {
+        !self.gone && !self.draining
+    }
+}
+
 impl World {
-    pub(super) fn new_worker(&mut self, healer: bool) -> usize {
+    /// One more worker. A healer has a version, serves everything and has many slots.
+    pub(super) fn new_worker(&mut self, healer: Option<&'static str>) -> usize {
         let number = self.workers.len();
         let client = self.new_client(Some(number));
         let sets: [&[&str]; 4] = [&METHODS, &METHODS, &[PLAIN, POISON, FLOW], &[ONCE, PLAIN]];
-        let set = if healer || number == 0 {
+        let set = if healer.is_some() || number == 0 {
             &METHODS
         } else {
             sets[self.dice.below(4) as usize]
         };
+        let version = healer.unwrap_or_else(|| self.some_version());
         self.workers.push(Worker {
             name: format!("w{number}").into(),
+            version,
             methods: set.to_vec(),
-            slots: if healer {
+            slots: if healer.is_some() {
                 50
             } else {
                 self.dice.range(1, 8) as u32
@@ -119,7 +134,7 @@ impl World {
         let mut held: Vec<(TaskId, Token)> = running.chain(done).collect();
         held.dedup();
         let attach = WorkerAttach {
-            version: "".into(),
+            version: entry.version.into(),
             conn,
             worker: entry.name.clone(),
             methods: entry
