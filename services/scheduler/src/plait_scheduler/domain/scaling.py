@@ -1,6 +1,9 @@
 """How many processes of a worker there are to be: many soon, few late, and not to and fro."""
 
+from collections.abc import Set
 from dataclasses import dataclass
+
+from plait_scheduler.domain.events import Figures
 
 # Calm is when tasks wait for less than this part of what they may wait.
 CALM_PERMILLE = 250
@@ -58,6 +61,25 @@ class Load:
     # Attempts that ended in the interval, and how long they took, summed.
     ended: int = 0
     busy_ms: int = 0
+
+    @classmethod
+    def of(cls, figures: Figures, queues: frozenset[str], workers: Set[str]) -> "Load":
+        """What is to be done in these queues, and what these workers do."""
+        found = [each for each in figures.queues if each.queue in queues]
+        # What an operator holds no worker can start.
+        waiting = [each for each in found if not each.paused and each.ready]
+        told = [each for each in figures.workers if each.worker in workers]
+        return cls(
+            ready=sum(each.ready for each in waiting),
+            oldest_ms=max((each.oldest_ready_ms for each in waiting), default=0),
+            running=sum(each.running for each in found),
+            workers=len(told),
+            slots=sum(each.slots for each in told),
+            window=sum(each.window for each in told),
+            in_flight=sum(each.in_flight for each in told),
+            ended=sum(each.ended for each in told),
+            busy_ms=sum(each.busy_ms for each in told),
+        )
 
     @property
     def active(self) -> bool:

@@ -144,7 +144,7 @@ class ScalingLoop(Loop):
                 # They are about to start; which queues are theirs is not known yet.
                 continue
             queues = frozenset().union(*(serves[worker] for worker in owned))
-            load = _load(figures, queues, owned)
+            load = Load.of(figures, queues, owned)
             before = local.count()
             wanted = scaler.decide(now_ms, before, load)
             if wanted != before:
@@ -164,7 +164,7 @@ class ScalingLoop(Loop):
         """Decides for somebody else's worker. What was asked for counts as being there: that it
         takes its time to start is no reason to want less.
         """
-        load = _load(
+        load = Load.of(
             figures, asked.queues, {each for each in serves if serves[each] & asked.queues}
         )
         before = load.workers if asked.wanted is None else asked.wanted
@@ -194,22 +194,3 @@ class ScalingLoop(Loop):
             in_flight=load.in_flight,
             wait_ms=load.wait_ms,
         )
-
-
-def _load(figures: Figures, queues: frozenset[str], workers: set[str]) -> Load:
-    """What is to be done in these queues, and what these workers do."""
-    found = [each for each in figures.queues if each.queue in queues]
-    # What an operator holds no worker can start.
-    waiting = [each for each in found if not each.paused and each.ready]
-    told = [each for each in figures.workers if each.worker in workers]
-    return Load(
-        ready=sum(each.ready for each in waiting),
-        oldest_ms=max((each.oldest_ready_ms for each in waiting), default=0),
-        running=sum(each.running for each in found),
-        workers=len(told),
-        slots=sum(each.slots for each in told),
-        window=sum(each.window for each in told),
-        in_flight=sum(each.in_flight for each in told),
-        ended=sum(each.succeeded + each.failed for each in told),
-        busy_ms=sum(each.busy_ms for each in told),
-    )
