@@ -141,7 +141,8 @@ pub struct DeadLetterPolicy {
     #[prost(message, optional, tag = "2")]
     pub retention: ::core::option::Option<::prost_types::Duration>,
 }
-/// The circuit breaker of a method.
+/// The circuit breaker of a method. That of its tasks opens as well, whatever the window says, after min_calls failures
+/// without a success in between, over at least 200 ms.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BreakerPolicy {
     /// Turns the breaker off. Default false.

@@ -770,7 +770,8 @@ func (x *DeadLetterPolicy) GetRetention() *durationpb.Duration {
 	return nil
 }
 
-// The circuit breaker of a method.
+// The circuit breaker of a method. That of its tasks opens as well, whatever the window says, after min_calls failures
+// without a success in between, over at least 200 ms.
 type BreakerPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Turns the breaker off. Default false.

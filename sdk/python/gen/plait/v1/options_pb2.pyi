@@ -497,7 +497,9 @@ Global___DeadLetterPolicy: _TypeAlias = DeadLetterPolicy  # noqa: Y015
 
 @_typing.final
 class BreakerPolicy(_message.Message):
-    """The circuit breaker of a method."""
+    """The circuit breaker of a method. That of its tasks opens as well, whatever the window says, after min_calls failures
+    without a success in between, over at least 200 ms.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

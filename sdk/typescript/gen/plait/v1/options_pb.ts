@@ -351,7 +351,8 @@ export const DeadLetterPolicySchema: GenMessage<DeadLetterPolicy> = /*@__PURE__*
   messageDesc(file_plait_v1_options, 4);
 
 /**
- * The circuit breaker of a method.
+ * The circuit breaker of a method. That of its tasks opens as well, whatever the window says, after min_calls failures
+ * without a success in between, over at least 200 ms.
  *
  * @generated from message plait.v1.BreakerPolicy
  */
