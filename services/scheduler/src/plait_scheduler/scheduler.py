@@ -114,7 +114,7 @@ class Scheduler:
         work = WorkInFlight(self._channel)
         contracts = Contracts(self._channel)
         reviewer = Reviewer(contracts, records, work, now_ms)
-        limits = LimitBook(self._key_value, control, contracts.policies, now_ms)
+        limits = LimitBook(self._key_value, control, contracts.policies_of, now_ms)
         self._limit = LimitLoop(limits, self._leads, now_ms)
         shares = ShareBook(self._key_value, control, now_ms)
         self._share = ShareLoop(shares, self._leads, now_ms)
@@ -174,8 +174,8 @@ class Scheduler:
                 now_ms,
                 tolerant=settings.dev,
             ),
-            LimitServicer(limits, contracts.policies, doors, now_ms),
-            ShareServicer(shares, contracts.policies, doors, now_ms),
+            LimitServicer(limits, contracts, doors, now_ms),
+            ShareServicer(shares, contracts, doors, now_ms),
             ScheduleServicer(book, submitter, doors, now_ms),
             DiscoveryServicer(self._plane, now_ms),
             LoadServicer(loads),

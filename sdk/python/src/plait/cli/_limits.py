@@ -7,11 +7,10 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from plait.cli._api import Api
 from plait.cli._command import Exit, Stop, method_path
-from plait.cli._output import age, duration, span
+from plait.cli._output import age, duration, time_left
 from plait.cli._person import myself
 from plait.cli._scheduler import scheduler_channel
 from plait.cli._time import span_of
@@ -62,7 +61,7 @@ async def list_limits(api: Api) -> Exit:
             _rate(each.in_force.rate) if each.in_force.HasField("rate") else "any",
             str(each.in_force.concurrency or "any"),
             _limits(each.contract) or "no limits" if each.HasField("contract") else "is gone",
-            _left(each.override),
+            time_left(each.override.expire_time),
             age(each.override.set_time),
             each.override.set_by,
             each.override.reason,
@@ -114,7 +113,9 @@ def line(found: pb.LimitedMethod) -> str:
     if not found.HasField("override"):
         return f"{name}: {in_force}, by its contract"
     override = found.override
-    left = f" for {_left(override)} more" if override.HasField("expire_time") else ""
+    left = (
+        f" for {time_left(override.expire_time)} more" if override.HasField("expire_time") else ""
+    )
     reason = f' ("{override.reason}")' if override.reason else ""
     if not found.HasField("contract"):
         return f"{name}: no contract has it; limits of {override.set_by} wait{left}{reason}"
@@ -143,14 +144,6 @@ def _rate(rate: pb.Rate) -> str:
 
 
 _WHOLE = ("1s", "1m", "1h", "1d")
-
-
-def _left(override: pb.LimitOverride) -> str:
-    if not override.HasField("expire_time"):
-        return ""
-    now = Timestamp()
-    now.GetCurrentTime()
-    return span(max(0.0, (override.expire_time.ToNanoseconds() - now.ToNanoseconds()) / 1e9))
 
 
 def _rate_of(text: str) -> pb.Rate:

@@ -95,6 +95,13 @@ def age(time: Timestamp) -> str:
     return span((datetime.now(UTC) - time.ToDatetime(UTC)).total_seconds())
 
 
+def time_left(time: Timestamp) -> str:
+    """How long it is until then; "" for no time."""
+    if not time.seconds and not time.nanos:
+        return ""
+    return span(max(0.0, (time.ToDatetime(UTC) - datetime.now(UTC)).total_seconds()))
+
+
 def span(seconds: float) -> str:
     """A time for people: "350ms", "3.2s", "3m12s", "2h5m", "3d4h"."""
     if seconds < 1:

@@ -4,11 +4,9 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from plait.cli._api import Api
 from plait.cli._command import Exit, method_path
-from plait.cli._output import age, span
+from plait.cli._output import age, time_left
 from plait.cli._person import myself
 from plait.cli._scheduler import scheduler_channel
 from plait.cli._time import span_of
@@ -52,7 +50,7 @@ async def list_shares(api: Api, method: str | None) -> Exit:
             each.method.lstrip("/"),
             each.key,
             str(each.weight) if each.effective else f"{each.weight} (no turns)",
-            _left(each),
+            time_left(each.expire_time),
             age(each.set_time),
             each.set_by,
             each.reason,
@@ -74,15 +72,8 @@ async def clear_share(api: Api, method: str, key: str) -> Exit:
 
 def _line(found: pb.Share) -> str:
     """The weight, and why."""
-    left = f" for {_left(found)}" if found.HasField("expire_time") else ""
+    left = time_left(found.expire_time)
+    left = f" for {left}" if left else ""
     reason = f' ("{found.reason}")' if found.reason else ""
     name = found.method.lstrip("/")
     return f"{name} {found.key}: weight {found.weight}, set by {found.set_by}{left}{reason}"
-
-
-def _left(found: pb.Share) -> str:
-    if not found.HasField("expire_time"):
-        return ""
-    now = Timestamp()
-    now.GetCurrentTime()
-    return span(max(0.0, (found.expire_time.ToNanoseconds() - now.ToNanoseconds()) / 1e9))

@@ -1,6 +1,6 @@
 """The contracts in force, as the broker holds them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc
 
@@ -36,6 +36,13 @@ class Contracts:
         except ContractReadError:
             return ()
         return compile_contract(contract).policies if contract is not None else ()
+
+    async def policies_of(self, methods: Iterable[str]) -> dict[str, MethodPolicy]:
+        """The same, by method; those of which no contract says anything are left out."""
+        wanted = set(methods)
+        services = sorted({method.strip("/").partition("/")[0] for method in wanted})
+        found = [each for service in services for each in await self.policies(service)]
+        return {each.method: each for each in found if each.method in wanted}
 
     async def services(self) -> Sequence[str]:
         """Full names of all services that have a contract in force."""

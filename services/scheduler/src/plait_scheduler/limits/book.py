@@ -8,7 +8,7 @@ contract's limits could overtake a newer one's.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -33,13 +33,13 @@ class LimitBook:
         self,
         key_value: KeyValue,
         control: Control,
-        policies: Callable[[str], Awaitable[Sequence[MethodPolicy]]],
+        policies_of: Callable[[Iterable[str]], Awaitable[Mapping[str, MethodPolicy]]],
         now_ms: Callable[[], int],
     ) -> None:
-        """`policies` tells the policies of the contract in force, by service."""
+        """`policies_of` tells what the contracts in force say of methods."""
         self._key_value = key_value
         self._control = control
-        self._policies = policies
+        self._policies_of = policies_of
         self._now_ms = now_ms
         self._overrides: dict[str, Override] = {}
         self._loaded = False
@@ -77,15 +77,6 @@ class LimitBook:
         async with self._lock:
             await self._load()
             return [override for _, override in sorted(self._overrides.items())]
-
-    async def policies(self, methods: Iterable[str]) -> dict[str, MethodPolicy]:
-        """What the contracts in force say, by method; those of which none says anything are left
-        out.
-        """
-        wanted = set(methods)
-        services = sorted({method.strip("/").partition("/")[0] for method in wanted})
-        found = [each for service in services for each in await self._policies(service)]
-        return {each.method: each for each in found if each.method in wanted}
 
     async def set(self, override: Override) -> None:
         """Puts limits of a method in force, in place of those set before. Raises
@@ -148,7 +139,7 @@ class LimitBook:
 
     async def _enforce(self, methods: Sequence[str]) -> None:
         """Methods that no contract has any more have nothing to put in force."""
-        policies = self._limited((await self.policies(methods)).values())
+        policies = self._limited((await self._policies_of(methods)).values())
         if policies:
             await self._control.set_limits(policies)
 

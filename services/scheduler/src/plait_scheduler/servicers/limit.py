@@ -1,28 +1,32 @@
 """The limit service: an operator's limits in place of a contract's."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable
 
 import grpc
 
 from plait import errors
 from plait.control.v1 import limit_service_pb2 as pb
 from plait.control.v1 import limit_service_pb2_grpc as pb_grpc
+from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.times import to_duration, to_timestamp
 from plait_scheduler.domain.limits import Override, Rate, limited
 from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.limits.book import OVERRIDES_MAX, PREFIX, LimitBook, TooManyLimitsError
+from plait_scheduler.servicers import orders
 from plait_scheduler.servicers.doors import Doors
-from plait_scheduler.servicers.refusing import Context, abort, invalid, pass_on, too_many
+from plait_scheduler.servicers.refusing import (
+    Context,
+    abort,
+    invalid,
+    pass_on,
+    too_many,
+    unknown_method,
+)
 
 # As of a policy.
 RATE_MAX = 1_000_000_000
 CONCURRENCY_MAX = 2**31 - 1
 PERIOD_MS = 1000
-YEAR_MS = 365 * 24 * 3600 * 1000
-VALID_MS_MIN = 1000
-REASON_MAX = 1000
-SET_BY_MAX = 200
 # Of the key space.
 KEY_BYTES_MAX = 256
 
@@ -33,13 +37,12 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
     def __init__(
         self,
         book: LimitBook,
-        policies: Callable[[str], Awaitable[Sequence[MethodPolicy]]],
+        contracts: Contracts,
         doors: Doors,
         now_ms: Callable[[], int],
     ) -> None:
-        """`policies` tells the policies of the contract in force, by service."""
         self._book = book
-        self._policies = policies
+        self._contracts = contracts
         self._doors = doors
         self._now_ms = now_ms
 
@@ -49,9 +52,9 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         faults = _faults(request)
         if faults:
             await invalid(context, faults)
-        policy = (await self._book.policies([request.method])).get(request.method)
+        policy = (await self._contracts.policies_of([request.method])).get(request.method)
         if policy is None:
-            await _unknown(context, request.method)
+            await unknown_method(context, request.method)
         override = _override(request, self._now_ms())
         try:
             await self._book.set(override)
@@ -71,12 +74,12 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
         if request.service:
             prefix = f"/{request.service}/"
             wanted = {each for each in overrides if each.startswith(prefix)}
-            wanted |= {each.method for each in await self._policies(request.service)}
+            wanted |= {each.method for each in await self._contracts.policies(request.service)}
         if request.method:
             wanted = {request.method}
-        policies = await self._book.policies(wanted)
+        policies = await self._contracts.policies_of(wanted)
         if request.method and request.method not in {*policies, *overrides}:
-            await _unknown(context, request.method)
+            await unknown_method(context, request.method)
         found = [
             _message(method, policies.get(method), overrides.get(method))
             for method in sorted(wanted)
@@ -96,7 +99,7 @@ class LimitServicer(pb_grpc.LimitServiceServicer):
             code, reason = grpc.StatusCode.NOT_FOUND, errors.Reason.LIMIT_NOT_FOUND
             text = f"nobody has set limits of {request.method}"
             await abort(context, code, reason, text, {"method": request.method})
-        policy = (await self._book.policies([request.method])).get(request.method)
+        policy = (await self._contracts.policies_of([request.method])).get(request.method)
         return pb.ClearLimitResponse(method=_message(request.method, policy, None))
 
 
@@ -110,18 +113,11 @@ def _faults(request: pb.SetLimitRequest) -> list[tuple[str, str]]:
     rate = request.rate
     if rate.limit > RATE_MAX or rate.burst > RATE_MAX:
         faults.append(("rate", f"is over {RATE_MAX}"))
-    if rate.HasField("period") and not 1 <= rate.period.ToMilliseconds() <= YEAR_MS:
+    if rate.HasField("period") and not 1 <= rate.period.ToMilliseconds() <= orders.YEAR_MS:
         faults.append(("rate.period", "is not within 1 ms to 365 days"))
     if request.concurrency > CONCURRENCY_MAX:
         faults.append(("concurrency", f"is over {CONCURRENCY_MAX}"))
-    valid = request.HasField("valid_for")
-    if valid and not VALID_MS_MIN <= request.valid_for.ToMilliseconds() <= YEAR_MS:
-        faults.append(("valid_for", "is not within 1 s to 365 days"))
-    if len(request.reason) > REASON_MAX:
-        faults.append(("reason", f"is longer than {REASON_MAX} characters"))
-    if not 1 <= len(request.set_by) <= SET_BY_MAX:
-        faults.append(("set_by", f"is not within 1 to {SET_BY_MAX} characters"))
-    return faults
+    return faults + orders.faults(request)
 
 
 def _override(request: pb.SetLimitRequest, now_ms: int) -> Override:
@@ -130,15 +126,12 @@ def _override(request: pb.SetLimitRequest, now_ms: int) -> Override:
         period_ms = request.rate.period.ToMilliseconds() or PERIOD_MS
         burst = request.rate.burst or request.rate.limit
         rate = Rate(request.rate.limit, period_ms, burst)
-    expire_ms = 0
-    if request.HasField("valid_for"):
-        expire_ms = now_ms + request.valid_for.ToMilliseconds()
     return Override(
         method=request.method,
         rate=rate,
         concurrency=request.concurrency if request.HasField("concurrency") else None,
         set_ms=now_ms,
-        expire_ms=expire_ms,
+        expire_ms=orders.expire_ms(request, now_ms),
         reason=request.reason,
         set_by=request.set_by,
     )
@@ -178,9 +171,3 @@ def _limits(policy: MethodPolicy) -> pb.Limits:
 
 def _rate(limit: int, period_ms: int) -> pb.Rate:
     return pb.Rate(limit=limit, period=to_duration(period_ms))
-
-
-async def _unknown(context: Context, method: str) -> NoReturn:
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.METHOD_UNKNOWN
-    text = f"no contract in force has {method}"
-    await abort(context, code, reason, text, {"method": method})

@@ -49,6 +49,13 @@ async def too_many(context: Context, what: str, most: int) -> NoReturn:
     await abort(context, code, reason, text, {"max": str(most)})
 
 
+async def unknown_method(context: Context, method: str) -> NoReturn:
+    """FAILED_PRECONDITION: nobody has announced a contract with the method."""
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.METHOD_UNKNOWN
+    text = f"no contract in force has {method}"
+    await abort(context, code, reason, text, {"method": method})
+
+
 async def pass_on(context: Context, error: grpc.aio.AioRpcError) -> NoReturn:
     """An answer of the broker, or one in its place, as it was."""
     found = errors.status(error)

@@ -1,6 +1,6 @@
 """The share service: an operator's weights of keys that take turns."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
 import grpc
@@ -8,19 +8,23 @@ import grpc
 from plait import errors
 from plait.control.v1 import share_service_pb2 as pb
 from plait.control.v1 import share_service_pb2_grpc as pb_grpc
+from plait_scheduler.broker.contracts import Contracts
 from plait_scheduler.broker.times import to_timestamp
-from plait_scheduler.domain.policy import MethodPolicy
 from plait_scheduler.domain.shares import Share, takes_turns
+from plait_scheduler.servicers import orders
 from plait_scheduler.servicers.doors import Doors
-from plait_scheduler.servicers.refusing import Context, abort, invalid, pass_on, too_many
+from plait_scheduler.servicers.refusing import (
+    Context,
+    abort,
+    invalid,
+    pass_on,
+    too_many,
+    unknown_method,
+)
 from plait_scheduler.shares.book import ShareBook, TooManySharesError, entry_key
 
 WEIGHT_MAX = 1_000
 KEY_BYTES_MAX = 256
-VALID_MS_MIN = 1_000
-YEAR_MS = 365 * 24 * 3600 * 1000
-REASON_MAX = 1_000
-SET_BY_MAX = 200
 # Of the key space.
 ENTRY_BYTES_MAX = 256
 
@@ -31,13 +35,12 @@ class ShareServicer(pb_grpc.ShareServiceServicer):
     def __init__(
         self,
         book: ShareBook,
-        policies: Callable[[str], Awaitable[Sequence[MethodPolicy]]],
+        contracts: Contracts,
         doors: Doors,
         now_ms: Callable[[], int],
     ) -> None:
-        """`policies` tells the policies of the contract in force, by service."""
         self._book = book
-        self._policies = policies
+        self._contracts = contracts
         self._doors = doors
         self._now_ms = now_ms
 
@@ -47,11 +50,12 @@ class ShareServicer(pb_grpc.ShareServiceServicer):
         faults = _faults(request)
         if faults:
             await invalid(context, faults)
-        policy = (await self._policies_of([request.method])).get(request.method)
+        try:
+            policy = (await self._contracts.policies_of([request.method])).get(request.method)
+        except grpc.aio.AioRpcError as error:
+            await pass_on(context, error)
         if policy is None:
-            code, reason = grpc.StatusCode.FAILED_PRECONDITION, errors.Reason.METHOD_UNKNOWN
-            text = f"no contract in force has {request.method}"
-            await abort(context, code, reason, text, {"method": request.method})
+            await unknown_method(context, request.method)
         if not takes_turns(policy):
             await _without_turns(context, request.method)
         share = _share(request, self._now_ms())
@@ -71,7 +75,7 @@ class ShareServicer(pb_grpc.ShareServiceServicer):
         try:
             found = await self._book.all()
             wanted = [each for each in found if request.method in ("", each.method)]
-            policies = await self._policies_of({each.method for each in wanted})
+            policies = await self._contracts.policies_of({each.method for each in wanted})
         except grpc.aio.AioRpcError as error:
             await pass_on(context, error)
         effective = {method for method, policy in policies.items() if takes_turns(policy)}
@@ -94,11 +98,6 @@ class ShareServicer(pb_grpc.ShareServiceServicer):
             await abort(context, code, reason, text, metadata)
         return pb.ClearShareResponse()
 
-    async def _policies_of(self, methods: Sequence[str] | set[str]) -> dict[str, MethodPolicy]:
-        services = sorted({method.strip("/").partition("/")[0] for method in methods})
-        found = [each for service in services for each in await self._policies(service)]
-        return {each.method: each for each in found if each.method in methods}
-
 
 def _faults(request: pb.SetShareRequest) -> list[tuple[str, str]]:
     """What cannot hold: field and why."""
@@ -109,14 +108,7 @@ def _faults(request: pb.SetShareRequest) -> list[tuple[str, str]]:
         faults.append(("key", f"is not within 1 to {KEY_BYTES_MAX} bytes"))
     if not 1 <= request.weight <= WEIGHT_MAX:
         faults.append(("weight", f"is not within 1 to {WEIGHT_MAX}"))
-    valid = request.HasField("valid_for")
-    if valid and not VALID_MS_MIN <= request.valid_for.ToMilliseconds() <= YEAR_MS:
-        faults.append(("valid_for", "is not within 1 s to 365 days"))
-    if len(request.reason) > REASON_MAX:
-        faults.append(("reason", f"is longer than {REASON_MAX} characters"))
-    if not 1 <= len(request.set_by) <= SET_BY_MAX:
-        faults.append(("set_by", f"is not within 1 to {SET_BY_MAX} characters"))
-    return faults
+    return faults + orders.faults(request)
 
 
 async def _without_turns(context: Context, method: str) -> NoReturn:
@@ -126,15 +118,12 @@ async def _without_turns(context: Context, method: str) -> NoReturn:
 
 
 def _share(request: pb.SetShareRequest, now_ms: int) -> Share:
-    expire_ms = 0
-    if request.HasField("valid_for"):
-        expire_ms = now_ms + request.valid_for.ToMilliseconds()
     return Share(
         method=request.method,
         key=request.key,
         weight=request.weight,
         set_ms=now_ms,
-        expire_ms=expire_ms,
+        expire_ms=orders.expire_ms(request, now_ms),
         reason=request.reason,
         set_by=request.set_by,
     )
